@@ -1,0 +1,55 @@
+"""Counter-based random numbers: a draw is a function of (key, position, purpose), never of a state.
+
+A round that is verified again therefore gives the same verdict, on any machine and after any
+restart. The generator is BLAKE2b as a keyed pseudo-random function: without the key a peer cannot
+tell its draws from chance, nor steer them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from enum import IntEnum
+
+KEY_BYTES = 32
+
+
+class Purpose(IntEnum):
+    """What a number is drawn for. Different purposes never share numbers."""
+
+    DRAFT = 0
+    ACCEPT = 1
+    RESIDUAL = 2
+    BONUS = 3
+    STREAM = 4
+
+
+def fresh_key() -> bytes:
+    """A new secret key, for a generation whose request gives no seed."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def key_from_seed(seed: int, role: str) -> bytes:
+    """The key of ``role`` ("device" or "bs") in a generation with a seed (any 64-bit integer).
+
+    The two ends get unrelated keys: were they equal, the draft's draws and the base station's
+    accept draws could be told from one another.
+    """
+    message = (seed & 0xFFFF_FFFF_FFFF_FFFF).to_bytes(8, "little")
+    return hashlib.blake2b(message, digest_size=KEY_BYTES, person=role.encode()).digest()
+
+
+def bits64(key: bytes, position: int, purpose: Purpose) -> int:
+    """64 random bits for one purpose at one position."""
+    message = position.to_bytes(8, "little") + bytes((purpose,))
+    return int.from_bytes(hashlib.blake2b(message, digest_size=8, key=key).digest(), "little")
+
+
+def uniform(key: bytes, position: int, purpose: Purpose) -> float:
+    """A float in [0, 1) with 53 random bits."""
+    return (bits64(key, position, purpose) >> 11) * 2.0**-53
+
+
+def below(key: bytes, position: int, purpose: Purpose, total: int) -> int:
+    """An integer in [0, total), total < 2**32; its bias is below total / 2**64 (under 2**-32)."""
+    return (bits64(key, position, purpose) * total) >> 64
