@@ -1,0 +1,1 @@
+"""The base station: the target model, verification, and the app that serves devices."""

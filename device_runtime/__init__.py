@@ -1,0 +1,1 @@
+"""The device: draft model on ONNX Runtime, drafting loop, client. Runs without torch."""

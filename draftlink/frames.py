@@ -1,0 +1,227 @@
+"""Messages to bytes and back. Every WebSocket message is binary and starts with its kind.
+
+Control messages are msgpack (typed by msgspec); the hot frames, Draft, Verdict and Tokens, are a
+compact layout of our own: little-endian, integers as LEB128 varints. Bytes that do not parse raise
+``ValueError``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from draftlink.sampling import Sampling
+from draftlink.schemes.topk import TopK
+
+VERSION = 1
+MAX_MESSAGE_BYTES = 1 << 20
+
+Mode = Literal["stop-and-wait", "stream"]
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """First from the device: what it is."""
+
+    version: int
+    tokenizer_hash: str
+    vocab_size: int
+    agent: str
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
+    """The base station's answer: what it is."""
+
+    version: int
+    tokenizer_hash: str
+    vocab_size: int  # logits of the target; ids at or above the smaller of both are never drafted
+    context: int
+    model: str
+    dtype: str
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The base station will not go on; ``reason`` says what differs or is too much."""
+
+    code: Literal["version", "tokenizer", "request", "protocol", "internal"]
+    reason: str
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    """A generation begins: keep ``base`` tokens of the slot, append ``ids``."""
+
+    generation: int
+    base: int
+    ids: list[int]
+    sampling: Sampling
+    scheme: TopK
+    mode: Mode
+    max_tokens: int
+    eos_ids: list[int]
+    seed: int | None
+
+
+class Finish(msgspec.Struct, frozen=True, tag="finish"):
+    """The device ends a generation early: roll back to ``keep`` tokens of history."""
+
+    generation: int
+    keep: int
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """Finish is carried out; nothing of the generation comes after this."""
+
+    generation: int
+    length: int
+
+
+class Switch(msgspec.Struct, frozen=True, tag="switch"):
+    """The device's draft is out of context: stream from here on."""
+
+    generation: int
+    mode: Literal["stream"]
+
+
+Control = Hello | Welcome | Refused | Start | Finish | Done | Switch
+
+
+@dataclass(frozen=True)
+class Draft:
+    """``length`` drafted tokens for the positions from ``base`` on; ``payload`` is the scheme's.
+
+    The device waits for the verdict after it. A length of 0 means "write one token".
+    """
+
+    epoch: int
+    base: int
+    length: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of the draft at ``base``, ``accepted`` tokens stand, and ``next`` follows them.
+
+    ``next`` is a correction where fewer were accepted than drafted, else the bonus token; None
+    when the generation ended within the accepted tokens. ``ended``: an EOS or the token limit was
+    reached; nothing more is drawn.
+    """
+
+    epoch: int
+    base: int
+    accepted: int
+    next: int | None
+    ended: bool
+    queue_us: int  # how long the frame waited for the model
+    verify_us: int  # how long the model and the judging took
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens that the streaming base station wrote, for the positions from ``base`` on."""
+
+    epoch: int
+    base: int
+    ids: tuple[int, ...]
+    ended: bool
+
+
+Frame = Control | Draft | Verdict | Tokens
+
+_CONTROL, _DRAFT, _VERDICT, _TOKENS = 1, 2, 3, 4
+_ENDED, _HAS_NEXT = 1, 2
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Control)
+
+
+def _varints(*values: int) -> bytes:
+    out = bytearray()
+    for value in values:
+        while value >= 0x80:
+            out.append(value & 0x7F | 0x80)
+            value >>= 7
+        out.append(value)
+    return bytes(out)
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 1  # after the kind
+
+    def byte(self) -> int:
+        if self._at >= len(self._data):
+            raise ValueError("the frame ends too early")
+        self._at += 1
+        return self._data[self._at - 1]
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if value >= 1 << 32 or (shift and not byte):
+                    break  # too large, or not the shortest form
+                return value
+        raise ValueError("an integer of the frame is longer than 32 bits or padded")
+
+    def rest(self) -> bytes:
+        return self._data[self._at :]
+
+    def flags(self, known: int) -> int:
+        flags = self.byte()
+        if flags & ~known:
+            raise ValueError(f"unknown flags {flags:#x}")
+        return flags
+
+    def finish(self) -> None:
+        if self._at != len(self._data):
+            raise ValueError("the frame has bytes left over")
+
+
+def encode(frame: Frame) -> bytes:
+    """A frame's bytes."""
+    if isinstance(frame, Draft):
+        return bytes((_DRAFT,)) + _varints(frame.epoch, frame.base, frame.length) + frame.payload
+    if isinstance(frame, Verdict):
+        flags = _ENDED * frame.ended | _HAS_NEXT * (frame.next is not None)
+        fields = (frame.epoch, frame.base, frame.accepted, frame.queue_us, frame.verify_us)
+        following = () if frame.next is None else (frame.next,)
+        return bytes((_VERDICT, flags)) + _varints(*fields, *following)
+    if isinstance(frame, Tokens):
+        head = bytes((_TOKENS, _ENDED * frame.ended))
+        return head + _varints(frame.epoch, frame.base, len(frame.ids), *frame.ids)
+    return bytes((_CONTROL,)) + _encoder.encode(frame)
+
+
+def decode(data: bytes) -> Frame:
+    """The frame in ``data``. Raises ValueError for bytes that are none."""
+    if not data:
+        raise ValueError("an empty message")
+    source = _Reader(data)
+    if data[0] == _CONTROL:
+        try:
+            control: Frame = _decoder.decode(data[1:])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"not a control message: {error}") from None
+        return control
+    if data[0] == _DRAFT:
+        return Draft(source.varint(), source.varint(), source.varint(), source.rest())
+    if data[0] == _VERDICT:
+        flags = source.flags(_ENDED | _HAS_NEXT)
+        epoch, base, accepted, queue_us, verify_us = (source.varint() for _ in range(5))
+        following = source.varint() if flags & _HAS_NEXT else None
+        source.finish()
+        ended = bool(flags & _ENDED)
+        return Verdict(epoch, base, accepted, following, ended, queue_us, verify_us)
+    if data[0] == _TOKENS:
+        ended = bool(source.flags(_ENDED))
+        epoch, base, count = source.varint(), source.varint(), source.varint()
+        if count > len(data):
+            raise ValueError("the frame ends too early")
+        ids = tuple(source.varint() for _ in range(count))
+        source.finish()
+        return Tokens(epoch, base, ids, ended)
+    raise ValueError(f"a message of unknown kind {data[0]}")

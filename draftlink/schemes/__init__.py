@@ -1,0 +1,1 @@
+"""Schemes: what a drafted token carries over the link, both ends of each in one file."""

@@ -1,0 +1,73 @@
+"""Does the exported draft say what PyTorch says?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from device_runtime.bundle import Check
+from device_runtime.draft_model import DraftModel
+from draftlink.sampling import Sampling, distribution
+from export.quantize import Precision
+
+POSITIONS = 256
+TEXT = """Once upon a time there was a little girl who lived with her mother near a big forest. One \
+day she found a small box under a tree. "What is in the box?" she asked. Her mother smiled and \
+said, "Let us open it together." They were very happy, and they thanked the old man.
+
+User: I would like to find a restaurant in San Jose.
+System: What kind of food would you like, and for how many people?
+User: Some Italian food for two people, please. I want to eat at half past six in the evening.
+System: I found a nice place. Do you want me to reserve a table for two at 6:30 pm?
+User: Yes, please do that. Thank you for your help."""
+
+# The graph itself must be right: float32 differs only by the order of additions. The quantized
+# graphs start from that same, checked graph; their floors catch a broken quantization. A model
+# with random weights has nearly equal scores everywhere, so that its arg max says little; the
+# overlap of the distributions is the measure that acceptance depends on.
+MAX_FP32_DIFFERENCE = 1e-3
+MIN_OVERLAP: dict[Precision, float] = {"fp32": 0.999, "int8": 0.97, "int4": 0.80}
+
+
+def compare(
+    draft: DraftModel, model: Any, ids: Sequence[int], precision: Precision, text: str
+) -> Check:
+    """Check ``draft`` against the float32 ``model`` of transformers, teacher-forced over ``ids``."""
+    with torch.inference_mode():
+        reference = model(input_ids=torch.tensor([list(ids)])).logits[0].float().numpy()
+    at_one = Sampling(temperature=1.0)
+    difference, same, overlap = 0.0, 0, 0.0
+    draft.rollback(0)
+    for token, expected in zip(ids, reference, strict=True):
+        found = draft.forward([token])
+        difference = max(difference, float(np.abs(found - expected).max()))
+        same += int(found.argmax() == expected.argmax())
+        p, q = distribution(expected, at_one, ()), distribution(found, at_one, ())
+        overlap += float(np.minimum(p, q).sum())
+    rollback = _rollback_difference(draft, ids)
+    count = len(ids)
+    passed = (
+        bool(np.isfinite(difference))
+        and overlap / count >= MIN_OVERLAP[precision]
+        and rollback == 0.0
+        and (precision != "fp32" or difference <= MAX_FP32_DIFFERENCE)
+    )
+    return Check(passed, count, difference, same / count, overlap / count, rollback, text)
+
+
+def _rollback_difference(draft: DraftModel, ids: Sequence[int]) -> float:
+    """Feed, stray, roll back and go on: the largest difference from a run that never strayed."""
+    half = len(ids) // 2
+    draft.rollback(0)
+    draft.forward(ids[:half])
+    straight = [draft.forward([token]).copy() for token in ids[half:]]
+    draft.rollback(half)
+    draft.forward(ids[: len(ids) - half][::-1])
+    draft.rollback(half)
+    again = [draft.forward([token]).copy() for token in ids[half:]]
+    draft.rollback(0)
+    pairs = zip(straight, again, strict=True)
+    return max((float(np.abs(a - b).max()) for a, b in pairs), default=0.0)

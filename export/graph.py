@@ -1,0 +1,153 @@
+"""The ``shared`` graph: one buffer is past and present, so that rollback is a length.
+
+transformers' own code is exported, whatever the architecture: only the attention function is ours,
+one ``GroupQueryAttention`` node, registered through transformers' attention interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+NAME = "draftlink_shared_buffer"
+
+
+class _Tape:
+    """The buffers of the forward that is being traced."""
+
+    past: tuple[Tensor, ...] = ()
+    seqlens_k: Tensor
+    total: Tensor
+    present: list[Tensor]  # noqa: RUF012 - set anew for every trace
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """query (1, heads, n, d), key and value (1, kv_heads, n, d) to (1, n, heads, d)."""
+    _, heads, length, size = query.shape
+    kv_heads = key.shape[1]
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    past_key, past_value = _Tape.past[2 * layer : 2 * layer + 2]
+    packed = [x.transpose(1, 2).reshape(1, length, -1) for x in (query, key, value)]
+    out, present_key, present_value = torch.onnx.ops.symbolic_multi_out(
+        "com.microsoft::GroupQueryAttention",
+        [*packed, past_key, past_value, _Tape.seqlens_k, _Tape.total],
+        {
+            "num_heads": heads,
+            "kv_num_heads": kv_heads,
+            "scale": float(scaling if scaling is not None else size**-0.5),
+        },
+        dtypes=[query.dtype, query.dtype, query.dtype],
+        shapes=[(1, length, heads * size), past_key.shape, past_value.shape],
+        version=1,
+    )
+    _Tape.present += [present_key, present_value]
+    return out.reshape(1, length, heads, size), None
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    """GroupQueryAttention is causal by itself."""
+
+
+class _Traced(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        seqlens_k: Tensor,
+        total_sequence_length: Tensor,
+        past: list[Tensor],
+    ) -> tuple[Tensor, ...]:
+        _Tape.past, _Tape.present = tuple(past), []
+        _Tape.seqlens_k, _Tape.total = seqlens_k, total_sequence_length
+        out = self.model(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=None,
+            use_cache=False,
+            logits_to_keep=1,
+        )
+        return (out.logits[:, -1].float(), *_Tape.present)
+
+
+@contextmanager
+def _registered(model: Any) -> Iterator[None]:
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, _no_mask)
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def cache_shape(config: Any, context: int) -> tuple[int, int, int, int]:
+    """One layer's key (or value) buffer: (1, kv_heads, context, head_dim)."""
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 1, kv_heads, context, size
+
+
+def export_shared(model: Any, context: int, path: Path) -> None:
+    """Write the graph of a float32 model on the CPU to ``path``.
+
+    Inputs: input_ids and position_ids int64 (1, n), seqlens_k int32 (1,) and total_sequence_length
+    int32 scalar (tokens in the cache after this call, less one, and in all), past.0.key, ...
+    Outputs: logits float32 (1, V) of the last position, present.0.key, ...
+    """
+    config = model.config.get_text_config()
+    layers = config.num_hidden_layers
+    buffers = [torch.zeros(cache_shape(config, context)) for _ in range(2 * layers)]
+    names = [f"{i}.{part}" for i in range(layers) for part in ("key", "value")]
+    length = 3  # any length above 1: the axis is dynamic
+    n = torch.export.Dim("n", min=1, max=context)
+    with _registered(model), torch.no_grad():
+        program = torch.onnx.export(
+            _Traced(model),
+            (
+                torch.arange(length)[None] % config.vocab_size,
+                torch.arange(length)[None],
+                torch.tensor([length - 1], dtype=torch.int32),
+                torch.tensor(length, dtype=torch.int32),
+                buffers,
+            ),
+            dynamo=True,
+            dynamic_shapes=({1: n}, {1: n}, None, None, [None] * len(buffers)),
+            input_names=[
+                "input_ids",
+                "position_ids",
+                "seqlens_k",
+                "total_sequence_length",
+                *(f"past.{name}" for name in names),
+            ],
+            output_names=["logits", *(f"present.{name}" for name in names)],
+            opset_version=20,
+            verbose=False,
+            optimize=True,
+        )
+    assert program is not None
+    proto = program.model_proto
+    if not any(i.domain == "com.microsoft" for i in proto.opset_import):
+        proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(proto, str(path), save_as_external_data=False)
