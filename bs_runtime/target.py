@@ -48,8 +48,8 @@ class Target:
             config = AutoConfig.from_pretrained(model)
             if config.is_encoder_decoder:
                 raise TargetError(f"{model} is an encoder-decoder model; a target is decoder-only")
-            tokenizer = AutoTokenizer.from_pretrained(model)
-            loaded = AutoModelForCausalLM.from_pretrained(model, dtype=DTYPES[dtype])
+            tokenizer = AutoTokenizer.from_pretrained(model)  # type: ignore[no-untyped-call]
+            loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=DTYPES[dtype])
         except (OSError, ValueError) as error:
             if isinstance(error, TargetError):
                 raise
@@ -78,7 +78,9 @@ def refuse_unrollable(config: Any) -> None:
             f"layers of kind {', '.join(sorted(kinds))} keep a state that cannot be rolled back"
         )
     window = getattr(config, "sliding_window", None)
-    uses = getattr(config, "use_sliding_window", True) if not kinds else "sliding_attention" in kinds
+    uses = (
+        getattr(config, "use_sliding_window", True) if not kinds else "sliding_attention" in kinds
+    )
     if window and uses and window < config.max_position_embeddings:
         raise TargetError(
             f"its sliding window of {window} tokens is shorter than its context: entries that left"

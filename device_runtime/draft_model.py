@@ -13,7 +13,7 @@ from device_runtime.bundle import Bundle, BundleError
 # Official wheels carry telemetry; it must be off before the first import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-import onnxruntime as ort  # noqa: E402
+import onnxruntime as ort
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -106,7 +106,7 @@ class DraftModel:
         return logits
 
     def rollback(self, length: int) -> None:
-        """Cut the cache back to ``length`` tokens; free. Raises ValueError for more than it holds."""
+        """Cut the cache back to ``length`` tokens, free. Raises ValueError for too many."""
         if not 0 <= length <= self._length:
             raise ValueError(f"cannot roll {self._length} tokens back to {length}")
         self._length = length

@@ -63,9 +63,7 @@ def greedy_token(logits: Floats, sampling: Sampling, history: Sequence[int]) -> 
     return int(np.argmax(penalised(logits, sampling, history)))
 
 
-def distribution(
-    logits: Floats, sampling: Sampling, history: Sequence[int]
-) -> NDArray[np.float64]:
+def distribution(logits: Floats, sampling: Sampling, history: Sequence[int]) -> NDArray[np.float64]:
     """The distribution (V,), float64, that one token is drawn from at temperature > 0."""
     scores = penalised(logits, sampling, history).astype(np.float64)
     scores /= sampling.temperature

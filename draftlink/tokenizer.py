@@ -8,7 +8,7 @@ from typing import Any
 
 
 def tokenizer_hash(tokenizer_json: str) -> str:
-    """SHA-256 (hex) over the canonical vocabulary, merges, normaliser, pre-tokenizer and added tokens.
+    """SHA-256 (hex) over vocabulary, merges, normaliser, pre-tokenizer and added tokens.
 
     ``tokenizer_json`` is the text of a ``tokenizer.json``. Raises ValueError where it is none.
     """

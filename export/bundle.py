@@ -41,9 +41,9 @@ def export_bundle(
     check on instead of the built-in paragraph. Raises ExportError; a failed check is one, and then
     nothing is left at ``out``.
     """
-    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        if not (out / MANIFEST).is_file():
-            raise ExportError(f"{out} exists and is not a bundle; choose another folder")
+    taken = out.exists() and any(out.iterdir() if out.is_dir() else [out])
+    if taken and not (out / MANIFEST).is_file():
+        raise ExportError(f"{out} exists and is not a bundle; choose another folder")
     progress(f"loading {model}")
     loaded, tokenizer = _load(model)
     config = loaded.config.get_text_config()
@@ -106,8 +106,8 @@ def _load(model: str | Path) -> tuple[Any, Any]:
     try:
         if AutoConfig.from_pretrained(model).is_encoder_decoder:
             raise ExportError(f"{model} is an encoder-decoder model; a draft is decoder-only")
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(model)  # type: ignore[no-untyped-call]
+        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     except (OSError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise ExportError(

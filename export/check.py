@@ -14,8 +14,8 @@ from draftlink.sampling import Sampling, distribution
 from export.quantize import Precision
 
 POSITIONS = 256
-TEXT = """Once upon a time there was a little girl who lived with her mother near a big forest. One \
-day she found a small box under a tree. "What is in the box?" she asked. Her mother smiled and \
+TEXT = """Once upon a time there was a little girl who lived with her mother near a big forest. \
+One day she found a small box under a tree. "What is in the box?" she asked. Her mother smiled and \
 said, "Let us open it together." They were very happy, and they thanked the old man.
 
 User: I would like to find a restaurant in San Jose.
@@ -35,7 +35,7 @@ MIN_OVERLAP: dict[Precision, float] = {"fp32": 0.999, "int8": 0.97, "int4": 0.80
 def compare(
     draft: DraftModel, model: Any, ids: Sequence[int], precision: Precision, text: str
 ) -> Check:
-    """Check ``draft`` against the float32 ``model`` of transformers, teacher-forced over ``ids``."""
+    """Check ``draft`` against the float32 ``model`` of transformers, fed with ``ids``."""
     with torch.inference_mode():
         reference = model(input_ids=torch.tensor([list(ids)])).logits[0].float().numpy()
     at_one = Sampling(temperature=1.0)

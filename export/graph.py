@@ -26,7 +26,7 @@ class _Tape:
     past: tuple[Tensor, ...] = ()
     seqlens_k: Tensor
     total: Tensor
-    present: list[Tensor]  # noqa: RUF012 - set anew for every trace
+    present: list[Tensor]
 
 
 def _attention(
@@ -36,7 +36,7 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    **_: Any,
+    **ignored: Any,
 ) -> tuple[Tensor, None]:
     """query (1, heads, n, d), key and value (1, kv_heads, n, d) to (1, n, heads, d)."""
     _, heads, length, size = query.shape

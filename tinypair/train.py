@@ -42,6 +42,7 @@ class Shape:
     kv_heads: int
 
     def build(self, tokenizer: PreTrainedTokenizerFast, context: int) -> LlamaForCausalLM:
+        """A new model with random weights."""
         return LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(tokenizer),
@@ -77,15 +78,17 @@ class Recipe:
 
     @property
     def steps(self) -> int:
+        """Optimizer steps in all."""
         return max(1, self.tokens // (self.batch * self.length))
 
     def rate_at(self, step: int) -> float:
+        """The learning rate: warm-up, constant, linear decay to zero."""
         left = (self.steps - step) / max(1.0, self.decay * self.steps)
         return self.rate * min(1.0, (step + 1) / self.warmup, left)
 
 
 def batches(row: np.ndarray, recipe: Recipe, start: int, device: str) -> Iterator[Tensor]:
-    """Batches (batch, length + 1) of consecutive windows, in an order that depends only on the step."""
+    """Batches (batch, length + 1) of windows, in an order that depends only on the step."""
     windows = (len(row) - 1) // recipe.length
     for step in range(start, recipe.steps):
         rows = []
@@ -100,6 +103,7 @@ def batches(row: np.ndarray, recipe: Recipe, start: int, device: str) -> Iterato
 
 
 def logits(model: LlamaForCausalLM, ids: Tensor) -> Tensor:
+    """Float32 logits (batch, n, V) of ids (batch, n)."""
     return model(input_ids=ids, use_cache=False).logits.float()
 
 
@@ -109,7 +113,7 @@ def text_loss(model: LlamaForCausalLM, batch: Tensor, progress: Tensor) -> Tenso
 
 
 def distillation_loss(target: LlamaForCausalLM) -> Callable[..., Tensor]:
-    """From KL(p || q), which is smooth far from the goal, to 1 - sum min(p, q), which *is* the goal.
+    """From KL(p || q), smooth far from the goal, to 1 - sum min(p, q), which *is* the goal.
 
     The acceptance of speculative sampling is 1 - TV(p, q) (arXiv 2211.17192, theorem 3.5), so the
     total variation is what the draft is trained for once it is near enough (as arXiv 2310.08461).
@@ -230,6 +234,7 @@ def corpus(
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--text", action="append", required=True, metavar="FILE[:REPEATS]")
     parser.add_argument("--work", type=Path, required=True, help="folder for the progress")

@@ -1,0 +1,51 @@
+"""The ASGI app: the WebSocket endpoint and /healthz."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from bs_runtime.connection import Connection
+from bs_runtime.target import Target
+from draftlink import __version__
+
+PATH = "/v1/draft"
+
+
+def create_app(target: Target) -> Starlette:
+    """The base station's app over a loaded target."""
+    # One worker: the model has one set of threads, and two forwards at once only slow each other.
+    executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+
+    async def serve(socket: WebSocket) -> None:
+        await socket.accept()
+
+        async def receive() -> bytes | None:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return None
+            # A text message has no bytes; the session refuses the empty frame.
+            return message.get("bytes") or b""
+
+        async def send(data: bytes) -> None:
+            try:
+                await socket.send_bytes(data)
+            except (WebSocketDisconnect, RuntimeError) as error:
+                raise ConnectionResetError("the device has gone") from error
+
+        try:
+            await Connection(target, executor, receive, send).serve()
+        except ConnectionResetError:
+            return
+        if socket.application_state.name == "CONNECTED" and socket.client_state.name == "CONNECTED":
+            await socket.close()
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok", "model": target.name, "version": __version__})
+
+    return Starlette(routes=[WebSocketRoute(PATH, serve), Route("/healthz", health)])

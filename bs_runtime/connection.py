@@ -1,0 +1,192 @@
+"""One device's connection: the protocol outside, model work in the worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from bs_runtime.generation import Generation, KVSlot
+from bs_runtime.target import Target
+from draftlink import frames
+from draftlink.session import ProtocolError, RemoteProtocolError, Session, State
+
+log = logging.getLogger("draftlink.bs")
+
+
+class Connection:
+    """Serves one device until it goes away.
+
+    ``receive`` returns the next binary message or None at the end; ``send`` sends one. All model
+    work runs in ``executor``, so that the event loop never waits for it.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        executor: Executor,
+        receive: Callable[[], Awaitable[bytes | None]],
+        send: Callable[[bytes], Awaitable[None]],
+    ) -> None:
+        self._target = target
+        self._executor = executor
+        self._receive = receive
+        self._send_bytes = send
+        self._session = Session("bs", target.vocab_size)
+        self._slot: KVSlot = target.open()
+        self._history: list[int] = []
+        self._generation: Generation | None = None
+        self._stream: asyncio.Task[None] | None = None
+
+    async def serve(self) -> None:
+        """Run the session. The peer's mistakes are answered with a reason."""
+        try:
+            while (data := await self._receive()) is not None:
+                frame = self._session.receive(data)
+                assert frame is not None  # a base station's peer is never overtaken
+                await self._handle(frame)
+                if self._session.state is State.CLOSED:
+                    return
+        except ProtocolError as error:
+            await self._refuse("protocol", str(error))
+        except Exception as error:
+            log.exception("a generation failed")
+            await self._refuse("internal", f"{type(error).__name__} at the base station")
+        finally:
+            await self._stop_stream()
+
+    async def _handle(self, frame: frames.Frame) -> None:
+        if isinstance(frame, frames.Hello):
+            await self._greet(frame)
+        elif isinstance(frame, frames.Start):
+            await self._begin(frame)
+        elif isinstance(frame, frames.Draft):
+            await self._judge(frame)
+        elif isinstance(frame, frames.Switch):
+            self._stream = asyncio.create_task(self._write())
+        elif isinstance(frame, frames.Finish):
+            await self._finish(frame)
+
+    async def _greet(self, hello: frames.Hello) -> None:
+        target = self._target
+        if hello.version != frames.VERSION:
+            await self._refuse(
+                "version", f"the device speaks version {hello.version}, this is {frames.VERSION}"
+            )
+        elif hello.tokenizer_hash != target.tokenizer_hash:
+            await self._refuse(
+                "tokenizer",
+                f"the draft's tokenizer ({hello.tokenizer_hash[:12]}, {hello.vocab_size} logits) is"
+                f" not that of {target.name} ({target.tokenizer_hash[:12]},"
+                f" {target.vocab_size} logits); use a draft with the target's tokenizer",
+            )
+        else:
+            await self._send(
+                frames.Welcome(
+                    version=frames.VERSION,
+                    tokenizer_hash=target.tokenizer_hash,
+                    vocab_size=target.vocab_size,
+                    context=target.context,
+                    model=target.name,
+                    dtype=target.dtype,
+                )
+            )
+
+    async def _begin(self, start: frames.Start) -> None:
+        length = start.base + len(start.ids)
+        fault = None
+        if length >= self._target.context:
+            fault = (
+                f"a prompt of {length} tokens leaves no room in the target's context of"
+                f" {self._target.context}; shorten it"
+            )
+        try:
+            start.sampling.check()
+            start.scheme.check(self._target.vocab_size)
+        except ValueError as error:
+            fault = str(error)
+        if fault:
+            await self._refuse("request", fault)
+            return
+        del self._history[start.base :]
+        self._slot.rollback(min(self._slot.length, start.base))
+        self._history += start.ids
+        generation = Generation(
+            self._slot, start, self._history, self._target.vocab_size, self._target.context
+        )
+        self._generation = generation
+        await self._model(generation.prefill)
+        if start.mode == "stream":
+            self._stream = asyncio.create_task(self._write())
+
+    async def _judge(self, draft: frames.Draft) -> None:
+        generation = self._generation
+        assert generation is not None
+        try:
+            drafted = generation.decode(draft)
+        except ValueError as error:
+            raise RemoteProtocolError(str(error)) from None
+        judgement, queue_us, verify_us = await self._model(generation.judge, drafted)
+        await self._send(
+            frames.Verdict(
+                epoch=draft.epoch,
+                base=draft.base,
+                accepted=judgement.accepted,
+                next=judgement.next,
+                ended=judgement.ended,
+                queue_us=queue_us,
+                verify_us=verify_us,
+            )
+        )
+
+    async def _write(self) -> None:
+        """Stream until the generation ends, or the device ends it."""
+        generation = self._generation
+        assert generation is not None
+        epoch = self._session.epoch
+        while not generation.ended:
+            base = len(generation.history)
+            token, _, _ = await self._model(generation.write_one)
+            if self._session.state is not State.STREAMING:
+                return
+            await self._send(frames.Tokens(epoch, base, (token,), generation.ended))
+
+    async def _finish(self, finish: frames.Finish) -> None:
+        await self._stop_stream()
+        keep = min(finish.keep, len(self._history))
+        if self._generation is not None:
+            self._generation.rollback(keep)
+            self._generation.ended = True
+        await self._send(frames.Done(finish.generation, keep))
+
+    async def _stop_stream(self) -> None:
+        if self._stream is None:
+            return
+        task, self._stream = self._stream, None
+        # Its forward must have ended before the slot is touched; the state tells it to stop.
+        with contextlib.suppress(ConnectionError):
+            await task
+
+    async def _model(self, work: Callable[..., Any], *args: Any) -> tuple[Any, int, int]:
+        """Run model work in the worker; its result, and µs waited and worked."""
+        asked = time.perf_counter()
+
+        def run() -> tuple[Any, float, float]:
+            begun = time.perf_counter()
+            return work(*args), begun, time.perf_counter()
+
+        result, begun, ended = await asyncio.get_running_loop().run_in_executor(self._executor, run)
+        return result, int((begun - asked) * 1e6), int((ended - begun) * 1e6)
+
+    async def _send(self, frame: frames.Frame) -> None:
+        await self._send_bytes(self._session.send(frame))
+
+    async def _refuse(self, code: Any, reason: str) -> None:
+        log.warning("refused (%s): %s", code, reason)
+        if self._session.state is not State.CLOSED:
+            with contextlib.suppress(ConnectionError):
+                await self._send(frames.Refused(code, reason))

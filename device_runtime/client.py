@@ -1,0 +1,103 @@
+"""The WebSocket to the base station, and the bytes that cross it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from draftlink import __version__, frames
+from draftlink.link import websocket_bytes
+from draftlink.session import RemoteProtocolError, Session
+
+PATH = "/v1/draft"
+T = TypeVar("T", bound=frames.Frame)
+
+
+class LinkError(ConnectionError):
+    """The base station cannot be reached, refuses, or has gone; the text says what to do."""
+
+
+class Client:
+    """A greeted connection. ``sent`` and ``received`` count bytes on the wire."""
+
+    def __init__(self, url: str, socket: ClientConnection, session: Session) -> None:
+        self._url = url
+        self._socket = socket
+        self.session = session
+        self.welcome: frames.Welcome
+        self.sent = 0
+        self.received = 0
+
+    @classmethod
+    async def open(cls, url: str, tokenizer_hash: str, vocab_size: int) -> Client:
+        """Connect and greet. Raises LinkError."""
+        try:
+            socket = await connect(
+                url.rstrip("/") + PATH, compression=None, max_size=frames.MAX_MESSAGE_BYTES
+            )
+        except InvalidURI:
+            raise LinkError(f"{url!r} is not a WebSocket address such as ws://host:8765") from None
+        except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:
+            raise LinkError(
+                f"no base station at {url} ({error or type(error).__name__}); start one with"
+                " `draftlink bs MODEL`, or check the address"
+            ) from None
+        client = cls(url, socket, Session("device", vocab_size))
+        hello = frames.Hello(frames.VERSION, tokenizer_hash, vocab_size, f"draftlink/{__version__}")
+        try:
+            await client.send(hello)
+            client.welcome = await client.expect(frames.Welcome)
+        except BaseException:
+            await client.close()
+            raise
+        client.session.vocab_size = client.welcome.vocab_size
+        return client
+
+    async def send(self, frame: frames.Frame) -> None:
+        """Send a frame. Raises LinkError where the base station has gone."""
+        data = self.session.send(frame)
+        try:
+            await self._socket.send(data)
+        except ConnectionClosed as error:
+            # It may have said why before it closed.
+            while True:
+                try:
+                    await self.receive()
+                except LinkError as reason:
+                    raise reason from error
+        self.sent += websocket_bytes(len(data), masked=True)
+
+    async def receive(self) -> frames.Frame:
+        """The next frame that has not been overtaken. Raises LinkError."""
+        while True:
+            try:
+                data = await self._socket.recv(decode=False)
+            except ConnectionClosed:
+                raise LinkError(
+                    f"the base station at {self._url} has gone; the text so far is kept, start"
+                    " the base station again and go on from there"
+                ) from None
+            self.received += websocket_bytes(len(data), masked=False)
+            try:
+                frame = self.session.receive(data)
+            except RemoteProtocolError as error:
+                raise LinkError(f"the base station broke the protocol: {error}") from error
+            if isinstance(frame, frames.Refused):
+                raise LinkError(f"the base station refuses: {frame.reason}")
+            if frame is not None:
+                return frame
+
+    async def expect(self, kind: type[T]) -> T:
+        """The next frame, which the protocol says is a ``kind``. Raises LinkError."""
+        frame = await self.receive()
+        if not isinstance(frame, kind):
+            raise LinkError(f"the base station sent {type(frame).__name__}, not {kind.__name__}")
+        return frame
+
+    async def close(self) -> None:
+        """Close the connection."""
+        async with asyncio.timeout(5):
+            await self._socket.close()

@@ -1,0 +1,194 @@
+"""The device's public face: open a bundle, generate with a base station's help.
+
+async with Device(bundle, "ws://127.0.0.1:8765") as device:
+    generation = device.generate("Once upon a time")
+    async for token in generation:
+        print(token.text, end="")
+    print(generation.result)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+from tokenizers import Tokenizer
+
+from device_runtime.bundle import Bundle, load_bundle
+from device_runtime.client import Client, LinkError
+from device_runtime.draft_model import DraftModel
+from device_runtime.drafter import Model
+from device_runtime.generation import Generation
+from device_runtime.result import Result
+from draftlink import frames
+from draftlink.sampling import Sampling
+from draftlink.schemes.topk import TopK
+
+__all__ = ["Device", "LinkError", "Result", "Sampling", "TopK"]
+
+
+class Device:
+    """A draft model and a connection. One generation at a time; the history outlives it."""
+
+    def __init__(
+        self,
+        bundle: Path | Bundle,
+        url: str,
+        *,
+        provider: str = "cpu",
+        threads: int = 1,
+    ) -> None:
+        """Load the bundle. Raises BundleError; the connection is made by ``open``."""
+        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        self._setup(
+            DraftModel(loaded, provider=provider, threads=threads),
+            Tokenizer.from_file(str(loaded.tokenizer)),
+            url,
+            loaded.manifest.tokenizer_hash,
+            loaded.manifest.vocab_size,
+            loaded.manifest.context,
+            tuple(loaded.manifest.eos_token_ids),
+        )
+
+    @classmethod
+    def from_parts(
+        cls,
+        model: Model,
+        tokenizer: Tokenizer,
+        url: str,
+        *,
+        tokenizer_hash: str,
+        vocab_size: int,
+        context: int,
+        eos_ids: tuple[int, ...],
+    ) -> Device:
+        """A device over any model with ``length``, ``forward`` and ``rollback``."""
+        device = cls.__new__(cls)
+        device._setup(model, tokenizer, url, tokenizer_hash, vocab_size, context, eos_ids)
+        return device
+
+    def _setup(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        url: str,
+        tokenizer_hash: str,
+        vocab_size: int,
+        context: int,
+        eos_ids: tuple[int, ...],
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.history: list[int] = []
+        self.eos_ids = eos_ids
+        self.draft_context = context
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="draft")
+        self._url = url
+        self._tokenizer_hash = tokenizer_hash
+        self._vocab_size = vocab_size
+        self._client: Client | None = None
+        self.generations = 0
+
+    async def open(self) -> Device:
+        """Connect and greet. Raises LinkError."""
+        self._client = await Client.open(self._url, self._tokenizer_hash, self._vocab_size)
+        return self
+
+    async def close(self) -> None:
+        """Close the connection."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+        self.executor.shutdown(wait=False)
+
+    async def __aenter__(self) -> Device:
+        return await self.open()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def client(self) -> Client:
+        """The open connection. Raises LinkError before ``open``."""
+        if self._client is None:
+            raise LinkError("the device is not connected; use `async with Device(...)`")
+        return self._client
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int = 128,
+        sampling: Sampling | None = None,
+        scheme: TopK | None = None,
+        mode: frames.Mode = "stop-and-wait",
+        gamma: int | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        append: bool = False,
+    ) -> Generation:
+        """Generate after ``prompt``; with ``append``, after the history and ``prompt``.
+
+        ``gamma``: tokens drafted a round; None follows the measured acceptance and costs.
+        ``stop``: the text ends before the first of these strings. Raises ValueError for
+        parameters or prompts that cannot work.
+        """
+        sampling = sampling or Sampling()
+        scheme = scheme or TopK()
+        sampling.check()
+        welcome = self.client.welcome
+        scheme.check(min(self._vocab_size, welcome.vocab_size))
+        if gamma is not None and not 1 <= gamma <= 64:
+            raise ValueError(f"gamma must be between 1 and 64, not {gamma}")
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
+        if not prompt:
+            raise ValueError("the prompt is empty; give at least one character")
+        if not append:
+            self.history.clear()
+        if isinstance(prompt, str):
+            # Only the first turn starts with the tokenizer's own beginning-of-text.
+            first = not self.history
+            ids = self.tokenizer.encode(prompt, add_special_tokens=first).ids
+        else:
+            ids = list(prompt)
+        room = welcome.context - len(self.history) - len(ids)
+        if room < 1:
+            raise ValueError(
+                f"the prompt has {len(self.history) + len(ids)} tokens, and the target's context is"
+                f" {welcome.context}; shorten it"
+            )
+        self.generations += 1
+        start = frames.Start(
+            generation=self.generations,
+            base=len(self.history),
+            ids=ids,
+            sampling=sampling,
+            scheme=scheme,
+            mode=mode,
+            max_tokens=min(max_tokens, room),
+            eos_ids=list(self.eos_ids),
+            seed=seed,
+        )
+        return Generation(self, start, gamma, tuple(stop))
+
+    @staticmethod
+    def run(bundle: Path | Bundle, url: str, prompt: str, **options: object) -> Result:
+        """Generate one text, blocking. ``options`` are those of ``generate``."""
+
+        async def once() -> Result:
+            async with Device(bundle, url) as device:
+                generation = device.generate(prompt, **options)  # type: ignore[arg-type]
+                async for _ in generation:
+                    pass
+                return generation.result
+
+        return asyncio.run(once())

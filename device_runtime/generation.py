@@ -1,0 +1,177 @@
+"""One generation on the device: rounds of drafting, or reading a stream, and every way to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from tokenizers.decoders import DecodeStream
+
+from device_runtime.drafter import Drafter
+from device_runtime.result import Kind, Result, Tally, Token
+from draftlink import frames, noise, theory
+from draftlink.session import State
+
+if TYPE_CHECKING:
+    from device_runtime.device import Device
+
+MAX_GAMMA = 16
+
+
+class Generation:
+    """An async iterator of tokens; ``result`` is there when it has ended.
+
+    ``text`` and ``tokens`` hold what has come so far, also after an error.
+    """
+
+    def __init__(
+        self, device: Device, start: frames.Start, gamma: int | None, stop: tuple[str, ...]
+    ) -> None:
+        self.text = ""
+        self.tokens: list[int] = []
+        self.result: Result
+        self._device = device
+        self._start = start
+        self._gamma = gamma
+        self._stop = stop
+        self._mode: str = start.mode
+        self._decoder = DecodeStream(skip_special_tokens=True)
+        self._reason: str | None = None
+        self._cancelled = False
+        self._tally = Tally(time.perf_counter())
+        key = noise.fresh_key() if start.seed is None else noise.key_from_seed(start.seed, "device")
+        self._drafter = Drafter(
+            device.model, start.sampling, start.scheme, device.client.welcome.vocab_size, key
+        )
+        self._iterator = self._run()
+
+    def __aiter__(self) -> AsyncIterator[Token]:
+        return self._iterator
+
+    def cancel(self) -> None:
+        """End after the tokens that have been returned; the iterator then stops."""
+        self._cancelled = True
+
+    async def _run(self) -> AsyncIterator[Token]:
+        device, start = self._device, self._start
+        client, tally = device.client, self._tally
+        sent, received = client.sent, client.received
+        tally.started_s = time.perf_counter()
+        self._drafter.settle(start.base)
+        if client.session.state is not State.READY:  # a generation whose iterator was abandoned
+            await self._end(client.session.generation, start.base)
+        await client.send(start)
+        device.history += start.ids
+        try:
+            while self._reason is None:
+                streaming = client.session.state is State.STREAMING
+                batch = await (self._read() if streaming else self._round())
+                for token, kind in batch:
+                    if self._cancelled:
+                        self._reason = "cancel"
+                        break
+                    yield self._take(token, kind)
+                    if self._reason is not None:
+                        break
+                else:
+                    if client.session.state is State.READY:
+                        self._reason = "length"
+        finally:
+            keep = start.base + len(start.ids) + len(self.tokens)
+            del device.history[keep:]
+            self._drafter.settle(keep)
+        if client.session.state is not State.READY or client.session.length > keep:
+            await self._end(start.generation, keep)
+        tally.uplink_bytes = client.sent - sent
+        tally.downlink_bytes = client.received - received
+        coding = "greedy" if start.sampling.greedy else f"topk-{start.scheme.coding}"
+        self.result = tally.result(
+            text=self.text,
+            tokens=self.tokens,
+            prompt_tokens=len(start.ids),
+            seed=start.seed,
+            scheme=coding,
+            mode=self._mode,
+            stop_reason=self._reason or "length",
+        )
+
+    async def _end(self, generation: int, keep: int) -> None:
+        """Have the base station roll back to ``keep`` tokens; nothing of it comes after this."""
+        await self._device.client.send(frames.Finish(generation, keep))
+        await self._device.client.expect(frames.Done)
+
+    def _take(self, token: int, kind: Kind) -> Token:
+        """A token has come: count it, decode it, see whether the text ends here."""
+        self.tokens.append(token)
+        self._tally.token(time.perf_counter())
+        if token in self._start.eos_ids:
+            self._reason = "eos"
+            return Token(token, "", kind)
+        piece = self._decoder.step(self._device.tokenizer, token) or ""
+        before, self.text = len(self.text), self.text + piece
+        ends = [at for at in (self.text.find(s) for s in self._stop if s) if at >= 0]
+        if ends:
+            self.text, self._reason = self.text[: min(ends)], "stop"
+            piece = self.text[before:]
+        return Token(token, piece, kind)
+
+    async def _round(self) -> list[tuple[int, Kind]]:
+        """Draft, send, wait, settle."""
+        device, client, tally = self._device, self._device.client, self._tally
+        history, left = device.history, self._start.max_tokens - len(self.tokens)
+        # The history, this block, and the token that the verdict adds must fit the draft.
+        room = device.draft_context - len(history)
+        if room < 1 and left > 1:
+            self._mode = "stop-and-wait, then stream"
+            await client.send(frames.Switch(self._start.generation, "stream"))
+            return []
+        count = max(0, min(self._gamma or self._best_gamma(), left - 1, room))
+        loop = asyncio.get_running_loop()
+        begun = time.perf_counter()
+        block = await loop.run_in_executor(device.executor, self._drafter.draft, history, count)
+        drafted = time.perf_counter()
+        session = client.session
+        await client.send(
+            frames.Draft(session.epoch, session.length, len(block.tokens), block.payload)
+        )
+        verdict = await client.expect(frames.Verdict)
+        tally.draft_s += drafted - begun
+        tally.wait_s += time.perf_counter() - drafted
+        tally.verify_s += verdict.verify_us * 1e-6
+        tally.uplink_payload_bits += block.bits
+        tally.downlink_payload_bits += 8 * len(frames.encode(verdict))
+        tally.verdict(len(block.tokens), verdict.accepted)
+        accepted = block.tokens[: verdict.accepted]
+        self._drafter.settle(len(history) + len(accepted))
+        history += accepted
+        batch: list[tuple[int, Kind]] = [(token, "draft") for token in accepted]
+        if verdict.next is not None:
+            history.append(verdict.next)
+            whole = verdict.accepted == len(block.tokens)
+            batch.append((verdict.next, "bonus" if whole else "correction"))
+        return batch
+
+    async def _read(self) -> list[tuple[int, Kind]]:
+        """The next tokens of a streaming base station."""
+        begun = time.perf_counter()
+        frame = await self._device.client.expect(frames.Tokens)
+        self._tally.wait_s += time.perf_counter() - begun
+        self._tally.downlink_payload_bits += 8 * len(frames.encode(frame))
+        self._device.history += frame.ids
+        return [(token, "stream") for token in frame.ids]
+
+    def _best_gamma(self) -> int:
+        """The draft length that the costs and the acceptance so far ask for."""
+        tally = self._tally
+        if tally.rounds < 2 or not tally.drafted:
+            return 5  # the first round's cost holds the prompt: too early to tell
+        # One rejection and one acceptance are assumed beforehand, so that alpha is never 0 or 1.
+        alpha = (tally.accepted + 3) / (tally.accepted + tally.rejected + 4)
+        return theory.best_draft_length(
+            alpha,
+            fixed_s=tally.wait_s / tally.rounds,
+            draft_s=tally.draft_s / tally.drafted,
+            longest=MAX_GAMMA,
+        )

@@ -1,0 +1,131 @@
+"""What a generation reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["draft", "correction", "bonus", "stream"]
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token as it arrives: ``text`` may be empty while a character is incomplete."""
+
+    id: int
+    text: str
+    kind: Kind
+
+
+class Result(msgspec.Struct, frozen=True):
+    """A finished generation; SI units, bytes on the wire with WebSocket headers."""
+
+    text: str
+    tokens: list[int]
+    prompt_tokens: int
+    seed: int | None
+    scheme: str
+    mode: str
+    rounds: int
+    drafted: int
+    accepted: int
+    acceptance_rate: float
+    tokens_per_round: float
+    accept_histogram: list[int]
+    alpha: float
+    discarded: int
+    ttft_s: float
+    tpot_s: float
+    tokens_per_s: float
+    draft_s: float
+    wait_s: float
+    verify_s: float
+    uplink_bytes: int
+    downlink_bytes: int
+    uplink_payload_bits: int
+    downlink_payload_bits: int
+    reconnects: int
+    stop_reason: str  # "eos", "length", "stop", "cancel"
+
+
+@dataclass
+class Tally:
+    """Counts of a generation in progress."""
+
+    started_s: float
+    rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    histogram: list[int] = field(default_factory=list)
+    first_s: float | None = None
+    last_s: float = 0.0
+    draft_s: float = 0.0
+    wait_s: float = 0.0
+    verify_s: float = 0.0
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+    uplink_payload_bits: int = 0
+    downlink_payload_bits: int = 0
+
+    def verdict(self, drafted: int, accepted: int) -> None:
+        """A round of ``drafted`` tokens, of which the first ``accepted`` stand."""
+        self.rounds += 1
+        self.drafted += drafted
+        self.accepted += accepted
+        self.rejected += accepted < drafted
+        self.histogram += [0] * (accepted - len(self.histogram))
+        for position in range(accepted):
+            self.histogram[position] += 1
+
+    def token(self, now: float) -> None:
+        """A token came at ``now``."""
+        if self.first_s is None:
+            self.first_s = now
+        self.last_s = now
+
+    def result(
+        self,
+        *,
+        text: str,
+        tokens: list[int],
+        prompt_tokens: int,
+        seed: int | None,
+        scheme: str,
+        mode: str,
+        stop_reason: str,
+    ) -> Result:
+        """The finished generation's result."""
+        first = self.started_s if self.first_s is None else self.first_s
+        count, judged = len(tokens), self.accepted + self.rejected
+        elapsed = max(self.last_s - self.started_s, 0.0)
+        return Result(
+            text=text,
+            tokens=tokens,
+            prompt_tokens=prompt_tokens,
+            seed=seed,
+            scheme=scheme,
+            mode=mode,
+            rounds=self.rounds,
+            drafted=self.drafted,
+            accepted=self.accepted,
+            acceptance_rate=self.accepted / self.drafted if self.drafted else 0.0,
+            tokens_per_round=count / self.rounds if self.rounds else 0.0,
+            accept_histogram=self.histogram,
+            alpha=self.accepted / judged if judged else 0.0,
+            discarded=self.drafted - judged,
+            ttft_s=first - self.started_s,
+            tpot_s=(self.last_s - first) / (count - 1) if count > 1 else 0.0,
+            tokens_per_s=count / elapsed if elapsed > 0 else 0.0,
+            draft_s=self.draft_s,
+            wait_s=self.wait_s,
+            verify_s=self.verify_s,
+            uplink_bytes=self.uplink_bytes,
+            downlink_bytes=self.downlink_bytes,
+            uplink_payload_bits=self.uplink_payload_bits,
+            downlink_payload_bits=self.downlink_payload_bits,
+            reconnects=0,
+            stop_reason=stop_reason,
+        )
