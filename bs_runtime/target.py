@@ -2,90 +2,197 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
+from bs_runtime import attention, prepack
 from draftlink.tokenizer import tokenizer_hash
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class TargetError(ValueError):
-    """The model cannot be a target; the text says why, and what to do."""
+    """The model cannot be a target, or not do this; the text says why, and what to do."""
 
 
 class Target:
-    """A loaded model.
+    """A loaded model. It takes ``model`` over: layers are replaced by faster ones of equal value.
 
-    ``vocab_size`` is the number of logits, ``context`` the longest history in tokens.
+    ``vocab_size`` is the number of logits, ``context`` the longest history in tokens. Raises
+    TargetError for a model whose KV cache cannot be rolled back.
     """
 
     def __init__(
         self, model: Any, tokenizer: str, name: str, eos_token_ids: tuple[int, ...]
     ) -> None:
         config = model.config.get_text_config()
-        refuse_unrollable(config)
+        self.context = rollable_context(config, stateful=getattr(model, "_is_stateful", False))
         self.model = model.eval()
         self.name = name
         self.tokenizer_hash = tokenizer_hash(tokenizer)
-        self.vocab_size = int(config.vocab_size)
-        self.context = int(config.max_position_embeddings)
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.eos_token_ids = eos_token_ids
+        self.keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        # Ids for a trial; rows are known before anything is replaced, and again after.
+        trial = list(range(min(6, int(config.vocab_size))))
+        with torch.inference_mode():
+            rows = model(torch.tensor([trial], device=model.device), use_cache=False).logits[0]
+        rows = rows.float().cpu()
+        self.vocab_size = int(rows.shape[-1])
+        self._quicken(trial, rows)
+        if not self._agrees(trial, rows):
+            raise TargetError(
+                f"{name}: going on after a rollback gives other logits than a fresh start, so its"
+                " cache cannot be rolled back; use a model with full attention and a KV cache"
+            )
 
     @classmethod
     def load(cls, model: str | Path, *, device: str = "cpu", dtype: str = "float32") -> Target:
         """Load a local folder or hub id. Raises TargetError."""
         if dtype not in DTYPES:
-            raise TargetError(f"no dtype {dtype!r}; there is {', '.join(DTYPES)}")
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise TargetError("CUDA is not available to PyTorch here; use --device cpu")
+            raise TargetError(f"no dtype {dtype!r}; use one of {', '.join(DTYPES)}")
+        place = find_device(device)
+        source, name = find_model(model)
+        options: dict[str, Any] = {"trust_remote_code": False}
         try:
-            config = AutoConfig.from_pretrained(model)
+            config = AutoConfig.from_pretrained(source, **options)
             if config.is_encoder_decoder:
-                raise TargetError(f"{model} is an encoder-decoder model; a target is decoder-only")
-            tokenizer = AutoTokenizer.from_pretrained(model)  # type: ignore[no-untyped-call]
-            loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=DTYPES[dtype])
-        except (OSError, ValueError) as error:
-            if isinstance(error, TargetError):
-                raise
-            line = str(error).strip().splitlines()[0]
+                raise TargetError(
+                    f"{model} is an encoder-decoder model; use a decoder-only one (a causal LM)"
+                )
+            tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)  # type: ignore[no-untyped-call]
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source, dtype=DTYPES[dtype], **options
+            )
+        except TargetError:
+            raise
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            line = (str(error).strip() or repr(error)).splitlines()[0]
             raise TargetError(
-                f"cannot load {model}: {line} Give a transformers folder with its tokenizer, or a"
-                " hub id that this machine can reach."
+                f"cannot load {model}: {line.rstrip('.')}. Give a transformers folder with its"
+                " tokenizer, or a hub id that this machine can reach."
             ) from None
         if not getattr(tokenizer, "is_fast", False):
-            raise TargetError(f"{model} has no fast tokenizer (tokenizer.json)")
+            raise TargetError(f"{model} has no fast tokenizer; add its tokenizer.json")
         eos = loaded.generation_config.eos_token_id
-        ids = tuple(eos) if isinstance(eos, list) else () if eos is None else (int(eos),)
-        name = Path(model).name
-        return cls(loaded.to(device), tokenizer.backend_tokenizer.to_str(), name, ids)
+        ids = () if eos is None else tuple(eos) if isinstance(eos, list) else (int(eos),)
+        try:
+            return cls(loaded.to(place), tokenizer.backend_tokenizer.to_str(), name, ids)
+        except torch.OutOfMemoryError:
+            raise TargetError(
+                f"{model} does not fit into the memory of {device} in {dtype}; use a smaller model,"
+                " --dtype bfloat16 or --device cpu"
+            ) from None
 
     def open(self) -> Slot:
         """A new, empty KV cache."""
         return Slot(self)
 
+    def _quicken(self, trial: list[int], rows: torch.Tensor) -> None:
+        """On the CPU: our attention where the model can use it, and packed weights."""
+        model = self.model
+        if model.device.type != "cpu":
+            return
+        if model.is_backend_compatible():
+            default = model.config._attn_implementation
+            model.set_attn_implementation(attention.NAME)
+            if not self._agrees(trial, rows):  # attention with something of its own in it
+                model.set_attn_implementation(default)
+        if prepack.pays(model):
+            prepack.prepack(model)
 
-def refuse_unrollable(config: Any) -> None:
-    """Raise TargetError for models whose cache cannot be cut back to any earlier length."""
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if kinds - {"full_attention", "sliding_attention"}:
+    def _agrees(self, trial: list[int], rows: torch.Tensor) -> bool:
+        """Whether feeding ``trial`` in parts, with a wrong turn rolled back, gives its ``rows``.
+
+        The tolerance is wide, for half precision; a state that was not rolled back is as far off
+        as another text.
+        """
+        slot = self.open()
+        parts = [slot.forward(trial[:2]), slot.forward(trial[:3])[:0]]
+        slot.rollback(2)
+        parts += [slot.forward(trial[2:-1]), slot.forward(trial[-1:])]
+        if slot.length != len(trial):
+            return False
+        scale = float(rows.abs().max())
+        allowed = (1e-3 if self.dtype == "float32" else 0.1) * scale
+        return float((torch.cat(parts) - rows).abs().max()) <= allowed
+
+
+def find_device(device: str) -> torch.device:
+    """The device. Raises TargetError where it is unknown or not there."""
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        place = torch.device("meta")
+    here = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if place.type not in here:
+        raise TargetError(f"no device {device!r}; use one of {', '.join(here)}, or cuda:1")
+    if not here[place.type]:
+        raise TargetError(f"PyTorch finds no {place.type} device here; use --device cpu")
+    if (place.index or 0) >= here[place.type]:
+        raise TargetError(f"no device {device!r}; there are {here[place.type]}, counted from 0")
+    return place
+
+
+def find_model(model: str | Path) -> tuple[str, str]:
+    """Folder or hub id, and the model's name. Raises TargetError for a folder that is none."""
+    folder = Path(model)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise TargetError(f"{model} has no config.json; give a transformers model folder")
+        return str(folder), folder.resolve().name
+    if folder.exists():
+        raise TargetError(f"{model} is a file; give the transformers folder that it is in")
+    parts = str(model).split("/")
+    if isinstance(model, Path) or len(parts) > 2 or parts[0] in ("", ".", "..", "~"):
+        raise TargetError(f"there is no folder {model}; give a transformers folder or a hub id")
+    return str(model), parts[-1]
+
+
+def rollable_context(config: Any, *, stateful: bool = False) -> int:
+    """The context within which the KV cache can be cut back to any earlier length, in tokens.
+
+    Raises TargetError where there is none.
+    """
+    context = getattr(config, "max_position_embeddings", None)
+    if stateful:
         raise TargetError(
-            f"layers of kind {', '.join(sorted(kinds))} keep a state that cannot be rolled back"
+            f"{config.model_type} keeps a recurrent state that cannot be rolled back; use a model"
+            " with full attention"
+        )
+    if not context:
+        raise TargetError(f"{config.model_type} states no context length; use another model")
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if odd := kinds - {"full_attention", "sliding_attention"}:
+        raise TargetError(
+            f"layers of kind {', '.join(sorted(odd))} keep a state that cannot be rolled back; use"
+            " a model with full attention"
         )
     window = getattr(config, "sliding_window", None)
-    uses = (
-        getattr(config, "use_sliding_window", True) if not kinds else "sliding_attention" in kinds
+    slides = (
+        "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
     )
-    if window and uses and window < config.max_position_embeddings:
+    if window and slides and window < context:
         raise TargetError(
-            f"its sliding window of {window} tokens is shorter than its context: entries that left"
-            " the window cannot be rolled back"
+            f"its sliding window of {window} tokens is shorter than its context of {context}, and"
+            " entries that left the window cannot be rolled back; use a model with full attention"
         )
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if rope.get("rope_type", rope.get("type")) == "longrope":
+        # Its frequencies change at this length, under the keys that are cached already.
+        original = getattr(config, "original_max_position_embeddings", None)
+        context = min(context, original or rope.get("original_max_position_embeddings") or context)
+    return int(context)
 
 
 class Slot:
@@ -103,29 +210,39 @@ class Slot:
     def forward(self, ids: Sequence[int], *, last: bool = False) -> torch.Tensor:
         """Feed ``ids``; float32 logits on the CPU, (len(ids), V), or (1, V) with ``last``.
 
-        Raises TargetError past the context.
+        With ``last`` the head runs over the last row alone. Raises TargetError for no ids, ids out
+        of range, and past the context; the cache is then as before.
         """
-        if self.length + len(ids) > self.target.context:
+        target = self.target
+        if not ids or min(ids) < 0 or max(ids) >= target.vocab_size:
+            raise TargetError(f"feed at least one id, each from 0 to {target.vocab_size - 1}")
+        if self.length + len(ids) > target.context:
             raise TargetError(
-                f"{self.length + len(ids)} tokens, where the context is {self.target.context}"
+                f"{self.length + len(ids)} tokens, where the context is {target.context}; shorten"
+                " the prompt or ask for fewer tokens"
             )
-        model = self.target.model
-        begin = self.length
-        positions = torch.arange(begin, begin + len(ids), device=model.device)
-        with torch.inference_mode():
-            out = model(
-                input_ids=torch.tensor([ids], device=model.device),
-                position_ids=positions[None],
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=1 if last else 0,
-            )
-            logits: torch.Tensor = out.logits[0].float().cpu()
-        return logits
+        options = {"logits_to_keep": 1} if last and target.keeps_logits else {}
+        try:
+            with torch.inference_mode():
+                logits: torch.Tensor = target.model(
+                    input_ids=torch.tensor([list(ids)], device=target.model.device),
+                    past_key_values=self._cache,
+                    use_cache=True,
+                    **options,
+                ).logits[0]
+                return (logits[-1:] if last else logits).float().cpu()
+        except BaseException:
+            self._cache = DynamicCache()  # some layers may hold the ids already, others not
+            raise
+
+    def forward_last(self, ids: Sequence[int]) -> torch.Tensor:
+        """Feed ``ids``; the float32 logits after the last of them, (1, V)."""
+        return self.forward(ids, last=True)
 
     def rollback(self, length: int) -> None:
-        """Cut the cache back to ``length`` tokens. Raises ValueError for more than it holds."""
+        """Cut the cache back to ``length`` tokens. Raises TargetError for more than it holds."""
         if not 0 <= length <= self.length:
-            raise ValueError(f"cannot roll {self.length} tokens back to {length}")
+            raise TargetError(f"cannot roll {self.length} tokens back to {length}")
         if length < self.length:
-            self._cache.crop(length)
+            # How many to remove: transformers 4 also takes the length to keep, 5 does not.
+            self._cache.crop(length - self.length)

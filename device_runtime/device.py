@@ -142,10 +142,11 @@ class Device:
         parameters or prompts that cannot work.
         """
         sampling = sampling or Sampling()
-        scheme = scheme or TopK()
         sampling.check()
         welcome = self.client.welcome
-        scheme.check(min(self._vocab_size, welcome.vocab_size))
+        size = min(self._vocab_size, welcome.vocab_size)
+        scheme = scheme or TopK(k=min(TopK().k, size))
+        scheme.check(size)
         if gamma is not None and not 1 <= gamma <= 64:
             raise ValueError(f"gamma must be between 1 and 64, not {gamma}")
         if max_tokens < 1:

@@ -65,7 +65,7 @@ def export(
             precision,  # type: ignore[arg-type]
             context=context,
             text=text,
-            progress=lambda step: (status.update(step), None)[1],
+            progress=status.update,
         )
     check = bundle.manifest.check
     assert check is not None

@@ -1,0 +1,217 @@
+"""``draftlink demo``: base station and device as two processes on loopback, the embedded pair."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+import tinypair
+from device_runtime.bundle import BundleError, load_bundle
+from device_runtime.device import Device, Result, Sampling
+from draftlink.cli import show
+from export.bundle import export_bundle
+
+BENCH_PROMPTS = 10
+BENCH_REPEATS = 3
+BENCH_TEMPERATURE = 0.8
+BENCH_TOKENS = 128
+
+
+def draft_bundle(err: Console) -> Path:
+    """The embedded draft's int8 bundle, exported on first use and kept in the user's cache."""
+    weights = hashlib.sha256((tinypair.DRAFT / "model.safetensors").read_bytes()).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "draftlink"
+    path = cache / f"tinypair-int8-{weights[:12]}"
+    try:
+        load_bundle(path)
+    except BundleError:
+        with err.status("exporting the embedded draft (once)"):
+            export_bundle(tinypair.DRAFT, path, "int8")
+    return path
+
+
+@contextmanager
+def base_station(err: Console) -> Iterator[str]:
+    """A base station with the embedded target in a process of its own; its address."""
+    command = [sys.executable, "-m", "draftlink.cli", "bs", "tinypair", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        with err.status("starting the base station"):
+            line = process.stdout.readline()
+        if not line.startswith("listening on "):
+            raise RuntimeError("the base station did not start; its own message is above")
+        yield line.split()[2]
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def full_row_bits(vocab_size: int) -> int:
+    """Bits of the whole FP16 row that the baseline sends for every drafted token."""
+    return 16 * vocab_size
+
+
+async def one(
+    device: Device, prompt: str, temperature: float, max_tokens: int, **options: Any
+) -> Result:
+    """A generation, unseen."""
+    generation = device.generate(
+        prompt, sampling=Sampling(temperature=temperature), max_tokens=max_tokens, **options
+    )
+    async for _ in generation:
+        pass
+    return generation.result
+
+
+def demo(
+    out: Console,
+    err: Console,
+    prompt: str,
+    temperature: float,
+    max_tokens: int,
+    seed: int | None,
+    gamma: int | None,
+) -> dict[str, Any]:
+    """Write one text together, then the same length with the target alone; the numbers of both."""
+    bundle = draft_bundle(err)
+
+    async def run(url: str) -> tuple[Result, Result, int]:
+        async with Device(bundle, url) as device:
+            for mode in ("stop-and-wait", "stream"):  # the first forward of a process is slow
+                await one(device, prompt, temperature, 8, mode=mode)
+            generation = device.generate(
+                prompt,
+                sampling=Sampling(temperature=temperature),
+                max_tokens=max_tokens,
+                seed=seed,
+                gamma=gamma,
+            )
+            written = await show(prompt, generation)
+            alone = await one(device, prompt, temperature, max_tokens, seed=seed, mode="stream")
+            return written, alone, device.client.welcome.vocab_size
+
+    with base_station(err) as url:
+        result, alone, vocab_size = asyncio.run(run(url))
+    out.print(
+        "[green]drafted and accepted[/]  [yellow]corrected[/]  [cyan]written by the target[/]\n"
+    )
+    table = Table("", "together", "target alone")
+    table.add_row(
+        "tokens/s (one text; --bench for more)",
+        f"{result.tokens_per_s:.0f}",
+        f"{alone.tokens_per_s:.0f}",
+    )
+    table.add_row("acceptance rate", f"{result.acceptance_rate:.2f}", "")
+    table.add_row("mean accepted length, tokens a round", f"{result.tokens_per_round:.2f}", "")
+    if result.accepted:
+        full = full_row_bits(vocab_size) * result.drafted / result.accepted
+        bits = 8 * result.uplink_bytes / result.accepted
+        table.add_row("bits up per accepted token, all counted", f"{bits:.0f}", "")
+        table.add_row("  the same with full FP16 rows", f"{full:.0f} ({full / bits:.0f}x)", "")
+    out.print(table)
+    return {**msgspec.to_builtins(result), "target_only": msgspec.to_builtins(alone)}
+
+
+def bench(out: Console, err: Console, gamma: int | None) -> dict[str, Any]:
+    """The listed prompts: drafting, streaming and transformers' generate, interleaved."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    listed = json.loads((Path(__file__).parent.parent / "bench" / "prompts.json").read_text())
+    prompts = [entry["prompt"] for entry in listed[:BENCH_PROMPTS]]
+    bundle = draft_bundle(err)
+    model: Any = AutoModelForCausalLM.from_pretrained(tinypair.TARGET, dtype=torch.float32)
+    model.generation_config.eos_token_id = None  # every system writes the same number of tokens
+    tokenizer = AutoTokenizer.from_pretrained(tinypair.TARGET)  # type: ignore[no-untyped-call]
+
+    def generate(prompt: str, max_tokens: int) -> float:
+        ids = tokenizer(prompt, return_tensors="pt")
+        begun = time.perf_counter()
+        written = model.generate(
+            **ids,
+            do_sample=True,
+            temperature=BENCH_TEMPERATURE,
+            top_k=0,
+            max_new_tokens=max_tokens,
+            pad_token_id=0,
+        )
+        count = int(written.shape[1] - ids["input_ids"].shape[1])
+        return count / (time.perf_counter() - begun)
+
+    async def run(url: str) -> tuple[list[Result], list[Result], list[float]]:
+        drafted: list[Result] = []
+        streamed: list[Result] = []
+        plain: list[float] = []
+        async with Device(bundle, url) as device:
+            device.eos_ids = ()
+            settings = (BENCH_TEMPERATURE, BENCH_TOKENS)
+            for prompt in prompts[:2]:
+                await one(device, prompt, *settings, gamma=gamma)
+                await one(device, prompt, *settings, mode="stream")
+                generate(prompt, 16)
+            for repeat in range(BENCH_REPEATS):
+                for prompt in prompts:
+                    drafted.append(await one(device, prompt, *settings, gamma=gamma, seed=repeat))
+                    streamed.append(
+                        await one(device, prompt, *settings, mode="stream", seed=repeat)
+                    )
+                    plain.append(generate(prompt, BENCH_TOKENS))
+        return drafted, streamed, plain
+
+    with base_station(err) as url:
+        drafted, streamed, plain = asyncio.run(run(url))
+    speed = {
+        "together": statistics.median(r.tokens_per_s for r in drafted),
+        "stream": statistics.median(r.tokens_per_s for r in streamed),
+        "transformers generate": statistics.median(plain),
+    }
+    best = max(speed["stream"], speed["transformers generate"])
+    accepted = sum(r.accepted for r in drafted)
+    proposed = sum(r.drafted for r in drafted)
+    row = full_row_bits(tokenizer.vocab_size)
+    payload = sum(r.uplink_payload_bits for r in drafted) / proposed
+    counted = 8 * sum(r.uplink_bytes for r in drafted) / accepted
+    # Full rows ride in the same frames: what is not payload stays.
+    overhead = counted - payload * proposed / accepted
+    full = row * proposed / accepted + overhead
+    judged = sum(r.drafted - r.discarded for r in drafted)
+    summary = {
+        "tokens_per_s": speed,
+        "speedup": speed["together"] / best,
+        "alpha": accepted / judged if judged else 0.0,
+        "acceptance_rate": accepted / proposed,
+        "tokens_per_round": sum(len(r.tokens) for r in drafted) / sum(r.rounds for r in drafted),
+        "payload_bits_per_drafted_token": payload,
+        "full_row_over_payload": row / payload,
+        "bits_up_per_accepted_token": counted,
+        "full_row_bits_up_per_accepted_token": full,
+        "full_row_over_counted": full / counted,
+        "runs": {"together": drafted, "stream": streamed, "transformers_tokens_per_s": plain},
+    }
+    table = Table("embedded pair, loopback, temperature 0.8", "")
+    for name, value in speed.items():
+        table.add_row(f"{name}, tokens/s (median of {len(plain)})", f"{value:.0f}")
+    table.add_row("together / the faster of the others", f"{summary['speedup']:.2f}x")
+    table.add_row("acceptance: alpha", f"{summary['alpha']:.3f}")
+    table.add_row("mean accepted length, tokens a round", f"{summary['tokens_per_round']:.2f}")
+    table.add_row("payload bits per drafted token", f"{payload:.0f} (row: {row / payload:.0f}x)")
+    table.add_row(
+        "bits up per accepted token, all counted", f"{counted:.0f} (rows: {full / counted:.0f}x)"
+    )
+    out.print(table)
+    return summary

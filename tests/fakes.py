@@ -1,0 +1,117 @@
+"""Weight-free models with a known distribution: the next token depends on the last one only."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import uvicorn
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from bs_runtime.app import create_app
+from device_runtime.device import Device
+
+HASH = "fake"
+
+
+class FakeModel:
+    """A bigram table of logits (V, V), with the cache discipline of a real model.
+
+    It is a draft (``forward`` gives the last row) or a slot (all rows), and it refuses to read
+    entries that were rolled back: its cache is the only place that it looks at.
+    """
+
+    def __init__(self, table: np.ndarray, rows: bool, context: int = 1 << 20) -> None:
+        self.table = table
+        self.cache: list[int] = []
+        self.rows = rows
+        self.context = context
+        self.forwards = 0
+
+    @property
+    def length(self) -> int:
+        return len(self.cache)
+
+    def forward(self, ids: Sequence[int], *, last: bool = False) -> np.ndarray:
+        assert len(ids) > 0
+        assert len(self.cache) + len(ids) <= self.context
+        self.forwards += 1
+        self.cache += ids
+        if not self.rows:
+            return self.table[ids[-1]]
+        return self.table[list(ids[-1:] if last else ids)]
+
+    def rollback(self, length: int) -> None:
+        assert 0 <= length <= len(self.cache)
+        del self.cache[length:]
+
+
+class FakeTarget:
+    def __init__(self, table: np.ndarray, context: int = 1 << 20) -> None:
+        self.table = table
+        self.name, self.dtype, self.tokenizer_hash = "fake", "float64", HASH
+        self.vocab_size, self.context = len(table), context
+        self.slots: list[FakeModel] = []
+
+    def open(self) -> FakeModel:
+        self.slots.append(FakeModel(self.table, rows=True, context=self.context))
+        return self.slots[-1]
+
+
+def random_logits(seed: int, size: int, spread: float = 2.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0.0, spread, (size, size))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)
+
+
+def letters(size: int) -> Tokenizer:
+    """A tokenizer whose token i is the letter chr(97 + i)."""
+    tokenizer = Tokenizer(models.BPE({chr(97 + i): i for i in range(size)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def fake_device(url: str, table: np.ndarray, eos_ids: tuple[int, ...] = (), **kw: int) -> Device:
+    context = kw.get("context", 1 << 20)
+    return Device.from_parts(
+        FakeModel(table, rows=False, context=context),
+        letters(len(table)),
+        url,
+        tokenizer_hash=HASH,
+        vocab_size=len(table),
+        context=context,
+        eos_ids=eos_ids,
+    )
+
+
+@contextlib.contextmanager
+def served(target: object) -> Iterator[str]:
+    """The real app on a real socket, in a thread; its address."""
+    config = uvicorn.Config(
+        create_app(target),  # type: ignore[arg-type]
+        port=0,
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        log_level="error",
+        lifespan="off",
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started and thread.is_alive() and time.monotonic() < deadline:
+        thread.join(0.005)
+    assert server.started
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"ws://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
