@@ -179,9 +179,7 @@ def rollable_context(config: Any, *, stateful: bool = False) -> int:
             " a model with full attention"
         )
     window = getattr(config, "sliding_window", None)
-    slides = (
-        "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
-    )
+    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
     if window and slides and window < context:
         raise TargetError(
             f"its sliding window of {window} tokens is shorter than its context of {context}, and"

@@ -17,7 +17,16 @@ import msgspec
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from device_runtime.bundle import FORMAT, GRAPH, MANIFEST, TOKENIZER, Bundle, Manifest, digest
+from device_runtime.bundle import (
+    FORMAT,
+    GRAPH,
+    MANIFEST,
+    TOKENIZER,
+    Bundle,
+    Check,
+    Manifest,
+    digest,
+)
 from device_runtime.draft_model import DraftModel
 from draftlink.tokenizer import tokenizer_hash
 from export import ExportError, check, graph, quantize
@@ -60,9 +69,8 @@ def export_bundle(
             graph.export_shared(loaded, context, Path(scratch) / "traced.onnx")
         progress("folding constants")
         quantize.fold(Path(scratch) / "traced.onnx", Path(scratch) / "folded.onnx")
-        progress(f"writing {precision} weights")
-        with _quiet():
-            quantize.quantize(Path(scratch) / "folded.onnx", folder / GRAPH, precision)
+        # The float graph first: it is what the quantized ones are made from.
+        quantize.quantize(Path(scratch) / "folded.onnx", folder / GRAPH, "fp32")
         (folder / TOKENIZER).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
         shape = graph.cache_shape(config, context)
         manifest = Manifest(
@@ -70,7 +78,7 @@ def export_bundle(
             model=Path(model).name,
             architecture=config.architectures[0] if config.architectures else "unknown",
             graph="shared",
-            precision=precision,
+            precision="fp32",
             vocab_size=int(config.vocab_size),
             context=context,
             layers=int(config.num_hidden_layers),
@@ -80,26 +88,43 @@ def export_bundle(
             bos_token_id=tokenizer.bos_token_id,
             eos_token_ids=_eos(loaded),
             versions={name: importlib.metadata.version(name) for name in PACKAGES},
-            files={path.name: digest(path) for path in sorted(folder.iterdir())},
+            files={},
             check=None,
         )
         progress("checking against PyTorch")
         words = text.read_text(encoding="utf-8") if text else check.TEXT
         ids = tokenizer(words)["input_ids"][: min(check.POSITIONS, context)]
-        draft = DraftModel(Bundle(folder, manifest))
-        result = check.compare(draft, loaded, ids, precision, text.name if text else "built-in")
-        if not result.passed:
-            raise ExportError(
-                f"the {precision} graph does not match PyTorch (overlap {result.overlap:.4f},"
-                f" largest logit difference {result.max_logit_difference:.2g}, after a rollback"
-                f" {result.rollback_difference:.2g}); nothing was written. Try --precision fp32"
-            )
-        manifest = msgspec.structs.replace(manifest, check=result)
+        name = text.name if text else "built-in"
+        result = _checked(Bundle(folder, manifest), loaded, ids, name)
+        if precision != "fp32":
+            progress(f"quantizing to {precision}")
+            for path in folder.glob(f"{GRAPH}*"):
+                path.unlink()
+            with _quiet():
+                quantize.quantize(Path(scratch) / "folded.onnx", folder / GRAPH, precision)
+            manifest = msgspec.structs.replace(manifest, precision=precision)
+            progress(f"checking {precision} against PyTorch")
+            result = _checked(Bundle(folder, manifest), loaded, ids, name)
+        files = {path.name: digest(path) for path in sorted(folder.iterdir())}
+        manifest = msgspec.structs.replace(manifest, check=result, files=files)
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         if out.exists():
             shutil.rmtree(out)
         folder.replace(out)
     return Bundle(out, manifest)
+
+
+def _checked(bundle: Bundle, model: Any, ids: list[int], text: str) -> Check:
+    """The passed check of a graph. Raises ExportError for a failed one."""
+    precision = bundle.manifest.precision
+    result = check.compare(DraftModel(bundle), model, ids, precision, text)
+    if not result.passed:
+        raise ExportError(
+            f"the {precision} graph does not match PyTorch (overlap {result.overlap:.4f}, largest"
+            f" logit difference {result.max_logit_difference:.2g}, after a rollback"
+            f" {result.rollback_difference:.2g}); nothing was written"
+        )
+    return result
 
 
 def _load(model: str | Path) -> tuple[Any, Any]:

@@ -24,12 +24,12 @@ User: Some Italian food for two people, please. I want to eat at half past six i
 System: I found a nice place. Do you want me to reserve a table for two at 6:30 pm?
 User: Yes, please do that. Thank you for your help."""
 
-# The graph itself must be right: float32 differs only by the order of additions. The quantized
-# graphs start from that same, checked graph; their floors catch a broken quantization. A model
-# with random weights has nearly equal scores everywhere, so that its arg max says little; the
-# overlap of the distributions is the measure that acceptance depends on.
+# The graph itself must be right: float32 differs only by the order of additions. It is checked
+# whatever the precision, since the quantized graphs are made from it. Their floors then catch a
+# broken quantization (two unrelated rows overlap by a few percent), not a poor one: random weights
+# lose far more to 4 bits than trained ones, and what a draft loses is printed and stored.
 MAX_FP32_DIFFERENCE = 1e-3
-MIN_OVERLAP: dict[Precision, float] = {"fp32": 0.999, "int8": 0.97, "int4": 0.80}
+MIN_OVERLAP: dict[Precision, float] = {"fp32": 0.999, "int8": 0.95, "int4": 0.50}
 
 
 def compare(

@@ -60,9 +60,7 @@ def test_max_tokens(mode, missing, limit, gamma):
     target = FakeTarget(cycle())
 
     async def scenario(device):
-        generation = device.generate(
-            "a", max_tokens=limit, sampling=GREEDY, mode=mode, gamma=gamma
-        )
+        generation = device.generate("a", max_tokens=limit, sampling=GREEDY, mode=mode, gamma=gamma)
         texts = await collect(generation)
         assert "".join(texts) == "bcdefgha"[:limit] == generation.result.text
         assert generation.result.stop_reason == "length"
@@ -86,9 +84,7 @@ def test_eos(mode, missing, eos):
         assert generation.result.stop_reason == "eos"
         agree(device, target)
         # The next turn goes on on the same slot.
-        generation = device.generate(
-            "a", max_tokens=1, sampling=GREEDY, mode=mode, append=True
-        )
+        generation = device.generate("a", max_tokens=1, sampling=GREEDY, mode=mode, append=True)
         assert await collect(generation) == ["b"]
         assert len(target.slots) == 1
         agree(device, target)

@@ -1,0 +1,78 @@
+"""Small random models of each architecture, as transformers folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from export.bundle import export_bundle
+from tinypair.corpus import train_tokenizer
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gpt2")
+TEXTS = ["Once upon a time a small boat went down the river.", "User: a table for two, please."]
+CONTEXT = 128
+
+
+def sizes(architecture: str) -> dict[str, Any]:
+    if architecture == "gpt2":
+        return {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT}
+    return {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": CONTEXT,
+        "tie_word_embeddings": architecture != "qwen2",
+    }
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return train_tokenizer(TEXTS * 5, 300)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, tokenizer):
+    """A function from an architecture's name to a folder with a random model of it."""
+    made: dict[str, Path] = {}
+
+    def make(architecture: str) -> Path:
+        if architecture not in made:
+            torch.manual_seed(0)
+            config = AutoConfig.for_model(
+                architecture,
+                vocab_size=len(tokenizer),
+                bos_token_id=0,
+                eos_token_id=0,
+                pad_token_id=0,
+                initializer_range=0.05,  # random, but not flat
+                **sizes(architecture),
+            )
+            path = tmp_path_factory.mktemp("models") / architecture
+            AutoModelForCausalLM.from_config(config).save_pretrained(path)
+            tokenizer.save_pretrained(path)
+            made[architecture] = path
+        return made[architecture]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory, model_folder):
+    """A function from (architecture, precision) to an exported bundle."""
+    made: dict[tuple[str, str], Any] = {}
+
+    def make(architecture: str = "llama", precision: str = "fp32") -> Any:
+        key = (architecture, precision)
+        if key not in made:
+            out = tmp_path_factory.mktemp("bundles") / "-".join(key)
+            made[key] = export_bundle(model_folder(architecture), out, precision)
+        return made[key]
+
+    return make
