@@ -27,6 +27,7 @@ def serve(target: Target, bound: socket.socket) -> None:
         ws="websockets-sansio",
         ws_max_size=frames.MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,  # rows are coded already, and its context would cost a device
+        ws_ping_timeout=frames.PING_TIMEOUT_S,
         log_level="warning",
         lifespan="off",
     )

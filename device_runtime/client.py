@@ -36,7 +36,10 @@ class Client:
         """Connect and greet. Raises LinkError."""
         try:
             socket = await connect(
-                url.rstrip("/") + PATH, compression=None, max_size=frames.MAX_MESSAGE_BYTES
+                url.rstrip("/") + PATH,
+                compression=None,
+                max_size=frames.MAX_MESSAGE_BYTES,
+                ping_timeout=frames.PING_TIMEOUT_S,
             )
         except InvalidURI:
             raise LinkError(f"{url!r} is not a WebSocket address such as ws://host:8765") from None
@@ -75,10 +78,10 @@ class Client:
         while True:
             try:
                 data = await self._socket.recv(decode=False)
-            except ConnectionClosed:
+            except ConnectionClosed as error:
                 raise LinkError(
-                    f"the base station at {self._url} has gone; the text so far is kept, start"
-                    " the base station again and go on from there"
+                    f"the base station at {self._url} has gone ({error}); the text so far is kept,"
+                    " start the base station again and go on from there"
                 ) from None
             self.received += websocket_bytes(len(data), masked=False)
             try:

@@ -163,14 +163,14 @@ def bench(out: Console, err: Console, gamma: int | None) -> dict[str, Any]:
             for prompt in prompts[:2]:
                 await one(device, prompt, *settings, gamma=gamma)
                 await one(device, prompt, *settings, mode="stream")
-                generate(prompt, 16)
+                await asyncio.to_thread(generate, prompt, 16)
             for repeat in range(BENCH_REPEATS):
                 for prompt in prompts:
                     drafted.append(await one(device, prompt, *settings, gamma=gamma, seed=repeat))
                     streamed.append(
                         await one(device, prompt, *settings, mode="stream", seed=repeat)
                     )
-                    plain.append(generate(prompt, BENCH_TOKENS))
+                    plain.append(await asyncio.to_thread(generate, prompt, BENCH_TOKENS))
         return drafted, streamed, plain
 
     with base_station(err) as url:

@@ -17,6 +17,7 @@ from draftlink.schemes.topk import TopK
 
 VERSION = 1
 MAX_MESSAGE_BYTES = 1 << 20
+PING_TIMEOUT_S = 60.0  # a small board under load can be silent for longer than the usual 20 s
 
 Mode = Literal["stop-and-wait", "stream"]
 

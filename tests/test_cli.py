@@ -1,0 +1,78 @@
+"""The commands as a user runs them: bad input is one clear line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def draftlink(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "draftlink.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["bs", "./no-such-model", "--port", "0"], "there is no folder"),
+        (["export", "./no-such-model", "-o", "out"], "cannot load"),
+        (["device", "./no-such-bundle", "Hi"], "is not a draft bundle"),
+    ],
+)
+def test_failures_are_one_line(arguments, words, tmp_path):
+    done = draftlink(*arguments)
+    assert done.returncode == 1
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_device_failures_are_one_line(bundle):
+    path = str(bundle().path)
+    nobody = draftlink("device", path, "Hi", "--bs", "ws://127.0.0.1:9")
+    assert nobody.returncode == 1 and "no base station at" in nobody.stderr
+    address = draftlink("device", path, "Hi", "--bs", "nonsense")
+    assert address.returncode == 1 and "not a WebSocket address" in address.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["export", "tinypair", "-o", "out", "--precision", "int3"], ["device"]],
+)
+def test_wrong_usage_is_exit_code_2(arguments):
+    assert draftlink(*arguments).returncode == 2
+
+
+def test_by_hand_in_two_terminals(bundle, model_folder, tmp_path):
+    """The real processes: base station, device, JSON; and what a base station refuses."""
+    folder = bundle().path
+    model = str(model_folder("llama"))
+    station = subprocess.Popen(
+        [sys.executable, "-m", "draftlink.cli", "bs", model, "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        url = station.stdout.readline().split()[2]
+        out = tmp_path / "result.json"
+        done = draftlink(
+            "device", str(folder), "a table", "--bs", url, "--max-tokens", "12", "--json", str(out)
+        )
+        assert done.returncode == 0, done.stderr
+        result = json.loads(out.read_text())
+        assert 1 <= len(result["tokens"]) <= 12
+        assert result["uplink_bytes"] > result["uplink_payload_bits"] / 8 > 0
+        for arguments, words in [
+            ([""], "prompt is empty"),
+            (["a boat " * 200], "the target's context is 128"),
+            (["a", "--k", "5000"], "k must be between 1 and the vocabulary size"),
+        ]:
+            refused = draftlink("device", str(folder), *arguments, "--bs", url)
+            assert refused.returncode == 1
+            assert words in " ".join(refused.stderr.split())
+            assert "Traceback" not in refused.stderr
+    finally:
+        station.terminate()
+        station.wait(20)
