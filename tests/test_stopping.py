@@ -214,7 +214,7 @@ def test_a_base_station_that_dies_in_mid_text_leaves_the_text_so_far():
 
 def test_nobody_at_the_address():
     async def run() -> None:
-        with pytest.raises(LinkError, match="no base station at ws://127.0.0.1:9"):
+        with pytest.raises(LinkError, match=r"no base station at ws://127\.0\.0\.1:9"):
             await fake_device("ws://127.0.0.1:9", cycle()).open()
 
     asyncio.run(run())

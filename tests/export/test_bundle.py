@@ -44,7 +44,7 @@ def test_a_folder_that_is_no_bundle_is_not_overwritten(model_folder, tmp_path):
 
 
 def test_an_unknown_model(tmp_path):
-    with pytest.raises(ExportError, match="cannot load .*nowhere"):
+    with pytest.raises(ExportError, match=r"cannot load .*nowhere"):
         export_bundle(tmp_path / "nowhere", tmp_path / "out")
 
 

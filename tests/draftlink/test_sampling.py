@@ -1,0 +1,90 @@
+"""One definition of the sampled distribution, equal to transformers' own; and the draws from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from transformers import generation
+
+from draftlink import noise, sampling, theory
+from draftlink.noise import Purpose
+from draftlink.sampling import Sampling
+from draftlink.tokenizer import tokenizer_hash
+
+CASES = [
+    Sampling(temperature=0.7),
+    Sampling(temperature=1.3, top_k=5),
+    Sampling(top_p=0.8),
+    Sampling(min_p=0.2),
+    Sampling(temperature=0.9, top_k=20, top_p=0.9, min_p=0.05, repetition_penalty=1.3),
+]
+
+
+@pytest.mark.parametrize("params", CASES)
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_to_transformers(params, seed):
+    logits = np.random.default_rng(seed).normal(0, 3, 60)
+    history = [3, 5, 5, 9]
+    warpers = generation.LogitsProcessorList(
+        [
+            generation.RepetitionPenaltyLogitsProcessor(params.repetition_penalty),
+            generation.TemperatureLogitsWarper(params.temperature),
+            *([generation.TopKLogitsWarper(params.top_k)] if params.top_k else []),
+            *([generation.TopPLogitsWarper(params.top_p)] if params.top_p < 1 else []),
+            *([generation.MinPLogitsWarper(params.min_p)] if params.min_p else []),
+        ]
+    )
+    scores = warpers(torch.tensor([history]), torch.from_numpy(logits)[None].clone())
+    expected = scores.softmax(-1)[0].numpy()
+    assert np.abs(sampling.distribution(logits, params, history) - expected).max() < 1e-12
+
+
+def test_draws_follow_the_weights_and_never_take_a_weight_of_zero():
+    weights = np.array([0.0, 0.2, 0.0, 0.5, 0.3, 0.0])
+    key = noise.key_from_seed(1, "bs")
+    found = np.bincount(
+        [sampling.draw(weights, noise.uniform(key, i, Purpose.BONUS)) for i in range(5000)],
+        minlength=6,
+    )
+    assert (found[weights == 0] == 0).all()
+    some = weights > 0
+    assert stats.chisquare(found[some], 5000 * weights[some]).pvalue > 1e-6
+    assert sampling.draw(weights, np.nextafter(1.0, 0.0)) == 4
+    assert sampling.draw(weights, 0.0) == 1
+
+
+def test_noise_is_the_same_everywhere():
+    """Golden values: a change would break every stored seed and every resumed generation."""
+    key = noise.key_from_seed(7, "bs")
+    assert key.hex().startswith("4df8367d21c0b254")
+    found = [noise.bits64(key, 5, purpose) for purpose in Purpose]
+    assert found == [
+        0x0DD9C31C666D640E,
+        0x112B10381AB14115,
+        0x97CA9BD4E2840F96,
+        0x5E66ADC62E59EFD4,
+        0xEF0A2C236E91D028,
+    ]
+    assert len(set(found)) == len(Purpose)
+    assert noise.key_from_seed(7, "device") != key
+
+
+def test_expected_tokens_and_the_best_length():
+    assert theory.expected_tokens(0.8, 5) == pytest.approx(sum(0.8**i for i in range(6)))
+    assert theory.expected_tokens(1.0, 5) == 6
+    # The paper's table without a fixed cost: L = 0.1 target forwards per drafted token.
+    table = {0.4: (0.1, 2), 0.6: (0.2, 2), 0.8: (0.1, 6)}
+    for alpha, (cost, best) in table.items():
+        assert theory.best_draft_length(alpha, fixed_s=1.0, draft_s=cost, longest=64) == best
+
+
+def test_the_hash_knows_what_a_tokenizer_does_and_not_how_it_is_written():
+    one = '{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"]}}'
+    two = '{"model":{"merges":[["a","b"]],"vocab":{"b":1,"a":0},"type":"BPE","dropout":null}}'
+    other = '{"model": {"type": "BPE", "vocab": {"a": 1, "b": 0}, "merges": ["a b"]}}'
+    assert tokenizer_hash(one) == tokenizer_hash(two) != tokenizer_hash(other)
+    for broken in ("", "[]", '{"no": 1}'):
+        with pytest.raises(ValueError, match=r"not a tokenizer\.json"):
+            tokenizer_hash(broken)

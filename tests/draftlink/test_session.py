@@ -1,0 +1,143 @@
+"""The transition table: what is not allowed is an error, and leaves the state as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from draftlink import frames
+from draftlink.sampling import Sampling
+from draftlink.schemes.topk import TopK
+from draftlink.session import (
+    SENDER,
+    TABLE,
+    LocalProtocolError,
+    RemoteProtocolError,
+    Session,
+    State,
+)
+from tests.draftlink.test_frames import EXAMPLES
+
+VOCAB = 100
+HELLO = frames.Hello(1, "x", VOCAB, "t")
+WELCOME = frames.Welcome(1, "x", VOCAB, 512, "m", "float32")
+
+
+def start(mode: frames.Mode = "stop-and-wait", **changes: object) -> frames.Start:
+    fields: dict = dict(
+        generation=1, base=0, ids=[1, 2, 3], sampling=Sampling(), scheme=TopK(), mode=mode,
+        max_tokens=10, eos_ids=[], seed=None,
+    )  # fmt: skip
+    return frames.Start(**{**fields, **changes})
+
+
+class Pair:
+    def __init__(self) -> None:
+        self.device, self.bs = Session("device", VOCAB), Session("bs", VOCAB)
+
+    def up(self, frame: frames.Frame) -> None:
+        assert self.bs.receive(self.device.send(frame)) == frame
+
+    def down(self, frame: frames.Frame) -> None:
+        assert self.device.receive(self.bs.send(frame)) == frame
+
+    def begun(self, mode: frames.Mode = "stop-and-wait") -> Pair:
+        self.up(HELLO)
+        self.down(WELCOME)
+        self.up(start(mode))
+        return self
+
+
+def test_a_generation_from_hello_to_the_next_turn():
+    pair = Pair().begun()
+    pair.up(frames.Draft(1, 3, 4, b""))
+    pair.down(frames.Verdict(1, 3, 2, 50, False, 0, 0))
+    assert pair.device.length == pair.bs.length == 6
+    pair.up(frames.Draft(2, 6, 4, b""))
+    pair.down(frames.Verdict(2, 6, 4, None, True, 0, 0))
+    assert pair.device.state is pair.bs.state is State.READY
+    pair.up(start("stream", generation=2, base=10))
+    pair.down(frames.Tokens(4, 13, (5,), False))
+    pair.up(frames.Finish(2, 13))
+    pair.down(frames.Done(2, 13))
+    assert pair.device.length == pair.bs.length == 13
+
+
+def test_frames_under_way_when_the_device_ends_are_dropped():
+    pair = Pair().begun("stream")
+    late = pair.bs.send(frames.Tokens(1, 3, (5,), False))
+    pair.up(frames.Finish(1, 3))
+    assert pair.device.receive(late) is None
+    pair.down(frames.Done(1, 3))
+    assert pair.device.length == pair.bs.length == 3
+
+
+def test_finish_crosses_the_end():
+    pair = Pair().begun("stream")
+    last = pair.bs.send(frames.Tokens(1, 3, (5,), True))
+    finish = pair.device.send(frames.Finish(1, 3))
+    assert pair.device.receive(last) is None
+    assert pair.bs.receive(finish) == frames.Finish(1, 3)
+    pair.down(frames.Done(1, 3))
+    assert pair.device.state is pair.bs.state is State.READY
+
+
+@pytest.mark.parametrize(
+    "frame, state",
+    [(f, s) for f in EXAMPLES for s in State if (s, type(f)) not in TABLE],
+    ids=lambda x: x.name if isinstance(x, State) else type(x).__name__,
+)
+@pytest.mark.parametrize("role", ["device", "bs"])
+def test_what_the_table_lacks_is_refused(role, frame, state):
+    session = Session(role, 1 << 20)
+    session.state = state
+    before = copy.copy(vars(session))
+    if SENDER[type(frame)] == role:
+        with pytest.raises(LocalProtocolError):
+            session.send(frame)
+    else:
+        with pytest.raises(RemoteProtocolError):
+            session.receive(frames.encode(frame))
+    assert vars(session) == before
+
+
+WRONG_VERDICTS = {
+    "old epoch": frames.Verdict(0, 3, 1, 5, False, 0, 0),
+    "other base": frames.Verdict(1, 4, 1, 5, False, 0, 0),
+    "more than drafted": frames.Verdict(1, 3, 5, 5, False, 0, 0),
+    "id out of range": frames.Verdict(1, 3, 1, VOCAB, False, 0, 0),
+    "no next, not ended": frames.Verdict(1, 3, 4, None, False, 0, 0),
+    "nothing at all": frames.Verdict(1, 3, 0, None, True, 0, 0),
+}
+
+
+@pytest.mark.parametrize("verdict", WRONG_VERDICTS.values(), ids=WRONG_VERDICTS)
+def test_wrong_verdicts(verdict):
+    pair = Pair().begun()
+    pair.up(frames.Draft(1, 3, 4, b""))
+    with pytest.raises(RemoteProtocolError):
+        pair.device.receive(frames.encode(verdict))
+    with pytest.raises(LocalProtocolError):
+        pair.bs.send(verdict)
+    pair.down(frames.Verdict(1, 3, 1, 5, False, 0, 0))
+
+
+def test_more_tokens_than_asked_for():
+    pair = Pair().begun("stream")
+    with pytest.raises(RemoteProtocolError, match="where 10 are left"):
+        pair.device.receive(frames.encode(frames.Tokens(1, 3, (1,) * 11, True)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"base": 1}, {"ids": []}, {"ids": [VOCAB]}, {"ids": [-1]}, {"max_tokens": 0},
+     {"generation": 0}],
+)  # fmt: skip
+def test_wrong_starts(changes):
+    pair = Pair()
+    pair.up(HELLO)
+    pair.down(WELCOME)
+    with pytest.raises(RemoteProtocolError):
+        pair.bs.receive(frames.encode(start(**changes)))
+    assert pair.bs.state is State.READY
