@@ -1,84 +1,18 @@
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    GemmaConfig,
-    GPT2Config,
+    Gemma2Config,
     LlamaConfig,
     MistralConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
     Qwen2Config,
-    Qwen3Config,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 
 from bs_runtime import attention, prepack, target
 from bs_runtime.prepack import PackedLinear
-from bs_runtime.target import Target, TargetError
-from draftlink.tokenizer import tokenizer_hash
-
-VOCAB = 67
-CONTEXT = 48
-SHAPE = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": CONTEXT,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": None,
-}
-CONFIGS = {
-    "llama": LlamaConfig(**SHAPE, tie_word_embeddings=True),
-    "qwen2": Qwen2Config(**SHAPE),
-    "qwen3": Qwen3Config(**SHAPE, head_dim=16),
-    "gemma": GemmaConfig(**SHAPE, head_dim=16),
-    "gpt2": GPT2Config(
-        vocab_size=VOCAB,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        n_positions=CONTEXT,
-        bos_token_id=0,
-        eos_token_id=1,
-    ),
-}
-IDS = [3, 14, 15, 9, 26, 5, 35, 8, 9, 7, 9, 32, 38, 46, 2, 64]
-
-
-def build(config) -> PreTrainedModel:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():  # apart from the usual 0.02, so that logits differ by more than rounding
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(8)
-    return model
-
-
-def tokenizer() -> Tokenizer:
-    made = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCAB)}, unk_token="w2"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    return made
-
-
-def take(model: PreTrainedModel) -> Target:
-    return Target(model, tokenizer().to_str(), "tiny", (1,))
-
-
-def full(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:
-    with torch.inference_mode():
-        return model(torch.tensor([ids]), use_cache=False).logits[0]
+from bs_runtime.target import TargetError
+from tests.bs_runtime.tiny import CONFIGS, CONTEXT, IDS, SHAPE, VOCAB, build, close, full, take
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -89,10 +23,6 @@ def pair(request):
         pack = prepack.prepack
         patch.setattr(prepack, "prepack", lambda model: pack(model, min_elements=0))
         return build(config), take(build(config))
-
-
-def close(a: torch.Tensor, b: torch.Tensor) -> None:
-    torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
 def test_the_fast_paths_are_taken(pair):
@@ -243,6 +173,15 @@ def test_attention_that_differs_is_not_replaced(monkeypatch):
     close(target.open().forward(IDS), full(plain, IDS))
 
 
+def test_attention_with_something_of_its_own_is_kept():
+    soft_capped = build(Gemma2Config(**SHAPE, head_dim=16, sliding_window=CONTEXT))
+    soft_capped.set_attn_implementation("eager")
+    plain = full(soft_capped, IDS)
+    target = take(soft_capped)
+    assert target.model.config._attn_implementation == "eager"
+    close(target.open().forward(IDS), plain)
+
+
 def test_attention_equals_the_masked_softmax():
     generator = torch.Generator().manual_seed(4)
     for rows, length in ((1, 1), (1, 9), (5, 5), (5, 9)):
@@ -253,6 +192,12 @@ def test_attention_equals_the_masked_softmax():
         wanted = scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v.repeat_interleave(3, 1)
         out, _ = attention.attend(torch.nn.Identity(), q, k, v, None, scaling=0.3)
         close(out, wanted.transpose(1, 2))
+
+
+def test_a_model_that_keeps_its_state_elsewhere_is_refused(monkeypatch):
+    monkeypatch.setattr(target.Slot, "length", 0)
+    with pytest.raises(TargetError, match="cannot be rolled back"):
+        take(build(CONFIGS["llama"]))
 
 
 def test_a_model_that_ignores_rollback_is_refused(monkeypatch):
@@ -295,70 +240,3 @@ def test_the_context_ends_where_the_rotary_frequencies_change():
     config = LlamaConfig(**SHAPE)
     config.rope_scaling = {"rope_type": "longrope", "original_max_position_embeddings": 16}
     assert target.rollable_context(config) == 16
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    model = build(CONFIGS["llama"])
-    model.generation_config.eos_token_id = [1, 5]
-    model.half().save_pretrained(path)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer()).save_pretrained(path)
-    return path
-
-
-@pytest.mark.parametrize("dtype", target.DTYPES)
-def test_load(folder, dtype):
-    loaded = Target.load(folder, dtype=dtype)
-    assert (loaded.name, loaded.dtype, loaded.eos_token_ids) == ("tiny", dtype, (1, 5))
-    assert loaded.tokenizer_hash == tokenizer_hash((folder / "tokenizer.json").read_text())
-    assert loaded.open().forward(IDS).shape == (len(IDS), VOCAB)
-
-
-def refused(*args, **kwargs) -> str:
-    with pytest.raises(TargetError) as caught:
-        Target.load(*args, **kwargs)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
-
-
-def test_load_says_what_is_wrong_with_dtype_and_device(folder, monkeypatch):
-    assert "no dtype 'int3'; use one of float32" in refused(folder, dtype="int3")
-    assert "no device 'tpu'; use one of cpu" in refused(folder, device="tpu")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert "use --device cpu" in refused(folder, device="cuda")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert "no device 'cuda:3'; there are 1" in refused(folder, device="cuda:3")
-
-
-def test_load_says_what_is_wrong_with_the_folder(folder, tmp_path):
-    assert "there is no folder" in refused(tmp_path / "none")
-    assert "there is no folder" in refused("./none")
-    assert "no config.json" in refused(tmp_path)
-    assert "is a file" in refused(folder / "config.json")
-
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (broken / name).write_bytes((folder / name).read_bytes())
-    assert "cannot load" in refused(broken)  # no weights
-    (broken / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
-    assert "cannot load" in refused(broken)
-    (broken / "config.json").write_text(json.dumps({"model_type": "nothing-known"}))
-    assert "cannot load" in refused(broken)
-
-
-def test_load_refuses_an_encoder_decoder(tmp_path):
-    config = T5Config(vocab_size=VOCAB, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
-    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
-    assert "is an encoder-decoder model; use a decoder-only one" in refused(tmp_path)
-
-
-def test_load_names_a_hub_id_that_cannot_be_reached(monkeypatch):
-    def unreachable(*_, **__):
-        raise OSError("We couldn't connect to the hub.\nCheck your internet connection.")
-
-    monkeypatch.setattr(target.AutoConfig, "from_pretrained", unreachable)
-    text = refused("someone/some-model")
-    assert text.startswith("cannot load someone/some-model: We couldn't connect to the hub. Give")
