@@ -70,7 +70,7 @@ class Recipe:
     """How long and how fast a model is trained."""
 
     tokens: int
-    rate: float
+    rate: float  # of Muon, for the matrices inside the layers; AdamW's for the rest is a tenth
     batch: int
     length: int
     warmup: int = 200
@@ -143,27 +143,28 @@ def train(
 ) -> LlamaForCausalLM:
     """Train ``model``, resuming from ``work/name.pt`` where there is one."""
     model.to(device).train()
-    matrices = [p for p in model.parameters() if p.dim() == 2]
-    vectors = [p for p in model.parameters() if p.dim() != 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
-        lr=recipe.rate,
-        betas=(0.9, 0.98),
-        fused=True,
-    )
-    path, step = work / f"{name}.pt", 0
+    # Muon (Jordan et al. 2024) needs about half of AdamW's tokens for the matrices of the layers;
+    # the table of embeddings and the norms are not what it is for.
+    inner = [p for p in model.model.layers.parameters() if p.dim() == 2]
+    outer = [p for p in model.parameters() if not any(p is q for q in inner)]
+    optimizers = [
+        (torch.optim.Muon(inner, lr=recipe.rate, weight_decay=0.1), 1.0),
+        (torch.optim.AdamW(outer, betas=(0.9, 0.98), weight_decay=0.01, fused=True), 0.1),
+    ]
+    path, done = work / f"{name}.pt", 0
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
+        for (optimizer, _), saved_state in zip(optimizers, state["optimizers"], strict=False):
+            optimizer.load_state_dict(saved_state)
+        done = state["tokens"]
+    step = done // (recipe.batch * recipe.length)
 
     def save() -> None:
         partial = path.with_suffix(".partial")
-        torch.save(
-            {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step},
-            partial,
-        )
+        states = [optimizer.state_dict() for optimizer, _ in optimizers]
+        tokens = step * recipe.batch * recipe.length
+        torch.save({"model": model.state_dict(), "optimizers": states, "tokens": tokens}, partial)
         partial.replace(path)
 
     step_loss = torch.compile(loss_of) if compiled else loss_of
@@ -172,13 +173,16 @@ def train(
     with Progress(*columns, TimeRemainingColumn()) as bar:
         task = bar.add_task(name, total=recipe.steps, completed=step)
         for batch in batches(row, recipe, step, device):
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.rate_at(step)
-            loss = step_loss(model, batch, torch.tensor(step / recipe.steps, device=device))
+            for optimizer, share in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = share * recipe.rate_at(step)
+            with torch.autocast(batch.device.type, torch.bfloat16):
+                loss = step_loss(model, batch, torch.tensor(step / recipe.steps, device=device))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer, _ in optimizers:
+                optimizer.step()
+            model.zero_grad(set_to_none=True)
             step += 1
             mean = loss.item() if math.isnan(mean) else 0.98 * mean + 0.02 * loss.item()
             bar.update(task, completed=step, description=f"{name} loss {mean:.3f}")
@@ -259,18 +263,24 @@ def main() -> None:
     def stage(
         name: str, shape: Shape, tokens: int, rate: float, loss: Callable[..., Tensor]
     ) -> LlamaForCausalLM:
-        recipe = Recipe(tokens=tokens, rate=rate, batch=4, length=options.length)
-        model = shape.build(tokenizer, options.length)
+        recipe = Recipe(tokens=tokens, rate=rate, batch=8, length=options.length)
         model = train(
-            name, model, row, recipe, loss, options.work, options.device, not options.no_compile
+            name,
+            shape.build(tokenizer, options.length),
+            row,
+            recipe,
+            loss,
+            options.work,
+            options.device,
+            not options.no_compile,
         )
         nats = held_out_loss(model, held_out, options.length, options.device)
         print(f"{name}: held-out loss {nats:.4f} nats per token")
         return model
 
-    target = stage("target", TARGET, options.target_tokens, 2e-3, text_loss)
+    target = stage("target", TARGET, options.target_tokens, 1e-2, text_loss)
     if options.stop_after == "draft":
-        draft = stage("draft", DRAFT, options.draft_tokens, 3e-3, distillation_loss(target))
+        draft = stage("draft", DRAFT, options.draft_tokens, 1e-2, distillation_loss(target))
         publish(draft, tokenizer, options.out / "draft")
     publish(target, tokenizer, options.out / "target")
 
