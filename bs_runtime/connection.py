@@ -12,7 +12,7 @@ from typing import Any
 
 from bs_runtime.generation import Generation, KVSlot
 from bs_runtime.target import Target
-from draftlink import frames
+from draftlink import frames, schemes
 from draftlink.session import ProtocolError, RemoteProtocolError, Session, State
 
 log = logging.getLogger("draftlink.bs")
@@ -91,6 +91,7 @@ class Connection:
                     tokenizer_hash=target.tokenizer_hash,
                     vocab_size=target.vocab_size,
                     context=target.context,
+                    schemes=[name for name in hello.schemes if name in schemes.BY_NAME],
                     model=target.name,
                     dtype=target.dtype,
                 )
@@ -107,6 +108,8 @@ class Connection:
         try:
             start.sampling.check()
             start.scheme.check(self._target.vocab_size)
+            if start.scheme.shares_seed and start.seed is None:
+                raise ValueError(f"{start.scheme.name} needs a seed, which both ends draw from")
         except ValueError as error:
             fault = str(error)
         if fault:
@@ -130,16 +133,18 @@ class Connection:
             drafted = generation.decode(draft)
         except ValueError as error:
             raise RemoteProtocolError(str(error)) from None
-        judgement, queue_us, verify_us = await self._model(generation.judge, drafted)
+        judgement, queue_us, verify_us = await self._model(generation.judge, drafted, draft.first)
         await self._send(
             frames.Verdict(
                 epoch=draft.epoch,
-                base=draft.base,
+                base=draft.base + (draft.first is not None),
                 accepted=judgement.accepted,
                 next=judgement.next,
                 ended=judgement.ended,
                 queue_us=queue_us,
                 verify_us=verify_us,
+                row=judgement.row,
+                surprisals=judgement.surprisals,
             )
         )
 

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
-from draftlink import frames, noise, sampling
+from bs_runtime import verify
+from draftlink import frames, noise, schemes
+from draftlink.idcode import IdModel
 from draftlink.noise import Purpose
-from draftlink.schemes import greedy, topk
-
-Logits = NDArray[np.floating[Any]]
+from draftlink.schemes.split import pack_row
+from draftlink.sparse import Drafted
 
 
 class KVSlot(Protocol):
@@ -36,11 +37,13 @@ class KVSlot(Protocol):
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the target makes of a draft."""
+    """What the target makes of a draft: the fields of a verdict."""
 
     accepted: int
     next: int | None
     ended: bool
+    row: bytes = b""
+    surprisals: bytes = b""
 
 
 class Generation:
@@ -56,54 +59,71 @@ class Generation:
         self.slot = slot
         self.start = start
         self.history = history
-        self.vocab_size = vocab_size
         self.left = min(start.max_tokens, context - len(history))
         self.ended = False
-        self._key = (
-            noise.fresh_key() if start.seed is None else noise.key_from_seed(start.seed, "bs")
-        )
-        self._row: Logits | None = None  # the target's row after the whole history, once known
+        self._scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
+        self._ids = IdModel(vocab_size)
+        if start.seed is None:
+            self._key = noise.fresh_key()
+        else:
+            role = "coupled" if self._scheme.shares_seed else "bs"
+            self._key = noise.key_from_seed(start.seed, role)
+        self._row: Tensor | None = None  # (1, V): the row after the whole history, once known
 
     def prefill(self) -> None:
         """Feed the prompt, and keep the row behind it."""
         self._feed(())
 
-    def decode(self, draft: frames.Draft) -> Sequence[topk.Drafted | int]:
-        """The draft's tokens. Raises ValueError for bytes that are no draft of this scheme."""
-        if self.start.sampling.greedy:
-            return greedy.decode(draft.payload, draft.length, self.vocab_size)
-        return topk.decode(draft.payload, draft.length, self.start.scheme, self.vocab_size)
+    def decode(self, draft: frames.Draft) -> list[Drafted]:
+        """The draft's tokens. Raises ValueError for bytes that are no draft of this scheme.
 
-    def judge(self, drafted: Sequence[topk.Drafted | int]) -> Judgement:
-        """Accept or reject each drafted token in turn, then write one token of the target's own.
-
-        Nothing is drawn behind an accepted EOS or the token limit.
+        Nothing has changed then, but the model of ids, which holds a part of the history.
         """
-        drafted = list(drafted[: self.left])
-        tokens = [d if isinstance(d, int) else d.token for d in drafted]
-        rows = self._feed(tokens)
+        if self._scheme.codes_ids:
+            self._ids.rollback(min(self._ids.length, len(self.history)))
+            self._ids.extend(self.history[self._ids.length :])
+            self._ids.extend([] if draft.first is None else [draft.first])
+        return self._scheme.decode(draft.payload, draft.length, self._ids)
+
+    def judge(self, drafted: Sequence[Drafted], first: int | None = None) -> Judgement:
+        """Judge each drafted token, then write one token of the target's own.
+
+        ``first`` is the token that the device owed. Nothing is drawn behind an accepted EOS or the
+        token limit.
+        """
+        if first is not None:
+            self._write(first)
+        ends = [i for i, d in enumerate(drafted) if d.token in self.start.eos_ids]
+        most = min([self.left, *(i + 1 for i in ends)])
+        judged = list(drafted[:most])
+        rows = self._feed([d.token for d in judged])
         begin = len(self.history)
-        following: int | None = None
-        accepted = 0
-        for token, row in zip(drafted, rows, strict=False):
-            following = self._corrected(token, row)
-            if following is not None:
-                break
-            self._write(tokens[accepted])
-            accepted += 1
-            if self.ended:
-                break
-        self._row = rows[accepted]
-        if following is None and not self.ended:
-            following = self._own(rows[accepted], Purpose.BONUS)
-        self.slot.rollback(begin + accepted)
-        if following is not None:
+        outcome = self._judged(judged, rows, Purpose.BONUS)
+        for d in judged[: outcome.accepted]:
+            self._write(d.token)
+        self._row = rows[outcome.accepted : outcome.accepted + 1]
+        self.slot.rollback(begin + outcome.accepted)
+        following, row = outcome.following, b""
+        if self.ended:
+            following = None
+        elif following is None:
+            row = pack_row(self._row[0].numpy(force=True))
+        else:
             self._write(following)
-        return Judgement(accepted, following, self.ended)
+        emitted = outcome.accepted + (following is not None)
+        surprisals = outcome.surprisals[:emitted] if self.start.surprisals else []
+        return Judgement(
+            outcome.accepted,
+            following,
+            self.ended,
+            row,
+            bytes(min(255, round(8 * bits)) for bits in surprisals),
+        )
 
     def write_one(self) -> int:
         """One token of the target's own, while streaming."""
-        token = self._own(self._feed(())[0], Purpose.STREAM)
+        token = self._judged((), self._feed(()), Purpose.STREAM).following
+        assert token is not None
         self._write(token)
         return token
 
@@ -113,39 +133,29 @@ class Generation:
         self.slot.rollback(min(self.slot.length, keep))
         self._row = None
 
+    def _judged(self, drafted: Sequence[Drafted], rows: Tensor, purpose: Purpose) -> verify.Outcome:
+        job = verify.Job(
+            drafted, self.history, self.start.sampling, self._scheme, self._key, purpose
+        )
+        return verify.judge(rows, [job])[0]
+
     def _write(self, token: int) -> None:
         self.history.append(token)
         self.left -= 1
         self.ended = self.left <= 0 or token in self.start.eos_ids
 
-    def _feed(self, tokens: Sequence[int]) -> list[Logits]:
-        """Rows behind the history and behind each of ``tokens``: len(tokens) + 1 of them."""
+    def _feed(self, tokens: Sequence[int]) -> Tensor:
+        """Rows (len(tokens) + 1, V) behind the history and behind each of ``tokens``."""
         unfed = self.history[self.slot.length :]
         if not unfed and self._row is None:  # rolled back: the row has to be made again
             self.slot.rollback(len(self.history) - 1)
             unfed = self.history[-1:]
-        rows = [] if unfed else [self._row]
+        rows = None if unfed else self._row
         if unfed or tokens:
             # A prompt is fed for its last row alone; the head is not run over the rest of it.
-            logits = self.slot.forward([*unfed, *tokens], last=not tokens)
-            logits = logits if isinstance(logits, np.ndarray) else logits.numpy()
-            rows += list(logits[-len(tokens) - 1 :] if unfed else logits)
-        self._row = rows[-1]
-        return rows  # type: ignore[return-value]
-
-    def _corrected(self, drafted: topk.Drafted | int, row: Logits) -> int | None:
-        """None where the drafted token stands, else the token in its place."""
-        if isinstance(drafted, int):
-            own = sampling.greedy_token(row, self.start.sampling, self.history)
-            return None if own == drafted else own
-        position = len(self.history)
-        p = sampling.distribution(row, self.start.sampling, self.history)
-        if topk.accepted(p, drafted, noise.uniform(self._key, position, Purpose.ACCEPT)):
-            return None
-        return topk.correction(p, drafted, noise.uniform(self._key, position, Purpose.RESIDUAL))
-
-    def _own(self, row: Logits, purpose: Purpose) -> int:
-        if self.start.sampling.greedy:
-            return sampling.greedy_token(row, self.start.sampling, self.history)
-        p = sampling.distribution(row, self.start.sampling, self.history)
-        return sampling.draw(p, noise.uniform(self._key, len(self.history), purpose))
+            fed = torch.as_tensor(self.slot.forward([*unfed, *tokens], last=not tokens))
+            new = fed[-len(tokens) - 1 :]
+            rows = new if rows is None else torch.cat([rows, new])
+        assert rows is not None
+        self._row = rows[-1:]
+        return rows

@@ -133,7 +133,7 @@ class Target:
         parts += [slot.forward(trial[2:-1]), slot.forward(trial[-1:])]
         scale = float(rows.abs().max())
         allowed = (1e-3 if self.dtype == "float32" else 0.1) * scale
-        return float((torch.cat(parts) - rows).abs().max()) <= allowed
+        return float((torch.cat(parts).cpu() - rows).abs().max()) <= allowed
 
 
 def find_device(device: str) -> torch.device:
@@ -229,7 +229,7 @@ class Slot:
         return int(self._cache.get_seq_length())
 
     def forward(self, ids: Sequence[int], *, last: bool = False) -> torch.Tensor:
-        """Feed ``ids``; float32 logits on the CPU, (len(ids), V), or (1, V) with ``last``.
+        """Feed ``ids``; float32 logits (len(ids), V), or (1, V) with ``last``, where the model is.
 
         With ``last`` the head runs over the last row alone. Raises TargetError for no ids, ids out
         of range, and past the context; the cache is then as before.
@@ -251,7 +251,7 @@ class Slot:
                     use_cache=True,
                     **options,
                 ).logits[0]
-                return (logits[-1:] if last else logits).float().cpu()
+                return (logits[-1:] if last else logits).float()
         except BaseException:
             self._cache = DynamicCache()  # some layers may hold the ids already, others not
             raise

@@ -8,8 +8,8 @@ from typing import TypeVar
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from draftlink import __version__, frames
-from draftlink.link import websocket_bytes
+from draftlink import __version__, frames, schemes
+from draftlink.link import Ledger
 from draftlink.session import RemoteProtocolError, Session
 
 PATH = "/v1/draft"
@@ -21,15 +21,14 @@ class LinkError(ConnectionError):
 
 
 class Client:
-    """A greeted connection. ``sent`` and ``received`` count bytes on the wire."""
+    """A greeted connection. ``ledger`` counts what crosses it, and may be replaced."""
 
     def __init__(self, url: str, socket: ClientConnection, session: Session) -> None:
         self._url = url
         self._socket = socket
         self.session = session
         self.welcome: frames.Welcome
-        self.sent = 0
-        self.received = 0
+        self.ledger = Ledger()
 
     @classmethod
     async def open(cls, url: str, tokenizer_hash: str, vocab_size: int) -> Client:
@@ -49,7 +48,13 @@ class Client:
                 " `draftlink bs MODEL`, or check the address"
             ) from None
         client = cls(url, socket, Session("device", vocab_size))
-        hello = frames.Hello(frames.VERSION, tokenizer_hash, vocab_size, f"draftlink/{__version__}")
+        hello = frames.Hello(
+            frames.VERSION,
+            tokenizer_hash,
+            vocab_size,
+            list(schemes.BY_NAME),
+            f"draftlink/{__version__}",
+        )
         try:
             await client.send(hello)
             client.welcome = await client.expect(frames.Welcome)
@@ -59,8 +64,8 @@ class Client:
         client.session.vocab_size = client.welcome.vocab_size
         return client
 
-    async def send(self, frame: frames.Frame) -> None:
-        """Send a frame. Raises LinkError where the base station has gone."""
+    async def send(self, frame: frames.Frame, payload_bits: int | None = None) -> None:
+        """Send a frame; ``payload_bits`` of it are coded. Raises LinkError if nobody is there."""
         data = self.session.send(frame)
         try:
             await self._socket.send(data)
@@ -71,7 +76,7 @@ class Client:
                     await self.receive()
                 except LinkError as reason:
                     raise reason from error
-        self.sent += websocket_bytes(len(data), masked=True)
+        self.ledger.record("up", frames.kind(data), len(data), payload_bits)
 
     async def receive(self) -> frames.Frame:
         """The next frame that has not been overtaken. Raises LinkError."""
@@ -83,9 +88,9 @@ class Client:
                     f"the base station at {self._url} has gone ({error}); the text so far is kept,"
                     " start the base station again and go on from there"
                 ) from None
-            self.received += websocket_bytes(len(data), masked=False)
             try:
                 frame = self.session.receive(data)
+                self.ledger.record("down", frames.kind(data), len(data))
             except RemoteProtocolError as error:
                 raise LinkError(f"the base station broke the protocol: {error}") from error
             if isinstance(frame, frames.Refused):

@@ -10,6 +10,7 @@ async with Device(bundle, "ws://127.0.0.1:8765") as device:
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,11 +24,25 @@ from device_runtime.draft_model import DraftModel
 from device_runtime.drafter import Model
 from device_runtime.generation import Generation
 from device_runtime.result import Result
-from draftlink import frames
+from device_runtime.temperature import DraftTemperature
+from draftlink import frames, schemes
 from draftlink.sampling import Sampling
+from draftlink.schemes import AnyScheme
+from draftlink.schemes.coupled import Coupled
+from draftlink.schemes.dense import Dense
+from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
 
-__all__ = ["Device", "LinkError", "Result", "Sampling", "TopK"]
+__all__ = [
+    "Coupled",
+    "Dense",
+    "Device",
+    "LinkError",
+    "Result",
+    "Sampling",
+    "Split",
+    "TopK",
+]
 
 
 class Device:
@@ -91,6 +106,7 @@ class Device:
         self._vocab_size = vocab_size
         self._client: Client | None = None
         self.generations = 0
+        self._learned: dict[float, DraftTemperature] = {}  # by the request's temperature
 
     async def open(self) -> Device:
         """Connect and greet. Raises LinkError."""
@@ -128,18 +144,20 @@ class Device:
         *,
         max_tokens: int = 128,
         sampling: Sampling | None = None,
-        scheme: TopK | None = None,
+        scheme: AnyScheme | None = None,
         mode: frames.Mode = "stop-and-wait",
         gamma: int | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
         append: bool = False,
+        learn_temperature: bool = False,
     ) -> Generation:
         """Generate after ``prompt``; with ``append``, after the history and ``prompt``.
 
         ``gamma``: tokens drafted a round; None follows the measured acceptance and costs.
-        ``stop``: the text ends before the first of these strings. Raises ValueError for
-        parameters or prompts that cannot work.
+        ``stop``: the text ends before the first of these strings. ``learn_temperature``: the
+        draft's temperature follows what the verdicts tell (one byte down per token). Raises
+        ValueError for parameters or prompts that cannot work.
         """
         sampling = sampling or Sampling()
         sampling.check()
@@ -147,6 +165,13 @@ class Device:
         size = min(self._vocab_size, welcome.vocab_size)
         scheme = scheme or TopK(k=min(TopK().k, size))
         scheme.check(size)
+        if type(scheme) not in (schemes.BY_NAME.get(name) for name in welcome.schemes):
+            raise ValueError(
+                f"the base station does not accept {scheme.name}; it accepts"
+                f" {', '.join(welcome.schemes)}"
+            )
+        if seed is None and scheme.shares_seed:
+            seed = secrets.randbits(63)
         if gamma is not None and not 1 <= gamma <= 64:
             raise ValueError(f"gamma must be between 1 and 64, not {gamma}")
         if max_tokens < 1:
@@ -168,18 +193,26 @@ class Device:
                 f" {welcome.context}; shorten it"
             )
         self.generations += 1
+        # A last token that the device corrected itself (``split``) has not been sent yet.
+        base = min(len(self.history), self.client.session.length)
         start = frames.Start(
             generation=self.generations,
-            base=len(self.history),
-            ids=ids,
+            base=base,
+            ids=[*self.history[base:], *ids],
             sampling=sampling,
             scheme=scheme,
             mode=mode,
             max_tokens=min(max_tokens, room),
             eos_ids=list(self.eos_ids),
             seed=seed,
+            surprisals=learn_temperature,
         )
-        return Generation(self, start, gamma, tuple(stop))
+        learned = None
+        if learn_temperature and not sampling.greedy:
+            learned = self._learned.setdefault(
+                sampling.temperature, DraftTemperature(sampling.temperature)
+            )
+        return Generation(self, start, len(ids), gamma, tuple(stop), learned)
 
     @staticmethod
     def run(bundle: Path | Bundle, url: str, prompt: str, **options: object) -> Result:

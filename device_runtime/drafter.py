@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from draftlink import noise, sampling
-from draftlink.noise import Purpose
-from draftlink.sampling import Sampling
-from draftlink.schemes import greedy, topk
-from draftlink.schemes.topk import TopK
+from device_runtime.temperature import DraftTemperature
+from draftlink import frames, sampling, schemes
+from draftlink.idcode import IdModel
+from draftlink.schemes import split
+from draftlink.sparse import Drafted
 
 
 class Model(Protocol):
@@ -34,22 +35,36 @@ class Model(Protocol):
 class Block:
     """Drafted tokens, and the payload that carries them."""
 
-    tokens: list[int]
+    drafted: list[Drafted]
     payload: bytes
     bits: int
 
+    @property
+    def tokens(self) -> list[int]:
+        """The drafted ids."""
+        return [d.token for d in self.drafted]
+
 
 class Drafter:
-    """Drafts for one generation. ``vocab_size``: ids from there on are never drafted."""
+    """Drafts for one generation. ``vocab_size``: ids from there on are never drafted.
+
+    ``learned``: the draft's temperature follows what the verdicts tell, not the request's alone.
+    """
 
     def __init__(
-        self, model: Model, params: Sampling, scheme: TopK, vocab_size: int, key: bytes
+        self,
+        model: Model,
+        start: frames.Start,
+        vocab_size: int,
+        key: bytes,
+        learned: DraftTemperature | None = None,
     ) -> None:
+        self.scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
         self._model = model
-        self._sampling = params
-        self._scheme = scheme
-        self._vocab_size = vocab_size
+        self._sampling = start.sampling
+        self._ids = IdModel(vocab_size)
         self._key = key
+        self._learned = None if start.sampling.greedy else learned
 
     def draft(self, history: Sequence[int], count: int) -> Block:
         """``count`` tokens after ``history``, of which the cache holds a true prefix.
@@ -57,26 +72,39 @@ class Drafter:
         What the cache lacks is fed first: the prompt, a correction, or the last drafted token
         after a block that was accepted whole.
         """
-        tokens: list[int] = []
-        drafted: list[topk.Drafted] = []
-        unfed = list(history[self._model.length :])
+        drafted: list[Drafted] = []
+        past = list(history)
+        unfed = past[self._model.length :]
+        params, learned = self._sampling, self._learned
+        if learned is not None:
+            params = msgspec.structs.replace(params, temperature=learned.value * params.temperature)
+            learned.begin()
         for _ in range(count):
-            logits = self._model.forward(unfed)[: self._vocab_size]
-            past = [*history, *tokens]
-            if self._sampling.greedy:
-                token = sampling.greedy_token(logits, self._sampling, past)
+            logits = self._model.forward(unfed)[: self._ids.vocab_size]
+            if params.greedy:
+                q = sampling.penalised(logits, params, past).astype(np.float64)
             else:
-                q = sampling.distribution(logits, self._sampling, past)
-                row = topk.propose(q, self._scheme)
-                number = noise.below(self._key, len(past), Purpose.DRAFT, row.total)
-                drafted.append(topk.Drafted(row, row.draw(number)))
-                token = drafted[-1].token
-            tokens.append(token)
-            unfed = [token]
-        if self._sampling.greedy:
-            return Block(tokens, *greedy.encode(tokens, self._vocab_size))
-        return Block(tokens, *topk.encode(drafted, self._scheme, self._vocab_size))
+                q = sampling.distribution(logits, params, past)
+            if learned is not None:
+                learned.drafted(sampling.penalised(logits, params, past))
+            drafted.append(self.scheme.propose(q, self._key, len(past)))
+            past.append(drafted[-1].token)
+            unfed = past[-1:]
+        if self.scheme.codes_ids:
+            self._ids.rollback(min(self._ids.length, len(history)))
+            self._ids.extend(history[self._ids.length :])
+        return Block(drafted, *self.scheme.encode(drafted, self._ids))
+
+    def correct(self, history: Sequence[int], rejected: Drafted, row: bytes) -> int:
+        """The token after ``history``, in the place of a rejected one; ``row`` is the target's.
+
+        Raises ValueError for a row that does not unpack.
+        """
+        logits = split.unpack_row(row, self._ids.vocab_size)
+        p = sampling.distribution(logits, self._sampling, history)
+        return split.correct(p, rejected, self._key, len(history))
 
     def settle(self, length: int) -> None:
         """Only the first ``length`` tokens that were fed stand."""
         self._model.rollback(min(self._model.length, length))
+        self._ids.rollback(min(self._ids.length, length))

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 from tokenizers.decoders import DecodeStream
 
-from device_runtime.drafter import Drafter
+from device_runtime.client import LinkError
+from device_runtime.drafter import Block, Drafter
 from device_runtime.result import Kind, Result, Tally, Token
+from device_runtime.temperature import DraftTemperature
 from draftlink import frames, noise, theory
+from draftlink.link import Ledger
 from draftlink.session import State
 
 if TYPE_CHECKING:
@@ -27,13 +30,22 @@ class Generation:
     """
 
     def __init__(
-        self, device: Device, start: frames.Start, gamma: int | None, stop: tuple[str, ...]
+        self,
+        device: Device,
+        start: frames.Start,
+        prompt_tokens: int,
+        gamma: int | None,
+        stop: tuple[str, ...],
+        learned: DraftTemperature | None,
     ) -> None:
         self.text = ""
         self.tokens: list[int] = []
         self.result: Result
         self._device = device
         self._start = start
+        self._prompt_tokens = prompt_tokens
+        self._learned = learned
+        self._owed: int | None = None  # the token that the next draft sends first (``split``)
         self._gamma = gamma
         self._stop = stop
         self._mode: str = start.mode
@@ -41,10 +53,12 @@ class Generation:
         self._reason: str | None = None
         self._cancelled = False
         self._tally = Tally(time.perf_counter())
-        key = noise.fresh_key() if start.seed is None else noise.key_from_seed(start.seed, "device")
-        self._drafter = Drafter(
-            device.model, start.sampling, start.scheme, device.client.welcome.vocab_size, key
-        )
+        if start.seed is None:
+            key = noise.fresh_key()
+        else:
+            role = "coupled" if start.scheme.shares_seed else "device"
+            key = noise.key_from_seed(start.seed, role)
+        self._drafter = Drafter(device.model, start, device.client.welcome.vocab_size, key, learned)
         self._iterator = self._run()
 
     def __aiter__(self) -> AsyncIterator[Token]:
@@ -57,12 +71,13 @@ class Generation:
     async def _run(self) -> AsyncIterator[Token]:
         device, start = self._device, self._start
         client, tally = device.client, self._tally
-        sent, received = client.sent, client.received
+        client.ledger = Ledger()
         tally.started_s = time.perf_counter()
         self._drafter.settle(start.base)
         if client.session.state is not State.READY:  # a generation whose iterator was abandoned
             await self._end(client.session.generation, start.base)
         await client.send(start)
+        del device.history[start.base :]
         device.history += start.ids
         try:
             while self._reason is None:
@@ -84,21 +99,22 @@ class Generation:
             self._drafter.settle(keep)
         if client.session.state is not State.READY or client.session.length > keep:
             await self._end(start.generation, keep)
-        tally.uplink_bytes = client.sent - sent
-        tally.downlink_bytes = client.received - received
-        coding = "greedy" if start.sampling.greedy else f"topk-{start.scheme.coding}"
         self.result = tally.result(
             text=self.text,
             tokens=self.tokens,
-            prompt_tokens=len(start.ids),
+            prompt_tokens=self._prompt_tokens,
             seed=start.seed,
-            scheme=coding,
+            scheme=self._drafter.scheme.name,
             mode=self._mode,
             stop_reason=self._reason or "length",
+            draft_temperature=1.0 if self._learned is None else self._learned.value,
+            ledger=client.ledger.entries(),
         )
 
     async def _end(self, generation: int, keep: int) -> None:
         """Have the base station roll back to ``keep`` tokens; nothing of it comes after this."""
+        # A token that the device still owes has not reached the base station.
+        keep = min(keep, self._device.client.session.length)
         await self._device.client.send(frames.Finish(generation, keep))
         await self._device.client.expect(frames.Done)
 
@@ -106,6 +122,8 @@ class Generation:
         """A token has come: count it, decode it, see whether the text ends here."""
         self.tokens.append(token)
         self._tally.token(time.perf_counter())
+        if len(self.tokens) == self._start.max_tokens:
+            self._reason = "length"
         if token in self._start.eos_ids:
             self._reason = "eos"
             return Token(token, "", kind)
@@ -123,7 +141,7 @@ class Generation:
         history, left = device.history, self._start.max_tokens - len(self.tokens)
         # The history, this block, and the token that the verdict adds must fit the draft.
         room = device.draft_context - len(history)
-        if room < 1 and left > 1:
+        if room < 1 and left > 1 and self._owed is None:
             self._mode = "stop-and-wait, then stream"
             await client.send(frames.Switch(self._start.generation, "stream"))
             return []
@@ -133,24 +151,38 @@ class Generation:
         block = await loop.run_in_executor(device.executor, self._drafter.draft, history, count)
         drafted = time.perf_counter()
         session = client.session
-        await client.send(
-            frames.Draft(session.epoch, session.length, len(block.tokens), block.payload)
-        )
+        frame = frames.Draft(session.epoch, session.length, count, block.payload, self._owed)
+        await client.send(frame, block.bits)
+        self._owed = None
         verdict = await client.expect(frames.Verdict)
         tally.draft_s += drafted - begun
         tally.wait_s += time.perf_counter() - drafted
         tally.verify_s += verdict.verify_us * 1e-6
-        tally.uplink_payload_bits += block.bits
-        tally.downlink_payload_bits += 8 * len(frames.encode(verdict))
-        tally.verdict(len(block.tokens), verdict.accepted)
-        accepted = block.tokens[: verdict.accepted]
+        tally.verdict(count, verdict.accepted)
+        return await self._settle(block, verdict)
+
+    async def _settle(self, block: Block, verdict: frames.Verdict) -> list[tuple[int, Kind]]:
+        """Apply a verdict to history and cache; the tokens that it adds."""
+        history, tokens = self._device.history, block.tokens
+        accepted = tokens[: verdict.accepted]
         self._drafter.settle(len(history) + len(accepted))
         history += accepted
         batch: list[tuple[int, Kind]] = [(token, "draft") for token in accepted]
-        if verdict.next is not None:
-            history.append(verdict.next)
-            whole = verdict.accepted == len(block.tokens)
-            batch.append((verdict.next, "bonus" if whole else "correction"))
+        following = verdict.next
+        if verdict.row:
+            rejected = block.drafted[verdict.accepted]
+            try:
+                following = self._owed = await asyncio.get_running_loop().run_in_executor(
+                    self._device.executor, self._drafter.correct, history, rejected, verdict.row
+                )
+            except ValueError as error:
+                raise LinkError(f"the base station broke the protocol: {error}") from None
+        if following is not None:
+            history.append(following)
+            whole = verdict.accepted == len(tokens)
+            batch.append((following, "bonus" if whole else "correction"))
+        if self._learned is not None and verdict.surprisals:
+            self._learned.observe(batch[0][0], verdict.surprisals[0])
         return batch
 
     async def _read(self) -> list[tuple[int, Kind]]:
@@ -158,7 +190,6 @@ class Generation:
         begun = time.perf_counter()
         frame = await self._device.client.expect(frames.Tokens)
         self._tally.wait_s += time.perf_counter() - begun
-        self._tally.downlink_payload_bits += 8 * len(frames.encode(frame))
         self._device.history += frame.ids
         return [(token, "stream") for token in frame.ids]
 

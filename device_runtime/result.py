@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from draftlink.link import Entry, total
+
 Kind = Literal["draft", "correction", "bonus", "stream"]
 
 
@@ -48,6 +50,8 @@ class Result(msgspec.Struct, frozen=True):
     downlink_payload_bits: int
     reconnects: int
     stop_reason: str  # "eos", "length", "stop", "cancel"
+    draft_temperature: float  # over the request's, at the end
+    ledger: list[Entry]
 
 
 @dataclass
@@ -65,10 +69,6 @@ class Tally:
     draft_s: float = 0.0
     wait_s: float = 0.0
     verify_s: float = 0.0
-    uplink_bytes: int = 0
-    downlink_bytes: int = 0
-    uplink_payload_bits: int = 0
-    downlink_payload_bits: int = 0
 
     def verdict(self, drafted: int, accepted: int) -> None:
         """A round of ``drafted`` tokens, of which the first ``accepted`` stand."""
@@ -96,11 +96,14 @@ class Tally:
         scheme: str,
         mode: str,
         stop_reason: str,
+        draft_temperature: float,
+        ledger: list[Entry],
     ) -> Result:
         """The finished generation's result."""
         first = self.started_s if self.first_s is None else self.first_s
         count, judged = len(tokens), self.accepted + self.rejected
         elapsed = max(self.last_s - self.started_s, 0.0)
+        up, down = total(ledger, "up"), total(ledger, "down")
         return Result(
             text=text,
             tokens=tokens,
@@ -122,10 +125,12 @@ class Tally:
             draft_s=self.draft_s,
             wait_s=self.wait_s,
             verify_s=self.verify_s,
-            uplink_bytes=self.uplink_bytes,
-            downlink_bytes=self.downlink_bytes,
-            uplink_payload_bits=self.uplink_payload_bits,
-            downlink_payload_bits=self.downlink_payload_bits,
+            uplink_bytes=up.websocket_bytes,
+            downlink_bytes=down.websocket_bytes,
+            uplink_payload_bits=total(ledger, "up", "Draft").payload_bits,
+            downlink_payload_bits=total(ledger, "down", "Verdict", "Tokens").payload_bits,
             reconnects=0,
             stop_reason=stop_reason,
+            draft_temperature=draft_temperature,
+            ledger=ledger,
         )

@@ -102,9 +102,14 @@ def device(
     prompt: Annotated[str, typer.Argument(help="the text to go on from")],
     url: Annotated[str, typer.Option("--bs", help="base station")] = "ws://127.0.0.1:8765",
     mode: Annotated[str, typer.Option(help="stop-and-wait or stream")] = "stop-and-wait",
-    k: Annotated[int, typer.Option(help="entries of a row that are sent, at most")] = 16,
-    lattice: Annotated[int, typer.Option(help="sum of a row's counts")] = 256,
-    coding: Annotated[str, typer.Option(help="lattice or fp16")] = "lattice",
+    scheme: Annotated[str, typer.Option(help="topk, dense, split or coupled")] = "topk",
+    k: Annotated[int, typer.Option(help="topk, split: entries of a row, at most")] = 16,
+    lattice: Annotated[int, typer.Option(help="topk, split: sum of a row's counts")] = 256,
+    coding: Annotated[str, typer.Option(help="topk: lattice or fp16")] = "lattice",
+    mass: Annotated[float, typer.Option(help="topk: as few entries as hold this mass")] = 1.0,
+    learn_temperature: Annotated[
+        bool, typer.Option("--learn-temperature", help="fit the draft's temperature to verdicts")
+    ] = False,
     gamma: Annotated[int | None, typer.Option(help="draft length; measured if not given")] = None,
     temperature: Temperature = 0.8,
     top_k: Annotated[int, typer.Option(help="0 is off")] = 0,
@@ -117,12 +122,21 @@ def device(
     json: Json = None,
 ) -> None:
     """Generate a text on the device with a base station's help."""
-    from device_runtime.device import Device, Sampling, TopK
+    from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
+    from draftlink.schemes import AnyScheme
 
     if mode not in ("stop-and-wait", "stream"):
         raise typer.BadParameter(f"{mode!r} is not stop-and-wait or stream")
     if coding not in ("lattice", "fp16"):
         raise typer.BadParameter(f"{coding!r} is not lattice or fp16")
+    known: dict[str, AnyScheme] = {
+        "topk": TopK(k, lattice, coding, mass),  # type: ignore[arg-type]
+        "dense": Dense(),
+        "split": Split(k, lattice),
+        "coupled": Coupled(),
+    }
+    if scheme not in known:
+        raise typer.BadParameter(f"{scheme!r} is not one of {', '.join(known)}")
 
     async def run() -> Any:
         async with Device(bundle, url, provider=provider, threads=threads) as opened:
@@ -130,11 +144,12 @@ def device(
                 prompt,
                 max_tokens=max_tokens,
                 sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
-                scheme=TopK(k, lattice, coding),  # type: ignore[arg-type]
+                scheme=known[scheme],
                 mode=mode,  # type: ignore[arg-type]
                 gamma=gamma,
                 stop=tuple(stop or ()),
                 seed=seed,
+                learn_temperature=learn_temperature,
             )
             return await show(prompt, generation)
 
@@ -165,6 +180,47 @@ def demo(
         write_json(json, loopback.bench(out, err, gamma))
         return
     write_json(json, loopback.demo(out, err, prompt, temperature, max_tokens, seed, gamma))
+
+
+@app.command(epilog="Example: draftlink compare --temperature 0.7 --plot schemes.png")
+def compare(
+    target: Annotated[str, typer.Option(help="transformers folder, hub id, or tinypair")] = (
+        "tinypair"
+    ),
+    bundle: Annotated[Path | None, typer.Option(help="its draft; tinypair's own if none")] = None,
+    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    prompts: Annotated[int, typer.Option(min=1, help="how many of the listed prompts")] = 10,
+    max_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    repeats: Annotated[int, typer.Option(min=1, help="seeds per prompt")] = 1,
+    gamma: Annotated[int, typer.Option(help="draft length")] = 4,
+    k: Annotated[
+        list[int] | None, typer.Option(help="K of topk, more than once for a sweep")
+    ] = None,
+    lattice: Annotated[list[int] | None, typer.Option(help="l of topk, likewise")] = None,
+    plot: Annotated[Path | None, typer.Option(help="bits against acceptance, PNG or SVG")] = None,
+    json: Json = None,
+) -> None:
+    """The schemes side by side on the same prompts: acceptance, bits, tokens/s."""
+    from draftlink import compare as comparison
+    from draftlink.demo import draft_bundle
+
+    if bundle is None and target != "tinypair":
+        raise typer.BadParameter("name the target's draft with --bundle")
+    summary = comparison.compare(
+        out,
+        err,
+        target=target,
+        bundle=bundle or draft_bundle(err),
+        prompts=comparison.listed_prompts(prompts),
+        temperature=temperature,
+        max_tokens=max_tokens,
+        repeats=repeats,
+        gamma=gamma,
+        ks=k or (8, 16, 32, 64),
+        totals=lattice or (256,),
+        plot=plot,
+    )
+    write_json(json, summary)
 
 
 async def show(prompt: str, generation: Any) -> Any:

@@ -45,9 +45,9 @@ def draft_bundle(err: Console) -> Path:
 
 
 @contextmanager
-def base_station(err: Console) -> Iterator[str]:
-    """A base station with the embedded target in a process of its own; its address."""
-    command = [sys.executable, "-m", "draftlink.cli", "bs", "tinypair", "--port", "0"]
+def base_station(err: Console, model: str = "tinypair") -> Iterator[str]:
+    """A base station with a target in a process of its own; its address."""
+    command = [sys.executable, "-m", "draftlink.cli", "bs", model, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -13,9 +13,9 @@ from typing import Literal
 import msgspec
 
 from draftlink.sampling import Sampling
-from draftlink.schemes.topk import TopK
+from draftlink.schemes import AnyScheme
 
-VERSION = 1
+VERSION = 2
 MAX_MESSAGE_BYTES = 1 << 20
 PING_TIMEOUT_S = 60.0  # a small board under load can be silent for longer than the usual 20 s
 
@@ -28,6 +28,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     version: int
     tokenizer_hash: str
     vocab_size: int
+    schemes: list[str]  # that it can speak
     agent: str
 
 
@@ -38,6 +39,7 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
     tokenizer_hash: str
     vocab_size: int  # logits of the target; ids at or above the smaller of both are never drafted
     context: int
+    schemes: list[str]  # of the device's, those that it accepts here
     model: str
     dtype: str
 
@@ -56,11 +58,12 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     base: int
     ids: list[int]
     sampling: Sampling
-    scheme: TopK
+    scheme: AnyScheme
     mode: Mode
     max_tokens: int
     eos_ids: list[int]
     seed: int | None
+    surprisals: bool = False  # verdicts are to tell how likely the target found each token
 
 
 class Finish(msgspec.Struct, frozen=True, tag="finish"):
@@ -91,13 +94,16 @@ Control = Hello | Welcome | Refused | Start | Finish | Done | Switch
 class Draft:
     """``length`` drafted tokens for the positions from ``base`` on; ``payload`` is the scheme's.
 
-    The device waits for the verdict after it. A length of 0 means "write one token".
+    The device waits for the verdict after it. A length of 0 means "write one token". ``first`` is
+    the token that the device owed after a rejection (``split``): it stands at ``base``, is not
+    judged, and the drafted tokens follow it.
     """
 
     epoch: int
     base: int
     length: int
     payload: bytes
+    first: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,10 @@ class Verdict:
     """Of the draft at ``base``, ``accepted`` tokens stand, and ``next`` follows them.
 
     ``next`` is a correction where fewer were accepted than drafted, else the bonus token; None
-    when the generation ended within the accepted tokens. ``ended``: an EOS or the token limit was
-    reached; nothing more is drawn.
+    when the generation ended within the accepted tokens, and where ``row``, the packed logits of
+    the target, comes instead: the device then owes the correction (``split``). ``ended``: an EOS or
+    the token limit was reached; nothing more is drawn. ``surprisals``: where the start asked for
+    them, −log2 p of each accepted token and of ``next``, in eighths of a bit, one byte each.
     """
 
     epoch: int
@@ -116,6 +124,8 @@ class Verdict:
     ended: bool
     queue_us: int  # how long the frame waited for the model
     verify_us: int  # how long the model and the judging took
+    row: bytes = b""
+    surprisals: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,8 @@ class Tokens:
 Frame = Control | Draft | Verdict | Tokens
 
 _CONTROL, _DRAFT, _VERDICT, _TOKENS = 1, 2, 3, 4
-_ENDED, _HAS_NEXT = 1, 2
+_ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS = 1, 2, 4, 8
+_HAS_FIRST = 1
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Control)
 
@@ -169,7 +180,16 @@ class _Reader:
         raise ValueError("an integer of the frame is longer than 32 bits or padded")
 
     def rest(self) -> bytes:
-        return self._data[self._at :]
+        begin, self._at = self._at, len(self._data)
+        return self._data[begin:]
+
+    def block(self) -> bytes:
+        length = self.varint()
+        begin, self._at = self._at, self._at + length
+        # An empty block is not sent: a frame has one form.
+        if not length or self._at > len(self._data):
+            raise ValueError("a block of the frame is empty or ends too early")
+        return self._data[begin : self._at]
 
     def flags(self, known: int) -> int:
         flags = self.byte()
@@ -185,16 +205,25 @@ class _Reader:
 def encode(frame: Frame) -> bytes:
     """A frame's bytes."""
     if isinstance(frame, Draft):
-        return bytes((_DRAFT,)) + _varints(frame.epoch, frame.base, frame.length) + frame.payload
+        first = () if frame.first is None else (frame.first,)
+        head = bytes((_DRAFT, _HAS_FIRST * len(first)))
+        return head + _varints(frame.epoch, frame.base, frame.length, *first) + frame.payload
     if isinstance(frame, Verdict):
         flags = _ENDED * frame.ended | _HAS_NEXT * (frame.next is not None)
+        flags |= _HAS_ROW * bool(frame.row) | _HAS_SURPRISALS * bool(frame.surprisals)
         fields = (frame.epoch, frame.base, frame.accepted, frame.queue_us, frame.verify_us)
         following = () if frame.next is None else (frame.next,)
-        return bytes((_VERDICT, flags)) + _varints(*fields, *following)
+        blocks = b"".join(_varints(len(b)) + b for b in (frame.row, frame.surprisals) if b)
+        return bytes((_VERDICT, flags)) + _varints(*fields, *following) + blocks
     if isinstance(frame, Tokens):
         head = bytes((_TOKENS, _ENDED * frame.ended))
         return head + _varints(frame.epoch, frame.base, len(frame.ids), *frame.ids)
     return bytes((_CONTROL,)) + _encoder.encode(frame)
+
+
+def kind(data: bytes) -> str:
+    """The name of a frame's type, for a ledger; control messages are all "Control"."""
+    return {_DRAFT: "Draft", _VERDICT: "Verdict", _TOKENS: "Tokens"}.get(data[0], "Control")
 
 
 def decode(data: bytes) -> Frame:
@@ -209,14 +238,21 @@ def decode(data: bytes) -> Frame:
             raise ValueError(f"not a control message: {error}") from None
         return control
     if data[0] == _DRAFT:
-        return Draft(source.varint(), source.varint(), source.varint(), source.rest())
+        flags = source.flags(_HAS_FIRST)
+        epoch, base, length = (source.varint() for _ in range(3))
+        first = source.varint() if flags & _HAS_FIRST else None
+        return Draft(epoch, base, length, source.rest(), first)
     if data[0] == _VERDICT:
-        flags = source.flags(_ENDED | _HAS_NEXT)
+        flags = source.flags(_ENDED | _HAS_NEXT | _HAS_ROW | _HAS_SURPRISALS)
         epoch, base, accepted, queue_us, verify_us = (source.varint() for _ in range(5))
         following = source.varint() if flags & _HAS_NEXT else None
+        row = source.block() if flags & _HAS_ROW else b""
+        surprisals = source.block() if flags & _HAS_SURPRISALS else b""
         source.finish()
         ended = bool(flags & _ENDED)
-        return Verdict(epoch, base, accepted, following, ended, queue_us, verify_us)
+        return Verdict(
+            epoch, base, accepted, following, ended, queue_us, verify_us, row, surprisals
+        )
     if data[0] == _TOKENS:
         ended = bool(source.flags(_ENDED))
         epoch, base, count = source.varint(), source.varint(), source.varint()

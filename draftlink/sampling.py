@@ -50,7 +50,7 @@ def penalised(logits: Floats, sampling: Sampling, history: Sequence[int]) -> Flo
     """Logits (V,) after the repetition penalty over the token ids in ``history``."""
     if sampling.repetition_penalty == 1.0 or not history:
         return logits
-    logits = logits.copy()
+    logits = logits.astype(np.float64)
     ids = np.unique(np.asarray(history, dtype=np.int64))
     seen = logits[ids]
     penalty = sampling.repetition_penalty

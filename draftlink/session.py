@@ -25,6 +25,8 @@ from draftlink.frames import (
     Welcome,
 )
 
+MAX_DRAFT = 64  # drafted tokens in one frame: what a peer can make this end decode and feed
+
 
 class ProtocolError(Exception):
     """A frame that the protocol does not allow here."""
@@ -104,6 +106,7 @@ class Session:
         self.written = 0
         self.start: Start | None = None
         self._drafted = 0
+        self._owed = False  # the device owes the token after a rejection
 
     def send(self, frame: Frame) -> bytes:
         """The frame's bytes, once the table allows it. Raises LocalProtocolError."""
@@ -139,10 +142,14 @@ class Session:
             self.start, self.generation = frame, frame.generation
             self.length, self.written = frame.base + len(frame.ids), 0
             self.epoch += 1
+            self._owed = False
         elif isinstance(frame, Draft):
             self._drafted = frame.length
+            self._grow(self._owed)
+            self._owed = False
         elif isinstance(frame, Verdict) and not finishing:
             self._grow(frame.accepted + (frame.next is not None))
+            self._owed = bool(frame.row)
             self.epoch += 1
         elif isinstance(frame, Tokens) and not finishing:
             self._grow(len(frame.ids))
@@ -151,6 +158,7 @@ class Session:
         elif isinstance(frame, Done):
             self.length = frame.length
             self.epoch += 1
+            self._owed = False
 
     def _grow(self, count: int) -> None:
         self.length += count
@@ -175,6 +183,8 @@ class Session:
                 return "generation numbers rise, and max_tokens is at least 1"
         elif isinstance(frame, Finish | Switch | Done) and frame.generation != self.generation:
             return f"generation {frame.generation}, where {self.generation} is current"
+        elif isinstance(frame, Switch) and self._owed:
+            return "the token after a rejection is owed"
         elif self.state is State.FINISHING:
             return None
         elif isinstance(frame, Draft | Verdict | Tokens):
@@ -185,22 +195,54 @@ class Session:
                 )
             if isinstance(frame, Verdict):
                 return self._verdict_fault(frame)
+            if isinstance(frame, Draft):
+                return self._draft_fault(frame)
             if isinstance(frame, Tokens):
                 if not frame.ids or max(frame.ids) >= self.vocab_size:
                     return "no tokens, or ids out of range"
                 return self._limit_fault(len(frame.ids), frame.ended)
         return None
 
+    def _draft_fault(self, frame: Draft) -> str | None:
+        assert self.start is not None
+        if frame.length > MAX_DRAFT:
+            return f"{frame.length} drafted tokens, where {MAX_DRAFT} is the most"
+        if (frame.first is not None) != self._owed:
+            return "the token after a rejection is owed" if self._owed else "no token is owed"
+        if frame.first is not None:
+            if frame.first >= self.vocab_size:
+                return f"the first token {frame.first} is out of range"
+            # One that ends the text comes with no draft behind it; the device finishes instead.
+            if frame.first in self.start.eos_ids or self.start.max_tokens - self.written < 2:
+                return "the token that was owed ends the generation, and a draft follows it"
+        return None
+
     def _verdict_fault(self, frame: Verdict) -> str | None:
+        assert self.start is not None
+        device_corrects = self.start.scheme.corrects == "device" and not self.start.sampling.greedy
         if frame.accepted > self._drafted:
             return f"{frame.accepted} accepted of {self._drafted} drafted"
-        if frame.next is None and not frame.ended:
-            return "a verdict without a next token, and the generation goes on"
         if frame.next is not None and frame.next >= self.vocab_size:
             return f"the next token {frame.next} is out of range"
-        if frame.next is None and not frame.accepted:
+        if frame.row:
+            if not device_corrects or frame.accepted == self._drafted:
+                return "a target row that this scheme has no use for"
+            if frame.next is not None or frame.ended:
+                return "a target row, and a next token or an end beside it"
+        elif (
+            device_corrects
+            and frame.accepted < self._drafted
+            and not (frame.ended and frame.next is None)
+        ):
+            return "a rejection without the target's row"
+        elif frame.next is None and not frame.ended:
+            return "a verdict without a next token, and the generation goes on"
+        elif frame.next is None and not frame.accepted:
             return "a verdict without any token"
-        return self._limit_fault(frame.accepted + (frame.next is not None), frame.ended)
+        emitted = frame.accepted + (frame.next is not None)
+        if len(frame.surprisals) != emitted * self.start.surprisals:
+            return f"{len(frame.surprisals)} surprisals for {emitted} tokens"
+        return self._limit_fault(emitted, frame.ended)
 
     def _limit_fault(self, count: int, ended: bool) -> str | None:
         assert self.start is not None

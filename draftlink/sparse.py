@@ -36,22 +36,54 @@ class SparseRow:
         return self.counts / float(self.total)
 
 
-def top(q: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Ids (≤ k,), ascending, of the k largest entries of q (V,); entries of 0 are left out."""
+@dataclass(frozen=True)
+class Drafted:
+    """A drafted token, and what is known of the distribution q̂ that it was drawn from.
+
+    q̂(token) = count / total. ``row`` is the whole of q̂, None at a base station whose scheme does
+    not send it. Schemes without probabilities have a count and a total of 0.
+    """
+
+    token: int
+    count: int = 0
+    total: int = 0
+    row: SparseRow | None = None
+
+    @classmethod
+    def of(cls, row: SparseRow, index: int) -> Drafted:
+        """Entry ``index`` of a row."""
+        return cls(int(row.ids[index]), int(row.counts[index]), row.total, row)
+
+    @property
+    def index(self) -> int:
+        """The token's place in its row."""
+        assert self.row is not None
+        return int(np.searchsorted(self.row.ids, self.token))
+
+
+def top(q: NDArray[np.float64], k: int, mass: float = 1.0) -> NDArray[np.int64]:
+    """Ids (≤ k,), ascending, of the k largest entries of q (V,); entries of 0 are left out.
+
+    Below a ``mass`` of 1 only as many of them, largest first, as it takes to hold that mass (the
+    top-p truncation of TSLT): a peaked row then needs few entries.
+    """
     if k < len(q):
         ids = np.argpartition(q, len(q) - k)[len(q) - k :]
     else:
         ids = np.arange(len(q))
+    if mass < 1.0:
+        ids = ids[np.argsort(-q[ids], kind="stable")]
+        ids = ids[np.cumsum(q[ids]) - q[ids] < mass]
     return np.sort(ids[q[ids] > 0.0]).astype(np.int64)
 
 
-def lattice(q: NDArray[np.float64], k: int, total: int) -> SparseRow:
-    """Top-K of q (V,), renormalised and rounded to counts with sum ``total``.
+def lattice(q: NDArray[np.float64], k: int, total: int, mass: float = 1.0) -> SparseRow:
+    """``top`` of q (V,), renormalised and rounded to counts with sum ``total``.
 
     Largest remainders go up, which is nearest in total variation. K is a cap: entries that round
     to 0 leave the set.
     """
-    ids = top(q, k)
+    ids = top(q, k, mass)
     share = q[ids] * (total / q[ids].sum())
     counts = np.floor(share).astype(np.int64)
     missing = total - int(counts.sum())
@@ -64,13 +96,13 @@ def lattice(q: NDArray[np.float64], k: int, total: int) -> SparseRow:
     return SparseRow(ids[kept], counts[kept], total)
 
 
-def half(q: NDArray[np.float64], k: int) -> SparseRow:
-    """Top-K of q (V,), renormalised and rounded to FP16, as TK-SLT sends it.
+def half(q: NDArray[np.float64], k: int, mass: float = 1.0) -> SparseRow:
+    """``top`` of q (V,), renormalised and rounded to FP16, as TK-SLT sends it.
 
     An FP16 value is an integer times 2**-24: those integers are the counts, so the row is as
     exact as the lattice.
     """
-    ids = top(q, k)
+    ids = top(q, k, mass)
     values = (q[ids] / q[ids].sum()).astype(np.float16)
     counts = (values.astype(np.float64) / FP16_UNIT).astype(np.int64)
     kept = counts > 0

@@ -16,6 +16,9 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gpt2")
 TEXTS = ["Once upon a time a small boat went down the river.", "User: a table for two, please."]
 CONTEXT = 128
 
+# The models are tiny: a second thread would only be waited for, above all on a busy machine.
+torch.set_num_threads(1)
+
 
 def sizes(architecture: str) -> dict[str, Any]:
     if architecture == "gpt2":

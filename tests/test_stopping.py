@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from device_runtime.device import Device, LinkError, Sampling
+from device_runtime.device import Coupled, Device, LinkError, Sampling, Split, TopK
 from tests.fakes import FakeTarget, fake_device, served
 
 SIZE = 8
@@ -16,13 +16,26 @@ GREEDY = Sampling(temperature=0.0)
 
 def cycle(*missing: int) -> np.ndarray:
     """After token i comes i + 1: 'abcdefgh'. The draft is wrong after the ``missing`` ones."""
-    table = np.full((SIZE, SIZE), -10.0)
+    table = np.full((SIZE, SIZE), -30.0)
     for i in range(SIZE):
-        table[i, (i + (2 if i in missing else 1)) % SIZE] = 10.0
+        table[i, (i + (2 if i in missing else 1)) % SIZE] = 30.0
     return table
 
 
-MODES = pytest.mark.parametrize("mode", ["stop-and-wait", "stream"])
+# The tables are so steep that at temperature 1, too, the text is certain: every scheme is compared.
+AT_ONE = Sampling(temperature=1.0)
+MODES = pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "stop-and-wait", "sampling": GREEDY},
+        {"mode": "stop-and-wait", "sampling": AT_ONE, "scheme": TopK(4, 16)},
+        {"mode": "stop-and-wait", "sampling": AT_ONE, "scheme": Split(4, 16)},
+        {"mode": "stop-and-wait", "sampling": AT_ONE, "scheme": Coupled()},
+        {"mode": "stream", "sampling": AT_ONE, "scheme": Coupled()},
+        {"mode": "stream", "sampling": GREEDY},
+    ],
+    ids=["greedy", "topk", "split", "coupled", "stream-coupled", "stream-greedy"],
+)
 DRAFTS = pytest.mark.parametrize("missing", [(), (2,), tuple(range(SIZE))])
 
 
@@ -31,7 +44,9 @@ def agree(device: Device, target: FakeTarget) -> None:
     for cache in (device.model.cache, target.slots[-1].cache):  # type: ignore[attr-defined]
         assert cache == device.history[: len(cache)]
         assert len(cache) <= len(device.history)
-    assert device.client.session.length == len(device.history)
+    # What the device corrected itself is sent with what comes next.
+    owed = len(device.history) - device.client.session.length
+    assert owed == 0 or (owed == 1 and device.client.session.start.scheme.corrects == "device")
 
 
 async def collect(generation, count: int | None = None) -> list[str]:
@@ -56,11 +71,11 @@ def play(target: FakeTarget, missing: tuple[int, ...], scenario, **device_option
 @DRAFTS
 @pytest.mark.parametrize("limit", range(1, 9))
 @pytest.mark.parametrize("gamma", [3])
-def test_max_tokens(mode, missing, limit, gamma):
+def test_max_tokens(options, missing, limit, gamma):
     target = FakeTarget(cycle())
 
     async def scenario(device):
-        generation = device.generate("a", max_tokens=limit, sampling=GREEDY, mode=mode, gamma=gamma)
+        generation = device.generate("a", max_tokens=limit, **options, gamma=gamma)
         texts = await collect(generation)
         assert "".join(texts) == "bcdefgha"[:limit] == generation.result.text
         assert generation.result.stop_reason == "length"
@@ -73,18 +88,18 @@ def test_max_tokens(mode, missing, limit, gamma):
 @MODES
 @DRAFTS
 @pytest.mark.parametrize("eos", [2, 3, 4, 5])  # gamma 3: first, inside, last of a block, bonus
-def test_eos(mode, missing, eos):
+def test_eos(options, missing, eos):
     target = FakeTarget(cycle())
 
     async def scenario(device):
-        generation = device.generate("a", max_tokens=50, sampling=GREEDY, mode=mode, gamma=3)
+        generation = device.generate("a", max_tokens=50, **options, gamma=3)
         await collect(generation)
         assert generation.result.tokens == list(range(1, eos + 1))
         assert generation.result.text == "bcdefgh"[: eos - 1]  # an EOS has no text
         assert generation.result.stop_reason == "eos"
         agree(device, target)
         # The next turn goes on on the same slot.
-        generation = device.generate("a", max_tokens=1, sampling=GREEDY, mode=mode, append=True)
+        generation = device.generate("a", max_tokens=1, **options, append=True)
         assert await collect(generation) == ["b"]
         assert len(target.slots) == 1
         agree(device, target)
@@ -94,19 +109,17 @@ def test_eos(mode, missing, eos):
 
 @MODES
 @DRAFTS
-def test_stop_string(mode, missing):
+def test_stop_string(options, missing):
     target = FakeTarget(cycle())
 
     async def scenario(device):
-        generation = device.generate(
-            "a", max_tokens=50, sampling=GREEDY, mode=mode, gamma=5, stop=("de",)
-        )
+        generation = device.generate("a", max_tokens=50, **options, gamma=5, stop=("de",))
         assert "".join(await collect(generation)) == "bcd"  # "d" was out before "de" was whole
         assert generation.result.text == "bc"
         assert generation.result.tokens == [1, 2, 3, 4]
         assert generation.result.stop_reason == "stop"
         agree(device, target)
-        generation = device.generate("a", max_tokens=3, sampling=GREEDY, mode=mode, append=True)
+        generation = device.generate("a", max_tokens=3, **options, append=True)
         assert "".join(await collect(generation)) == "bcd"
         agree(device, target)
 
@@ -115,11 +128,11 @@ def test_stop_string(mode, missing):
 
 @MODES
 @DRAFTS
-def test_cancel(mode, missing):
+def test_cancel(options, missing):
     target = FakeTarget(cycle())
 
     async def scenario(device):
-        generation = device.generate("a", max_tokens=50, sampling=GREEDY, mode=mode, gamma=4)
+        generation = device.generate("a", max_tokens=50, **options, gamma=4)
         assert await collect(generation, 2) == ["b", "c"]
         assert generation.result.tokens == [1, 2]
         assert generation.result.stop_reason == "cancel"
@@ -129,14 +142,14 @@ def test_cancel(mode, missing):
 
 
 @MODES
-def test_an_abandoned_iterator_does_not_spoil_the_next_generation(mode):
+def test_an_abandoned_iterator_does_not_spoil_the_next_generation(options):
     target = FakeTarget(cycle())
 
     async def scenario(device):
-        iterator = aiter(device.generate("a", max_tokens=500, sampling=GREEDY, mode=mode))
+        iterator = aiter(device.generate("a", max_tokens=500, **options))
         assert (await anext(iterator)).text == "b"
         await iterator.aclose()
-        generation = device.generate("c", max_tokens=3, sampling=GREEDY, mode=mode)
+        generation = device.generate("c", max_tokens=3, **options)
         assert "".join(await collect(generation)) == "def"
         agree(device, target)
 

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
-from draftlink.bitcode import BitReader, BitWriter, width_for
+import numpy as np
+from numpy.typing import NDArray
+
+from draftlink import idcode
+from draftlink.idcode import IdModel
+from draftlink.schemes import base
+from draftlink.sparse import Drafted
 
 
-def encode(ids: Sequence[int], vocab_size: int) -> tuple[bytes, int]:
-    """Ids to a payload: its bytes, and its length in bits before padding."""
-    out = BitWriter()
-    out.write(list(ids), width_for(vocab_size))
-    return out.bytes(), out.bits
+class Greedy(base.Scheme, frozen=True, tag="greedy"):
+    """Not named by requests: it stands in for every scheme at temperature 0."""
+
+    rule: ClassVar[base.Rule] = "greedy"
+    codes_ids: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """The scheme."""
+        return "greedy"
+
+    def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
+        """The arg max of q (V,); the lowest id where scores are equal."""
+        return Drafted(int(np.argmax(q)))
+
+    def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
+        """Ids."""
+        return idcode.encode(ids, [d.token for d in drafted])
+
+    def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
+        """Ids back. Raises ValueError for any other bytes."""
+        return [Drafted(token) for token in idcode.decode(ids, payload, length)[0]]
 
 
-def decode(payload: bytes, length: int, vocab_size: int) -> list[int]:
-    """The payload of ``length`` ids. Raises ValueError for an id out of range."""
-    source = BitReader(payload)
-    ids = source.read(length, width_for(vocab_size))
-    source.finish()
-    if (ids >= vocab_size).any():
-        raise ValueError("a drafted id is out of range")
-    return [int(i) for i in ids]
+GREEDY = Greedy()

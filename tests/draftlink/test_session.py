@@ -8,8 +8,10 @@ import pytest
 
 from draftlink import frames
 from draftlink.sampling import Sampling
+from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
 from draftlink.session import (
+    MAX_DRAFT,
     SENDER,
     TABLE,
     LocalProtocolError,
@@ -20,8 +22,8 @@ from draftlink.session import (
 from tests.draftlink.test_frames import EXAMPLES
 
 VOCAB = 100
-HELLO = frames.Hello(1, "x", VOCAB, "t")
-WELCOME = frames.Welcome(1, "x", VOCAB, 512, "m", "float32")
+HELLO = frames.Hello(1, "x", VOCAB, ["topk"], "t")
+WELCOME = frames.Welcome(1, "x", VOCAB, 512, ["topk"], "m", "float32")
 
 
 def start(mode: frames.Mode = "stop-and-wait", **changes: object) -> frames.Start:
@@ -121,6 +123,72 @@ def test_wrong_verdicts(verdict):
     with pytest.raises(LocalProtocolError):
         pair.bs.send(verdict)
     pair.down(frames.Verdict(1, 3, 1, 5, False, 0, 0))
+
+
+def owing() -> Pair:
+    """A pair in which the device owes the token after a rejection."""
+    pair = Pair()
+    pair.up(HELLO)
+    pair.down(WELCOME)
+    pair.up(start(scheme=Split(), max_tokens=4, eos_ids=[9]))
+    pair.up(frames.Draft(1, 3, 3, b""))
+    pair.down(frames.Verdict(1, 3, 1, None, False, 0, 0, b"row"))
+    assert pair.device.length == pair.bs.length == 4
+    return pair
+
+
+def test_a_token_that_is_owed_comes_first():
+    pair = owing()
+    pair.up(frames.Draft(2, 4, 2, b"", 50))
+    pair.down(frames.Verdict(2, 5, 2, None, True, 0, 0))
+    assert pair.device.length == pair.bs.length == 7
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        frames.Draft(2, 4, 2, b""),
+        frames.Draft(2, 4, 2, b"", VOCAB),
+        frames.Draft(2, 4, 2, b"", 9),  # an EOS ends the generation: nothing is drafted after it
+        frames.Draft(2, 4, MAX_DRAFT + 1, b"", 50),
+        frames.Switch(1, "stream"),
+    ],
+)
+def test_wrong_drafts_while_a_token_is_owed(frame):
+    pair = owing()
+    with pytest.raises(RemoteProtocolError):
+        pair.bs.receive(frames.encode(frame))
+    pair.up(frames.Draft(2, 4, 0, b"", 50))
+
+
+def test_nothing_is_owed_after_the_end():
+    pair = owing()
+    pair.up(frames.Finish(1, 4))
+    pair.down(frames.Done(1, 4))
+    pair.up(start(generation=2, base=4, ids=[50, 1]))
+    with pytest.raises(RemoteProtocolError, match="no token is owed"):
+        pair.bs.receive(frames.encode(frames.Draft(pair.bs.epoch, 6, 1, b"", 5)))
+
+
+@pytest.mark.parametrize(
+    "scheme, verdict",
+    [
+        (TopK(), frames.Verdict(1, 3, 1, None, False, 0, 0, b"row")),
+        (Split(), frames.Verdict(1, 3, 1, 5, False, 0, 0)),
+        (Split(), frames.Verdict(1, 3, 1, 5, False, 0, 0, b"row")),
+        (Split(), frames.Verdict(1, 3, 1, None, True, 0, 0, b"row")),
+        (Split(), frames.Verdict(1, 3, 3, None, False, 0, 0, b"row")),
+        (TopK(), frames.Verdict(1, 3, 1, 5, False, 0, 0, b"", b"12")),
+    ],
+)
+def test_rows_and_surprisals_come_only_where_they_belong(scheme, verdict):
+    pair = Pair()
+    pair.up(HELLO)
+    pair.down(WELCOME)
+    pair.up(start(scheme=scheme))
+    pair.up(frames.Draft(1, 3, 3, b""))
+    with pytest.raises(RemoteProtocolError):
+        pair.device.receive(frames.encode(verdict))
 
 
 def test_more_tokens_than_asked_for():

@@ -1,0 +1,62 @@
+"""The cost of the ``coupled`` scheme's shared noise: milliseconds to pick 8 tokens of 151,936.
+
+    python -m bench.noise
+
+numpy and torch (on the CPU) are timed in turns, medians. The largest weight of every block of ids
+is part of the time, the softmax that makes the rows is not. torch runs on one thread: its threads
+spin between operators, which slows numpy beside it, and most arrays here are too small to share.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from draftlink.gumbel import pick_many
+from draftlink.noise import key_from_seed
+
+POSITIONS = 8
+VOCABULARY = 151_936  # Qwen2.5
+REPEATS = 41
+
+
+def rows(spread: float) -> np.ndarray:
+    """Softmax rows (POSITIONS, VOCABULARY) of normal logits times ``spread``."""
+    logits = np.random.default_rng(0).standard_normal((POSITIONS, VOCABULARY)) * spread
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def main() -> None:
+    """Print one line for each shape of row."""
+    torch.set_num_threads(1)
+    keys, positions = [key_from_seed(1, "coupled")] * POSITIONS, range(POSITIONS)
+    single = rows(1.0) * 1e-9
+    single[:, 4321] = 1.0
+    sparse = np.zeros((POSITIONS, VOCABULARY))
+    sparse[:, ::64] = 1.0
+    shapes = {
+        "flat (all equal)": np.ones((POSITIONS, VOCABULARY)),
+        "softmax of 2 normal": rows(2.0),
+        "softmax of 4 normal": rows(4.0),
+        "one token, 1e-9 elsewhere": single,
+        "one in 64": sparse,
+    }
+    print(f"ms for {POSITIONS} positions, V = {VOCABULARY}")
+    for name, p in shapes.items():
+        both = {"numpy": p, "torch": torch.from_numpy(p)}
+        times: dict[str, list[float]] = {"numpy": [], "torch": []}
+        for _ in range(REPEATS):
+            for library, weights in both.items():
+                start = time.perf_counter()
+                pick_many(keys, positions, weights)
+                times[library].append(time.perf_counter() - start)
+        medians = [f"{key} {statistics.median(ts) * 1e3:6.2f}" for key, ts in times.items()]
+        print(f"{name:28}", *medians, sep="  ")
+
+
+if __name__ == "__main__":
+    main()

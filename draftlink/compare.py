@@ -1,0 +1,282 @@
+"""``draftlink compare``: the schemes side by side, on the same prompts and seeds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from bs_runtime.target import Target
+from device_runtime.bundle import load_bundle
+from device_runtime.device import Coupled, Dense, Device, Result, Sampling, Split, TopK
+from device_runtime.draft_model import DraftModel
+from draftlink import sampling
+from draftlink.demo import base_station, full_row_bits
+from draftlink.link import total
+from draftlink.schemes import AnyScheme
+
+
+class Row(msgspec.Struct):
+    """One scheme's numbers; bits are counted in full, packets under TLS included."""
+
+    name: str
+    acceptance: float  # accepted / (accepted + rejected)
+    expected: float | None  # Σ min(p, q̂) over the streamed texts' positions; None for coupled
+    bound: float  # Σ min(p, q) there: what no single draft can exceed
+    tokens_per_round: float
+    payload_bits_per_drafted: float
+    bits_up_per_accepted: float
+    bits_down_per_accepted: float
+    websocket_bits_up_per_accepted: float
+    share_of_full_row: float  # payload bits per drafted token over 16 V
+    tokens_per_s: float
+    draft_temperature: float
+
+
+@dataclass
+class _Case:
+    """A scheme as it is asked for."""
+
+    name: str
+    scheme: AnyScheme | None  # None: the target streams alone
+    learn: bool = False
+    runs: list[tuple[list[int], Result]] = field(default_factory=list)
+
+
+def cases(vocab_size: int, ks: Sequence[int], totals: Sequence[int]) -> list[_Case]:
+    """What is compared: the published systems, the lattice over K and ℓ, split, coupled."""
+    fits = [k for k in ks if k <= vocab_size]
+    lattices = [TopK(k, t) for k in fits for t in totals]
+    return [
+        _Case("stream (target alone)", None),
+        _Case("dense FP16", Dense()),
+        _Case("topk FP16 K=320 (the paper's)", TopK(min(320, vocab_size), coding="fp16")),
+        *(_Case(f"topk lattice K={s.k} l={s.total}", s) for s in lattices),
+        _Case("topk lattice top-p 0.95 K=64 l=256", TopK(min(64, vocab_size), mass=0.95)),
+        _Case("topk lattice K=32 l=256, learned T", TopK(min(32, vocab_size)), learn=True),
+        _Case("split (DSSD)", Split(k=min(64, vocab_size))),
+        _Case("coupled", Coupled()),
+        _Case("coupled, learned T", Coupled(), learn=True),
+    ]
+
+
+def compare(
+    out: Console,
+    err: Console,
+    *,
+    target: str,
+    bundle: Path,
+    prompts: Sequence[str],
+    temperature: float,
+    max_tokens: int,
+    repeats: int,
+    gamma: int | None,
+    ks: Sequence[int],
+    totals: Sequence[int],
+    plot: Path | None,
+) -> dict[str, Any]:
+    """Run every case on every prompt, interleaved, and print the table."""
+    loaded = load_bundle(bundle)
+    compared = cases(loaded.manifest.vocab_size, ks, totals)
+    params = Sampling(temperature=temperature)
+
+    async def run(url: str, progress: Progress) -> None:
+        task = progress.add_task("comparing", total=len(prompts) * repeats * len(compared))
+        async with Device(loaded, url) as device:
+            await _one(device, prompts[0], params, 16, compared[1], gamma, 0)  # starts cold
+            # A device of its own for each that learns: what it learns is its session's.
+            own = {c.name: Device(loaded, url) for c in compared if c.learn}
+            for learner in own.values():
+                await learner.open()
+            for seed in range(repeats):
+                for prompt in prompts:
+                    for case in compared:
+                        user = own.get(case.name, device)
+                        case.runs.append(
+                            await _one(user, prompt, params, max_tokens, case, gamma, seed)
+                        )
+                        progress.advance(task)
+            for learner in own.values():
+                await learner.close()
+
+    with base_station(err, target) as url, Progress(console=err, transient=True) as progress:
+        asyncio.run(run(url, progress))
+    with err.status("measuring the bounds on the same positions"):
+        rows = _rows(compared, target, DraftModel(loaded), params)
+    out.print(_table(rows, temperature))
+    if plot is not None:
+        _plot(rows, plot, temperature)
+    return {
+        "temperature": temperature,
+        "prompts": len(prompts),
+        "max_tokens": max_tokens,
+        "repeats": repeats,
+        "rows": msgspec.to_builtins(rows),
+    }
+
+
+async def _one(
+    device: Device,
+    prompt: str,
+    params: Sampling,
+    max_tokens: int,
+    case: _Case,
+    gamma: int | None,
+    seed: int,
+) -> tuple[list[int], Result]:
+    """A generation: the prompt's ids, and the result."""
+    generation = device.generate(
+        prompt,
+        sampling=params,
+        max_tokens=max_tokens,
+        scheme=case.scheme or Coupled(),
+        mode="stop-and-wait" if case.scheme else "stream",
+        gamma=gamma,
+        seed=seed,
+        learn_temperature=case.learn,
+    )
+    async for _ in generation:
+        pass
+    written = len(generation.result.tokens)
+    return device.history[: len(device.history) - written], generation.result
+
+
+def _overlaps(
+    compared: Sequence[_Case], target: str, draft: DraftModel, params: Sampling
+) -> tuple[float, dict[str, float]]:
+    """Σ min(p, q), and by scheme Σ min(p, q̂): means over the same positions, the streamed texts'.
+
+    These are the expected acceptances, free of the noise of drawing.
+    """
+    from draftlink.cli import model_path
+
+    slot = Target.load(model_path(target)).open()
+    sampled = [
+        c for c in compared if c.scheme is not None and c.scheme.rule == "sample" and not c.learn
+    ]
+    bounds: list[float] = []
+    overlaps: dict[str, list[float]] = {case.name: [] for case in sampled}
+    for prompt, result in next(c for c in compared if c.scheme is None).runs:
+        draft.rollback(0)
+        slot.rollback(0)
+        p_rows = slot.forward([*prompt, *result.tokens[:-1]]).numpy()[len(prompt) - 1 :]
+        unfed = prompt
+        for j, token in enumerate(result.tokens):
+            past = [*prompt, *result.tokens[:j]]
+            q = sampling.distribution(draft.forward(unfed)[: p_rows.shape[1]], params, past)
+            p = sampling.distribution(p_rows[j][: len(q)], params, past)
+            bounds.append(float(np.minimum(p, q).sum()))
+            for case in sampled:
+                assert case.scheme is not None
+                row = case.scheme.propose(q, b"", 0).row
+                assert row is not None
+                overlaps[case.name].append(np.minimum(p[row.ids], row.probabilities()).sum())
+            unfed = [token]
+    return statistics.fmean(bounds), {k: float(np.mean(v)) for k, v in overlaps.items()}
+
+
+def _rows(compared: Sequence[_Case], target: str, draft: DraftModel, params: Sampling) -> list[Row]:
+    bound, overlaps = _overlaps(compared, target, draft, params)
+    rows = []
+    for case in compared:
+        results = [result for _, result in case.runs]
+        up = [total(r.ledger, "up", "Draft") for r in results]
+        down = [total(r.ledger, "down", "Verdict", "Tokens") for r in results]
+        accepted, drafted = sum(r.accepted for r in results), sum(r.drafted for r in results)
+        judged = sum(r.drafted - r.discarded for r in results)
+        per = accepted or sum(len(r.tokens) for r in results)  # streaming: per token
+        payload = sum(e.payload_bits for e in up) / drafted if drafted else 0.0
+        rounds = sum(r.rounds for r in results)
+        rows.append(
+            Row(
+                name=case.name,
+                acceptance=accepted / judged if judged else 0.0,
+                expected=overlaps.get(case.name),
+                bound=bound,
+                tokens_per_round=sum(len(r.tokens) for r in results) / rounds if rounds else 0.0,
+                payload_bits_per_drafted=payload,
+                bits_up_per_accepted=8 * sum(e.packet_bytes for e in up) / per,
+                bits_down_per_accepted=8 * sum(e.packet_bytes for e in down) / per,
+                websocket_bits_up_per_accepted=8 * sum(e.websocket_bytes for e in up) / per,
+                share_of_full_row=payload / full_row_bits(draft.vocab_size),
+                tokens_per_s=statistics.median(r.tokens_per_s for r in results),
+                draft_temperature=results[-1].draft_temperature * params.temperature,
+            )
+        )
+    return rows
+
+
+def _table(rows: Sequence[Row], temperature: float) -> Table:
+    table = Table(title=f"temperature {temperature:g}; bits with TCP/IP and TLS, estimated")
+    for column in (
+        "",
+        "acceptance",
+        "Σ min(p,q̂)",
+        "bound Σ min(p,q)",
+        "tokens a round",
+        "payload bits per drafted",
+        "bits up per accepted",
+        "bits down",
+        "share of a row",
+        "tokens/s",
+    ):
+        table.add_column(column, justify="left" if not column else "right")
+    for row in rows:
+        drafts = row.payload_bits_per_drafted > 0
+        table.add_row(
+            row.name,
+            f"{row.acceptance:.3f}" if drafts else "",
+            f"{row.expected:.4f}" if row.expected is not None else "",
+            f"{row.bound:.4f}" if drafts else "",
+            f"{row.tokens_per_round:.2f}" if drafts else "",
+            f"{row.payload_bits_per_drafted:,.1f}" if drafts else "",
+            f"{row.bits_up_per_accepted:,.0f}",
+            f"{row.bits_down_per_accepted:,.0f}",
+            f"1/{1 / row.share_of_full_row:,.0f}" if drafts else "",
+            f"{row.tokens_per_s:.0f}",
+        )
+    return table
+
+
+def _plot(rows: Sequence[Row], path: Path, temperature: float) -> None:
+    """Bits against acceptance, as PNG or SVG by the file's ending."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise RuntimeError(
+            "--plot needs matplotlib; install it with `pip install 'draftlink[plot]'`"
+        ) from None
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for row in rows:
+        if row.payload_bits_per_drafted > 0:
+            axes.scatter(row.bits_up_per_accepted, row.acceptance, s=40)
+            axes.annotate(
+                row.name,
+                (row.bits_up_per_accepted, row.acceptance),
+                xytext=(5, 4),
+                textcoords="offset points",
+                fontsize=7,
+            )
+    axes.set_xscale("log")
+    axes.set_xlabel("bits up per accepted token (TCP/IP and TLS included)")
+    axes.set_ylabel("acceptance")
+    axes.set_title(f"embedded pair or given models, temperature {temperature:g}")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
+def listed_prompts(count: int) -> list[str]:
+    """The first of the benchmark's held-out prompts."""
+    listed = json.loads((Path(__file__).parent.parent / "bench" / "prompts.json").read_text())
+    return [entry["prompt"] for entry in listed[:count]]

@@ -1,0 +1,233 @@
+"""The shared noise of the ``coupled`` scheme: both ends race the same clocks, and draw one token.
+
+By the Gumbel-max trick arg max log p(v) + g(v), with independent Gumbel g, is distributed as p.
+With x = exp(-g), which is Exp(1), the same token is arg min x(v) / p(v): an exponential race, in
+which token v arrives at rate p(v). That form is used here: it takes no logarithm of p. Two
+distributions that race the same x agree with probability at least (1 - TV) / (1 + TV)
+(Daliri, Musco, Suresh, "Coupling without communication and drafter-invariant speculative
+decoding", arXiv 2408.07978).
+
+x is a function of (key, position, id) and of nothing else. Ids come in blocks of BLOCK, and the
+noise of a block starts from its minimum. The least of n Exp(1) clocks is E / n with E ~ Exp(1),
+each of the n is equally likely to be the one that rings first, and by memorylessness the others
+then have Exp(1) still to go; so drawing minimum, winner and remainders in that order gives n
+independent Exp(1) clocks, exactly. A block whose minimum over its largest weight cannot beat the
+best arrival known stays closed, and a token of 150,000 takes some thousand clocks, not 150,000.
+
+The last block is drawn in full like any other, and ids past the vocabulary are left out of the
+race. So x does not depend on the size of the vocabulary: ends that pad theirs differently (151,936
+at the device, 152,064 at the base station) see the same noise for every id they share.
+
+The generator is Philox-4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as
+1, 2, 3", SC 2011). It is no cipher, and need not be: both ends hold the key.
+
+Everything is computed by integer operations and by +, -, * and / of float64, which IEEE 754 rounds
+in one way only; the logarithm too, for libraries differ in theirs. numpy and torch therefore agree
+to the bit, on any CPU or GPU. Each operator must stay a kernel of its own: a compiler that may fuse
+a * b + c into one rounding (torch.compile, a hand-written CUDA kernel) would break that. So would
+dividing a tensor by a Python number: CUDA multiplies by the rounded reciprocal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+BLOCK_BITS = 6
+BLOCK = 1 << BLOCK_BITS  # ids whose minimum is drawn first; part of the noise's definition
+HALF = BLOCK // 2  # one counter yields the bits of two clocks
+LIMIT = 1 << 32  # ids are below it; their counters then fit 32 bits
+
+# Second word of the counter: what the counter's bits are for.
+MINIMUM, REMAINDER = 0, 1
+
+TINIEST = 1e-300  # a row's largest weight must be above it, so that its x / p is finite
+MASK = 0xFFFF_FFFF
+
+Array = Any  # a numpy array or a torch tensor; torch is not imported here
+
+
+def philox(counter: Sequence[Array], key: Sequence[Array]) -> tuple[Array, Array, Array, Array]:
+    """Philox-4x32-10: four words for a counter of four words under a key of two.
+
+    Words are int64 arrays (or Python integers) in [0, 2**32) whose shapes broadcast together.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        # The 64 bits of each product are right though int64 wraps; >> keeps the sign, so mask.
+        a, b = c0 * 0xD251_1F53, c2 * 0xCD9E_8D57
+        c0, c1 = ((b >> 32) & MASK) ^ (c1 ^ k0), b & MASK
+        c2, c3 = ((a >> 32) & MASK) ^ (c3 ^ k1), a & MASK
+        k0, k1 = (k0 + 0x9E37_79B9) & MASK, (k1 + 0xBB67_AE85) & MASK
+    return c0, c1, c2, c3
+
+
+def log(u: Array, xp: Any) -> Array:
+    """Natural logarithm of positive normal float64 ``u``, within 1 ulp, the same bits anywhere.
+
+    The method of FDLIBM's e_log.c (Sun Microsystems, 1993): u = 2**k (1 + f) with 1 + f between
+    sqrt(1/2) and sqrt(2); log(1 + f) = f - f*f/2 + s (f*f/2 + R(s*s)) with s = f / (2 + f).
+    """
+    shifted = u.view(xp.int64) + (0x3FF0_0000_0000_0000 - 0x3FE6_A09E_0000_0000)
+    reduced = (shifted & 0x000F_FFFF_FFFF_FFFF) + 0x3FE6_A09E_0000_0000
+    f = reduced.view(xp.float64) - 1.0
+    # k as a float: near 1.5 * 2**52 one step of the bit pattern is one step of the value.
+    k = ((shifted >> 52) + (0x4338_0000_0000_0000 - 1023)).view(xp.float64) - 6755399441055744.0
+    s = f / (f + 2.0)
+    z = s * s
+    w = z * z
+    even = (w * 1.531383769920937332e-01 + 2.222219843214978396e-01) * w + 3.999999999940941908e-01
+    odd = (w * 1.479819860511658591e-01 + 1.818357216161805012e-01) * w + 2.857142874366239149e-01
+    r = even * w + (odd * w + 6.666666666666735130e-01) * z
+    half_square = f * f * 0.5
+    small = s * (half_square + r) + k * 1.90821492927058770002e-10
+    return (small - half_square + f) + k * 6.93147180369123816490e-01
+
+
+def exponential(high: Array, low: Array, xp: Any) -> Array:
+    """Exp(1) float64 from two Philox words: -log(u), u = (2n + 1) / 2**53 for n of 52 bits.
+
+    u is exact and neither 0 nor 1, so the result is between 2**-53 and 36.8.
+    """
+    bits = (high << 20) | (low >> 12)
+    one_and_more = (bits | 0x3FF0_0000_0000_0000).view(xp.float64)  # 1 + n / 2**52
+    return -log(one_and_more - (1.0 - 2.0**-53), xp)
+
+
+def _words(keys: Sequence[bytes], positions: Sequence[int]) -> list[NDArray[np.int64]]:
+    """Philox's two key words and the two counter words that hold the position, each (N, 1)."""
+    if any(not 0 <= position < 1 << 64 for position in positions):
+        raise ValueError("positions must be between 0 and 2**64 - 1")
+    # Hashed, so that the noise tells nothing about what else a key is used for.
+    seeds = [hashlib.blake2b(b"race", digest_size=8, key=key).digest() for key in keys]
+    numbers = [int.from_bytes(seed, "little") for seed in seeds]
+    return [
+        np.array([(number >> shift) & MASK for number in values], dtype=np.int64)[:, None]
+        for values in (numbers, positions)
+        for shift in (0, 32)
+    ]
+
+
+def _minima(words: Sequence[Array], blocks: Array, xp: Any) -> tuple[Array, Array]:
+    """The least x of each of ``blocks``, and its place in the block; shapes broadcast."""
+    k0, k1, p0, p1 = words
+    high, low, place, _ = philox((blocks, MINIMUM, p0, p1), (k0, k1))
+    return exponential(high, low, xp) * (1.0 / BLOCK), place >> (32 - BLOCK_BITS)
+
+
+def _clocks(words: Sequence[Array], blocks: Array, places: Array, xp: Any) -> Array:
+    """All x (M, BLOCK) of ``blocks`` (M, 1); ``places`` is arange(BLOCK)."""
+    k0, k1, p0, p1 = words
+    least, winner = _minima(words, blocks, xp)
+    a, b, c, d = philox((blocks * HALF + places[:HALF], REMAINDER, p0, p1), (k0, k1))
+    high, low = xp.concatenate((a, c), 1), xp.concatenate((b, d), 1)
+    return xp.where(places == winner, least, least + exponential(high, low, xp))
+
+
+class Race:
+    """The noise of one generation: Exp(1) clocks x, one for each position and token id."""
+
+    def __init__(self, key: bytes) -> None:
+        """``key``: the one that both ends hold, ``noise.key_from_seed(seed, "coupled")``."""
+        self._key = key
+
+    def entries(self, position: int, ids: ArrayLike) -> NDArray[np.float64]:
+        """x of the token ``ids`` (any shape, repeats allowed) at ``position``, in their shape.
+
+        Raises ValueError for a position outside [0, 2**64) or an id outside [0, 2**32).
+        """
+        ids = np.asarray(ids, dtype=np.int64)
+        if ((ids < 0) | (ids >= LIMIT)).any():
+            raise ValueError("token ids must be between 0 and 2**32 - 1")
+        blocks, row = np.unique(ids // BLOCK, return_inverse=True)
+        words = _words([self._key], [position])
+        clocks = _clocks(words, blocks[:, None], np.arange(BLOCK), np)
+        x: NDArray[np.float64] = clocks[row.reshape(ids.shape), ids % BLOCK]
+        return x
+
+    def pick(self, position: int, p: NDArray[np.float64]) -> int:
+        """The token that ``pick_many`` picks at ``position`` for one row of weights (V,)."""
+        return int(pick_many([self._key], [position], p[None])[0])
+
+
+def pick_many(keys: Sequence[bytes], positions: Sequence[int], p: Array) -> NDArray[np.int64]:
+    """The token arg min x(v) / p(v) of each row, the lowest id of equals: (N,), on the host.
+
+    ``p`` (N, V): float64 weights, a numpy array or a torch tensor. They need not be normalised; a
+    token whose weight is not above 0 never wins. Row i races the clocks of ``keys[i]`` at
+    ``positions[i]``. A tensor stays on its device: a few numbers for each row leave it. (On a CPU
+    ``tensor.numpy()`` picks the same tokens sooner, and copies nothing.)
+
+    Raises ValueError for a row whose largest weight is not finite or not above 1e-300, or that
+    holds NaN; for weights that are not float64; for shapes or positions that do not fit.
+    """
+    xp: Any = sys.modules[type(p).__module__.partition(".")[0]]  # numpy or torch, as p is
+    if p.dtype != xp.float64:
+        raise ValueError(f"weights must be float64, not {p.dtype}")
+    if p.ndim != 2 or not 0 < p.shape[1] <= LIMIT or not len(keys) == len(positions) == len(p):
+        raise ValueError(
+            f"{len(keys)} keys and {len(positions)} positions for weights {tuple(p.shape)}"
+        )
+
+    def device(array: NDArray[np.int64]) -> Array:
+        return array if xp is np else xp.asarray(array, device=p.device)
+
+    def host(array: Array) -> NDArray[Any]:
+        return np.asarray(array if xp is np else array.cpu())
+
+    words = [device(word) for word in _words(keys, positions)]
+    row = device(np.arange(len(p)))[:, None]
+    block = device(np.arange(-(-p.shape[1] // BLOCK)))
+    place = device(np.arange(BLOCK))
+
+    def arrivals(row: Array, ids: Array, x: Array) -> Array:
+        """x / p of ``ids``; infinite past the vocabulary and where p is not above 0."""
+        inside = ids < p.shape[1]
+        weight = p[row, xp.where(inside, ids, 0)]
+        return xp.where(inside & (weight > 0.0), x / weight, xp.inf)
+
+    def opened(row: Array, block: Array) -> tuple[Array, Array]:
+        """Ids and arrivals (M, BLOCK) of the blocks (M, 1) of the rows (M, 1)."""
+        ids = block * BLOCK + place
+        x = _clocks([word[row[:, 0]] for word in words], block, place, xp)
+        return ids, arrivals(row, ids, x)
+
+    peaks = _peaks(p, xp)
+    top = host(xp.amax(peaks, 1))
+    if not ((top > TINIEST) & (top < np.inf)).all():
+        raise ValueError("every row needs finite weights, the largest above 1e-300")
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        # Nobody in a block arrives before least / peak: rounding is monotonic, so that holds for
+        # the rounded quotients too, and closed blocks change nothing, not even a tie.
+        least, winner = _minima(words, block, xp)
+        bound = least / peaks
+        # A time that somebody has arrived by: the first of all the blocks' winners, or of the one
+        # block that promises most, which alone counts where a few tokens hold all the weight.
+        _, near = opened(row, xp.argmin(bound, 1)[:, None])
+        reached = xp.amin(arrivals(row, block * BLOCK + winner, least), 1)
+        reached = xp.minimum(reached, xp.amin(near, 1))
+        which, block = xp.where(bound <= reached[:, None])
+        ids, times = opened(which[:, None], block[:, None])
+        first = xp.amin(times, 1)
+        token = xp.amin(xp.where(times == first[:, None], ids, LIMIT), 1)
+    # Earliest first within each row, then the lowest id; the first of each row is its pick.
+    which_, first_, token_ = host(which), host(first), host(token)
+    order = np.lexsort((token_, first_, which_))
+    _, heads = np.unique(which_[order], return_index=True)
+    picks: NDArray[np.int64] = token_[order][heads]
+    return picks
+
+
+def _peaks(p: Array, xp: Any) -> Array:
+    """The largest weight of each block, (N, blocks); NaN where one is NaN."""
+    whole = p.shape[1] // BLOCK
+    peaks = xp.amax(p[:, : whole * BLOCK].reshape(len(p), whole, BLOCK), 2)
+    if p.shape[1] == whole * BLOCK:
+        return peaks
+    return xp.concatenate((peaks, xp.amax(p[:, whole * BLOCK :], 1)[:, None]), 1)

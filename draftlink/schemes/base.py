@@ -1,0 +1,59 @@
+"""What every scheme offers; each is whole in its own file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from draftlink import noise
+from draftlink.idcode import IdModel
+from draftlink.noise import Purpose
+from draftlink.sparse import Drafted, SparseRow
+
+Rule = Literal["sample", "coupled", "greedy"]
+
+
+class Scheme(msgspec.Struct, frozen=True):
+    """A scheme's parameters, fixed for a generation before anything is drawn.
+
+    ``rule`` is how the base station judges. ``shares_seed``: both ends draw from one seed.
+    ``codes_ids``: payloads are coded against the history. ``corrects``: who writes the token after
+    a rejection.
+    """
+
+    rule: ClassVar[Rule] = "sample"
+    shares_seed: ClassVar[bool] = False
+    codes_ids: ClassVar[bool] = False
+    corrects: ClassVar[Literal["bs", "device"]] = "bs"
+
+    @property
+    def name(self) -> str:
+        """The scheme and its coding, as results report it."""
+        raise NotImplementedError
+
+    def check(self, vocab_size: int) -> None:
+        """Raise ValueError, with a line that says what to change, for impossible parameters."""
+
+    def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
+        """The token drafted at ``position``, where the draft's distribution is q (V,)."""
+        raise NotImplementedError
+
+    def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
+        """Drafted tokens to a payload: its bytes, and its length in bits before padding.
+
+        ``ids`` models the history before the first of them, as it does at the base station.
+        """
+        raise NotImplementedError
+
+    def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
+        """The payload of ``length`` drafted tokens. Raises ValueError for any other bytes."""
+        raise NotImplementedError
+
+
+def draw(row: SparseRow, key: bytes, position: int) -> Drafted:
+    """A token drawn from exactly the row: truncated and rounded first, and only then drawn."""
+    return Drafted.of(row, row.draw(noise.below(key, position, Purpose.DRAFT, row.total)))

@@ -1,0 +1,47 @@
+"""``coupled``: both ends share a seed, and only ids cross the link.
+
+Per position both ends hold the same exponential noise x (see ``gumbel``). The device proposes
+argmin x(v) / q(v), the base station computes argmin x(v) / p(v), which is the target's own sampler
+draw for that seed, and accepts iff they are equal; where they differ its own choice is the
+correction. The text is the same whatever the draft, the link, or the lengths of the drafts.
+Acceptance is at least (1 − TV) / (1 + TV) (Daliri et al., arXiv 2408.07978).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from draftlink import idcode
+from draftlink.gumbel import Race
+from draftlink.idcode import IdModel
+from draftlink.schemes import base
+from draftlink.sparse import Drafted
+
+
+class Coupled(base.Scheme, frozen=True, tag="coupled"):
+    """No parameters: nothing about the draft's distribution is sent."""
+
+    rule: ClassVar[base.Rule] = "coupled"
+    codes_ids: ClassVar[bool] = True
+    shares_seed: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """The scheme."""
+        return "coupled"
+
+    def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
+        """The token that the shared noise picks from q."""
+        return Drafted(Race(key).pick(position, q))
+
+    def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
+        """Ids."""
+        return idcode.encode(ids, [d.token for d in drafted])
+
+    def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
+        """Ids back. Raises ValueError for any other bytes."""
+        return [Drafted(token) for token in idcode.decode(ids, payload, length)[0]]

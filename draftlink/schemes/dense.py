@@ -1,0 +1,37 @@
+"""``dense``: the whole row in FP16, the baseline that the paper argues against.
+
+FP16 values are integers × 2⁻²⁴, so the row that is sent is drawn from exactly, as with the lattice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from draftlink import halfcode, sparse
+from draftlink.idcode import IdModel
+from draftlink.schemes import base
+from draftlink.sparse import Drafted
+
+
+class Dense(base.Scheme, frozen=True, tag="dense"):
+    """16 bits for every entry of the vocabulary."""
+
+    @property
+    def name(self) -> str:
+        """The scheme."""
+        return "dense"
+
+    def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
+        """Round the whole row, draw."""
+        return base.draw(sparse.half(q, len(q)), key, position)
+
+    def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
+        """V FP16 values per token, then the drawn ids."""
+        return halfcode.encode(drafted, ids.vocab_size, ids.vocab_size)
+
+    def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
+        """Rows and drawn ids back. Raises ValueError for anything but true rows."""
+        return halfcode.decode(payload, length, ids.vocab_size, ids.vocab_size)

@@ -1,0 +1,106 @@
+"""``split``: the id and its probability up, the target's row down on a rejection (DSSD).
+
+The base station accepts with probability min(1, p(x) / q̂(x)), for which q̂(x) is enough. On a
+rejection it sends its row of logits, losslessly; the device, which has q̂ whole, draws the token
+from norm(max(0, p − q̂)) and sends it first in its next draft.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from draftlink import idcode, noise, rowcode, sampling, sparse
+from draftlink.idcode import IdModel
+from draftlink.noise import Purpose
+from draftlink.schemes import base
+from draftlink.sparse import Drafted
+
+
+class Split(base.Scheme, frozen=True, tag="split"):
+    """``k`` and ``total`` shape q̂ as in ``topk``, though only one count of it is sent."""
+
+    corrects: ClassVar[Literal["bs", "device"]] = "device"
+    codes_ids: ClassVar[bool] = True
+
+    k: int = 64
+    total: int = 1024
+
+    @property
+    def name(self) -> str:
+        """The scheme."""
+        return "split"
+
+    def check(self, vocab_size: int) -> None:
+        """Raise ValueError for impossible parameters."""
+        if not 1 <= self.k <= vocab_size:
+            raise ValueError(
+                f"k must be between 1 and the vocabulary size {vocab_size}, not {self.k}"
+            )
+        if not 1 <= self.total <= rowcode.MAX_TOTAL:
+            raise ValueError(
+                f"the lattice total must be between 1 and {rowcode.MAX_TOTAL}, not {self.total}"
+            )
+
+    def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
+        """Truncate, round, draw."""
+        return base.draw(sparse.lattice(q, self.k, self.total), key, position)
+
+    def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
+        """Ids, each with its count."""
+        return idcode.encode(
+            ids, [d.token for d in drafted], [d.count for d in drafted], self.total
+        )
+
+    def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
+        """Ids and counts back. Raises ValueError for any other bytes."""
+        tokens, counts = idcode.decode(ids, payload, length, self.total)
+        return [Drafted(t, c, self.total) for t, c in zip(tokens, counts, strict=True)]
+
+
+def pack_row(logits: NDArray[np.floating[Any]]) -> bytes:
+    """A row of logits (V,), float32 or float64, to bytes, losslessly.
+
+    The bytes of equal weight lie together, so that exponents, and the zero bytes of a target in
+    half precision, compress.
+    """
+    size = logits.dtype.itemsize
+    planes = np.ascontiguousarray(logits).astype(f"<f{size}").view(np.uint8).reshape(-1, size).T
+    return bytes((size,)) + zlib.compress(planes.tobytes(), 1)
+
+
+def unpack_row(data: bytes, vocab_size: int) -> NDArray[np.floating[Any]]:
+    """The row of logits (V,). Raises ValueError for any other bytes."""
+    if not data or data[0] not in (4, 8):
+        raise ValueError("a target row is neither float32 nor float64")
+    size, stream = data[0], zlib.decompressobj()
+    try:
+        planes = stream.decompress(data[1:], size * vocab_size + 1)  # no more than a row is made
+    except zlib.error as error:
+        raise ValueError(f"a target row does not unpack ({error})") from None
+    if len(planes) != size * vocab_size or not stream.eof or stream.unused_data:
+        raise ValueError(f"a target row is not one of {vocab_size} logits")
+    logits = np.frombuffer(planes, np.uint8).reshape(size, vocab_size).T.copy().view(f"<f{size}")
+    row: NDArray[np.floating[Any]] = logits[:, 0].astype(f"f{size}")
+    if np.isnan(row).any() or not np.isfinite(row.max()):
+        raise ValueError("a target row has no largest logit")
+    return row
+
+
+def residual(p: NDArray[np.float64], row: sparse.SparseRow) -> NDArray[np.float64]:
+    """max(0, p − q̂), (V,), not normalised; p itself where rounding leaves nothing of it."""
+    rest = p.copy()
+    rest[row.ids] -= row.probabilities()
+    np.maximum(rest, 0.0, out=rest)
+    return rest if rest.any() else p
+
+
+def correct(p: NDArray[np.float64], rejected: Drafted, key: bytes, position: int) -> int:
+    """The device's token after a rejection at ``position``; p (V,) is the target's distribution."""
+    assert rejected.row is not None
+    rest = residual(p, rejected.row)
+    return sampling.draw(rest, noise.uniform(key, position, Purpose.RESIDUAL))

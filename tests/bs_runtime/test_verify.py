@@ -1,0 +1,108 @@
+"""The torch half of verification: the same distributions as the device's, many jobs at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bs_runtime import verify
+from draftlink import noise, sampling
+from draftlink.sampling import Sampling
+from draftlink.schemes import GREEDY
+from draftlink.schemes.coupled import Coupled
+from draftlink.schemes.dense import Dense
+from draftlink.schemes.split import Split
+from draftlink.schemes.topk import TopK
+from draftlink.sparse import Drafted
+from tests.fakes import random_logits
+
+SIZE = 40
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+PARAMS = [
+    Sampling(),
+    Sampling(temperature=0.3),
+    Sampling(top_k=3),
+    Sampling(top_k=SIZE + 5),
+    Sampling(top_p=0.4),
+    Sampling(min_p=0.2),
+    Sampling(repetition_penalty=1.7),
+    Sampling(temperature=2.0, top_k=9, top_p=0.7, min_p=0.05, repetition_penalty=0.6),
+]
+
+
+def job(params: Sampling, scheme, gamma: int, seed: int) -> verify.Job:
+    rng = np.random.default_rng(seed)
+    key = noise.key_from_seed(seed, "device")
+    history = rng.integers(0, SIZE, 1 + seed % 6).tolist()
+    q = rng.dirichlet(np.full(SIZE, 0.3), gamma)
+    drafted = [scheme.propose(row, key, len(history) + j) for j, row in enumerate(q)]
+    if scheme.corrects == "device":
+        drafted = [Drafted(d.token, d.count, d.total) for d in drafted]
+    return verify.Job(drafted, history, params, scheme, noise.key_from_seed(seed, "bs"))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_distributions_equal_the_device_sides(device):
+    """Requests with different parameters in one step, each row after its own drafted prefix."""
+    jobs = [job(params, TopK(), 3, seed) for seed, params in enumerate(PARAMS)]
+    logits = torch.tensor(random_logits(0, SIZE)[: 4 * len(jobs)], dtype=torch.float32)
+    logits[:, 5] = -torch.inf
+    found = verify.distributions(logits.to(device), jobs).cpu().numpy()
+    for i, one in enumerate(jobs):
+        past = list(one.history)
+        for j in range(4):
+            row = logits[4 * i + j].numpy()
+            wanted = sampling.distribution(row, one.sampling, past)
+            assert np.abs(found[4 * i + j] - wanted).max() < 1e-12, (one.sampling, j)
+            past += [one.drafted[j].token] if j < 3 else []
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_jobs_of_a_step_do_not_disturb_each_other(device):
+    """Sessions of every scheme, with drafts of every length, judged at once and one by one."""
+    kinds = [TopK(8, 64), Dense(), Split(8, 64), Coupled(), GREEDY, TopK(4, 1, "fp16")]
+    jobs = [job(PARAMS[i % len(PARAMS)], kinds[i % len(kinds)], i % 5, i) for i in range(60)]
+    rows = sum(len(j.drafted) + 1 for j in jobs)
+    logits = torch.tensor(
+        np.random.default_rng(0).normal(0, 1.5, (rows, SIZE)), dtype=torch.float32, device=device
+    )
+    together = verify.judge(logits, jobs)
+    at = 0
+    kinds_seen = set()
+    for one, outcome in zip(jobs, together, strict=True):
+        count = len(one.drafted) + 1
+        (alone,) = verify.judge(logits[at : at + count], [one])
+        assert (alone.accepted, alone.following) == (outcome.accepted, outcome.following)
+        assert np.allclose(alone.surprisals, outcome.surprisals)
+        rejected = outcome.accepted < len(one.drafted)
+        assert (outcome.following is None) == (rejected and one.scheme.corrects == "device")
+        kinds_seen.add((type(one.scheme), rejected))
+        at += count
+    assert len(kinds_seen) >= 2 * len({type(k) for k in kinds})
+
+
+def test_surprisals_are_the_targets():
+    one = job(Sampling(temperature=0.7), Coupled(), 4, 3)
+    logits = torch.tensor(random_logits(1, SIZE)[:5])
+    p = verify.distributions(logits, [one]).numpy()
+    (outcome,) = verify.judge(logits, [one])
+    tokens = [d.token for d in one.drafted[: outcome.accepted]] + [outcome.following]
+    assert np.allclose(outcome.surprisals, [-np.log2(p[i, t]) for i, t in enumerate(tokens)])
+
+
+def test_a_residual_that_rounding_leaves_empty_is_the_target_itself():
+    row = TopK(SIZE, 8).row(np.full(SIZE, 1 / SIZE))
+    p = torch.zeros(2, SIZE, dtype=torch.float64)
+    p[:, row.ids] = torch.from_numpy(row.probabilities())
+    p[1] = 1 / SIZE
+    rest = verify.residuals(p, [row, None])
+    assert torch.equal(rest, p)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.25, 0.999, np.nextafter(1.0, 0.0)])
+def test_a_token_without_mass_is_never_drawn(uniform):
+    weights = torch.tensor([[0.0, 0.5, 0.0, 1e-300, 0.0], [0.1, 0.2, 0.3, 0.0, 0.0]]).double()
+    for token, row in zip(verify.draw(weights, [uniform] * 2), weights, strict=True):
+        assert row[token] > 0
+        assert token == sampling.draw(row.numpy(), uniform)

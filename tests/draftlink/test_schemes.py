@@ -1,0 +1,159 @@
+"""What each scheme's payload carries arrives as it was, and nothing else passes as one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from draftlink import noise, schemes
+from draftlink.idcode import IdModel
+from draftlink.schemes import split
+from draftlink.schemes.coupled import Coupled
+from draftlink.schemes.dense import Dense
+from draftlink.schemes.greedy import GREEDY
+from draftlink.schemes.split import Split
+from draftlink.schemes.topk import TopK
+from draftlink.sparse import lattice
+
+SIZE = 300
+KEY = noise.key_from_seed(1, "device")
+SCHEMES = [
+    *(TopK(k, 100, coding) for k in (1, 2, 16, SIZE) for coding in ("lattice", "fp16")),
+    TopK(16, 1),
+    TopK(16, 1 << 16),
+    TopK(64, 256, mass=0.9),
+    Dense(),
+    Split(),
+    Split(1, 1),
+    Coupled(),
+    GREEDY,
+]
+ALL = pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+
+
+def model() -> IdModel:
+    ids = IdModel(SIZE)
+    ids.extend([5, 6, 7, 5, 6])
+    return ids
+
+
+def drafts(scheme, count, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = rng.dirichlet(np.full(SIZE, 0.05), count)
+    return [scheme.propose(q, KEY, 5 + j) for j, q in enumerate(rows)]
+
+
+@ALL
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_what_the_base_station_reads_is_what_was_drawn_from(scheme, count):
+    sent = drafts(scheme, count)
+    payload, bits = scheme.encode(sent, model())
+    assert len(payload) == (bits + 7) // 8
+    read = scheme.decode(payload, count, model())
+    for a, b in zip(sent, read, strict=True):
+        assert a.token == b.token
+        if scheme.rule == "sample":
+            assert (a.count, a.total) == (b.count, b.total) and a.count >= 1
+        if scheme.rule == "sample" and scheme.corrects == "bs":
+            assert (a.row.ids == b.row.ids).all() and (a.row.counts == b.row.counts).all()
+
+
+@ALL
+@given(data=st.binary(max_size=150), length=st.integers(1, 3))
+def test_any_bytes_are_true_drafts_or_a_value_error(scheme, data, length):
+    """A hostile device gets nothing past the decoder that is not a distribution it drew from."""
+    try:
+        drafted = scheme.decode(data, length, model())
+    except ValueError:
+        return
+    assert len(drafted) == length
+    for token in drafted:
+        assert 0 <= token.token < SIZE
+        if scheme.rule == "sample":
+            assert 1 <= token.count <= token.total
+        if token.row is not None:
+            row = token.row
+            assert row.counts.min() >= 1 and row.counts.sum() == row.total
+            assert (np.diff(row.ids) > 0).all() and row.ids.min() >= 0 and row.ids.max() < SIZE
+            assert row.counts[token.index] == token.count and row.ids[token.index] == token.token
+
+
+@ALL
+def test_a_payload_that_is_cut_or_extended_is_refused(scheme):
+    payload, _ = scheme.encode(drafts(scheme, 3), model())
+    with pytest.raises(ValueError):
+        scheme.decode(payload + b"\x01", 3, model())
+    for end in {0, len(payload) // 2}:
+        if payload[end:].strip(b"\0"):
+            with pytest.raises(ValueError):
+                scheme.decode(payload[:end], 3, model())
+                raise ValueError if scheme.codes_ids else AssertionError  # ids: a few bits may do
+
+
+def test_top_p_keeps_the_fewest_entries_that_hold_the_mass():
+    q = np.array([0.02, 0.5, 0.2, 0.25, 0.03])
+    assert TopK(5, 100, mass=0.7).row(q).ids.tolist() == [1, 3]
+    assert TopK(5, 100, mass=0.76).row(q).ids.tolist() == [1, 2, 3]
+    assert TopK(1, 100, mass=0.9).row(q).ids.tolist() == [1]
+    assert TopK(5, 100).row(q).ids.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "scheme", [TopK(0), TopK(SIZE + 1), TopK(total=0), TopK(mass=0.0), TopK(mass=float("nan")),
+               Split(k=0), Split(total=0)], ids=str
+)  # fmt: skip
+def test_impossible_parameters(scheme):
+    with pytest.raises(ValueError, match="must be"):
+        scheme.check(SIZE)
+
+
+def test_at_temperature_0_ids_alone_travel():
+    for kind in schemes.BY_NAME.values():
+        assert schemes.in_effect(kind(), greedy=True) is GREEDY
+        assert schemes.in_effect(kind(), greedy=False) == kind()
+
+
+# --- split: the row that comes down ---
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_target_row_arrives_bit_for_bit(dtype):
+    logits = np.random.default_rng(0).normal(size=SIZE).astype(dtype)
+    logits[3] = -np.inf
+    found = split.unpack_row(split.pack_row(logits), SIZE)
+    assert found.dtype == logits.dtype and (found == logits).all()
+
+
+def test_a_row_of_a_target_in_half_precision_costs_half():
+    logits = np.random.default_rng(0).normal(size=8192).astype(np.float32)
+    rough = (logits.view(np.uint32) & 0xFFFF0000).view(np.float32)  # bfloat16
+    assert len(split.pack_row(rough)) < 0.6 * len(split.pack_row(logits))
+
+
+def bad_rows():
+    good = split.pack_row(np.zeros(SIZE, np.float32))
+    yield b""
+    yield b"\x05" + good[1:]
+    yield good[:-3]
+    yield good + b"x"
+    yield split.pack_row(np.zeros(SIZE - 1, np.float32))
+    yield split.pack_row(np.zeros(1 << 24, np.float32))  # a bomb: 16 KB for 64 MB
+    yield split.pack_row(np.full(SIZE, np.nan, np.float32))
+    yield split.pack_row(np.full(SIZE, -np.inf, np.float32))
+    yield split.pack_row(np.full(SIZE, np.inf, np.float32))
+
+
+@pytest.mark.parametrize("data", bad_rows())
+def test_a_bad_target_row_is_refused(data):
+    with pytest.raises(ValueError):
+        split.unpack_row(data, SIZE)
+
+
+def test_the_residual_is_what_the_target_has_more_of():
+    p = np.array([0.1, 0.5, 0.4])
+    row = lattice(np.array([0.6, 0.4, 0.0]), 3, 10)
+    assert np.allclose(split.residual(p, row), [0.0, 0.1, 0.4])
+    same = lattice(p, 3, 10)
+    assert split.residual(same.probabilities(), same).sum() > 0  # p itself is the limit

@@ -1,0 +1,105 @@
+"""The law of texts, enumerated through both ends' real code, equals the target's to 1e-9.
+
+Truncation, rounding, coding, judging, residual, rollback and correction are the real ones; only the
+random numbers are scripted, so that every outcome is seen with its exact probability.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+
+import numpy as np
+import pytest
+
+from bs_runtime import verify
+from draftlink import sampling
+from draftlink.sampling import Sampling
+from draftlink.schemes.coupled import Coupled
+from draftlink.schemes.dense import Dense
+from draftlink.schemes.split import Split
+from draftlink.schemes.topk import TopK
+from tests.fakes import random_logits
+from tests.oracle import Oracle, install, write
+
+LENGTH = 3
+
+
+def target_law(table: np.ndarray, params: Sampling) -> dict[tuple[int, ...], float]:
+    """The law of ``LENGTH`` tokens after token 0, by the definition."""
+    law = {}
+    for text in itertools.product(range(len(table)), repeat=LENGTH):
+        probability, past = 1.0, [0]
+        for token in text:
+            probability *= sampling.distribution(table[past[-1]], params, past)[token]
+            past.append(token)
+        law[text] = probability
+    return law
+
+
+def scheme_for(kind: str, rng: np.random.Generator, size: int):
+    k, total = int(rng.integers(1, size + 1)), int(rng.choice([1, 2, 7, 64, 1000]))
+    if kind == "topk-top-p":
+        return TopK(size, total, mass=float(rng.uniform(0.3, 0.95)))
+    if kind == "split":
+        return Split(k, total)
+    if kind.startswith("topk"):
+        return TopK(k, total, kind.removeprefix("topk-"))  # type: ignore[arg-type]
+    return {"dense": Dense, "coupled": Coupled}[kind]()
+
+
+KINDS = ["topk-lattice", "topk-fp16", "topk-top-p", "dense", "split", "coupled"]
+
+
+def case(kind: str, seed: int):
+    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    gamma = 1 + seed % 3
+    size = int(rng.integers(2, 7 if gamma == 1 else 5 if gamma == 2 else 4))
+    target = random_logits(seed, size, 3.0)
+    draft = random_logits(seed + 1000, size, 3.0)  # unrelated: far from the target
+    if seed % 4 == 0:  # mass on one side where the other has none
+        target[:, 0] = -np.inf
+        draft[:, -1] = -np.inf
+    params = Sampling(
+        temperature=float(rng.choice([0.3, 0.7, 1.0, 2.0])),
+        top_p=float(rng.choice([1.0, 0.8])),
+        top_k=int(rng.choice([0, 2])),
+        min_p=float(rng.choice([0.0, 0.1])),
+        repetition_penalty=float(rng.choice([1.0, 1.3])),
+    )
+    return target, draft, scheme_for(kind, rng, size), params, gamma
+
+
+def worst_difference(found: dict, wanted: dict) -> float:
+    return max(abs(found.get(text, 0.0) - wanted.get(text, 0.0)) for text in {*found, *wanted})
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [range(9), pytest.param(range(9, 90), marks=pytest.mark.full)],
+    ids=["9 cases", "81 cases"],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_law_of_three_tokens_is_the_targets(monkeypatch, kind, seeds):
+    oracle = Oracle()
+    install(monkeypatch, oracle)
+    for seed in seeds:
+        arguments = case(kind, seed)
+        found = oracle.law(partial(write, *arguments, LENGTH))
+        target, _, _, params, _ = arguments
+        assert sum(found.values()) == pytest.approx(1.0, abs=1e-12)
+        assert worst_difference(found, target_law(target, params)) < 1e-9, (seed, arguments)
+
+
+def test_the_enumeration_can_fail(monkeypatch):
+    """Negative control: an inverted ratio is far from the target's law."""
+    monkeypatch.setattr(
+        verify,
+        "accepts",
+        lambda p, d, u: p.new_tensor(u) * p < p.new_tensor(d[0].count / d[0].total),
+    )
+    oracle = Oracle()
+    install(monkeypatch, oracle)
+    tables = random_logits(1, 4), random_logits(2, 4)
+    found = oracle.law(lambda: write(*tables, TopK(3, 16), Sampling(), 1, LENGTH))
+    assert worst_difference(found, target_law(tables[0], Sampling())) > 1e-2
