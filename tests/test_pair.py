@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -13,7 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import bench
 import tinypair
 from bs_runtime.target import Target
-from device_runtime.device import Device, Sampling, TopK
+from device_runtime.bundle import Bundle
+from device_runtime.device import Coupled, Device, Sampling, TopK
+from draftlink import noise
+from draftlink.gumbel import Race
 from export.bundle import export_bundle
 from tests.fakes import served
 
@@ -22,8 +26,35 @@ NEAR_TIE = 1e-4  # two leading scores this close may swap with the shape of a fo
 
 
 @pytest.fixture(scope="module")
-def pair_bundle(tmp_path_factory):
-    return export_bundle(tinypair.DRAFT, tmp_path_factory.mktemp("pair") / "int8", "int8")
+def bundles(tmp_path_factory):
+    """The embedded draft in each precision, exported as it is asked for."""
+    made: dict[str, Bundle] = {}
+
+    def make(precision):
+        if precision not in made:
+            made[precision] = export_bundle(
+                tinypair.DRAFT, tmp_path_factory.mktemp("pair") / precision, precision
+            )
+        return made[precision]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def pair_bundle(bundles):
+    return bundles("int8")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The target as transformers runs it, and its tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(tinypair.TARGET, dtype=torch.float32)
+    return model, AutoTokenizer.from_pretrained(tinypair.TARGET)
+
+
+def listed(count: int) -> list[str]:
+    every = json.loads((Path(bench.__file__).parent / "prompts.json").read_text())
+    return [entry["prompt"] for entry in every[:count]]
 
 
 def test_the_pair_is_what_the_card_says(pair_bundle):
@@ -43,10 +74,8 @@ def test_the_pair_is_what_the_card_says(pair_bundle):
     [(6, 48), pytest.param(50, 128, marks=pytest.mark.full)],
     ids=["6 prompts", "50 prompts"],
 )
-def test_greedy_text_equals_the_target_alone(pair_bundle, prompts, tokens):
-    listed = json.loads((Path(bench.__file__).parent / "prompts.json").read_text())[:prompts]
-    model = AutoModelForCausalLM.from_pretrained(tinypair.TARGET, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(tinypair.TARGET)
+def test_greedy_text_equals_the_target_alone(pair_bundle, plain, prompts, tokens):
+    model, tokenizer = plain
     compared = ties = 0
 
     def expected(ids: list[int]) -> list[int]:
@@ -67,24 +96,73 @@ def test_greedy_text_equals_the_target_alone(pair_bundle, prompts, tokens):
     async def run(url: str) -> None:
         nonlocal compared, ties
         async with Device(pair_bundle, url) as device:
-            for entry in listed:
-                ids = tokenizer(entry["prompt"])["input_ids"]
+            for prompt in listed(prompts):
+                ids = tokenizer(prompt)["input_ids"]
                 wanted = expected(ids)
                 for gamma in (1, 4, 8):
                     generation = device.generate(
-                        entry["prompt"], max_tokens=tokens, sampling=GREEDY, gamma=gamma
+                        prompt, max_tokens=tokens, sampling=GREEDY, gamma=gamma
                     )
                     found = [token.id async for token in generation]
                     compared += len(found)
                     if found != wanted:
                         at = next(i for i in range(tokens) if found[i : i + 1] != wanted[i : i + 1])
-                        assert near_tie([*ids, *wanted[:at]]), (entry, gamma, at)
+                        assert near_tie([*ids, *wanted[:at]]), (prompt, gamma, at)
                         ties += 1
 
     with served(Target.load(tinypair.TARGET)) as url:
         asyncio.run(run(url))
     print(f"{compared} tokens, {ties} near-ties")
     assert ties <= compared / 10_000 + 1
+
+
+@pytest.mark.parametrize(
+    "prompts, tokens",
+    [(4, 40), pytest.param(50, 128, marks=pytest.mark.full)],
+    ids=["4 prompts", "50 prompts"],
+)
+def test_coupled_text_is_the_same_whatever_drafts(bundles, plain, prompts, tokens):
+    """γ, K and mass of other schemes aside: int4, int8 and fp32 drafts, any γ, no draft at all."""
+    model, tokenizer = plain
+    compared = ties = 0
+    drafts = [("int8", 1), ("int8", 4), ("int8", None), ("int4", 6), ("fp32", 8)]
+
+    def near_tie(ids: list[int], seed: int) -> bool:
+        race = Race(noise.key_from_seed(seed, "coupled"))
+        with torch.inference_mode():
+            log_p = model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1).numpy()
+        scores = log_p - np.log(race.entries(len(ids), np.arange(len(log_p))))
+        second, first = np.sort(scores)[-2:]
+        return first - second < NEAR_TIE
+
+    async def run(url: str) -> None:
+        nonlocal compared, ties
+        for precision, gamma in drafts:
+            async with Device(bundles(precision), url) as device:
+                for seed, prompt in enumerate(listed(prompts)):
+                    options = {"max_tokens": tokens, "seed": seed, "scheme": Coupled()}
+                    if seed not in alone:
+                        generation = device.generate(prompt, mode="stream", **options)
+                        alone[seed] = [token.id async for token in generation]
+                    generation = device.generate(prompt, gamma=gamma, **options)
+                    found = [token.id async for token in generation]
+                    compared += len(found)
+                    wanted = alone[seed]
+                    if found != wanted:
+                        at = next(i for i in range(tokens) if found[i : i + 1] != wanted[i : i + 1])
+                        ids = [*tokenizer(prompt)["input_ids"], *wanted[:at]]
+                        assert near_tie(ids, seed), (prompt, precision, gamma, at)
+                        ties += 1
+                    else:
+                        accepted.append(generation.result.alpha)
+
+    alone: dict[int, list[int]] = {}
+    accepted: list[float] = []
+    with served(Target.load(tinypair.TARGET)) as url:
+        asyncio.run(run(url))
+    print(f"{compared} tokens, {ties} near-ties, acceptance {np.mean(accepted):.3f}")
+    assert ties <= compared / 10_000 + 1
+    assert np.mean(accepted) > 0.5  # it is drafts that were accepted, not corrections
 
 
 def test_a_seed_gives_the_same_text_again(pair_bundle):
