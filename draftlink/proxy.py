@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import signal
 import socket
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 from draftlink.shaping import Flow, Link, Shaper
@@ -114,6 +116,41 @@ class Proxy:
             far_writer.close()
             self.uplink_bytes += up.delivered
             self.downlink_bytes += down.delivered
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a proxy has carried."""
+
+    connections: int
+    uplink_bytes: int
+    downlink_bytes: int
+
+
+def serve(
+    link: Link,
+    listen: tuple[str, int],
+    to: tuple[str, int],
+    ready: Callable[[int], None],
+    problems: Callable[[str], None],
+) -> Totals:
+    """Carry connections until interrupted or terminated. Raises OSError where it cannot listen.
+
+    ``ready`` gets the port, ``problems`` a line for each connection that could not be carried on.
+    """
+
+    async def main() -> Totals:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        async with Proxy(link, listen, to, problems) as proxy:
+            ready(proxy.port)
+            await stop.wait()
+        return Totals(proxy.connections, proxy.uplink_bytes, proxy.downlink_bytes)
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(main())
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

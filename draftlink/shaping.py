@@ -41,6 +41,17 @@ class LinkProfile:
         if not 0.0 <= self.loss < 0.5:
             raise ValueError(f"loss must be at least 0 and below 0.5, not {self.loss}")
 
+    @property
+    def stall_s(self) -> float:
+        """What a lost segment costs unless told otherwise: a retransmission timeout."""
+        return self.rtt_s + RTO_FLOOR_S
+
+    @property
+    def mean_rtt_s(self) -> float:
+        """The mean round trip of messages of one segment, alone on the link: jitter and stalls."""
+        stalls_s = self.loss * self.stall_s / (1.0 - 2.0 * self.loss)  # as ``Shaper`` draws them
+        return self.rtt_s + 2.0 * (self.jitter_s + stalls_s)
+
 
 # As the literature on edge inference has them; one rate for both directions, no jitter stated.
 PROFILES = {
@@ -247,11 +258,11 @@ def make_link(
     """A link of that profile.
 
     ``outages``: (start, end) in seconds, both directions. ``trace``: rates up and down over time
-    instead of the profile's. ``stall_s``: what a lost segment costs, by default the RTT and
-    ``RTO_FLOOR_S``, a retransmission timeout. The same seed gives the same link.
+    instead of the profile's. ``stall_s``: what a lost segment costs instead of the profile's
+    timeout. The same seed gives the same link.
     """
     intervals = list(outages)
-    stall_s = profile.rtt_s + RTO_FLOOR_S if stall_s is None else stall_s
+    stall_s = profile.stall_s if stall_s is None else stall_s
     if not 0.0 <= stall_s < math.inf:
         raise ValueError(f"stall_s must be at least 0 seconds, not {stall_s}")
     up, down = trace or (Rate((0.0,), (profile.rate_up,)), Rate((0.0,), (profile.rate_down,)))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import signal
+import sys
 import time
 
 import pytest
 import websockets
+from typer.testing import CliRunner
 
-from draftlink import proxy
+from draftlink import cli, proxy
 from draftlink.shaping import LinkProfile, make_link
 
 HERE = ("127.0.0.1", 0)
@@ -214,3 +218,60 @@ def test_a_websocket_goes_through():
 
     # Three round trips, and 70 kB each way.
     assert run(main()) >= 3 * 0.02 + 2 * 8 * 70_100 / 1e7
+
+
+def test_the_command_carries_and_ends_cleanly(tmp_path):
+    """As a user runs it: a line with the address, bytes through it, SIGTERM, totals."""
+    out = tmp_path / "totals.json"
+    trace = tmp_path / "trace.csv"
+    trace.write_text("time_s,rate_up,rate_down\n0,1e7,2e7\n")
+
+    async def main():
+        server = await asyncio.start_server(echo, *HERE)
+        to = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        command = ["link", "wifi", "--to", to, "--trace", str(trace), "--json", str(out)]
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "draftlink.cli", *command, "--rtt", "40ms", "--jitter", "1ms"],
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            line = (await process.stdout.readline()).decode()
+            port = int(line.split()[2].rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            begun = time.monotonic()
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            assert time.monotonic() - begun >= 0.04
+            process.send_signal(signal.SIGTERM)
+            rest, problems = await process.communicate()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            server.close()
+        assert process.returncode == 0 and problems == b""
+        assert rest.decode().strip() == "1 connections, 5 bytes up, 5 down"
+
+    # Its child watcher wants the default loop; the proxy itself runs in the other process.
+    asyncio.run(asyncio.wait_for(main(), 60))
+    totals = {"connections": 1, "uplink_bytes": 5, "downlink_bytes": 5}
+    assert json.loads(out.read_text()) == totals
+
+
+@pytest.mark.parametrize(
+    "arguments, code, words",
+    [
+        (["4g"], 1, "there is no profile '4g'"),
+        (["lte", "--loss", "0.7"], 1, "loss must be"),
+        (["lte", "--outage", "5-2"], 1, "an outage ends after"),
+        (["lte", "--rate-up", "0"], 1, "rate_up must be above 0"),
+        (["lte", "--trace", "no-such.csv"], 1, "no-such.csv"),
+        (["lte", "--outage", "5"], 2, ""),
+        (["lte", "--listen", "9000"], 2, ""),
+        (["lte", "--listen", "here:99999"], 2, ""),
+    ],
+)
+def test_bad_links(arguments, code, words):
+    failed = CliRunner().invoke(cli.app, ["link", "--to", "127.0.0.1:9", *arguments])
+    assert failed.exit_code == code
+    assert words in str(failed.exception)

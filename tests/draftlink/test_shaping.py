@@ -120,6 +120,17 @@ def test_jitter_and_loss_have_the_stated_means_and_the_seed_decides():
     assert link.up.transmit(0, 0.0) != link.down.transmit(0, 0.0)
 
 
+def test_the_mean_round_trip_is_what_messages_take():
+    profile = LinkProfile(1e9, 1e9, 0.02, jitter_s=0.003, loss=0.05)
+    link = make_link(profile, seed=9)
+    trips = np.array(
+        [link.down.transmit(0, link.up.transmit(0, t)[1])[1] - t for t in np.arange(0.0, 2e5, 10)]
+    )
+    slack = 5 * trips.std() / math.sqrt(len(trips))
+    assert profile.mean_rtt_s == pytest.approx(trips.mean(), abs=slack)
+    assert abs(profile.rtt_s - trips.mean()) > slack  # negative control
+
+
 def test_a_lost_segment_holds_up_those_behind_it_and_no_longer():
     """By default a loss costs a retransmission timeout: the round trip and 200 ms."""
     flow = Flow(make_link(LinkProfile(1e6, 1e6, 0.06, loss=0.05), seed=4).up)
