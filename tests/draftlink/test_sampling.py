@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from transformers import generation
 
-from draftlink import noise, sampling, theory
+from draftlink import noise, sampling
 from draftlink.noise import Purpose
 from draftlink.sampling import Sampling
 from draftlink.tokenizer import tokenizer_hash
@@ -69,15 +69,6 @@ def test_noise_is_the_same_everywhere():
     ]
     assert len(set(found)) == len(Purpose)
     assert noise.key_from_seed(7, "device") != key
-
-
-def test_expected_tokens_and_the_best_length():
-    assert theory.expected_tokens(0.8, 5) == pytest.approx(sum(0.8**i for i in range(6)))
-    assert theory.expected_tokens(1.0, 5) == 6
-    # The paper's table without a fixed cost: L = 0.1 target forwards per drafted token.
-    table = {0.4: (0.1, 2), 0.6: (0.2, 2), 0.8: (0.1, 6)}
-    for alpha, (cost, best) in table.items():
-        assert theory.best_draft_length(alpha, fixed_s=1.0, draft_s=cost, longest=64) == best
 
 
 def test_the_hash_knows_what_a_tokenizer_does_and_not_how_it_is_written():
