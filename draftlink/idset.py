@@ -11,91 +11,161 @@ from bisect import bisect_left, bisect_right
 from functools import lru_cache
 from itertools import accumulate
 
-from draftlink.idprior import IdPrior
+from draftlink.idprior import IdPrior, prior
 from draftlink.rangecoder import RangeDecoder, RangeEncoder
 
-_PEAK = 40  # bits of the likeliest count's weight while a law is computed
-_KEPT = 16  # and when it is done
+_PEAK = 40  # bits of the likeliest number's weight while a law is computed
+_KEPT = 16  # and at most, when it is done
 _CACHED = 64  # laws of sets up to this size are kept
 
+Law = tuple[int, tuple[int, ...]]  # the fewest on the left; edges of each number from there on
 
-def write_set(out: RangeEncoder, ids: list[int], prior: IdPrior) -> None:
+
+class _Node:
+    """The octaves [first, last) of a prior, parted where their weight halves best."""
+
+    def __init__(self, law: IdPrior, first: int, last: int) -> None:
+        self.start, self.stop = law.starts[first], law.starts[last]
+        self.base = law.below(first)
+        self.total = law.below(last) - self.base
+        self.flat = last - first == 1  # all weights are equal; halved by arithmetic from here on
+        if not self.flat:
+            half = self.base + self.total // 2
+            cut = min(range(first + 1, last), key=lambda j: abs(law.below(j) - half))
+            self.left, self.right = _Node(law, first, cut), _Node(law, cut, last)
+
+    def split(self, count: int) -> Law:
+        """How many of ``count`` ids of this node are its left node's."""
+        left, right = self.left, self.right
+        return _law(
+            count, left.stop - left.start, right.stop - right.start, left.total, right.total
+        )
+
+
+@lru_cache(maxsize=8)
+def _tree(vocab_size: int) -> _Node:
+    law = prior(vocab_size)
+    return _Node(law, 0, len(law.starts) - 1)
+
+
+def write_set(out: RangeEncoder, ids: list[int], law: IdPrior) -> None:
     """Append a set of known size: ``ids`` ascending and distinct, one or more."""
-    # An explicit stack: (ids' slice, their range).
-    work = [(0, len(ids), 0, prior.vocab_size)]
+    if len(ids) == 1:
+        out.push(*law.share(ids[0]), law.total)
+        return
+    work = [(_tree(law.vocab_size), 0, len(ids))]
+    while work:
+        node, first, last = work.pop()
+        if last - first == 1:
+            below, weight = law.share(ids[first])
+            out.push(below - node.base, weight, node.total)
+        elif node.flat:
+            _write_flat(out, ids, first, last, node.start, node.stop)
+        elif first < last:
+            middle = bisect_left(ids, node.right.start, first, last)
+            fewest, edges = node.split(last - first)
+            i = middle - first - fewest
+            out.push(edges[i], edges[i + 1] - edges[i], edges[-1])
+            work.append((node.right, middle, last))
+            work.append((node.left, first, middle))
+
+
+def _write_flat(
+    out: RangeEncoder, ids: list[int], first: int, last: int, start: int, stop: int
+) -> None:
+    """The ids [first, last) of the list, all in [start, stop), where all are equally likely."""
+    work = [(first, last, start, stop)]
     while work:
         first, last, start, stop = work.pop()
         count = last - first
-        if count == stop - start or not count:
-            continue  # nothing left to tell
         if count == 1:
-            base, token = prior.below(start), ids[first]
-            total = prior.below(stop) - base
-            out.push(prior.below(token) - base, prior.weight(token), total)
-            continue
-        middle = prior.split(start, stop)
-        at = bisect_left(ids, middle, first, last)
-        fewest, edges = _law(count, start, middle, stop, prior)
-        j = at - first - fewest
-        out.push(edges[j], edges[j + 1] - edges[j], edges[-1])
-        work.append((at, last, middle, stop))
-        work.append((first, at, start, middle))
+            out.push(ids[first] - start, 1, stop - start)
+        elif 0 < count < stop - start:
+            half = (start + stop) >> 1
+            middle = bisect_left(ids, half, first, last)
+            fewest, edges = _flat_law(count, half - start, stop - half)
+            i = middle - first - fewest
+            out.push(edges[i], edges[i + 1] - edges[i], edges[-1])
+            if middle < last:
+                work.append((middle, last, half, stop))
+            if first < middle:
+                work.append((first, middle, start, half))
 
 
-def read_set(source: RangeDecoder, count: int, prior: IdPrior) -> list[int]:
+def read_set(source: RangeDecoder, count: int, law: IdPrior) -> list[int]:
     """The next set of ``count`` ids, ascending; 1 <= count <= vocab_size."""
+    if count == 1:
+        return [_read_one(source, law, 0, law.total)]
     ids: list[int] = []
-    work = [(count, 0, prior.vocab_size)]
+    work = [(_tree(law.vocab_size), count)]
     while work:
-        count, start, stop = work.pop()
-        if count == stop - start or not count:
-            ids.extend(range(start, start + count))
-            continue
+        node, count = work.pop()
         if count == 1:
-            base = prior.below(start)
-            token = prior.find(base + source.peek(prior.below(stop) - base))
-            source.take(prior.below(token) - base, prior.weight(token))
-            ids.append(token)
-            continue
-        middle = prior.split(start, stop)
-        fewest, edges = _law(count, start, middle, stop, prior)
-        j = bisect_right(edges, source.peek(edges[-1])) - 1
-        source.take(edges[j], edges[j + 1] - edges[j])
-        work.append((count - fewest - j, middle, stop))
-        work.append((fewest + j, start, middle))
+            ids.append(_read_one(source, law, node.base, node.total))
+        elif node.flat:
+            _read_flat(source, ids, count, node.start, node.stop)
+        elif count:
+            fewest, edges = node.split(count)
+            i = bisect_right(edges, source.peek(edges[-1])) - 1
+            source.take(edges[i], edges[i + 1] - edges[i])
+            work.append((node.right, count - fewest - i))
+            work.append((node.left, fewest + i))
     return ids
 
 
-def _law(
-    count: int, start: int, middle: int, stop: int, prior: IdPrior
-) -> tuple[int, tuple[int, ...]]:
-    """How many of ``count`` ids in [start, stop) lie below ``middle``.
+def _read_one(source: RangeDecoder, law: IdPrior, base: int, total: int) -> int:
+    token = law.find(base + source.peek(total))
+    below, weight = law.share(token)
+    source.take(below - base, weight)
+    return token
 
-    The fewest that can, and the edges of each number's frequency from there on.
-    """
-    below = prior.below(middle)
-    weights = below - prior.below(start), prior.below(stop) - below
-    law = _split_law if count <= _CACHED else _split_law.__wrapped__
-    return law(count, middle - start, stop - middle, *weights)
+
+def _read_flat(source: RangeDecoder, ids: list[int], count: int, start: int, stop: int) -> None:
+    work = [(count, start, stop)]
+    while work:
+        count, start, stop = work.pop()
+        if count == 1:
+            ids.append(start + source.uniform(stop - start))
+        elif count == stop - start:
+            ids.extend(range(start, stop))
+        elif count:
+            half = (start + stop) >> 1
+            fewest, edges = _flat_law(count, half - start, stop - half)
+            i = bisect_right(edges, source.peek(edges[-1])) - 1
+            source.take(edges[i], edges[i + 1] - edges[i])
+            left = fewest + i
+            if left < count:
+                work.append((count - left, half, stop))
+            if left:
+                work.append((left, start, half))
+
+
+def _law(count: int, left: int, right: int, left_weight: int, right_weight: int) -> Law:
+    kept = _split_law if count <= _CACHED else _split_law.__wrapped__
+    return kept(count, left, right, left_weight, right_weight)
+
+
+def _flat_law(count: int, left: int, right: int) -> Law:
+    return _law(count, left, right, left, right)
 
 
 @lru_cache(maxsize=1 << 13)
-def _split_law(
-    count: int, left: int, right: int, left_weight: int, right_weight: int
-) -> tuple[int, tuple[int, ...]]:
+def _split_law(count: int, left: int, right: int, left_weight: int, right_weight: int) -> Law:
     """C(left, i) C(right, count - i) (left_weight / left)^i (right_weight / right)^(count - i).
 
-    From a point near its peak the law is followed downhill both ways by the ratio of neighbours;
-    each number keeps a frequency of at least 1.
+    From near its peak the law is followed both ways by the ratio of neighbours; each number keeps a
+    frequency of at least 1, and all together less than 2**28.
     """
     fewest, most = max(0, count - right), min(count, left)
     up, down = left_weight * right, right_weight * left
     peak = min(max(count * left_weight // (left_weight + right_weight), fewest), most)
     law = [1 << _PEAK]
     for i in range(peak, fewest, -1):
-        law.append(law[-1] * i * (right - count + i) * down // ((left - i + 1) * (count - i + 1) * up))
+        ratio = i * (right - count + i) * down, (left - i + 1) * (count - i + 1) * up
+        law.append(law[-1] * ratio[0] // ratio[1])
     law.reverse()
     for i in range(peak, most):
-        law.append(law[-1] * (left - i) * (count - i) * up // ((i + 1) * (right - count + i + 1) * down))
-    kept = (1 + (weight >> _PEAK - _KEPT) for weight in law)
-    return fewest, (0, *accumulate(kept))
+        ratio = (left - i) * (count - i) * up, (i + 1) * (right - count + i + 1) * down
+        law.append(law[-1] * ratio[0] // ratio[1])
+    shift = max(law).bit_length() - min(_KEPT, 27 - len(law).bit_length())
+    return fewest, (0, *accumulate(1 + (weight >> shift) for weight in law))

@@ -84,20 +84,29 @@ class RangeDecoder:
 
     def take(self, start: int, frequency: int) -> None:
         """Consume the symbol that owns [start, start + frequency) of the last ``peek``'s total."""
-        code = self._code - self._unit * start
-        width = self._unit * frequency
-        while width < 1 << _LOW:
-            word = self._payload[self._at : self._at + 2]
-            code = code << _WORD | int.from_bytes(word.ljust(2, b"\0"), "big")
-            width <<= _WORD
-            self._at += 2
-        self._code, self._width = code, width
+        self._code -= self._unit * start
+        self._width = self._unit * frequency
+        if self._width < 1 << _LOW:
+            self._refill()
 
     def uniform(self, total: int) -> int:
         """The next of ``total`` equally likely values."""
-        value = self.peek(total)
-        self.take(value, 1)
+        unit = self._width // total
+        value = self._code // unit
+        if value >= total:
+            raise ValueError("the payload is none that an encoder writes")
+        self._code -= unit * value
+        self._width = unit
+        if unit < 1 << _LOW:
+            self._refill()
         return value
+
+    def _refill(self) -> None:
+        while self._width < 1 << _LOW:
+            word = self._payload[self._at : self._at + 2]
+            self._code = self._code << _WORD | int.from_bytes(word.ljust(2, b"\0"), "big")
+            self._width <<= _WORD
+            self._at += 2
 
     def finish(self) -> None:
         """Raise ValueError unless the payload is the one that an encoder writes."""

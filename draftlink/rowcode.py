@@ -13,7 +13,6 @@ set and of counts that may be any: a language model's counts fall steeply, and s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
 import numpy as np
 
@@ -52,49 +51,57 @@ def decode(payload: bytes, length: int, k: int, total: int, vocab_size: int) -> 
 def _write_row(
     out: RangeEncoder, row: SparseRow, index: int, k: int, total: int, law: IdPrior
 ) -> None:
-    order = np.lexsort((row.ids, -row.counts))
-    counts: list[int] = row.counts[order].tolist()
-    ids: list[int] = row.ids[order].tolist()
+    drawn = int(row.ids[index])
+    entries = sorted(zip((-row.counts).tolist(), row.ids.tolist(), strict=True))
     left, most, slots = total, total, k
-    for count in counts:
-        if most == 1:
-            break  # only ones are left
-        fewest, most = -(-left // slots), min(most, left)
-        out.uniform(count - fewest, most - fewest + 1)
-        left, most, slots = left - count, count, slots - 1
-    rank = int(np.flatnonzero(order == index)[0])
-    out.push(sum(counts[:rank]), counts[rank], total)
-    first = 0
-    for _, group in groupby(counts):
-        last = first + sum(1 for _ in group)
-        write_set(out, ids[first:last], law)
-        first = last
+    below, rank_below, rank_count = 0, 0, 0
+    groups: list[list[int]] = []
+    for negative, token in entries:
+        count = -negative
+        if most > 1:  # else only ones are left
+            fewest, largest = -(-left // slots), min(most, left)
+            out.push(count - fewest, 1, largest - fewest + 1)
+            left, slots = left - count, slots - 1
+        if not groups or count != most:
+            groups.append([])
+        groups[-1].append(token)
+        if token == drawn:
+            rank_below, rank_count = below, count
+        below += count
+        most = count
+    out.push(rank_below, rank_count, total)
+    for group in groups:
+        write_set(out, group, law)
 
 
 def _read_row(source: RangeDecoder, k: int, total: int, law: IdPrior) -> Drawn:
     counts: list[int] = []
+    groups: list[int] = []
     left, most, slots = total, total, k
     while left:
-        if most == 1:
+        if most == 1 and groups:
             counts += [1] * left
+            groups[-1] += left
             break
-        fewest, most = -(-left // slots), min(most, left)
-        most = fewest + source.uniform(most - fewest + 1)
-        counts.append(most)
-        left, slots = left - most, slots - 1
-    drawn = source.peek(total)
-    rank, start = 0, 0
-    while drawn >= start + counts[rank]:
-        start += counts[rank]
+        fewest, largest = -(-left // slots), min(most, left)
+        count = fewest + source.uniform(largest - fewest + 1)
+        if not groups or count != most:
+            groups.append(0)
+        groups[-1] += 1
+        counts.append(count)
+        left, most, slots = left - count, count, slots - 1
+    share = source.peek(total)
+    below, rank = 0, 0
+    while below + counts[rank] <= share:
+        below += counts[rank]
         rank += 1
-    source.take(start, counts[rank])
+    source.take(below, counts[rank])
     ids: list[int] = []
-    for _, group in groupby(counts):
-        ids += read_set(source, sum(1 for _ in group), law)
-    order = np.argsort(np.asarray(ids, dtype=np.int64))
-    row = SparseRow(
-        np.asarray(ids, dtype=np.int64)[order], np.asarray(counts, dtype=np.int64)[order], total
-    )
+    for size in groups:
+        ids += read_set(source, size, law)
+    drawn = ids[rank]
+    entries = np.array(sorted(zip(ids, counts, strict=True)), dtype=np.int64)
+    row = SparseRow(entries[:, 0], entries[:, 1], total)
     if (np.diff(row.ids) == 0).any():
         raise ValueError("a row's ids are repeated")
-    return row, int(np.flatnonzero(order == rank)[0])
+    return row, int(np.searchsorted(row.ids, drawn))
