@@ -46,6 +46,11 @@ class IdModel:
         self._sums = [0]  # a Fenwick tree over the frequencies of ``_slots``, from index 1
 
     @property
+    def vocab_size(self) -> int:
+        """Ids are below it."""
+        return self._prior.vocab_size
+
+    @property
     def length(self) -> int:
         """Tokens in the history."""
         return len(self._history)

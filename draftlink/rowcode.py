@@ -22,10 +22,11 @@ from draftlink.rangecoder import RangeDecoder, RangeEncoder
 from draftlink.sparse import SparseRow
 
 Drawn = tuple[SparseRow, int]  # a row, and which of its entries was drawn
+MAX_TOTAL = 1 << 24  # of a row's counts
 
 
 def encode(rows: Sequence[Drawn], k: int, total: int, vocab_size: int) -> tuple[bytes, int]:
-    """Rows of at most ``k`` entries with sum ``total`` (at most 2**24) to a payload.
+    """Rows of at most ``k`` entries with sum ``total`` (at most MAX_TOTAL) to a payload.
 
     Its bytes, and its length in bits before padding.
     """

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from draftlink import idcode
 from draftlink.idcode import IdModel
+from draftlink.rangecoder import RangeDecoder, RangeEncoder
 from draftlink.schemes import base
 from draftlink.sparse import Drafted
 
@@ -31,11 +31,16 @@ class Greedy(base.Scheme, frozen=True, tag="greedy"):
 
     def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
         """Ids."""
-        return idcode.encode(ids, [d.token for d in drafted])
+        out = RangeEncoder()
+        ids.encode(out, [d.token for d in drafted])
+        return out.finish()
 
     def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
         """Ids back. Raises ValueError for any other bytes."""
-        return [Drafted(token) for token in idcode.decode(ids, payload, length)[0]]
+        source = RangeDecoder(payload)
+        drafted = [Drafted(token) for token in ids.decode(source, length)]
+        source.finish()
+        return drafted
 
 
 GREEDY = Greedy()

@@ -14,9 +14,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from draftlink import idcode, noise, rowcode, sampling, sparse
+from draftlink import noise, rowcode, sampling, sparse
 from draftlink.idcode import IdModel
 from draftlink.noise import Purpose
+from draftlink.rangecoder import RangeDecoder, RangeEncoder
 from draftlink.schemes import base
 from draftlink.sparse import Drafted
 
@@ -51,15 +52,20 @@ class Split(base.Scheme, frozen=True, tag="split"):
         return base.draw(sparse.lattice(q, self.k, self.total), key, position)
 
     def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
-        """Ids, each with its count."""
-        return idcode.encode(
-            ids, [d.token for d in drafted], [d.count for d in drafted], self.total
-        )
+        """Ids, then a count for each."""
+        out = RangeEncoder()
+        ids.encode(out, [d.token for d in drafted])
+        for d in drafted:
+            out.uniform(d.count - 1, self.total)
+        return out.finish()
 
     def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
         """Ids and counts back. Raises ValueError for any other bytes."""
-        tokens, counts = idcode.decode(ids, payload, length, self.total)
-        return [Drafted(t, c, self.total) for t, c in zip(tokens, counts, strict=True)]
+        source = RangeDecoder(payload)
+        tokens = ids.decode(source, length)
+        drafted = [Drafted(t, source.uniform(self.total) + 1, self.total) for t in tokens]
+        source.finish()
+        return drafted
 
 
 def pack_row(logits: NDArray[np.floating[Any]]) -> bytes:

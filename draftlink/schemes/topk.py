@@ -61,10 +61,12 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
         """Rows and drawn entries to a payload."""
         if self.coding == "fp16":
             return halfcode.encode(drafted, self.k, ids.vocab_size)
-        return rowcode.encode(drafted, self.k, self.total, ids.vocab_size)
+        rows = [(d.row, d.index) for d in drafted if d.row is not None]
+        return rowcode.encode(rows, self.k, self.total, ids.vocab_size)
 
     def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
         """Rows and drawn entries back. Raises ValueError for anything but true rows."""
         if self.coding == "fp16":
             return halfcode.decode(payload, length, self.k, ids.vocab_size)
-        return rowcode.decode(payload, length, self.k, self.total, ids.vocab_size)
+        rows = rowcode.decode(payload, length, self.k, self.total, ids.vocab_size)
+        return [Drafted.of(row, index) for row, index in rows]
