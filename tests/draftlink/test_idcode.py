@@ -154,3 +154,6 @@ def test_golden_bytes():
     model = IdModel(VOCAB)
     model.extend(text["ids"][:60])
     assert write(model, text["ids"][60:68])[0].hex() == "8c60afb09a3cc91080"
+    crowded = IdModel(VOCAB)  # 7 has been followed by more ids than a context learns
+    crowded.extend([token for i in range(50) for token in (7, i)])
+    assert write(crowded, [7, 45, 7, 3, 8000])[0].hex() == "2468d699"
