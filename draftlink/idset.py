@@ -149,7 +149,7 @@ def _flat_law(count: int, left: int, right: int) -> Law:
     return _law(count, left, right, left, right)
 
 
-@lru_cache(maxsize=1 << 13)
+@lru_cache(maxsize=1 << 12)
 def _split_law(count: int, left: int, right: int, left_weight: int, right_weight: int) -> Law:
     """C(left, i) C(right, count - i) (left_weight / left)^i (right_weight / right)^(count - i).
 

@@ -28,11 +28,16 @@ MAX_TOTAL = 1 << 24  # of a row's counts
 def encode(rows: Sequence[Drawn], k: int, total: int, vocab_size: int) -> tuple[bytes, int]:
     """Rows of at most ``k`` entries with sum ``total`` (at most MAX_TOTAL) to a payload.
 
-    Its bytes, and its length in bits before padding.
+    Its bytes, and its length in bits before padding. Raises ValueError for a row that is larger, or
+    has another sum.
     """
     out = RangeEncoder()
     law = prior(vocab_size)
     for row, index in rows:
+        if len(row.ids) > k or row.total != total:
+            raise ValueError(
+                f"a row of {len(row.ids)} entries of {row.total}, where {k} of {total} are coded"
+            )
         _write_row(out, row, index, min(k, vocab_size), total, law)
     return out.finish()
 
