@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from draftlink import payload
-from draftlink.schemes import topk
+from draftlink.idcode import IdModel
 from draftlink.schemes.topk import TopK
+from draftlink.sparse import Drafted
 
 
 def test_a_lattice_row_s_bits_count_the_rows_that_there_are():
@@ -40,9 +41,9 @@ def test_published_figures():
 def test_fp16_is_what_the_scheme_sends(k):
     q = np.random.default_rng(k).dirichlet(np.ones(300))
     scheme = TopK(k, 256, "fp16")
-    row = topk.propose(q, scheme)
+    row = scheme.row(q)
     assert len(row.ids) == k
-    _, bits = topk.encode([topk.Drafted(row, 0)], scheme, 300)
+    _, bits = scheme.encode([Drafted.of(row, 0)], IdModel(300))
     assert bits == payload.topk_bits(300, k, "fp16")
 
 
