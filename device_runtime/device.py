@@ -170,6 +170,11 @@ class Device:
                 f"the base station does not accept {scheme.name}; it accepts"
                 f" {', '.join(welcome.schemes)}"
             )
+        if not scheme.longest(welcome.vocab_size, frames.MAX_MESSAGE_BYTES):
+            raise ValueError(
+                f"one drafted token of {scheme.name} is longer than a message of"
+                f" {frames.MAX_MESSAGE_BYTES} bytes; send fewer entries with topk"
+            )
         if seed is None and scheme.shares_seed:
             seed = secrets.randbits(63)
         if gamma is not None and not 1 <= gamma <= 64:

@@ -145,7 +145,9 @@ class Generation:
             self._mode = "stop-and-wait, then stream"
             await client.send(frames.Switch(self._start.generation, "stream"))
             return []
-        count = max(0, min(self._gamma or self._best_gamma(), left - 1, room))
+        scheme, welcome = self._drafter.scheme, client.welcome
+        fits = scheme.longest(welcome.vocab_size, frames.MAX_MESSAGE_BYTES)
+        count = max(0, min(self._gamma or self._best_gamma(), left - 1, room, fits))
         loop = asyncio.get_running_loop()
         begun = time.perf_counter()
         block = await loop.run_in_executor(device.executor, self._drafter.draft, history, count)

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from draftlink import payload, theory
+from draftlink.link import packet_bytes, websocket_bytes
 from draftlink.payload import Coding
 from draftlink.shaping import LinkProfile
 from draftlink.theory import Costs
 
 Mode = Literal["stop-and-wait", "run-ahead", "stream"]
 
-# What a round sends besides payload: a draft up and a verdict down, each with TCP/IPv4 (52 with
-# timestamps), WebSocket (2 down, 6 up) and frame (about 8) headers.
-MESSAGE_BYTES = 64
+# What a round sends besides payload: a draft up and a verdict down, each with a frame's own head
+# (about 10), WebSocket, TLS and TCP/IP.
+MESSAGE_BYTES = packet_bytes(websocket_bytes(10, masked=True))
 LONGEST = 1000  # where drafting is free or all is accepted, no draft length is the best
 
 PAPER_KS = (3, 32, 320, 3200, 32_000)

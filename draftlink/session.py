@@ -24,8 +24,7 @@ from draftlink.frames import (
     Verdict,
     Welcome,
 )
-
-MAX_DRAFT = 64  # drafted tokens in one frame: what a peer can make this end decode and feed
+from draftlink.schemes.base import MAX_DRAFT
 
 
 class ProtocolError(Exception):

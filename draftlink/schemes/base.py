@@ -14,6 +14,8 @@ from draftlink.idcode import IdModel
 from draftlink.noise import Purpose
 from draftlink.sparse import Drafted, SparseRow
 
+MAX_DRAFT = 64  # drafted tokens in one frame: what a peer can make this end decode and feed
+
 Rule = Literal["sample", "coupled", "greedy"]
 
 
@@ -37,6 +39,15 @@ class Scheme(msgspec.Struct, frozen=True):
 
     def check(self, vocab_size: int) -> None:
         """Raise ValueError, with a line that says what to change, for impossible parameters."""
+
+    def most_bits(self, vocab_size: int) -> int:
+        """No drafted token's payload is longer."""
+        raise NotImplementedError
+
+    def longest(self, vocab_size: int, message_bytes: int) -> int:
+        """Drafted tokens that surely fit a message, at most MAX_DRAFT. May be 0."""
+        head = 64  # the frame's own
+        return min(MAX_DRAFT, 8 * (message_bytes - head) // self.most_bits(vocab_size))
 
     def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
         """The token drafted at ``position``, where the draft's distribution is q (V,)."""

@@ -34,6 +34,10 @@ class Coupled(base.Scheme, frozen=True, tag="coupled"):
         """The scheme."""
         return "coupled"
 
+    def most_bits(self, vocab_size: int) -> int:
+        """An id that nothing foretold."""
+        return 64
+
     def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
         """The token that the shared noise picks from q."""
         return Drafted(Race(key).pick(position, q))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draftlink import halfcode, sparse
+from draftlink.bitcode import width_for
 from draftlink.idcode import IdModel
 from draftlink.schemes import base
 from draftlink.sparse import Drafted
@@ -23,6 +24,10 @@ class Dense(base.Scheme, frozen=True, tag="dense"):
     def name(self) -> str:
         """The scheme."""
         return "dense"
+
+    def most_bits(self, vocab_size: int) -> int:
+        """V values and an id."""
+        return 16 * vocab_size + width_for(vocab_size)
 
     def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
         """Round the whole row, draw."""

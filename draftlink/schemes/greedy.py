@@ -25,6 +25,10 @@ class Greedy(base.Scheme, frozen=True, tag="greedy"):
         """The scheme."""
         return "greedy"
 
+    def most_bits(self, vocab_size: int) -> int:
+        """An id that nothing foretold."""
+        return 64
+
     def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
         """The arg max of q (V,); the lowest id where scores are equal."""
         return Drafted(int(np.argmax(q)))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draftlink import noise, rowcode, sampling, sparse
+from draftlink.bitcode import width_for
 from draftlink.idcode import IdModel
 from draftlink.noise import Purpose
 from draftlink.rangecoder import RangeDecoder, RangeEncoder
@@ -46,6 +47,10 @@ class Split(base.Scheme, frozen=True, tag="split"):
             raise ValueError(
                 f"the lattice total must be between 1 and {rowcode.MAX_TOTAL}, not {self.total}"
             )
+
+    def most_bits(self, vocab_size: int) -> int:
+        """An id that nothing foretold, and a count."""
+        return 64 + width_for(self.total)
 
     def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
         """Truncate, round, draw."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draftlink import halfcode, rowcode, sparse
+from draftlink.bitcode import width_for
 from draftlink.idcode import IdModel
 from draftlink.schemes import base
 from draftlink.sparse import Drafted
@@ -46,6 +47,11 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
             )
         if not 0.0 < self.mass <= 1.0:
             raise ValueError(f"the mass must be above 0 and at most 1, not {self.mass}")
+
+    def most_bits(self, vocab_size: int) -> int:
+        """As fixed fields; the coder needs less for any row that a language model makes."""
+        width = 16 if self.coding == "fp16" else width_for(self.total) + 2
+        return (self.k + 1) * (width + width_for(vocab_size))
 
     def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
         """Truncate, round, draw."""

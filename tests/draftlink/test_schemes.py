@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from draftlink import noise, schemes
 from draftlink.idcode import IdModel
 from draftlink.schemes import split
+from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
 from draftlink.schemes.greedy import GREEDY
@@ -51,6 +52,7 @@ def test_what_the_base_station_reads_is_what_was_drawn_from(scheme, count):
     sent = drafts(scheme, count)
     payload, bits = scheme.encode(sent, model())
     assert len(payload) == (bits + 7) // 8
+    assert bits <= count * scheme.most_bits(SIZE)
     read = scheme.decode(payload, count, model())
     for a, b in zip(sent, read, strict=True):
         assert a.token == b.token
@@ -94,6 +96,13 @@ def test_a_payload_has_one_form(scheme):
         except ValueError:
             continue
         assert scheme.encode(found, model())[0] == payload[:end] != payload
+
+
+def test_a_draft_of_whole_rows_is_as_long_as_a_message_allows():
+    assert TopK().longest(151_936, 1 << 20) == MAX_DRAFT
+    assert Dense().longest(32_000, 1 << 20) == 16
+    assert Dense().longest(151_936, 1 << 20) == 3
+    assert Dense().longest(600_000, 1 << 20) == 0
 
 
 def test_top_p_keeps_the_fewest_entries_that_hold_the_mass():
