@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from export import ExportError
+
 NAME = "draftlink_shared_buffer"
 
 
@@ -36,6 +38,7 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
+    softcap: float | None = None,
     **ignored: Any,
 ) -> tuple[Tensor, None]:
     """query (1, heads, n, d), key and value (1, kv_heads, n, d) to (1, n, heads, d)."""
@@ -51,6 +54,7 @@ def _attention(
             "num_heads": heads,
             "kv_num_heads": kv_heads,
             "scale": float(scaling if scaling is not None else size**-0.5),
+            "softcap": float(softcap or 0.0),
         },
         dtypes=[query.dtype, query.dtype, query.dtype],
         shapes=[(1, length, heads * size), past_key.shape, past_value.shape],
@@ -101,12 +105,12 @@ def _registered(model: Any) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def cache_shape(config: Any, context: int) -> tuple[int, int, int, int]:
-    """One layer's key (or value) buffer: (1, kv_heads, context, head_dim)."""
-    heads = config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 1, kv_heads, context, size
+def cache_shapes(model: Any) -> list[tuple[int, int]]:
+    """Key-value heads and head size of every layer's keys and values, as the model caches them."""
+    with torch.no_grad():
+        cache = model(input_ids=torch.zeros(1, 1, dtype=torch.int64)).past_key_values
+    tensors = [x for layer in cache.layers for x in (layer.keys, layer.values)]
+    return [(x.shape[1], x.shape[-1]) for x in tensors]
 
 
 def export_shared(model: Any, context: int, path: Path) -> None:
@@ -114,11 +118,15 @@ def export_shared(model: Any, context: int, path: Path) -> None:
 
     Inputs: input_ids and position_ids int64 (1, n), seqlens_k int32 (1,) and total_sequence_length
     int32 scalar (tokens in the cache after this call, less one, and in all), past.0.key, ...
-    Outputs: logits float32 (1, V) of the last position, present.0.key, ...
+    Outputs: logits float32 (1, V) of the last position, present.0.key, ... Raises ExportError for
+    a model that does not ask transformers' interface for its attention, and what torch raises for
+    one that cannot be traced.
     """
-    config = model.config.get_text_config()
-    layers = config.num_hidden_layers
-    buffers = [torch.zeros(cache_shape(config, context)) for _ in range(2 * layers)]
+    shapes = cache_shapes(model)
+    layers, (kv_heads, size) = len(shapes) // 2, shapes[0]
+    if len(set(shapes)) != 1:
+        raise ExportError("its keys and values differ in shape")
+    buffers = [torch.zeros(1, kv_heads, context, size) for _ in range(2 * layers)]
     names = [f"{i}.{part}" for i in range(layers) for part in ("key", "value")]
     length = 3  # any length above 1: the axis is dynamic
     n = torch.export.Dim("n", min=1, max=context)
@@ -126,7 +134,7 @@ def export_shared(model: Any, context: int, path: Path) -> None:
         program = torch.onnx.export(
             _Traced(model),
             (
-                torch.arange(length)[None] % config.vocab_size,
+                torch.zeros(1, length, dtype=torch.int64),
                 torch.arange(length)[None],
                 torch.tensor([length - 1], dtype=torch.int32),
                 torch.tensor(length, dtype=torch.int32),
@@ -150,4 +158,7 @@ def export_shared(model: Any, context: int, path: Path) -> None:
     proto = program.model_proto
     if not any(i.domain == "com.microsoft" for i in proto.opset_import):
         proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    onnx.save(proto, str(path), save_as_external_data=False)
+    found = sum(node.op_type == "GroupQueryAttention" for node in proto.graph.node)
+    if found != layers:
+        raise ExportError(f"{found} of its {layers} layers use transformers' attention interface")
+    onnx.save(proto, path, save_as_external_data=True, location=path.name + ".data")
