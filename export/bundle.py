@@ -120,10 +120,8 @@ def _traced(
     try:
         with _quiet():
             if kind == "shared":
-                path = scratch / "traced.onnx"
-                export_shared(model, context, path)
-            else:
-                path = export_portable(model, scratch / "traced")
+                return export_shared(model, context)
+            path = export_portable(model, scratch / "traced")
             progress("folding constants")
             proto = quantize.fold(path, scratch / "folded.onnx")
     except Exception as error:  # an architecture can fail anywhere in three libraries
@@ -131,8 +129,7 @@ def _traced(
         raise ExportError(
             f"{type(model).__name__} has no {kind} graph ({first_line(error)}){other}"
         ) from error
-    if kind == "portable":
-        keep_last_position(proto)
+    keep_last_position(proto)
     return proto
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -18,13 +17,16 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from export import ExportError
+from export.fuse import fuse
+from export.rotary import Tables, inside_attention
 
 NAME = "draftlink_shared_buffer"
 
 
 class _Tape:
-    """The buffers of the forward that is being traced."""
+    """What the forward that is being traced hands to its attention."""
 
+    rotary: Tables | None = None
     past: tuple[Tensor, ...] = ()
     seqlens_k: Tensor
     total: Tensor
@@ -46,11 +48,13 @@ def _attention(
     kv_heads = key.shape[1]
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     past_key, past_value = _Tape.past[2 * layer : 2 * layer + 2]
+    rotary, _Tape.rotary = _Tape.rotary, None
     packed = [x.transpose(1, 2).reshape(1, length, -1) for x in (query, key, value)]
     out, present_key, present_value = torch.onnx.ops.symbolic_multi_out(
         "com.microsoft::GroupQueryAttention",
-        [*packed, past_key, past_value, _Tape.seqlens_k, _Tape.total],
+        [*packed, past_key, past_value, _Tape.seqlens_k, _Tape.total, *(rotary or ())],
         {
+            "do_rotary": int(rotary is not None),
             "num_heads": heads,
             "kv_num_heads": kv_heads,
             "scale": float(scaling if scaling is not None else size**-0.5),
@@ -93,6 +97,10 @@ class _Traced(nn.Module):
         return (out.logits[:, -1].float(), *_Tape.present)
 
 
+def _note(tables: Tables) -> None:
+    _Tape.rotary = tables
+
+
 @contextmanager
 def _registered(model: Any) -> Iterator[None]:
     AttentionInterface.register(NAME, _attention)
@@ -113,8 +121,8 @@ def cache_shapes(model: Any) -> list[tuple[int, int]]:
     return [(x.shape[1], x.shape[-1]) for x in tensors]
 
 
-def export_shared(model: Any, context: int, path: Path) -> None:
-    """Write the graph of a float32 model on the CPU to ``path``.
+def export_shared(model: Any, context: int) -> onnx.ModelProto:
+    """The graph of a float32 model on the CPU.
 
     Inputs: input_ids and position_ids int64 (1, n), seqlens_k int32 (1,) and total_sequence_length
     int32 scalar (tokens in the cache after this call, less one, and in all), past.0.key, ...
@@ -130,9 +138,9 @@ def export_shared(model: Any, context: int, path: Path) -> None:
     names = [f"{i}.{part}" for i in range(layers) for part in ("key", "value")]
     length = 3  # any length above 1: the axis is dynamic
     n = torch.export.Dim("n", min=1, max=context)
-    with _registered(model), torch.no_grad():
+    with _registered(model), inside_attention(model, context, size, _note), torch.no_grad():
         program = torch.onnx.export(
-            _Traced(model),
+            _Traced(model).eval(),
             (
                 torch.zeros(1, length, dtype=torch.int64),
                 torch.arange(length)[None],
@@ -155,10 +163,10 @@ def export_shared(model: Any, context: int, path: Path) -> None:
             optimize=True,
         )
     assert program is not None
-    proto = program.model_proto
+    proto = fuse(program.model)
     if not any(i.domain == "com.microsoft" for i in proto.opset_import):
         proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     found = sum(node.op_type == "GroupQueryAttention" for node in proto.graph.node)
     if found != layers:
         raise ExportError(f"{found} of its {layers} layers use transformers' attention interface")
-    onnx.save(proto, path, save_as_external_data=True, location=path.name + ".data")
+    return proto

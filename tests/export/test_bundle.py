@@ -72,17 +72,17 @@ def test_a_broken_quantization_is_a_failed_export(model_folder, tmp_path, monkey
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_a_broken_graph_is_a_failed_export(model_folder, tmp_path, monkeypatch, graph):
-    """One norm's weights a hundredth too large: far from what text would show."""
+    """One norm's weights a hundredth too large: no text would show it."""
 
     def broken(*arguments):
-        model = fold(*arguments)
+        model = traced(*arguments)
         norm = next(t for t in model.graph.initializer if list(t.dims) == [64])
         value = numpy_helper.to_array(norm) * np.float32(1.01)
         norm.CopyFrom(numpy_helper.from_array(value, norm.name))
         return model
 
-    fold = quantize.fold
-    monkeypatch.setattr(quantize, "fold", broken)
+    traced = export.bundle._traced
+    monkeypatch.setattr(export.bundle, "_traced", broken)
     with pytest.raises(ExportError, match=f"the fp32 {graph} graph does not match PyTorch"):
         export_bundle(model_folder("llama"), tmp_path / "out", "int4", graph=graph)
     assert list(tmp_path.iterdir()) == []
