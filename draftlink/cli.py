@@ -50,6 +50,9 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="bundle folder to write")],
     precision: Annotated[str, typer.Option(help="int8, int4 or fp32")] = "int8",
+    graph: Annotated[
+        str, typer.Option(help="shared: free rollback; portable: standard operators")
+    ] = "shared",
     context: Annotated[int | None, typer.Option(help="tokens in the KV cache")] = None,
     text: Annotated[Path | None, typer.Option(help="text file to check on")] = None,
     json: Json = None,
@@ -60,23 +63,27 @@ def export(
 
     if precision not in ("int8", "int4", "fp32"):
         raise typer.BadParameter(f"{precision!r} is not int8, int4 or fp32")
+    if graph not in ("shared", "portable"):
+        raise typer.BadParameter(f"{graph!r} is not shared or portable")
     source = str(tinypair.DRAFT) if model == "tinypair" else model
     with err.status("exporting") as status:
         bundle = export_bundle(
             source,
             output,
             precision,  # type: ignore[arg-type]
+            graph=graph,  # type: ignore[arg-type]
             context=context,
             text=text,
             progress=status.update,
         )
     check = bundle.manifest.check
     assert check is not None
+    size = sum(file.bytes for file in bundle.manifest.files.values())
     out.print(
-        f"{output}: {precision}, {sum(f.bytes for f in bundle.manifest.files.values()) / 1e6:.1f}"
-        f" MB; against PyTorch over {check.positions} positions: overlap {check.overlap:.4f}, top-1"
-        f" agreement {check.top1_agreement:.1%}, largest logit difference"
-        f" {check.max_logit_difference:.2g}, rollback exact"
+        f"{output}: {precision}, {graph} graph, {size / 1e6:.1f} MB; against PyTorch over"
+        f" {check.positions} positions: overlap {check.overlap:.4f}, top-1 agreement"
+        f" {check.top1_agreement:.1%}, largest logit difference {check.max_logit_difference:.2g},"
+        " rollback exact"
     )
     write_json(json, bundle.manifest)
 

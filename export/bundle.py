@@ -9,13 +9,12 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+import onnx
 
 from device_runtime.bundle import (
     FORMAT,
@@ -23,16 +22,23 @@ from device_runtime.bundle import (
     MANIFEST,
     TOKENIZER,
     Bundle,
+    BundleError,
     Check,
     Manifest,
     digest,
 )
 from device_runtime.draft_model import DraftModel
 from draftlink.tokenizer import tokenizer_hash
-from export import ExportError, check, graph, quantize
+from export import ExportError, Kind, check, first_line, quantize, source
+from export.graph import cache_shapes, export_shared
+from export.portable import export_portable, keep_last_position
 from export.quantize import Precision
 
-PACKAGES = ("draftlink", "torch", "transformers", "onnx", "onnxruntime", "onnxscript")
+PACKAGES = (
+    *("draftlink", "torch", "transformers", "optimum", "optimum-onnx"),
+    *("onnx", "onnxruntime", "onnxscript"),
+)
+Progress = Callable[[str], None]
 
 
 def export_bundle(
@@ -40,118 +46,146 @@ def export_bundle(
     out: Path,
     precision: Precision = "int8",
     *,
+    graph: Kind = "shared",
     context: int | None = None,
     text: Path | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = lambda step: None,
 ) -> Bundle:
     """Export a model (a transformers folder or a hub id) to a bundle folder ``out``.
 
-    ``context``: tokens that the KV cache holds, the model's own where None. ``text``: a file to
-    check on instead of the built-in paragraph. Raises ExportError; a failed check is one, and then
-    nothing is left at ``out``.
+    ``graph``: "shared" rolls back for nothing, "portable" has standard operators only and copies
+    its cache. ``context``: tokens that the KV cache holds, the model's own where None. ``text``: a
+    file to check on instead of the built-in paragraph. Raises ExportError; a failed check is one,
+    and then nothing is left at ``out``.
     """
     taken = out.exists() and any(out.iterdir() if out.is_dir() else [out])
     if taken and not (out / MANIFEST).is_file():
         raise ExportError(f"{out} exists and is not a bundle; choose another folder")
     progress(f"loading {model}")
-    loaded, tokenizer = _load(model)
-    config = loaded.config.get_text_config()
-    limit = int(config.max_position_embeddings)
-    if context is not None and not 1 <= context <= limit:
-        raise ExportError(f"context must be between 1 and the model's {limit}, not {context}")
-    context = context or limit
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+    loaded, tokenizer = source.load(model)
+    context = source.context(loaded, context)
+    ids = _check_ids(tokenizer, text)[: min(check.POSITIONS, context)]
+    # Beside the bundle, so that moving it there is a rename; yet a failure leaves no new folder.
+    home = next(folder for folder in out.absolute().parents if folder.is_dir())
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=home) as scratch:
         folder = Path(scratch) / "bundle"
         folder.mkdir()
-        progress("tracing the graph")
-        with _quiet():
-            graph.export_shared(loaded, context, Path(scratch) / "traced.onnx")
-        progress("folding constants")
-        quantize.fold(Path(scratch) / "traced.onnx", Path(scratch) / "folded.onnx")
-        # The float graph first: it is what the quantized ones are made from.
-        quantize.quantize(Path(scratch) / "folded.onnx", folder / GRAPH, "fp32")
+        traced = _traced(loaded, graph, context, Path(scratch), progress)
         (folder / TOKENIZER).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
-        shape = graph.cache_shape(config, context)
-        manifest = Manifest(
-            format=FORMAT,
-            model=Path(model).name,
-            architecture=config.architectures[0] if config.architectures else "unknown",
-            graph="shared",
-            precision="fp32",
-            vocab_size=int(config.vocab_size),
-            context=context,
-            layers=int(config.num_hidden_layers),
-            kv_heads=shape[1],
-            head_dim=shape[3],
-            tokenizer_hash=tokenizer_hash(tokenizer.backend_tokenizer.to_str()),
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_ids=_eos(loaded),
-            versions={name: importlib.metadata.version(name) for name in PACKAGES},
-            files={},
-            check=None,
-        )
-        progress("checking against PyTorch")
-        words = text.read_text(encoding="utf-8") if text else check.TEXT
-        ids = tokenizer(words)["input_ids"][: min(check.POSITIONS, context)]
-        name = text.name if text else "built-in"
-        result = _checked(Bundle(folder, manifest), loaded, ids, name)
-        if precision != "fp32":
-            progress(f"quantizing to {precision}")
+        manifest = _manifest(Path(model).name, loaded, tokenizer, graph, context)
+        # The float graph first: it is what the quantized ones are made from.
+        for step in dict.fromkeys(("fp32", precision)):
+            if step != "fp32":
+                progress(f"quantizing to {step}")
+                with _quiet():
+                    quantize.quantize(traced, step)
             for path in folder.glob(f"{GRAPH}*"):
                 path.unlink()
-            with _quiet():
-                quantize.quantize(Path(scratch) / "folded.onnx", folder / GRAPH, precision)
-            manifest = msgspec.structs.replace(manifest, precision=precision)
-            progress(f"checking {precision} against PyTorch")
-            result = _checked(Bundle(folder, manifest), loaded, ids, name)
+            quantize.write(traced, folder / GRAPH)
+            manifest = msgspec.structs.replace(manifest, precision=step)
+            result = _checked(
+                Bundle(folder, manifest), loaded, ids, text.name if text else "built-in", progress
+            )
         files = {path.name: digest(path) for path in sorted(folder.iterdir())}
         manifest = msgspec.structs.replace(manifest, check=result, files=files)
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+        out.parent.mkdir(parents=True, exist_ok=True)
         if out.exists():
             shutil.rmtree(out)
         folder.replace(out)
     return Bundle(out, manifest)
 
 
-def _checked(bundle: Bundle, model: Any, ids: list[int], text: str) -> Check:
+def _check_ids(tokenizer: Any, text: Path | None) -> list[int]:
+    """The tokens to check on. Raises ExportError for a text that is not there, or too short."""
+    if text is None:
+        words, least = check.TEXT, 1
+    else:
+        least = 16
+        try:
+            words = text.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ExportError(f"cannot read the text {text}: {first_line(error)}") from None
+    ids: list[int] = tokenizer(words)["input_ids"]
+    if len(ids) < least:
+        raise ExportError(f"{text} has {len(ids)} tokens; give a text of {least} or more")
+    return ids
+
+
+def _traced(
+    model: Any, kind: Kind, context: int, scratch: Path, progress: Progress
+) -> onnx.ModelProto:
+    """The float graph, constants folded. Raises ExportError."""
+    progress(f"tracing the {kind} graph")
+    try:
+        with _quiet():
+            if kind == "shared":
+                return export_shared(model, context)
+            path = export_portable(model, scratch / "traced")
+            progress("folding constants")
+            proto = quantize.fold(path, scratch / "folded.onnx")
+    except Exception as error:  # an architecture can fail anywhere in three libraries
+        other = "; try --graph portable" if kind == "shared" else "; use another model"
+        raise ExportError(
+            f"{type(model).__name__} has no {kind} graph ({first_line(error)}){other}"
+        ) from error
+    keep_last_position(proto)
+    return proto
+
+
+def _manifest(name: str, model: Any, tokenizer: Any, kind: Kind, context: int) -> Manifest:
+    """What the device must know; precision, files and check are still to come."""
+    config = model.config.get_text_config()
+    shapes = cache_shapes(model)
+    eos = model.generation_config.eos_token_id
+    return Manifest(
+        format=FORMAT,
+        model=name,
+        architecture=type(model).__name__,
+        graph=kind,
+        precision="fp32",
+        vocab_size=int(config.vocab_size),
+        context=context,
+        layers=len(shapes) // 2,
+        kv_heads=shapes[0][0],
+        head_dim=shapes[0][1],
+        tokenizer_hash=tokenizer_hash(tokenizer.backend_tokenizer.to_str()),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_ids=list(eos) if isinstance(eos, list) else [] if eos is None else [int(eos)],
+        versions={package: importlib.metadata.version(package) for package in PACKAGES},
+        files={},
+        check=None,
+    )
+
+
+def _checked(bundle: Bundle, model: Any, ids: list[int], text: str, progress: Progress) -> Check:
     """The passed check of a graph. Raises ExportError for a failed one."""
-    precision = bundle.manifest.precision
-    result = check.compare(DraftModel(bundle), model, ids, precision, text)
+    precision, kind = bundle.manifest.precision, bundle.manifest.graph
+
+    def tell(position: int) -> None:
+        progress(f"checking {precision} against PyTorch, {position} of {len(ids)} tokens")
+
+    try:
+        draft = DraftModel(bundle)
+        result = check.compare(draft, model, ids, precision, text, tell)
+    except BundleError as error:
+        raise ExportError(f"the {precision} {kind} graph does not load: {error}") from error
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        raise ExportError(
+            f"the {precision} {kind} graph does not run: {first_line(error)}"
+        ) from error
     if not result.passed:
         raise ExportError(
-            f"the {precision} graph does not match PyTorch (overlap {result.overlap:.4f}, largest"
-            f" logit difference {result.max_logit_difference:.2g}, after a rollback"
+            f"the {precision} {kind} graph does not match PyTorch (overlap {result.overlap:.4f},"
+            f" largest logit difference {result.max_logit_difference:.2g}, after a rollback"
             f" {result.rollback_difference:.2g}); nothing was written"
         )
     return result
 
 
-def _load(model: str | Path) -> tuple[Any, Any]:
-    try:
-        if AutoConfig.from_pretrained(model).is_encoder_decoder:
-            raise ExportError(f"{model} is an encoder-decoder model; a draft is decoder-only")
-        tokenizer = AutoTokenizer.from_pretrained(model)  # type: ignore[no-untyped-call]
-        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise ExportError(
-            f"cannot load {model}: {line} Give a transformers folder with its tokenizer, or a hub"
-            " id that this machine can reach."
-        ) from None
-    if not getattr(tokenizer, "is_fast", False):
-        raise ExportError(f"{model} has no fast tokenizer (tokenizer.json)")
-    return loaded.eval(), tokenizer
-
-
-def _eos(model: Any) -> list[int]:
-    eos = model.generation_config.eos_token_id
-    return list(eos) if isinstance(eos, list) else [] if eos is None else [int(eos)]
-
-
 @contextlib.contextmanager
-def _quiet() -> Any:
-    """The exporter and the quantizer tell one line per node; the caller wants one per step."""
+def _quiet() -> Iterator[None]:
+    """The exporters and the quantizer tell one line per node; the caller wants one per step."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -17,12 +16,17 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from export import ExportError
+from export.fuse import fuse
+from export.rotary import Tables, inside_attention
+
 NAME = "draftlink_shared_buffer"
 
 
 class _Tape:
-    """The buffers of the forward that is being traced."""
+    """What the forward that is being traced hands to its attention."""
 
+    rotary: Tables | None = None
     past: tuple[Tensor, ...] = ()
     seqlens_k: Tensor
     total: Tensor
@@ -36,6 +40,7 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
+    softcap: float | None = None,
     **ignored: Any,
 ) -> tuple[Tensor, None]:
     """query (1, heads, n, d), key and value (1, kv_heads, n, d) to (1, n, heads, d)."""
@@ -43,14 +48,17 @@ def _attention(
     kv_heads = key.shape[1]
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     past_key, past_value = _Tape.past[2 * layer : 2 * layer + 2]
+    rotary, _Tape.rotary = _Tape.rotary, None
     packed = [x.transpose(1, 2).reshape(1, length, -1) for x in (query, key, value)]
     out, present_key, present_value = torch.onnx.ops.symbolic_multi_out(
         "com.microsoft::GroupQueryAttention",
-        [*packed, past_key, past_value, _Tape.seqlens_k, _Tape.total],
+        [*packed, past_key, past_value, _Tape.seqlens_k, _Tape.total, *(rotary or ())],
         {
+            "do_rotary": int(rotary is not None),
             "num_heads": heads,
             "kv_num_heads": kv_heads,
             "scale": float(scaling if scaling is not None else size**-0.5),
+            "softcap": float(softcap or 0.0),
         },
         dtypes=[query.dtype, query.dtype, query.dtype],
         shapes=[(1, length, heads * size), past_key.shape, past_value.shape],
@@ -89,6 +97,10 @@ class _Traced(nn.Module):
         return (out.logits[:, -1].float(), *_Tape.present)
 
 
+def _note(tables: Tables) -> None:
+    _Tape.rotary = tables
+
+
 @contextmanager
 def _registered(model: Any) -> Iterator[None]:
     AttentionInterface.register(NAME, _attention)
@@ -101,32 +113,36 @@ def _registered(model: Any) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def cache_shape(config: Any, context: int) -> tuple[int, int, int, int]:
-    """One layer's key (or value) buffer: (1, kv_heads, context, head_dim)."""
-    heads = config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 1, kv_heads, context, size
+def cache_shapes(model: Any) -> list[tuple[int, int]]:
+    """Key-value heads and head size of every layer's keys and values, as the model caches them."""
+    with torch.no_grad():
+        cache = model(input_ids=torch.zeros(1, 1, dtype=torch.int64)).past_key_values
+    tensors = [x for layer in cache.layers for x in (layer.keys, layer.values)]
+    return [(x.shape[1], x.shape[-1]) for x in tensors]
 
 
-def export_shared(model: Any, context: int, path: Path) -> None:
-    """Write the graph of a float32 model on the CPU to ``path``.
+def export_shared(model: Any, context: int) -> onnx.ModelProto:
+    """The graph of a float32 model on the CPU.
 
     Inputs: input_ids and position_ids int64 (1, n), seqlens_k int32 (1,) and total_sequence_length
     int32 scalar (tokens in the cache after this call, less one, and in all), past.0.key, ...
-    Outputs: logits float32 (1, V) of the last position, present.0.key, ...
+    Outputs: logits float32 (1, V) of the last position, present.0.key, ... Raises ExportError for
+    a model that does not ask transformers' interface for its attention, and what torch raises for
+    one that cannot be traced.
     """
-    config = model.config.get_text_config()
-    layers = config.num_hidden_layers
-    buffers = [torch.zeros(cache_shape(config, context)) for _ in range(2 * layers)]
+    shapes = cache_shapes(model)
+    layers, (kv_heads, size) = len(shapes) // 2, shapes[0]
+    if len(set(shapes)) != 1:
+        raise ExportError("its keys and values differ in shape")
+    buffers = [torch.zeros(1, kv_heads, context, size) for _ in range(2 * layers)]
     names = [f"{i}.{part}" for i in range(layers) for part in ("key", "value")]
     length = 3  # any length above 1: the axis is dynamic
     n = torch.export.Dim("n", min=1, max=context)
-    with _registered(model), torch.no_grad():
+    with _registered(model), inside_attention(model, context, size, _note), torch.no_grad():
         program = torch.onnx.export(
-            _Traced(model),
+            _Traced(model).eval(),
             (
-                torch.arange(length)[None] % config.vocab_size,
+                torch.zeros(1, length, dtype=torch.int64),
                 torch.arange(length)[None],
                 torch.tensor([length - 1], dtype=torch.int32),
                 torch.tensor(length, dtype=torch.int32),
@@ -147,7 +163,10 @@ def export_shared(model: Any, context: int, path: Path) -> None:
             optimize=True,
         )
     assert program is not None
-    proto = program.model_proto
+    proto = fuse(program.model)
     if not any(i.domain == "com.microsoft" for i in proto.opset_import):
         proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    onnx.save(proto, str(path), save_as_external_data=False)
+    found = sum(node.op_type == "GroupQueryAttention" for node in proto.graph.node)
+    if found != layers:
+        raise ExportError(f"{found} of its {layers} layers use transformers' attention interface")
+    return proto

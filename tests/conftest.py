@@ -13,6 +13,7 @@ from export.bundle import export_bundle
 from tinypair.corpus import train_tokenizer
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gpt2")
+GRAPHS = ("shared", "portable")
 TEXTS = ["Once upon a time a small boat went down the river.", "User: a table for two, please."]
 CONTEXT = 128
 
@@ -40,6 +41,23 @@ def tokenizer():
     return train_tokenizer(TEXTS * 5, 300)
 
 
+def save_random(path: Path, architecture: str, tokenizer: Any, **changes: Any) -> Path:
+    """A random model of an architecture, with its tokenizer, as a transformers folder."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        architecture,
+        vocab_size=len(tokenizer),
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        initializer_range=0.05,  # random, but not flat
+        **sizes(architecture) | changes,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory, tokenizer):
     """A function from an architecture's name to a folder with a random model of it."""
@@ -47,20 +65,8 @@ def model_folder(tmp_path_factory, tokenizer):
 
     def make(architecture: str) -> Path:
         if architecture not in made:
-            torch.manual_seed(0)
-            config = AutoConfig.for_model(
-                architecture,
-                vocab_size=len(tokenizer),
-                bos_token_id=0,
-                eos_token_id=0,
-                pad_token_id=0,
-                initializer_range=0.05,  # random, but not flat
-                **sizes(architecture),
-            )
             path = tmp_path_factory.mktemp("models") / architecture
-            AutoModelForCausalLM.from_config(config).save_pretrained(path)
-            tokenizer.save_pretrained(path)
-            made[architecture] = path
+            made[architecture] = save_random(path, architecture, tokenizer)
         return made[architecture]
 
     return make
@@ -68,14 +74,14 @@ def model_folder(tmp_path_factory, tokenizer):
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory, model_folder):
-    """A function from (architecture, precision) to an exported bundle."""
-    made: dict[tuple[str, str], Any] = {}
+    """A function from (architecture, precision, graph) to an exported bundle."""
+    made: dict[tuple[str, ...], Any] = {}
 
-    def make(architecture: str = "llama", precision: str = "fp32") -> Any:
-        key = (architecture, precision)
+    def make(architecture: str = "llama", precision: str = "fp32", graph: str = "shared") -> Any:
+        key = (architecture, precision, graph)
         if key not in made:
             out = tmp_path_factory.mktemp("bundles") / "-".join(key)
-            made[key] = export_bundle(model_folder(architecture), out, precision)
+            made[key] = export_bundle(model_folder(architecture), out, precision, graph=graph)
         return made[key]
 
     return make

@@ -18,7 +18,7 @@ def draftlink(*arguments: str) -> subprocess.CompletedProcess[str]:
     "arguments, words",
     [
         (["bs", "./no-such-model", "--port", "0"], "there is no folder"),
-        (["export", "./no-such-model", "-o", "out"], "cannot load"),
+        (["export", "./no-such-model", "-o", "out"], "there is no folder"),
         (["device", "./no-such-bundle", "Hi"], "is not a draft bundle"),
     ],
 )
@@ -39,10 +39,29 @@ def test_device_failures_are_one_line(bundle):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nonsense"], ["export", "tinypair", "-o", "out", "--precision", "int3"], ["device"]],
+    [
+        ["nonsense"],
+        ["export", "tinypair", "-o", "out", "--precision", "int3"],
+        ["export", "tinypair", "-o", "out", "--graph", "square"],
+        ["device"],
+    ],
 )
 def test_wrong_usage_is_exit_code_2(arguments):
     assert draftlink(*arguments).returncode == 2
+
+
+def test_export_by_hand(model_folder, tmp_path):
+    """The portable graph, its manifest as JSON, and the device's word on it once it is corrupt."""
+    out, told = tmp_path / "draft", tmp_path / "manifest.json"
+    options = ["-o", str(out), "--graph", "portable", "--json", str(told)]
+    done = draftlink("export", str(model_folder("qwen2")), *options)
+    assert done.returncode == 0, done.stderr
+    assert "int8, portable graph" in done.stdout and "rollback exact" in done.stdout
+    manifest = json.loads(told.read_text())
+    assert manifest["graph"] == "portable" and manifest["check"]["passed"]
+    (out / "model.onnx").write_bytes(b"")
+    refused = draftlink("device", str(out), "Hi")
+    assert refused.returncode == 1 and "is corrupt" in refused.stderr
 
 
 def test_by_hand_in_two_terminals(bundle, model_folder, tmp_path):
@@ -64,6 +83,13 @@ def test_by_hand_in_two_terminals(bundle, model_folder, tmp_path):
         result = json.loads(out.read_text())
         assert 1 <= len(result["tokens"]) <= 12
         assert result["uplink_bytes"] > result["uplink_payload_bits"] / 8 > 0
+        texts = []  # greedy: the same model in the other graph says the same
+        for draft in (folder, bundle(graph="portable").path):
+            options = ["--temperature", "0", "--json", str(out)]
+            assert draftlink("device", str(draft), "a", "--bs", url, *options).returncode == 0
+            texts.append(json.loads(out.read_text()))
+        assert texts[0]["tokens"] == texts[1]["tokens"]
+        assert texts[1]["accepted"] > 0
         for arguments, words in [
             ([""], "prompt is empty"),
             (["a boat " * 200], "the target's context is 128"),

@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 
-from device_runtime.bundle import BundleError
+from device_runtime.bundle import Bundle, BundleError
 from device_runtime.draft_model import DraftModel
+from tests.conftest import GRAPHS
 
 IDS = [5, 9, 40, 7, 100, 3, 77, 21]
 
 
-def test_rollback_and_go_on_equals_a_fresh_run_bit_for_bit(bundle):
-    fresh, model = DraftModel(bundle()), DraftModel(bundle())
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_rollback_and_go_on_equals_a_fresh_run_bit_for_bit(bundle, graph):
+    fresh, model = DraftModel(bundle(graph=graph)), DraftModel(bundle(graph=graph))
     fresh.forward(IDS[:4])
     expected = [fresh.forward([token]).copy() for token in IDS[4:]]
     model.forward(IDS[:4])
     model.forward([200, 201, 202])
     model.rollback(4)
-    for buffer in model._buffers:
-        buffer[:, :, 4:] = np.nan  # stale entries that were read would show
+    if graph == "shared":
+        for buffer in model._graph.buffers:
+            buffer[:, :, 4:] = np.nan  # stale entries that were read would show
     found = [model.forward([token]).copy() for token in IDS[4:]]
     assert np.array_equal(found, expected)
     assert model.length == len(IDS)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_random_histories_equal_a_fresh_run(bundle, architecture):
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("architecture", ["llama", "gemma", "gpt2"])
+def test_random_histories_equal_a_fresh_run(bundle, architecture, graph):
     """Accepted and rejected tokens in any order leave the cache of the tokens that stand."""
     rng = np.random.default_rng(3)
-    model, fresh = DraftModel(bundle(architecture)), DraftModel(bundle(architecture))
+    made = bundle(architecture, graph=graph)
+    model, fresh = DraftModel(made), DraftModel(made)
     history: list[int] = []
     for _ in range(40):
-        ids = rng.integers(0, 300, size=rng.integers(1, 6)).tolist()
+        # Up to 20: both those chunks whose arrays are kept, and longer ones.
+        count = rng.integers(1, 21) if rng.random() < 0.2 else rng.integers(1, 6)
+        ids = rng.integers(0, 300, size=count).tolist()
         if len(history) + len(ids) > model.context:
             model.rollback(0)
             history.clear()
@@ -45,8 +53,27 @@ def test_random_histories_equal_a_fresh_run(bundle, architecture):
         del history[keep:]
 
 
-def test_limits_are_errors_and_change_nothing(bundle):
+def test_a_shared_rollback_copies_nothing(bundle):
     model = DraftModel(bundle())
+    places = [buffer.ctypes.data for buffer in model._graph.buffers]
+    model.forward(IDS)
+    model.rollback(3)
+    model.forward(IDS)
+    assert [buffer.ctypes.data for buffer in model._graph.buffers] == places
+    assert all(buffer[:, :, : 3 + len(IDS)].any() for buffer in model._graph.buffers)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_context_can_be_filled_to_its_last_token(bundle, graph):
+    model = DraftModel(bundle(graph=graph))
+    model.forward([1] * (model.context - 1))
+    assert np.isfinite(model.forward([2])).all()
+    assert model.length == model.context
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_limits_are_errors_and_change_nothing(bundle, graph):
+    model = DraftModel(bundle(graph=graph))
     model.forward(IDS)
     for ids in ([], [1] * model.context):
         with pytest.raises(ValueError, match="where the context is 128"):
@@ -58,5 +85,20 @@ def test_limits_are_errors_and_change_nothing(bundle):
 
 
 def test_a_missing_provider_lists_those_present(bundle):
-    with pytest.raises(BundleError, match=r"no execution provider 'qnn'; it has .*cpu"):
-        DraftModel(bundle(), provider="qnn")
+    for provider in ("qnn", "nonsense"):
+        with pytest.raises(BundleError, match=rf"no execution provider '{provider}'; it has .*cpu"):
+            DraftModel(bundle(), provider=provider)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_does_not_start_is_no_silent_fall_back(bundle, monkeypatch):
+    """onnxruntime lists a provider that was built in, and without its libraries takes the CPU."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(BundleError, match="'cuda' does not start on this machine"):
+        DraftModel(bundle(), provider="cuda")
+
+
+def test_a_graph_that_is_no_graph_is_refused(bundle, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"nonsense")
+    with pytest.raises(BundleError, match="onnxruntime cannot load"):
+        DraftModel(Bundle(tmp_path, bundle().manifest))

@@ -1,0 +1,121 @@
+"""The model that is to be exported: a transformers folder, or an id on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from export import ExportError, first_line
+
+
+def load(model: str | Path) -> tuple[Any, Any]:
+    """The model in float32 on the CPU, and its tokenizer. Raises ExportError."""
+    config = _config(model)
+    if getattr(config, "is_encoder_decoder", False):
+        raise ExportError(f"{model} is an encoder-decoder model; a draft must be decoder-only")
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    made_as = config.architectures or [known]
+    if known is None or known not in made_as:
+        # BERT's kind would load too, with a head of random weights.
+        raise ExportError(
+            f"{model} is a {made_as[0] or config.model_type}, not a decoder-only language model,"
+            " as a draft must be"
+        )
+    tokenizer = _tokenizer(model)
+    try:
+        both: Any = AutoModelForCausalLM.from_pretrained(
+            model,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="eager",  # sdpa leaves out the softcap of Gemma 2
+            output_loading_info=True,
+        )
+    except Exception as error:  # missing, truncated or foreign weights: each its own exception
+        raise ExportError(f"cannot load the weights of {model}: {first_line(error)}") from None
+    loaded, info = both
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise ExportError(f"the weights of {model} lack {missing[0]} ({len(missing)} in all)")
+    return loaded.eval(), tokenizer
+
+
+def _config(model: str | Path) -> Any:
+    path = Path(model)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ExportError(
+                f"{model} is not a transformers folder: it has no config.json; give the folder"
+                " that save_pretrained wrote"
+            )
+    elif path.exists() or path.is_absolute() or str(model).startswith("."):
+        raise ExportError(f"there is no folder {model}; give a transformers folder or a hub id")
+    try:
+        return AutoConfig.from_pretrained(model)
+    except (OSError, ValueError, KeyError) as error:
+        if path.is_dir():
+            raise ExportError(f"cannot read {path / 'config.json'}: {first_line(error)}") from None
+        said = str(error).strip().splitlines()[0].rstrip(".")
+        raise ExportError(
+            f"{model} is no folder here, and the Hugging Face hub does not give it ({said}); check"
+            " the name and the network, or download the model and give its folder"
+        ) from None
+
+
+def _tokenizer(model: str | Path) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)  # type: ignore[no-untyped-call]
+    except Exception as error:  # a missing file, a missing package: each its own exception
+        absent = Path(model).is_dir() and not (Path(model) / "tokenizer.json").is_file()
+        why = "no tokenizer.json" if absent else first_line(error)
+        raise ExportError(
+            f"{model} has no tokenizer that loads ({why}); save it into the model's folder"
+        ) from None
+    if not getattr(tokenizer, "is_fast", False):
+        raise ExportError(
+            f"{model} has no fast tokenizer (tokenizer.json), the one form that the device reads"
+        )
+    return tokenizer
+
+
+def context(model: Any, asked: int | None) -> int:
+    """The tokens that the KV cache shall hold: ``asked``, or the model's own context.
+
+    Raises ExportError for more than the model has, and for a cache that cannot be rolled back to
+    any earlier length within them.
+    """
+    config = model.config.get_text_config()
+    full = "use a model with full attention"
+    if getattr(model, "_is_stateful", False):
+        raise ExportError(
+            f"{config.model_type} keeps a recurrent state that cannot be rolled back; {full}"
+        )
+    names = ("layer_types", "layers_block_type")
+    kinds = {kind for name in names for kind in getattr(config, name, None) or ()}
+    if odd := kinds - {"attention", "full_attention", "sliding_attention"}:
+        raise ExportError(
+            f"layers of kind {', '.join(sorted(odd))} keep a state that cannot be rolled back;"
+            f" {full}"
+        )
+    limit = getattr(config, "max_position_embeddings", None) or asked
+    if not limit:
+        raise ExportError(f"{config.model_type} states no context length; give one with --context")
+    rope = getattr(config, "rope_scaling", None) or {}
+    if rope.get("rope_type", rope.get("type")) == "longrope":
+        # Its frequencies change at this length, under the keys that are cached already.
+        limit = min(limit, getattr(config, "original_max_position_embeddings", None) or limit)
+    if asked is not None and not 1 <= asked <= limit:
+        raise ExportError(f"context must be between 1 and the model's {limit}, not {asked}")
+    tokens = asked or int(limit)
+    window = getattr(config, "sliding_window", None)
+    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
+    if window and slides and window < tokens:
+        raise ExportError(
+            f"its sliding window of {window} tokens is shorter than the context of {tokens}, and"
+            " entries that left the window cannot be rolled back; export with"
+            f" --context {window}, or {full}"
+        )
+    return tokens

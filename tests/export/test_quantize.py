@@ -1,0 +1,138 @@
+"""Rounding in blocks, and what the operators make of the stored codes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from export import quantize
+from tests.conftest import GRAPHS
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("width", [32, 64, 80])
+def test_no_weight_moves_by_more_than_its_step_allows(bits, width):
+    weight = np.random.default_rng(0).normal(size=(7, width)).astype(np.float32)
+    weight[0] = 0
+    code, scale = quantize.codes(weight, bits)
+    assert code.shape == (7, -(-width // 32), 32) and code.max() < 2**bits
+    found = quantize.rounded(weight, bits)
+    step = np.abs(np.repeat(scale, 32, axis=1)[:, :width])
+    half = 2 ** (bits - 1)
+    # Half a step, and for the clipped few the distance to the last code.
+    allowed = np.maximum(step / 2, np.abs(weight) - (half - 1) * step)
+    assert (np.abs(found - weight) <= allowed * (1 + 1e-5)).all()
+    assert (found[0] == 0).all()
+
+
+def test_a_clipped_step_loses_less(monkeypatch):
+    weight = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
+    best = np.square(quantize.rounded(weight, 4) - weight).sum()
+    monkeypatch.setattr(quantize, "SHARES", (1.0,))
+    plain = np.square(quantize.rounded(weight, 4) - weight).sum()
+    assert best < 0.97 * plain
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8"])
+def test_the_operators_see_the_rounded_weights(precision):
+    """Table, tied head, plain product, Gemm with a bias: all equal to the sums on rounded weights.
+
+    The activations are small integers, for which rounding them to 8 bits changes nothing.
+    """
+    rng = np.random.default_rng(1)
+    table = rng.normal(size=(90, 64)).astype(np.float32)
+    inner = rng.normal(size=(64, 48)).astype(np.float32)
+    bias = rng.normal(size=48).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["embedded"]),
+        helper.make_node("Transpose", ["table"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "turned"], ["head"]),
+        helper.make_node("Gemm", ["x", "inner", "bias"], ["gemm"]),
+        helper.make_node("MatMul", ["x", "inner"], ["product"]),
+        helper.make_node("Add", ["bias", "product"], ["sum"]),
+    ]
+    outputs = ["embedded", "head", "gemm", "sum"]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [
+            helper.make_tensor_value_info("input_ids", TensorProto.INT64, [3]),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 64]),
+        ],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [
+            numpy_helper.from_array(value, name)
+            for name, value in (("table", table), ("inner", inner), ("bias", bias))
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    quantize.quantize(model, precision)
+    kinds = sorted(node.op_type for node in model.graph.node)
+    assert kinds == ["GatherBlockQuantized", *["MatMulNBits"] * 3, "Reshape"]
+    stored = [tensor for tensor in model.graph.initializer if tensor.dims[0] == 90]
+    assert len(stored) == 2  # the tied table's codes and scales, once
+    session = ort.InferenceSession(
+        onnx.ModelProto.SerializeToString(model), providers=["CPUExecutionProvider"]
+    )
+    x = rng.integers(-3, 4, size=(2, 64)).astype(np.float32)
+    x[:, ::32] = 127  # every block's scale is 1
+    ids = np.array([4, 0, 89])
+    embedded, head, gemm, total = session.run(outputs, {"input_ids": ids, "x": x})
+    bits = quantize.BITS[precision]
+    rows, columns = quantize.rounded(table, bits), quantize.rounded(inner.T, bits).T
+    assert np.abs(embedded - rows[ids]).max() < 1e-6
+    assert np.abs(head - x @ rows.T).max() < 1e-3
+    assert np.abs(gemm - (x @ columns + bias)).max() < 1e-3
+    assert np.array_equal(gemm, total)
+
+
+def test_rows_are_quantized_alike_in_any_number(monkeypatch):
+    weight = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
+    whole = quantize.rounded(weight, 4)
+    monkeypatch.setattr(quantize, "ROWS", 7)
+    assert np.array_equal(quantize.rounded(weight, 4), whole)
+
+
+def test_what_is_no_plain_product_stays():
+    """A scaled product, two computed operands, a table with rows of 40: none is touched."""
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["embedded"]),
+        helper.make_node("Gemm", ["x", "inner"], ["scaled"], alpha=2.0),
+        helper.make_node("MatMul", ["x", "y"], ["computed"]),
+    ]
+    values = {"table": np.ones((90, 40)), "inner": np.ones((64, 48))}
+    sizes = {"x": [2, 64], "y": [64, 2]}
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, [3])]
+        + [helper.make_tensor_value_info(n, TensorProto.FLOAT, size) for n, size in sizes.items()],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            for name in ("embedded", "scaled", "computed")
+        ],
+        [numpy_helper.from_array(v.astype(np.float32), name) for name, v in values.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    quantize.quantize(model, "int8")
+    assert [node.op_type for node in model.graph.node] == ["Gather", "Gemm", "MatMul"]
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
+def test_every_matrix_of_a_model_is_found(bundle, architecture, kind):
+    """None stays in float32, and of tied weights one table is left."""
+    made = bundle(architecture, "int4", kind)
+    graph = onnx.load(made.graph).graph
+    weights = graph.initializer
+    rows = made.manifest.vocab_size
+    tables = [t for t in weights if t.data_type == TensorProto.UINT8 and t.dims[0] == rows]
+    assert len(tables) == (2 if architecture == "qwen2" else 1)
+    floats = [t for t in weights if t.data_type == TensorProto.FLOAT and len(t.dims) == 2]
+    attention = [node for node in graph.node if node.op_type == "GroupQueryAttention"]
+    rotation = {name for node in attention for name in node.input[7:9]}
+    left = {t.name for t in floats if not t.name.endswith(".scale")} - rotation
+    assert len(left) == (architecture == "gpt2")  # its table of positions

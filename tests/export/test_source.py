@@ -1,0 +1,111 @@
+"""What cannot be a draft is refused, in one line that says why."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from transformers import BertConfig, T5Config
+
+from export import ExportError, source
+from export.bundle import export_bundle
+from tests.conftest import save_random
+
+
+def refused(folder, tmp_path, **options):
+    with pytest.raises(ExportError) as caught:
+        export_bundle(folder, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_no_folder(tmp_path):
+    assert "there is no folder" in refused(tmp_path / "nowhere", tmp_path)
+    assert "has no config.json" in refused(tmp_path, tmp_path / "x")
+
+
+def test_no_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "check the name and the network" in refused("no-one/no-such-model", tmp_path)
+
+
+def test_other_kinds_of_model(tmp_path, tokenizer):
+    T5Config(vocab_size=300, architectures=["T5ForConditionalGeneration"]).save_pretrained(
+        tmp_path / "t5"
+    )
+    assert "encoder-decoder" in refused(tmp_path / "t5", tmp_path)
+    config = BertConfig(300, 32, 1, 2, 64, architectures=["BertForMaskedLM"])
+    config.save_pretrained(tmp_path / "bert")
+    assert "not a decoder-only language model" in refused(tmp_path / "bert", tmp_path)
+
+
+def test_broken_folders(tmp_path, tokenizer):
+    folder = save_random(tmp_path / "model", "llama", tokenizer)
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:1000])
+    assert "cannot load the weights" in refused(folder, tmp_path)
+    (folder / "model.safetensors").unlink()
+    assert "cannot load the weights" in refused(folder, tmp_path)
+    (folder / "tokenizer.json").unlink()
+    assert "no tokenizer.json" in refused(folder, tmp_path)
+    (folder / "config.json").write_text("{")
+    assert "cannot read" in refused(folder, tmp_path)
+
+
+def test_missing_weights(tmp_path, tokenizer):
+    """transformers would fill them with random numbers."""
+    folder = save_random(tmp_path / "model", "llama", tokenizer)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    assert "lack model.layers.2" in refused(folder, tmp_path)
+
+
+def test_a_context_beyond_the_models(model_folder, tmp_path):
+    for context in (0, 4096):
+        text = refused(model_folder("llama"), tmp_path, context=context)
+        assert "between 1 and the model's 128" in text
+
+
+@pytest.mark.parametrize("graph", ["shared", "portable"])
+def test_a_sliding_window_shorter_than_the_context(tmp_path, tokenizer, graph):
+    folder = save_random(tmp_path / "model", "mistral", tokenizer, sliding_window=64)
+    text = refused(folder, tmp_path, graph=graph)
+    assert "sliding window of 64 tokens" in text and "cannot be rolled back" in text
+    made = export_bundle(folder, tmp_path / "out", graph=graph, context=64)
+    assert made.manifest.context == 64 and made.manifest.check.passed
+
+
+def test_recurrent_states(tmp_path, tokenizer):
+    folder = save_random(
+        tmp_path / "mamba", "mamba", tokenizer, num_hidden_layers=1, state_size=4, hidden_size=16
+    )
+    assert "recurrent state that cannot be rolled back" in refused(folder, tmp_path)
+
+
+def test_layers_of_another_kind(model_folder):
+    model, _ = source.load(model_folder("llama"))
+    model.config.layer_types = ["full_attention", "linear_attention"]
+    with pytest.raises(ExportError, match="linear_attention keep a state that cannot be rolled"):
+        source.context(model, None)
+
+
+def test_long_rope_ends_where_its_frequencies_change(model_folder):
+    model, _ = source.load(model_folder("llama"))
+    model.config.rope_scaling = {"rope_type": "longrope"}
+    model.config.original_max_position_embeddings = 32
+    assert source.context(model, None) == 32
+
+
+def test_an_architecture_without_the_graph(tmp_path, tokenizer):
+    """Bloom has no attention interface, and optimum does not know StarCoder 2."""
+    folder = save_random(tmp_path / "bloom", "bloom", tokenizer, max_position_embeddings=None)
+    assert "states no context length" in refused(folder, tmp_path)
+    text = refused(folder, tmp_path, context=64)
+    assert text.startswith("BloomForCausalLM has no shared graph")
+    assert text.endswith("try --graph portable")
+    made = export_bundle(folder, tmp_path / "out", graph="portable", context=64)
+    assert made.manifest.check.passed
+    other = save_random(tmp_path / "other", "starcoder2", tokenizer)
+    assert "has no portable graph" in refused(other, tmp_path / "x", graph="portable")
