@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,11 +50,6 @@ def plain():
     return model, AutoTokenizer.from_pretrained(tinypair.TARGET)
 
 
-def listed(count: int) -> list[str]:
-    every = json.loads((Path(bench.__file__).parent / "prompts.json").read_text())
-    return [entry["prompt"] for entry in every[:count]]
-
-
 def test_the_pair_is_what_the_card_says(pair_bundle):
     size = sum(f.stat().st_size for d in (tinypair.TARGET, tinypair.DRAFT) for f in d.iterdir())
     assert size <= 48e6
@@ -96,7 +89,7 @@ def test_greedy_text_equals_the_target_alone(pair_bundle, plain, prompts, tokens
     async def run(url: str) -> None:
         nonlocal compared, ties
         async with Device(pair_bundle, url) as device:
-            for prompt in listed(prompts):
+            for prompt in bench.prompts(prompts):
                 ids = tokenizer(prompt)["input_ids"]
                 wanted = expected(ids)
                 for gamma in (1, 4, 8):
@@ -139,7 +132,7 @@ def test_coupled_text_is_the_same_whatever_drafts(bundles, plain, prompts, token
         nonlocal compared, ties
         for precision, gamma in drafts:
             async with Device(bundles(precision), url) as device:
-                for seed, prompt in enumerate(listed(prompts)):
+                for seed, prompt in enumerate(bench.prompts(prompts)):
                     options = {"max_tokens": tokens, "seed": seed, "scheme": Coupled()}
                     if seed not in alone:
                         generation = device.generate(prompt, mode="stream", **options)

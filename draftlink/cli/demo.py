@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import statistics
 import subprocess
@@ -19,10 +18,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+import bench as listed
 import tinypair
 from device_runtime.bundle import BundleError, load_bundle
 from device_runtime.device import Device, Result, Sampling
-from draftlink.cli import show
+from draftlink.cli.common import show
 from export.bundle import export_bundle
 
 BENCH_PROMPTS = 10
@@ -132,8 +132,7 @@ def bench(out: Console, err: Console, gamma: int | None) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    listed = json.loads((Path(__file__).parent.parent / "bench" / "prompts.json").read_text())
-    prompts = [entry["prompt"] for entry in listed[:BENCH_PROMPTS]]
+    prompts = listed.prompts(BENCH_PROMPTS)
     bundle = draft_bundle(err)
     model: Any = AutoModelForCausalLM.from_pretrained(tinypair.TARGET, dtype=torch.float32)
     model.generation_config.eos_token_id = None  # every system writes the same number of tokens

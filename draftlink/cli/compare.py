@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,8 @@ from device_runtime.bundle import load_bundle
 from device_runtime.device import Coupled, Dense, Device, Result, Sampling, Split, TopK
 from device_runtime.draft_model import DraftModel
 from draftlink import sampling
-from draftlink.demo import base_station, full_row_bits
+from draftlink.cli.common import model_path
+from draftlink.cli.demo import base_station, full_row_bits
 from draftlink.link import total
 from draftlink.schemes import AnyScheme
 
@@ -158,8 +158,6 @@ def _overlaps(
 
     These are the expected acceptances, free of the noise of drawing.
     """
-    from draftlink.cli import model_path
-
     slot = Target.load(model_path(target)).open()
     sampled = [
         c for c in compared if c.scheme is not None and c.scheme.rule == "sample" and not c.learn
@@ -274,9 +272,3 @@ def _plot(rows: Sequence[Row], path: Path, temperature: float) -> None:
     axes.set_title(f"embedded pair or given models, temperature {temperature:g}")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
-
-
-def listed_prompts(count: int) -> list[str]:
-    """The first of the benchmark's held-out prompts."""
-    listed = json.loads((Path(__file__).parent.parent / "bench" / "prompts.json").read_text())
-    return [entry["prompt"] for entry in listed[:count]]

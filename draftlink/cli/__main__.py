@@ -1,0 +1,5 @@
+"""``python -m draftlink.cli``."""
+
+from draftlink.cli import main
+
+main()

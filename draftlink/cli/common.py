@@ -1,0 +1,58 @@
+"""What commands share: the app, consoles, options, output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+app = typer.Typer(
+    help="Lossless distributed speculative decoding: draft on the device, verify at the base "
+    "station.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+COLOURS = {"draft": "green", "correction": "yellow", "bonus": "cyan", "stream": "default"}
+
+Json = Annotated[Path | None, typer.Option("--json", help="Write machine-readable results here.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+Seed = Annotated[int | None, typer.Option(help="Makes the text reproducible.")]
+RateUp = Annotated[str | None, typer.Option(help="instead of the profile's, such as 5M")]
+RateDown = Annotated[str | None, typer.Option(help="instead of the profile's, such as 5M")]
+Rtt = Annotated[str | None, typer.Option(help="instead of the profile's, such as 60ms")]
+Threads = Annotated[int, typer.Option(help="Threads of the draft model.")]
+
+
+def model_path(model: str) -> str:
+    """``tinypair`` is the embedded target; anything else stands for itself."""
+    if model == "tinypair":
+        import tinypair
+
+        return str(tinypair.TARGET)
+    return model
+
+
+async def show(prompt: str, generation: Any) -> Any:
+    """Print a generation as it comes, coloured by who wrote each token; its result."""
+    out.print(f"[dim]{escape(prompt)}[/dim]", end="", highlight=False)
+    try:
+        async for token in generation:
+            colour = COLOURS[token.kind]
+            out.print(f"[{colour}]{escape(token.text)}[/]", end="", highlight=False, soft_wrap=True)
+    finally:
+        out.print()
+    return generation.result
+
+
+def write_json(path: Path | None, value: Any) -> None:
+    """Write a result to ``path``, where one is given."""
+    if path is not None:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")

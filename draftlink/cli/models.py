@@ -1,0 +1,150 @@
+"""``export``, ``bs`` and ``device``: one side each."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from draftlink.cli.common import (
+    Json,
+    Seed,
+    Temperature,
+    Threads,
+    app,
+    err,
+    model_path,
+    out,
+    show,
+    write_json,
+)
+
+
+@app.command(epilog="Example: draftlink export ./Qwen2.5-0.5B -o ./qwen-draft --precision int4")
+def export(
+    model: Annotated[
+        str, typer.Argument(help="transformers folder or hub id; tinypair: its draft")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="bundle folder to write")],
+    precision: Annotated[str, typer.Option(help="int8, int4 or fp32")] = "int8",
+    graph: Annotated[
+        str, typer.Option(help="shared: free rollback; portable: standard operators")
+    ] = "shared",
+    context: Annotated[int | None, typer.Option(help="tokens in the KV cache")] = None,
+    text: Annotated[Path | None, typer.Option(help="text file to check on")] = None,
+    json: Json = None,
+) -> None:
+    """Export a draft model to a checked, quantized ONNX bundle."""
+    import tinypair
+    from export.bundle import export_bundle
+
+    if precision not in ("int8", "int4", "fp32"):
+        raise typer.BadParameter(f"{precision!r} is not int8, int4 or fp32")
+    if graph not in ("shared", "portable"):
+        raise typer.BadParameter(f"{graph!r} is not shared or portable")
+    source = str(tinypair.DRAFT) if model == "tinypair" else model
+    with err.status("exporting") as status:
+        bundle = export_bundle(
+            source,
+            output,
+            precision,  # type: ignore[arg-type]
+            graph=graph,  # type: ignore[arg-type]
+            context=context,
+            text=text,
+            progress=status.update,
+        )
+    check = bundle.manifest.check
+    assert check is not None
+    size = sum(file.bytes for file in bundle.manifest.files.values())
+    out.print(
+        f"{output}: {precision}, {graph} graph, {size / 1e6:.1f} MB; against PyTorch over"
+        f" {check.positions} positions: overlap {check.overlap:.4f}, top-1 agreement"
+        f" {check.top1_agreement:.1%}, largest logit difference {check.max_logit_difference:.2g},"
+        " rollback exact"
+    )
+    write_json(json, bundle.manifest)
+
+
+@app.command(epilog="Example: draftlink bs tinypair --port 8765")
+def bs(
+    model: Annotated[str, typer.Argument(help="target: transformers folder, hub id, or tinypair")],
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one")] = 8765,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+) -> None:
+    """Run the base station: the target model behind a WebSocket."""
+    from bs_runtime import server
+    from bs_runtime.target import Target
+
+    bound = server.listen(host, port)
+    target = Target.load(model_path(model), device=device, dtype=dtype)
+    print(f"listening on ws://{host}:{bound.getsockname()[1]} ({target.name})", flush=True)
+    server.serve(target, bound)
+
+
+@app.command(epilog='Example: draftlink device ./draft --bs ws://127.0.0.1:8765 "Once upon a time"')
+def device(
+    bundle: Annotated[Path, typer.Argument(help="draft bundle")],
+    prompt: Annotated[str, typer.Argument(help="the text to go on from")],
+    url: Annotated[str, typer.Option("--bs", help="base station")] = "ws://127.0.0.1:8765",
+    mode: Annotated[str, typer.Option(help="stop-and-wait or stream")] = "stop-and-wait",
+    scheme: Annotated[str, typer.Option(help="topk, dense, split or coupled")] = "topk",
+    k: Annotated[int, typer.Option(help="topk, split: entries of a row, at most")] = 16,
+    lattice: Annotated[int, typer.Option(help="topk, split: sum of a row's counts")] = 256,
+    coding: Annotated[str, typer.Option(help="topk: lattice or fp16")] = "lattice",
+    mass: Annotated[float, typer.Option(help="topk: as few entries as hold this mass")] = 1.0,
+    learn_temperature: Annotated[
+        bool, typer.Option("--learn-temperature", help="fit the draft's temperature to verdicts")
+    ] = False,
+    gamma: Annotated[int | None, typer.Option(help="draft length; measured if not given")] = None,
+    temperature: Temperature = 0.8,
+    top_k: Annotated[int, typer.Option(help="0 is off")] = 0,
+    top_p: Annotated[float, typer.Option(help="1 is off")] = 1.0,
+    max_tokens: Annotated[int, typer.Option()] = 128,
+    stop: Annotated[list[str] | None, typer.Option(help="end before this text")] = None,
+    seed: Seed = None,
+    provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider")] = "cpu",
+    threads: Threads = 1,
+    json: Json = None,
+) -> None:
+    """Generate a text on the device with a base station's help."""
+    from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
+    from draftlink.schemes import AnyScheme
+
+    if mode not in ("stop-and-wait", "stream"):
+        raise typer.BadParameter(f"{mode!r} is not stop-and-wait or stream")
+    if coding not in ("lattice", "fp16"):
+        raise typer.BadParameter(f"{coding!r} is not lattice or fp16")
+    known: dict[str, AnyScheme] = {
+        "topk": TopK(k, lattice, coding, mass),  # type: ignore[arg-type]
+        "dense": Dense(),
+        "split": Split(k, lattice),
+        "coupled": Coupled(),
+    }
+    if scheme not in known:
+        raise typer.BadParameter(f"{scheme!r} is not one of {', '.join(known)}")
+
+    async def run() -> Any:
+        async with Device(bundle, url, provider=provider, threads=threads) as opened:
+            generation = opened.generate(
+                prompt,
+                max_tokens=max_tokens,
+                sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+                scheme=known[scheme],
+                mode=mode,  # type: ignore[arg-type]
+                gamma=gamma,
+                stop=tuple(stop or ()),
+                seed=seed,
+                learn_temperature=learn_temperature,
+            )
+            return await show(prompt, generation)
+
+    result = asyncio.run(run())
+    err.print(
+        f"[dim]{result.tokens_per_s:.0f} tokens/s, {result.accepted} of {result.drafted} drafted"
+        f" tokens accepted, {result.uplink_bytes} bytes up, {result.downlink_bytes} down[/dim]"
+    )
+    write_json(json, result)
