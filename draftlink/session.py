@@ -146,10 +146,11 @@ class Session:
             self._drafted = frame.length
             self._grow(self._owed)
             self._owed = False
-        elif isinstance(frame, Verdict) and not finishing:
-            self._grow(frame.accepted + (frame.next is not None))
-            self._owed = bool(frame.row)
-            self.epoch += 1
+        elif isinstance(frame, Verdict):
+            self.epoch += 1  # of an overtaken one too: the base station has counted it
+            if not finishing:
+                self._grow(frame.accepted + (frame.next is not None))
+                self._owed = bool(frame.row)
         elif isinstance(frame, Tokens) and not finishing:
             self._grow(len(frame.ids))
         elif isinstance(frame, Switch):

@@ -85,6 +85,19 @@ def test_finish_crosses_the_end():
     assert pair.device.state is pair.bs.state is State.READY
 
 
+def test_an_overtaken_verdict_ends_its_epoch_at_both_ends():
+    pair = Pair().begun()
+    pair.up(frames.Draft(1, 3, 1, b""))
+    finish = pair.device.send(frames.Finish(1, 3))
+    late = pair.bs.send(frames.Verdict(1, 3, 1, 5, False, 0, 0))
+    assert pair.device.receive(late) is None
+    assert pair.bs.receive(finish) == frames.Finish(1, 3)
+    pair.down(frames.Done(1, 3))
+    pair.up(start(generation=2, base=3))
+    assert pair.device.epoch == pair.bs.epoch
+    pair.up(frames.Draft(pair.device.epoch, 6, 1, b""))
+
+
 @pytest.mark.parametrize(
     "frame, state",
     [(f, s) for f in EXAMPLES for s in State if (s, type(f)) not in TABLE],

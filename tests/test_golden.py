@@ -1,0 +1,291 @@
+"""The golden files: what ``docs/protocol.md`` says, as bytes. They change only with the version."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import numpy as np
+import pytest
+
+from draftlink import frames, gumbel, noise, sampling, schemes, sparse
+from draftlink.idcode import IdModel
+from draftlink.idprior import IdPrior, prior
+from draftlink.idset import _split_law, read_set, write_set
+from draftlink.rangecoder import RangeDecoder, RangeEncoder
+from draftlink.sampling import Sampling
+from draftlink.schemes import AnyScheme, split
+from draftlink.schemes.base import Scheme
+from draftlink.schemes.greedy import Greedy
+from draftlink.schemes.topk import Coding, TopK
+from draftlink.session import ProtocolError, Session
+from draftlink.sparse import Drafted, SparseRow
+from draftlink.tokenizer import tokenizer_hash
+
+Entry = dict[str, Any]
+FOLDER = Path(__file__).parent / "golden"
+FILES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+CONTROL = FILES["control"]["control"]
+HOT = FILES["hot"]["hot"]
+DRAFTS = FILES["drafts"]["drafts"]
+CODER, NOISE, ROWS = FILES["coder"], FILES["noise"], FILES["rows"]
+
+
+def each(entries: list[Entry]) -> pytest.MarkDecorator:
+    """One test per entry."""
+    names = [str(entry.get("name", i)) for i, entry in enumerate(entries)]
+    return pytest.mark.parametrize("entry", entries, ids=names)
+
+
+def test_the_files_are_of_this_version_and_small():
+    assert {name: file["version"] for name, file in FILES.items()} == dict.fromkeys(
+        FILES, frames.VERSION
+    )
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 100_000
+
+
+# --- Frames ---
+
+
+def scheme_of(entry: Entry) -> Scheme:
+    return msgspec.convert(entry["scheme"], AnyScheme | Greedy)
+
+
+def test_every_frame_scheme_and_coding_has_an_entry():
+    """A new one without golden bytes fails here."""
+    kinds = {entry["type"] for entry in CONTROL + HOT} | {"Draft"}
+    assert kinds == {kind.__name__ for kind in get_args(frames.Frame)}
+    sent = [scheme_of(entry) for entry in DRAFTS]
+    assert {type(scheme) for scheme in sent} == {*schemes.BY_NAME.values(), Greedy}
+    assert {s.coding for s in sent if isinstance(s, TopK)} == set(get_args(Coding))
+    assert {entry["first"] is None for entry in DRAFTS} == {True, False}
+    starts = [entry["fields"] for entry in CONTROL if entry["type"] == "Start"]
+    assert {start["scheme"]["type"] for start in starts} == set(schemes.BY_NAME)
+    assert {start["mode"] for start in starts} == set(get_args(frames.Mode))
+    codes = msgspec.inspect.type_info(frames.Refused).fields[0].type.values
+    refused = [entry["fields"]["code"] for entry in CONTROL if entry["type"] == "Refused"]
+    assert sorted(refused) == sorted(codes)
+    for entry in HOT:
+        assert set(entry["fields"]) == set(getattr(frames, entry["type"]).__dataclass_fields__)
+    flags = {0, 1, 2, 4, 8}
+    assert {bytes.fromhex(e["hex"])[1] & flag for e in HOT for flag in flags} == flags
+    assert {draw["purpose"] for draw in NOISE["draws"]} == set(noise.Purpose.__members__)
+
+
+@each(CONTROL)
+def test_control_messages(entry):
+    frame = msgspec.convert(entry["fields"], frames.Control)
+    assert type(frame).__name__ == entry["type"]
+    assert frames.encode(frame).hex() == entry["hex"]
+    assert frames.decode(bytes.fromhex(entry["hex"])) == frame
+
+
+@each(HOT)
+def test_hot_frames(entry):
+    fields = entry["fields"]
+    if entry["type"] == "Verdict":
+        blocks = {name: bytes.fromhex(fields[name]) for name in ("row", "surprisals")}
+        frame: frames.Frame = frames.Verdict(**{**fields, **blocks})
+    else:
+        frame = frames.Tokens(**{**fields, "ids": tuple(fields["ids"])})
+    assert frames.encode(frame).hex() == entry["hex"]
+    assert frames.decode(bytes.fromhex(entry["hex"])) == frame
+
+
+def test_varints():
+    for entry in FILES["hot"]["varints"]:
+        tokens = frames.Tokens(entry["value"], 0, (0,), False)
+        data = bytes.fromhex(f"0400{entry['hex']}000100")
+        assert frames.encode(tokens) == data and frames.decode(data) == tokens
+
+
+@each(FILES["hot"]["malformed"])
+def test_malformed_frames(entry):
+    with pytest.raises(ValueError):
+        frames.decode(bytes.fromhex(entry["hex"]))
+
+
+def drafted_of(entry: Entry, scheme: Scheme) -> list[Drafted]:
+    """What a draft entry says was drafted."""
+    drafted = []
+    for item in entry["drafted"]:
+        if "ids" in item:
+            counts = np.array(item["counts"])
+            row = SparseRow(np.array(item["ids"]), counts, int(counts.sum()))
+            drafted.append(Drafted.of(row, item["ids"].index(item["token"])))
+        elif "count" in item:
+            drafted.append(Drafted(item["token"], item["count"], entry["scheme"]["total"]))
+        else:
+            drafted.append(Drafted(item["token"]))
+    return drafted
+
+
+def plain(drafted: list[Drafted]) -> list[object]:
+    return [
+        (d.token, d.count, d.total, d.row and (d.row.ids.tolist(), d.row.counts.tolist()))
+        for d in drafted
+    ]
+
+
+@each(DRAFTS)
+def test_drafts(entry):
+    scheme, first = scheme_of(entry), entry["first"]
+    ids = IdModel(entry["vocab_size"])
+    ids.extend([*entry["history"], *([] if first is None else [first])])
+    drafted = drafted_of(entry, scheme)
+    payload, bits = scheme.encode(drafted, ids)
+    assert (bits, entry["base"]) == (entry["bits"], len(entry["history"]))
+    frame = frames.Draft(entry["epoch"], entry["base"], entry["length"], payload, first)
+    assert frames.encode(frame).hex() == entry["hex"]
+    assert frames.decode(bytes.fromhex(entry["hex"])) == frame
+    assert plain(scheme.decode(payload, entry["length"], ids)) == plain(drafted)
+
+
+@each(FILES["sessions"]["sessions"])
+def test_sessions(entry):
+    ends = {role: Session(role, entry["vocab_size"]) for role in ("device", "bs")}
+    for step in entry["steps"]:
+        sender = ends[step["from"]]
+        receiver = ends["bs" if step["from"] == "device" else "device"]
+        data = bytes.fromhex(step["hex"])
+        frame = frames.decode(data)
+        assert type(frame).__name__ == step["type"]
+        assert sender.send(frame) == data and receiver.receive(data) == frame
+        for end in ends.values():
+            assert (end.state.name, end.epoch, end.length) == (
+                step["state"],
+                step["epoch"],
+                step["length"],
+            )
+        with pytest.raises(ProtocolError):  # nothing here may come twice
+            receiver.receive(data)
+
+
+# --- Coders ---
+
+
+@each(CODER["range"])
+def test_range_coder(entry):
+    out = RangeEncoder()
+    for symbol in entry["symbols"]:
+        out.push(*symbol)
+    assert out.finish() == (bytes.fromhex(entry["hex"]), entry["bits"])
+    source = RangeDecoder(bytes.fromhex(entry["hex"]))
+    for start, frequency, total in entry["symbols"]:
+        assert start <= source.peek(total) < start + frequency
+        source.take(start, frequency)
+    source.finish()
+
+
+@each(CODER["refused"])
+def test_payloads_that_no_encoder_writes(entry):
+    source = RangeDecoder(bytes.fromhex(entry["hex"]))
+    for start, frequency, total in entry["symbols"]:
+        assert start <= source.peek(total) < start + frequency
+        source.take(start, frequency)
+    with pytest.raises(ValueError):
+        source.finish()
+
+
+@each(CODER["priors"])
+def test_prior(entry):
+    law = IdPrior(entry["vocab_size"])
+    assert law.total == entry["total"]
+    shares = [law.share(first) for first in entry["starts"]]
+    assert [weight for _, weight in shares] == entry["weights"]
+    assert law.starts[:-1] == entry["starts"]
+
+
+@each(CODER["laws"])
+def test_split_law(entry):
+    names = ("count", "left", "right", "left_weight", "right_weight")
+    fewest, edges = _split_law(*(entry[name] for name in names))
+    assert (fewest, list(edges)) == (entry["fewest"], entry["edges"])
+
+
+@each(CODER["sets"])
+def test_id_sets(entry):
+    law, out = prior(entry["vocab_size"]), RangeEncoder()
+    write_set(out, entry["ids"], law)
+    assert out.finish() == (bytes.fromhex(entry["hex"]), entry["bits"])
+    source = RangeDecoder(bytes.fromhex(entry["hex"]))
+    assert read_set(source, len(entry["ids"]), law) == entry["ids"]
+    source.finish()
+
+
+# --- Noise and draws ---
+
+
+def test_keys_and_draws():
+    for entry in NOISE["keys"]:
+        assert noise.key_from_seed(entry["seed"], entry["role"]).hex() == entry["key"]
+    for entry in NOISE["draws"]:
+        where = bytes.fromhex(entry["key"]), entry["position"], noise.Purpose[entry["purpose"]]
+        assert noise.bits64(*where) == entry["bits64"]
+        assert noise.uniform(*where).hex() == entry["uniform"]
+        assert noise.below(*where, 256) == entry["below_256"]
+
+
+def test_race():
+    for entry in NOISE["philox"]:
+        assert list(gumbel.philox(entry["counter"], entry["key"])) == entry["words"]
+    for entry in NOISE["log"]:
+        u = np.array([float.fromhex(entry["u"])])
+        assert float(gumbel.log(u, np)[0]).hex() == entry["log"]
+    for entry in NOISE["race"]:
+        key = noise.key_from_seed(entry["seed"], "coupled")
+        words = gumbel._words([key], [entry["position"]])
+        assert [int(word[0, 0]) for word in words[:2]] == entry["philox_key"]
+        x = gumbel.Race(key).entries(entry["position"], entry["ids"])
+        assert [value.hex() for value in x.tolist()] == entry["x"]
+
+
+def test_picks():
+    for entry in NOISE["picks"]:
+        plain_row = entry["weights"] == "v + 1 for v below 1000"
+        row = np.arange(1.0, 1001.0) if plain_row else np.array(entry["weights"])
+        positions = range(*entry["positions"])
+        keys = [noise.key_from_seed(entry["seed"], "coupled")] * len(positions)
+        p = np.broadcast_to(row, (len(positions), len(row)))
+        assert gumbel.pick_many(keys, positions, p).tolist() == entry["picks"]
+
+
+# --- Rows, sampling, tokenizers ---
+
+
+@each(ROWS["target"])
+def test_target_rows(entry):
+    logits = np.array([float.fromhex(x) for x in entry["logits"]], dtype=entry["dtype"])
+    found = split.unpack_row(bytes.fromhex(entry["packed"]), len(logits))
+    assert found.dtype == logits.dtype and (found == logits).all()
+    ours = split.pack_row(logits)  # which zlib bytes it is made of is the library's choice
+    assert ours[0] == logits.itemsize and zlib.decompress(ours[1:]).hex() == entry["planes"]
+
+
+@each(ROWS["truncate"])
+def test_truncation_and_rounding(entry):
+    q = np.array(entry["weights"]) / sum(entry["weights"])
+    scheme = scheme_of(entry)
+    if isinstance(scheme, TopK):
+        row = scheme.row(q)
+    elif isinstance(scheme, split.Split):
+        row = sparse.lattice(q, scheme.k, scheme.total)
+    else:
+        row = sparse.half(q, len(q))
+    assert (row.ids.tolist(), row.counts.tolist()) == (entry["ids"], entry["counts"])
+    assert row.total == entry["total"]
+
+
+@each(ROWS["sampling"])
+def test_sampling(entry):
+    params = msgspec.convert(entry["sampling"], Sampling)
+    p = sampling.distribution(np.array(entry["logits"]), params, entry["history"])
+    assert p == pytest.approx(np.array(entry["p"]), rel=1e-12, abs=0)
+
+
+@each(ROWS["tokenizer"])
+def test_tokenizer_hash(entry):
+    assert tokenizer_hash(entry["tokenizer_json"]) == entry["hash"]
