@@ -25,7 +25,7 @@ import bs_runtime.generation
 from bs_runtime import verify
 from device_runtime.device import LinkError
 from draftlink import frames
-from draftlink.session import MAX_DRAFT, RemoteProtocolError, Session, State
+from draftlink.session import RemoteProtocolError, Session
 from tests.hostile.conversations import (
     CONTEXT,
     PLANS,
@@ -91,7 +91,7 @@ def _drawable(drafted, rule: str) -> None:
         assert 1 <= drafted.count <= drafted.total
     if drafted.row is not None:
         ids, counts = drafted.row.ids, drafted.row.counts
-        assert (np.diff(ids) > 0).all() and 0 <= ids[0] and ids[-1] < SIZE
+        assert (np.diff(ids) > 0).all() and ids[0] >= 0 and ids[-1] < SIZE
         assert counts.min() >= 1 and counts.sum() == drafted.row.total == drafted.total
         assert counts[ids == drafted.token] == [drafted.count]
 
@@ -218,7 +218,9 @@ async def _run_device(recordings: list[Recording], count: int, seed: int) -> Rep
             else:
                 outcome = "broke"
         except BaseException as error:
-            error.add_note(f"mutation {i} of seed {seed}, {recording.plan.name}: {data.hex()[:2000]}")
+            error.add_note(
+                f"mutation {i} of seed {seed}, {recording.plan.name}: {data.hex()[:2000]}"
+            )
             raise
         report.add(outcome, begun)
         if i % max(1, count // 100) == 0:
