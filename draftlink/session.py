@@ -116,7 +116,8 @@ class Session:
         """The frame's bytes, once the table allows it. Raises LocalProtocolError."""
         if SENDER[type(frame)] != self.role:
             raise LocalProtocolError(f"a {self.role} does not send {type(frame).__name__}")
-        if self.role == "bs" and self.state is State.FINISHING and not isinstance(frame, Done):
+        ending = self.role == "bs" and self.state is State.FINISHING
+        if ending and not isinstance(frame, Done | Refused):
             raise LocalProtocolError("the device has ended this generation; only Done is owed")
         self._apply(frame, LocalProtocolError)
         return frames.encode(frame)

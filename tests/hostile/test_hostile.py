@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import logging
 import random
 import resource
 import statistics
 import time
+import tracemalloc
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -25,7 +29,9 @@ import bs_runtime.generation
 from bs_runtime import verify
 from device_runtime.device import LinkError
 from draftlink import frames
-from draftlink.session import RemoteProtocolError, Session
+from draftlink.schemes.topk import TopK
+from draftlink.session import MAX_DRAFT, RemoteProtocolError, Session
+from tests.draftlink.test_frames import START
 from tests.hostile.conversations import (
     CONTEXT,
     PLANS,
@@ -228,11 +234,77 @@ async def _run_device(recordings: list[Recording], count: int, seed: int) -> Rep
     return report
 
 
-def test_base_station(recordings, raised):
-    report = asyncio.run(_run_station(recordings, 3000, 1, raised))
+def _holds(report: Report, count: int) -> None:
     print(report)
+    assert sum(report.outcomes.values()) == count
+    assert statistics.median(report.seconds) < 0.05
+    assert report.growth < 16 << 20
 
 
-def test_device(recordings):
-    report = asyncio.run(_run_device(recordings, 3000, 1))
-    print(report)
+@pytest.mark.parametrize("count", [5000, pytest.param(FULL_PER_ROLE, marks=pytest.mark.full)])
+def test_base_station(recordings, raised, count):
+    report = asyncio.run(_run_station(recordings, count, 1, raised))
+    _holds(report, count)
+    # Most frames are refused; but where none were taken, the states behind would go untested.
+    assert report.outcomes["refused"] > count / 2
+    assert all(report.outcomes[kind] > count / 2000 for kind in ("Start", "Draft", "Finish"))
+
+
+@pytest.mark.parametrize("count", [5000, pytest.param(FULL_PER_ROLE, marks=pytest.mark.full)])
+def test_device(recordings, count):
+    report = asyncio.run(_run_device(recordings, count, 1))
+    _holds(report, count)
+    assert report.outcomes["broke"] > count / 2
+    assert report.outcomes["went on"] > count / 100
+
+
+@pytest.mark.parametrize("broken", ["counts", "keep"])
+def test_a_missing_check_is_noticed(recordings, raised, monkeypatch, broken):
+    """Negative controls: the same run, with one check of the base station taken out."""
+    if broken == "counts":
+        decode = TopK.decode
+        monkeypatch.setattr(
+            TopK,
+            "decode",
+            lambda *args: [dataclasses.replace(d, count=d.count - 1) for d in decode(*args)],
+        )
+    else:
+        fault = Session._fault
+        monkeypatch.setattr(
+            Session, "_fault", lambda s, f: None if isinstance(f, frames.Finish) else fault(s, f)
+        )
+    with pytest.raises(AssertionError):
+        asyncio.run(_run_station(recordings, 2500, 1, raised))
+
+
+def _large() -> Iterator[tuple[str, bytes]]:
+    """The largest frames that the link lets through, and ones that declare more than they hold."""
+    start = msgspec.msgpack.decode(frames.encode(START)[1:])
+    many = [1] * (frames.MAX_MESSAGE_BYTES - 300)
+    for name, changes in {
+        "eos": {"eos_ids": many},
+        "prompt": {"ids": many},
+        "unknown": {"unknown": many},
+        "name": {"type": "x" * len(many)},
+        "deep": {"unknown": msgspec.Raw(b"\x91" * len(many))},
+        "declared": {"ids": msgspec.Raw(b"\xdd\x7f\xff\xff\xff" + bytes(1000))},
+    }.items():
+        yield name, bytes((1,)) + msgspec.msgpack.encode({**start, **changes})
+    yield "tokens", b"\x04\x00\x00\x00\xff\xff\xff\xff\x0f" + bytes(1000)
+    yield "draft", frames.encode(frames.Draft(1, 2, MAX_DRAFT, bytes(1 << 20)))
+    bomb = b"\x04" + zlib.compress(bytes(1 << 30), 9)[: 1 << 20]
+    yield "row", frames.encode(frames.Verdict(1, 2, 0, None, False, 0, 0, bomb))
+
+
+@pytest.mark.parametrize(("name", "data"), list(_large()), ids=lambda x: x if len(x) < 9 else "")
+def test_a_frame_costs_no_more_memory_than_a_multiple_of_its_size(name, data, recordings, raised):
+    situation = recordings[0].situations[1]  # greeted
+    tracemalloc.start()
+    try:
+        asyncio.run(_against_station(situation, data, 0, raised))
+        asyncio.run(_against_device(recordings[4], 1, data))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # A list entry of one byte takes 8, and a BitReader a byte for each bit; both with copies.
+    assert peak < 40 * len(data) + (4 << 20)
