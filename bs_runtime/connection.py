@@ -91,7 +91,7 @@ class Connection:
                     tokenizer_hash=target.tokenizer_hash,
                     vocab_size=target.vocab_size,
                     context=target.context,
-                    schemes=[name for name in hello.schemes if name in schemes.BY_NAME],
+                    schemes=[name for name in schemes.BY_NAME if name in hello.schemes],
                     model=target.name,
                     dtype=target.dtype,
                 )
@@ -162,11 +162,10 @@ class Connection:
 
     async def _finish(self, finish: frames.Finish) -> None:
         await self._stop_stream()
-        keep = min(finish.keep, len(self._history))
         if self._generation is not None:
-            self._generation.rollback(keep)
+            self._generation.rollback(finish.keep)
             self._generation.ended = True
-        await self._send(frames.Done(finish.generation, keep))
+        await self._send(frames.Done(finish.generation, finish.keep))
 
     async def _stop_stream(self) -> None:
         if self._stream is None:

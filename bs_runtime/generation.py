@@ -79,6 +79,8 @@ class Generation:
 
         Nothing has changed then, but the model of ids, which holds a part of the history.
         """
+        if draft.first is not None and self.left < 2:
+            raise ValueError("the token that was owed fills the context, and a draft follows it")
         if self._scheme.codes_ids:
             self._ids.rollback(min(self._ids.length, len(self.history)))
             self._ids.extend(self.history[self._ids.length :])

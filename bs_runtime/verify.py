@@ -96,7 +96,7 @@ def distributions(logits: Tensor, jobs: Sequence[Job]) -> Tensor:
     limits = [s.top_k for s in params]
     if any(0 < limit < size for limit in limits):
         largest = p.topk(min(max(limits), size), dim=-1).values
-        index = [(limit or size) - 1 for limit in limits]
+        index = [(min(limit, size) or size) - 1 for limit in limits]  # any limit fits an int64
         edge = largest.gather(1, _column(p, index).long().clamp_(max=largest.shape[1] - 1))
         off = _column(p, [not 0 < limit < size for limit in limits]).bool()
         p = _renormalised(torch.where((p >= edge) | off, p, 0.0), ~off)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -61,7 +62,8 @@ class Client:
         except BaseException:
             await client.close()
             raise
-        client.session.vocab_size = client.welcome.vocab_size
+        # Vocabularies may be padded differently; an id that this draft lacks could not be fed.
+        client.session.vocab_size = min(vocab_size, client.welcome.vocab_size)
         return client
 
     async def send(self, frame: frames.Frame, payload_bits: int | None = None) -> None:
@@ -82,12 +84,14 @@ class Client:
         """The next frame that has not been overtaken. Raises LinkError."""
         while True:
             try:
-                data = await self._socket.recv(decode=False)
+                data = await self._socket.recv()
             except ConnectionClosed as error:
                 raise LinkError(
                     f"the base station at {self._url} has gone ({error}); the text so far is kept,"
                     " start the base station again and go on from there"
                 ) from None
+            if isinstance(data, str):
+                raise LinkError("the base station broke the protocol: it sent a text message")
             try:
                 frame = self.session.receive(data)
                 self.ledger.record("down", frames.kind(data), len(data))
@@ -106,6 +110,7 @@ class Client:
         return frame
 
     async def close(self) -> None:
-        """Close the connection."""
-        async with asyncio.timeout(5):
-            await self._socket.close()
+        """Close the connection; a peer that does not close its end is not waited for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await self._socket.close()

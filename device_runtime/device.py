@@ -191,6 +191,8 @@ class Device:
             ids = self.tokenizer.encode(prompt, add_special_tokens=first).ids
         else:
             ids = list(prompt)
+        if not all(0 <= token < size for token in ids):
+            raise ValueError(f"the prompt has ids that are not among the {size} of both models")
         room = welcome.context - len(self.history) - len(ids)
         if room < 1:
             raise ValueError(

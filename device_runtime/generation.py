@@ -177,6 +177,8 @@ class Generation:
                 following = self._owed = await asyncio.get_running_loop().run_in_executor(
                     self._device.executor, self._drafter.correct, history, rejected, verdict.row
                 )
+                if following >= self._device.client.session.vocab_size:
+                    raise ValueError(f"its row has the token {following}, which the draft lacks")
             except ValueError as error:
                 raise LinkError(f"the base station broke the protocol: {error}") from None
         if following is not None:

@@ -234,8 +234,9 @@ def decode(data: bytes) -> Frame:
     if data[0] == _CONTROL:
         try:
             control: Frame = _decoder.decode(data[1:])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"not a control message: {error}") from None
+        # Values nested too deeply in a field that is skipped are a RecursionError.
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"not a control message: {str(error)[:200]}") from None
         return control
     if data[0] == _DRAFT:
         flags = source.flags(_HAS_FIRST)

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 
 
+COLDEST = 1e-6  # of temperatures above 0: scores divided by less could overflow to inf − inf
+
+
 class Sampling(msgspec.Struct, frozen=True):
     """The request's sampling parameters; they travel once, at the start of a generation."""
 
@@ -27,17 +30,20 @@ class Sampling(msgspec.Struct, frozen=True):
     def check(self) -> None:
         """Raise ValueError, with a line that names the parameter, when one is out of range."""
         # Written so that NaN fails every test.
-        if not 0.0 <= self.temperature <= 100.0:
-            raise ValueError(f"temperature must be between 0 and 100, not {self.temperature}")
+        if not (self.temperature == 0.0 or COLDEST <= self.temperature <= 100.0):
+            raise ValueError(
+                f"temperature must be 0 (greedy) or between {COLDEST} and 100,"
+                f" not {self.temperature}"
+            )
         if self.top_k < 0:
             raise ValueError(f"top_k must be 0 (off) or more, not {self.top_k}")
         if not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if not 0.0 <= self.min_p < 1.0:
             raise ValueError(f"min_p must be at least 0 and below 1, not {self.min_p}")
-        if not 0.0 < self.repetition_penalty <= 100.0:
+        if not 0.01 <= self.repetition_penalty <= 100.0:
             raise ValueError(
-                f"repetition_penalty must be above 0 and at most 100, not {self.repetition_penalty}"
+                f"repetition_penalty must be between 0.01 and 100, not {self.repetition_penalty}"
             )
 
     @property

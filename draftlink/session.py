@@ -26,6 +26,9 @@ from draftlink.frames import (
 )
 from draftlink.schemes.base import MAX_DRAFT
 
+MAX_EOS = 256  # EOS ids of a generation: each token is looked up among them
+MAX_VOCAB = 1 << 20  # of a target: rows of this size are made, whatever a frame's own size
+
 
 class ProtocolError(Exception):
     """A frame that the protocol does not allow here."""
@@ -104,14 +107,17 @@ class Session:
         self.length = 0
         self.written = 0
         self.start: Start | None = None
+        self._hello: Hello | None = None
         self._drafted = 0
+        self._kept = 0  # tokens that Finish keeps, and Done confirms
         self._owed = False  # the device owes the token after a rejection
 
     def send(self, frame: Frame) -> bytes:
         """The frame's bytes, once the table allows it. Raises LocalProtocolError."""
         if SENDER[type(frame)] != self.role:
             raise LocalProtocolError(f"a {self.role} does not send {type(frame).__name__}")
-        if self.role == "bs" and self.state is State.FINISHING and not isinstance(frame, Done):
+        ending = self.role == "bs" and self.state is State.FINISHING
+        if ending and not isinstance(frame, Done | Refused):
             raise LocalProtocolError("the device has ended this generation; only Done is owed")
         self._apply(frame, LocalProtocolError)
         return frames.encode(frame)
@@ -137,7 +143,9 @@ class Session:
             raise error(fault)
         following = TABLE[key]
         self.state, finishing = following or self._next(frame), self.state is State.FINISHING
-        if isinstance(frame, Start):
+        if isinstance(frame, Hello):
+            self._hello = frame
+        elif isinstance(frame, Start):
             self.start, self.generation = frame, frame.generation
             self.length, self.written = frame.base + len(frame.ids), 0
             self.epoch += 1
@@ -155,6 +163,8 @@ class Session:
             self._grow(len(frame.ids))
         elif isinstance(frame, Switch):
             self.epoch += 1
+        elif isinstance(frame, Finish):
+            self._kept = frame.keep
         elif isinstance(frame, Done):
             self.length = frame.length
             self.epoch += 1
@@ -174,20 +184,21 @@ class Session:
 
     def _fault(self, frame: Frame) -> str | None:
         """What is wrong with the frame's numbers, or None."""
+        if isinstance(frame, Welcome):
+            return self._welcome_fault(frame)
         if isinstance(frame, Start):
-            if not 0 <= frame.base <= self.length:
-                return f"base {frame.base}, where the slot has {self.length} tokens"
-            if not frame.ids or not all(0 <= i < self.vocab_size for i in frame.ids):
-                return "the prompt is empty or has ids out of range"
-            if frame.generation <= self.generation or frame.max_tokens < 1:
-                return "generation numbers rise, and max_tokens is at least 1"
-        elif isinstance(frame, Finish | Switch | Done) and frame.generation != self.generation:
+            return self._start_fault(frame)
+        if isinstance(frame, Finish | Switch | Done) and frame.generation != self.generation:
             return f"generation {frame.generation}, where {self.generation} is current"
-        elif isinstance(frame, Switch) and self._owed:
+        if isinstance(frame, Finish) and not 0 <= frame.keep <= self.length:
+            return f"{frame.keep} tokens to keep, of {self.length}"
+        if isinstance(frame, Done) and frame.length != self._kept:
+            return f"{frame.length} tokens kept, where {self._kept} were to be"
+        if isinstance(frame, Switch) and self._owed:
             return "the token after a rejection is owed"
-        elif self.state is State.FINISHING:
+        if self.state is State.FINISHING:
             return None
-        elif isinstance(frame, Draft | Verdict | Tokens):
+        if isinstance(frame, Draft | Verdict | Tokens):
             if (frame.epoch, frame.base) != (self.epoch, self.length):
                 return (
                     f"{type(frame).__name__} for epoch {frame.epoch}, position {frame.base}, where"
@@ -201,6 +212,26 @@ class Session:
                 if not frame.ids or max(frame.ids) >= self.vocab_size:
                     return "no tokens, or ids out of range"
                 return self._limit_fault(len(frame.ids), frame.ended)
+        return None
+
+    def _welcome_fault(self, frame: Welcome) -> str | None:
+        assert self._hello is not None
+        said = (self._hello.version, self._hello.tokenizer_hash)
+        if (frame.version, frame.tokenizer_hash) != said:
+            return f"a welcome to version {frame.version}, or to a tokenizer that is not this one"
+        if not 1 <= frame.vocab_size <= MAX_VOCAB or frame.context < 1:
+            return f"a target of {frame.vocab_size} logits and a context of {frame.context}"
+        return None
+
+    def _start_fault(self, frame: Start) -> str | None:
+        if not 0 <= frame.base <= self.length:
+            return f"base {frame.base}, where the slot has {self.length} tokens"
+        if not frame.ids or not all(0 <= i < self.vocab_size for i in frame.ids):
+            return "the prompt is empty or has ids out of range"
+        if frame.generation <= self.generation or frame.max_tokens < 1:
+            return "generation numbers rise, and max_tokens is at least 1"
+        if len(frame.eos_ids) > MAX_EOS:
+            return f"{len(frame.eos_ids)} EOS ids, where {MAX_EOS} is the most"
         return None
 
     def _draft_fault(self, frame: Draft) -> str | None:

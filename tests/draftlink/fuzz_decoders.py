@@ -1,0 +1,155 @@
+"""Coverage-guided fuzzing of what parses a peer's bytes: `python -m ... TARGET [OPTIONS]`.
+
+Bytes are a value or a ValueError. A value means the same after another round trip, and a hot
+frame has one form only. Any other exception, a hang, or memory without bound ends the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+with contextlib.ExitStack() as stack:
+    if __name__ == "__main__":  # the test that starts this imports it too, for the seeds alone
+        import atheris
+
+        stack.enter_context(atheris.instrument_imports(include=["draftlink"]))
+    from draftlink import bitcode, frames, noise
+    from draftlink.idcode import IdModel
+    from draftlink.sampling import Sampling
+    from draftlink.schemes import AnyScheme
+    from draftlink.schemes.coupled import Coupled
+    from draftlink.schemes.dense import Dense
+    from draftlink.schemes.split import Split, pack_row, unpack_row
+    from draftlink.schemes.topk import TopK
+    from draftlink.sparse import Drafted
+
+SIZE = 20
+HISTORY = [1, 2, 3, 1, 2, 3, 1]
+SCHEMES: dict[str, AnyScheme] = {
+    "topk-lattice": TopK(6, 16),
+    "topk-fp16": TopK(6, coding="fp16"),
+    "dense": Dense(),
+    "split": Split(6, 16),
+    "coupled": Coupled(),
+}
+
+
+def _frames(data: bytes) -> None:
+    frame = frames.decode(data)
+    again = frames.encode(frame)
+    if isinstance(frame, frames.Draft | frames.Verdict | frames.Tokens):
+        assert again == data
+    else:
+        assert repr(frames.decode(again)) == repr(frame)  # a NaN is not equal to itself
+
+
+def _planted(data: bytes) -> None:
+    """A negative control: a fault behind several bytes that have to be right."""
+    frame = frames.decode(data)
+    if isinstance(frame, frames.Draft) and frame.epoch == 301 and frame.length == 65:
+        raise IndexError("found")
+
+
+def _bits(data: bytes) -> None:
+    """Fields whose counts and widths the input chooses, as a decoder's earlier fields would."""
+    if not data:
+        raise ValueError("no fields")
+    count = data[0] % 8
+    source, again = bitcode.BitReader(data[1 + count :]), bitcode.BitWriter()
+    for shape in data[1 : 1 + count]:
+        values = source.read(shape % 16, shape // 16 * 2)
+        again.write(values, shape // 16 * 2)
+    source.finish()
+    assert again.bytes() == data[1 + count :]
+
+
+def _row(data: bytes) -> None:
+    row = unpack_row(data, SIZE)
+    assert row.shape == (SIZE,) and (unpack_row(pack_row(row), SIZE) == row).all()
+
+
+def _payload(scheme: AnyScheme) -> Callable[[bytes], None]:
+    def target(data: bytes) -> None:
+        if not data:
+            raise ValueError("no length")
+        drafted = scheme.decode(data[1:], data[0] % 8, _ids())
+        again, _ = scheme.encode(drafted, _ids())
+        assert _plain(scheme.decode(again, data[0] % 8, _ids())) == _plain(drafted)
+        for token in drafted:
+            assert 0 <= token.token < SIZE
+            assert scheme.rule != "sample" or 1 <= token.count <= token.total
+            if token.row is not None:
+                ids, counts = token.row.ids, token.row.counts
+                assert (np.diff(ids) > 0).all() and ids[0] >= 0 and ids[-1] < SIZE
+                assert (counts >= 1).all() and counts.sum() == token.row.total == token.total
+
+    return target
+
+
+def _ids() -> IdModel:
+    ids = IdModel(SIZE)
+    ids.extend(HISTORY)
+    return ids
+
+
+def _plain(drafted: list[Drafted]) -> list[tuple[object, ...]]:
+    rows = [([], []) if d.row is None else (d.row.ids, d.row.counts) for d in drafted]
+    return [
+        (d.token, d.count, d.total, *map(list, row)) for d, row in zip(drafted, rows, strict=True)
+    ]
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "frames": _frames,
+    "planted": _planted,
+    "bits": _bits,
+    "row": _row,
+    **{name: _payload(scheme) for name, scheme in SCHEMES.items()},
+}
+
+
+def seeds(target: str) -> list[bytes]:
+    """True inputs, from which the fuzzing sets out."""
+    if target in SCHEMES:
+        return [bytes((count,)) + _drafts(SCHEMES[target], count) for count in range(4)]
+    if target == "row":
+        return [pack_row(np.arange(SIZE, dtype=kind)) for kind in (np.float32, np.float64)]
+    if target == "bits":
+        return [bytes((3, 0x22, 0x43, 0x35)) + bytes(12)]
+    start = frames.Start(3, 0, [1], Sampling(), TopK(), "stop-and-wait", 9, [0], None)
+    return [
+        frames.encode(frame)
+        for frame in (
+            start,
+            frames.Finish(3, 20),
+            frames.Draft(300, 70_000, 5, b"\x01\x02", 19),
+            frames.Verdict(300, 70_000, 4, 19, False, 12, 3400, b"", b"\x01"),
+            frames.Verdict(1, 2, 3, None, False, 0, 0, b"row"),
+            frames.Tokens(1, 2, (5, 6, 7), True),
+        )
+    ]
+
+
+def _drafts(scheme: AnyScheme, count: int) -> bytes:
+    q = np.random.default_rng(count).dirichlet(np.full(SIZE, 0.3))
+    key = noise.key_from_seed(count, "device")
+    return scheme.encode([scheme.propose(q, key, i) for i in range(count)], _ids())[0]
+
+
+def main() -> None:
+    target = atheris.instrument_func(TARGETS[sys.argv[1]])  # its own branches guide, too
+
+    def one(data: bytes) -> None:
+        with contextlib.suppress(ValueError):
+            target(data)
+
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
