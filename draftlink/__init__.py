@@ -1,3 +1,6 @@
-"""What device and base station must agree on. numpy only: no torch, no onnxruntime, no sockets."""
+"""What device and base station must agree on: no torch, no onnxruntime, no clock.
+
+Sockets are in ``proxy`` alone, a tool beside the protocol.
+"""
 
 __version__ = "0.1.0"
