@@ -256,6 +256,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     sources = [Source.parse(text) for text in options.text]
     tokenizer, row, held_out = corpus(sources, options.work, options.vocab_size)
+    tokenizer.model_max_length = options.length
     print(f"{len(row):,} training tokens, {len(held_out):,} held out, vocabulary {len(tokenizer)}")
     if options.stop_after == "corpus":
         return
