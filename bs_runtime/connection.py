@@ -53,9 +53,10 @@ class Connection:
                     return
         except ProtocolError as error:
             await self._refuse("protocol", str(error))
+        except ConnectionError:
+            log.info("the device has gone")
         except Exception as error:
-            log.exception("a generation failed")
-            await self._refuse("internal", f"{type(error).__name__} at the base station")
+            await self._fail(error)
         finally:
             await self._stop_stream()
 
@@ -149,7 +150,15 @@ class Connection:
         )
 
     async def _write(self) -> None:
-        """Stream until the generation ends, or the device ends it."""
+        """Stream until the generation ends, or the device ends it, or it fails."""
+        try:
+            await self._write_all()
+        except ConnectionError:
+            raise
+        except Exception as error:
+            await self._fail(error)  # nobody awaits this task while the device only listens
+
+    async def _write_all(self) -> None:
         generation = self._generation
         assert generation is not None
         epoch = self._session.epoch
@@ -188,6 +197,10 @@ class Connection:
 
     async def _send(self, frame: frames.Frame) -> None:
         await self._send_bytes(self._session.send(frame))
+
+    async def _fail(self, error: Exception) -> None:
+        log.error("a generation failed", exc_info=error)
+        await self._refuse("internal", f"{type(error).__name__} at the base station")
 
     async def _refuse(self, code: Any, reason: str) -> None:
         log.warning("refused (%s): %s", code, reason)

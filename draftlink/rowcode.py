@@ -23,18 +23,19 @@ from draftlink.sparse import SparseRow
 
 Drawn = tuple[SparseRow, int]  # a row, and which of its entries was drawn
 MAX_TOTAL = 1 << 24  # of a row's counts
+MAX_ENTRIES = 4096  # of a row: what a peer can make this end decode
 
 
 def encode(rows: Sequence[Drawn], k: int, total: int, vocab_size: int) -> tuple[bytes, int]:
     """Rows of at most ``k`` entries with sum ``total`` (at most MAX_TOTAL) to a payload.
 
-    Its bytes, and its length in bits before padding. Raises ValueError for a row that is larger, or
-    has another sum.
+    Its bytes, and its length in bits before padding. Raises ValueError for a row that is larger,
+    has another sum, or an entry of 0.
     """
     out = RangeEncoder()
     law = prior(vocab_size)
     for row, index in rows:
-        if len(row.ids) > k or row.total != total:
+        if len(row.ids) > k or row.total != total or row.counts.min() < 1:
             raise ValueError(
                 f"a row of {len(row.ids)} entries of {row.total}, where {k} of {total} are coded"
             )

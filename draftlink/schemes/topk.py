@@ -41,6 +41,11 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
             raise ValueError(
                 f"k must be between 1 and the vocabulary size {vocab_size}, not {self.k}"
             )
+        if self.coding == "lattice" and self.k > rowcode.MAX_ENTRIES:
+            raise ValueError(
+                f"k must be at most {rowcode.MAX_ENTRIES} in the lattice coding, not {self.k};"
+                " send more with --coding fp16"
+            )
         if not 1 <= self.total <= rowcode.MAX_TOTAL:
             raise ValueError(
                 f"the lattice total must be between 1 and {rowcode.MAX_TOTAL}, not {self.total}"

@@ -48,9 +48,9 @@ def _frames(data: bytes) -> None:
 
 
 def _planted(data: bytes) -> None:
-    """A negative control: a fault behind several bytes that have to be right."""
+    """A negative control: a fault that one value of one field leads to."""
     frame = frames.decode(data)
-    if isinstance(frame, frames.Draft) and frame.epoch == 301 and frame.length == 65:
+    if isinstance(frame, frames.Draft) and frame.length == 65:
         raise IndexError("found")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -76,3 +77,18 @@ def test_lattice_rounding(seed, k, total):
 def test_fp16_values_are_integers_of_their_unit():
     row = half(np.random.default_rng(0).dirichlet(np.full(5000, 0.01)), 3200)
     assert row.counts.min() >= 1 and row.counts.sum() == row.total
+
+
+def test_values_nested_without_end_are_no_frame():
+    """In a field that no type knows, and that is skipped, depth is a RecursionError."""
+    deep = msgspec.Raw(b"\x91" * 100_000)
+    data = b"\x01" + msgspec.msgpack.encode({"type": "finish", "unknown": deep})
+    with pytest.raises(ValueError, match="not a control message"):
+        frames.decode(data)
+
+
+def test_a_reason_repeats_little_of_what_the_peer_sent():
+    data = b"\x01" + msgspec.msgpack.encode({"type": "x" * 100_000})
+    with pytest.raises(ValueError) as caught:
+        frames.decode(data)
+    assert len(str(caught.value)) < 300

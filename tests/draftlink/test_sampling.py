@@ -79,3 +79,19 @@ def test_the_hash_knows_what_a_tokenizer_does_and_not_how_it_is_written():
     for broken in ("", "[]", '{"no": 1}'):
         with pytest.raises(ValueError, match=r"not a tokenizer\.json"):
             tokenizer_hash(broken)
+
+
+@pytest.mark.parametrize("value", [1e-308, 1e-7, -1.0, 101.0, float("nan"), float("inf")])
+def test_no_temperature_whose_scores_overflow(value):
+    with pytest.raises(ValueError, match="temperature"):
+        Sampling(temperature=value).check()
+    with pytest.raises(ValueError, match="repetition_penalty"):
+        Sampling(repetition_penalty=-value if 0 < value < 1 else value).check()
+
+
+def test_the_extremes_that_are_allowed_are_a_distribution():
+    params = Sampling(temperature=sampling.COLDEST, repetition_penalty=0.01)
+    params.check()
+    largest = float(np.finfo(np.float32).max)
+    p = sampling.distribution(np.array([largest, -largest, 0.0]), params, [0, 1, 2])
+    assert p.tolist() == [1.0, 0.0, 0.0]

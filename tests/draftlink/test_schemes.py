@@ -170,3 +170,10 @@ def test_the_residual_is_what_the_target_has_more_of():
     assert np.allclose(split.residual(p, row), [0.0, 0.1, 0.4])
     same = lattice(p, 3, 10)
     assert split.residual(same.probabilities(), same).sum() > 0  # p itself is the limit
+
+
+@pytest.mark.parametrize("largest", [1e39, 1e300])
+def test_a_target_row_beyond_float32_is_refused(largest):
+    """A penalty or a low temperature would make infinities of it, and then NaN."""
+    with pytest.raises(ValueError, match="no largest logit"):
+        split.unpack_row(split.pack_row(np.array([0.0, largest, 1.0])), 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import msgspec
 import pytest
 
 from draftlink import frames
@@ -222,3 +223,50 @@ def test_wrong_starts(changes):
     with pytest.raises(RemoteProtocolError):
         pair.bs.receive(frames.encode(start(**changes)))
     assert pair.bs.state is State.READY
+
+
+@pytest.mark.parametrize("keep", [-1, -(2**63), 4, 2**64 - 1])
+def test_finish_keeps_what_there_is(keep):
+    pair = Pair().begun()
+    with pytest.raises(RemoteProtocolError, match="to keep, of 3"):
+        pair.bs.receive(frames.encode(frames.Finish(1, keep)))
+    assert pair.bs.state is State.DRAFTING
+
+
+@pytest.mark.parametrize("length", [-1, 1, 3, 2**63])
+def test_done_confirms_what_finish_asked_for(length):
+    pair = Pair().begun()
+    pair.up(frames.Finish(1, 2))
+    with pytest.raises(RemoteProtocolError, match="where 2 were to be"):
+        pair.device.receive(frames.encode(frames.Done(1, length)))
+    pair.down(frames.Done(1, 2))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2}, {"tokenizer_hash": "y"}, {"context": 0},
+        {"vocab_size": 0}, {"vocab_size": -5}, {"vocab_size": 2**40},
+    ],
+)  # fmt: skip
+def test_a_welcome_has_what_a_device_can_work_with(changes):
+    pair = Pair()
+    pair.up(HELLO)
+    with pytest.raises(RemoteProtocolError):
+        pair.device.receive(frames.encode(msgspec.structs.replace(WELCOME, **changes)))
+    pair.down(WELCOME)
+
+
+def test_eos_ids_are_few():
+    pair = Pair()
+    pair.up(HELLO)
+    pair.down(WELCOME)
+    with pytest.raises(RemoteProtocolError, match="EOS ids"):
+        pair.bs.receive(frames.encode(start(eos_ids=[1] * 257)))
+
+
+def test_a_base_station_that_fails_may_say_so_while_done_is_owed():
+    pair = Pair().begun()
+    pair.up(frames.Finish(1, 3))
+    pair.down(frames.Refused("internal", "failed"))
+    assert pair.bs.state is pair.device.state is State.CLOSED

@@ -132,10 +132,7 @@ class Mutator:
         return self._random.choice((self._random.randrange(self._vocab_size + 2), 2**32 - 1))
 
     def _crafted(self, data: bytes) -> bytes:
-        """A draft or verdict in its place, whose payload is wrong in a way that a coder could be.
-
-        Counts that do not sum, zero counts, ids that repeat or are out of range or order.
-        """
+        """A draft or verdict in its place, whose payload is well formed, and wrong."""
         frame = frames.decode(data)
         if isinstance(frame, frames.Verdict):
             return frames.encode(replace(frame, row=self._row(), next=None, ended=False))
@@ -143,17 +140,26 @@ class Mutator:
             return self._flipped(data)
         length = self._random.choice((frame.length, 0, 1, 2, 64, 65))
         scheme = self._random.choice(SCHEMES)
-        drafted = [self._drafted() for _ in range(length)]
+        ids = IdModel(self._vocab_size)
+        if isinstance(scheme, Dense) or (isinstance(scheme, TopK) and scheme.coding == "fp16"):
+            drafted = [self._impossible() for _ in range(length)]
+        else:
+            # An entropy coder has no words for an impossible row. What is possible elsewhere, with
+            # another sum or more entries, reads as anything here.
+            rng = np.random.default_rng(self._random.getrandbits(32))
+            rows = rng.dirichlet(np.full(self._vocab_size, 0.3), length)
+            drafted = [scheme.propose(q, bytes(32), i) for i, q in enumerate(rows)]
         try:
-            payload, _ = scheme.encode(drafted, IdModel(self._vocab_size))
-        except (ValueError, IndexError, OverflowError, AssertionError, TypeError):
-            payload = self._random.randbytes(length * 5)  # a coder may not be able to say it at all
+            payload, _ = scheme.encode(drafted, ids)
+        except (ValueError, IndexError, OverflowError):
+            payload = self._random.randbytes(length * 5)
         return frames.encode(replace(frame, length=length, payload=payload))
 
-    def _drafted(self) -> Drafted:
+    def _impossible(self) -> Drafted:
+        """Counts that do not sum, or of 0; ids that repeat, or are out of range or order."""
         size = self._random.randrange(1, 8)
         ids = np.array([self._random.randrange(self._vocab_size + 1) for _ in range(size)])
-        counts = np.array([self._random.choice((0, 1, 1, 3, 16)) for _ in range(size)])
+        counts = np.array([self._random.choice((0, 1, 1, 3, 1 << 24)) for _ in range(size)])
         if self._random.random() < 0.7:
             ids.sort()
         total = self._random.choice((int(counts.sum()), 16, 64))

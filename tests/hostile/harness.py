@@ -1,0 +1,161 @@
+"""Feeds mutated frames to either end, and holds what comes of each against what may."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+import resource
+import statistics
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from device_runtime.device import LinkError
+from draftlink import frames
+from draftlink.session import RemoteProtocolError, Session
+from tests.hostile.conversations import CONTEXT, SIZE, Recording, Script, Situation, converse
+from tests.hostile.mutations import Mutator
+
+
+class Raised(logging.Handler):
+    """Keeps the last exception that the base station logged instead of showing to its peer."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.last: BaseException | None = None
+
+    def emit(self, entry: logging.LogRecord) -> None:
+        self.last = entry.exc_info[1] if entry.exc_info else None
+
+
+@dataclass
+class Report:
+    """What came of the frames, and what they cost."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+    _resident: list[int] = field(default_factory=list)
+
+    def add(self, outcome: str, begun: float) -> None:
+        self.outcomes[outcome] += 1
+        if len(self.seconds) < 100_000:
+            self.seconds.append(time.perf_counter() - begun)
+
+    def watch_memory(self) -> None:
+        self._resident.append(_resident_bytes())
+
+    @property
+    def growth(self) -> int:
+        """Bytes that the second half of the run added to what was resident."""
+        half = len(self._resident) // 2
+        return max(self._resident[half:]) - max(self._resident[:half])
+
+    def __str__(self) -> str:
+        return (
+            f"{dict(self.outcomes)}, median {statistics.median(self.seconds) * 1e6:.0f} µs,"
+            f" grew {self.growth / 1e6:.1f} MB"
+        )
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def _corpus(recordings: list[Recording]) -> list[bytes]:
+    return [data for recording in recordings for data in (*recording.up, *recording.down)]
+
+
+async def against_station(situation: Situation, data: bytes, pauses: int, log: Raised) -> str:
+    """Feed one frame to the base station; what became of it."""
+    station = situation.station.fork()
+    slot = station.slot
+    cached, forwards = list(slot.cache), slot.forwards
+    log.last = None
+    await station.feed([*situation.before, data], pauses)
+    answers = [frames.decode(sent) for sent in station.sent]
+    if answers and isinstance(answers[-1], frames.Refused):
+        refused = answers.pop()
+        assert refused.code != "internal", data.hex()[:2000]
+        if not situation.before:
+            assert not answers and slot.cache == cached and slot.forwards == forwards
+        outcome = "refused"
+    else:
+        outcome = type(frames.decode(data)).__name__
+    assert log.last is None
+    # One frame makes the base station feed a draft, or a prompt, or stream to its context's end.
+    streamed = sum(isinstance(a, frames.Tokens) for a in answers)
+    assert slot.forwards - forwards <= 2 + len(situation.before) + streamed
+    assert len(slot.cache) <= CONTEXT and len(answers) <= CONTEXT
+    return outcome
+
+
+async def run_station(recordings: list[Recording], count: int, seed: int, log: Raised) -> Report:
+    report, chance = Report(), random.Random(seed)
+    mutator = Mutator(seed, _corpus(recordings), SIZE)
+    situations = [s for r in recordings for s in r.situations]
+    for i in range(count):
+        situation = chance.choice(situations)
+        data = mutator.mutate(situation.next)
+        begun = time.perf_counter()
+        try:
+            outcome = await against_station(situation, data, chance.choice((0, 1, 9)), log)
+        except BaseException as error:
+            error.add_note(f"mutation {i} of seed {seed}: {data.hex()[:2000]}")
+            if log.last is not None:
+                raise error from log.last
+            raise
+        report.add(outcome, begun)
+        if i % max(1, count // 100) == 0:
+            report.watch_memory()
+    return report
+
+
+def _screened(session: Session, data: bytes) -> bool:
+    """Whether the device's session takes the frame; where it does not, it stays as it was."""
+    tried = copy.copy(session)
+    try:
+        tried.receive(data)
+    except RemoteProtocolError:
+        assert vars(tried) == vars(session)
+        return False
+    return True
+
+
+async def against_device(recording: Recording, at: int, message: bytes | str) -> str:
+    """The device's whole run, with one message in the place of the base station's ``at``-th."""
+    script = [*recording.down[:at], message, *recording.down[at + 1 :]]
+    try:
+        await converse(recording.plan, Script(script))
+    except LinkError as error:
+        return "broke" if "broke the protocol" in str(error) else "gone"
+    return "went on"
+
+
+async def run_device(recordings: list[Recording], count: int, seed: int) -> Report:
+    """Frames that the session refuses need no device behind it; some of them get one all the same.
+
+    What the device may show for it is a LinkError: anything else ends the test.
+    """
+    report, chance = Report(), random.Random(seed)
+    mutator = Mutator(seed, _corpus(recordings), SIZE)
+    for i in range(count):
+        recording = chance.choice(recordings)
+        at = chance.randrange(len(recording.down))
+        data = mutator.mutate(recording.down[at])
+        begun = time.perf_counter()
+        try:
+            if _screened(recording.sessions[at], data) or chance.random() < 0.02:
+                outcome = await against_device(recording, at, data)
+            else:
+                outcome = "broke"
+        except BaseException as error:
+            error.add_note(
+                f"mutation {i} of seed {seed}, {recording.plan.name}: {data.hex()[:2000]}"
+            )
+            raise
+        report.add(outcome, begun)
+        if i % max(1, count // 100) == 0:
+            report.watch_memory()
+    return report

@@ -1,0 +1,96 @@
+"""What is no frame at all, over real sockets and cut-off ones."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import torch
+from websockets.asyncio.client import connect
+
+from bs_runtime import verify
+from bs_runtime.generation import Generation
+from device_runtime import client as device_client
+from device_runtime.client import Client, LinkError
+from device_runtime.device import Sampling, Split, TopK
+from draftlink import frames, noise
+from draftlink.session import Session
+from tests.fakes import FakeModel, FakeTarget, fake_device, random_logits, served
+from tests.hostile.conversations import PLANS, SIZE, TARGET, Script, Station, converse, record
+
+
+def test_a_text_message_is_refused_by_the_base_station():
+    async def run(url: str) -> frames.Frame:
+        async with connect(url + "/v1/draft") as socket:
+            await socket.send("\x02\x00\x00\x00\x00")  # would be a draft, were it binary
+            return frames.decode(await socket.recv(decode=False))
+
+    with served(FakeTarget(TARGET)) as url:
+        answer = asyncio.run(run(url))
+    assert isinstance(answer, frames.Refused) and answer.code == "protocol"
+
+
+def test_a_text_message_is_refused_by_the_device():
+    async def run() -> None:
+        recording = await record(PLANS[0])
+        text = frames.encode(frames.Tokens(1, 3, (5,), True)).decode()
+        with pytest.raises(LinkError, match="a text message"):
+            await converse(PLANS[0], Script([recording.down[0], text]))
+
+    asyncio.run(run())
+
+
+def test_a_base_station_that_does_not_close_is_not_waited_for(monkeypatch):
+    class Deaf(Script):
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+    timeout = asyncio.timeout
+    monkeypatch.setattr(device_client.asyncio, "timeout", lambda seconds: timeout(0.01))
+    asyncio.run(Client("ws://x", Deaf([]), Session("device", SIZE)).close())  # type: ignore[arg-type]
+
+
+def test_a_stream_that_fails_is_told(monkeypatch):
+    """The device listens: without a word it would wait for ever."""
+
+    async def run() -> list[frames.Frame]:
+        recording = await record(next(plan for plan in PLANS if plan.name == "stream"))
+        station = Station()
+        await station.feed(recording.up[:1])
+        monkeypatch.setattr(Generation, "write_one", lambda generation: 1 // 0)
+        await station.feed(recording.up[1:2])
+        return [frames.decode(data) for data in station.sent]
+
+    (answer,) = asyncio.run(run())
+    assert isinstance(answer, frames.Refused) and answer.code == "internal"
+
+
+def test_a_token_that_was_owed_and_fills_the_context_has_no_draft_behind_it():
+    """max_tokens would leave room; the target's context does not."""
+    params = Sampling()
+    start = frames.Start(1, 0, [1, 2], params, Split(6, 16), "stop-and-wait", 9, [], 1)
+    generation = Generation(FakeModel(TARGET, rows=True), start, [1, 2], SIZE, 3)
+    with pytest.raises(ValueError, match="fills the context"):
+        generation.decode(frames.Draft(1, 2, 0, b"", first=3))
+
+
+def test_any_top_k_that_fits_a_frame_beside_a_small_one():
+    """Sessions of one step share a tensor of limits: one's must not spoil another's."""
+    logits = torch.from_numpy(random_logits(3, SIZE)[:2].copy())
+    jobs = [
+        verify.Job((), [1], Sampling(top_k=k), TopK(), noise.key_from_seed(1, "bs"))
+        for k in (3, 2**64 - 1)
+    ]
+    p = verify.distributions(logits, jobs)
+    assert [int((row > 0).sum()) for row in p] == [3, SIZE]
+
+
+def test_ids_that_the_smaller_vocabulary_lacks():
+    async def run(url: str) -> None:
+        async with fake_device(url, TARGET[:8, :8]) as device:
+            assert device.client.session.vocab_size == 8
+            with pytest.raises(ValueError, match="not among the 8"):
+                device.generate([1, 9])
+
+    with served(FakeTarget(TARGET)) as url:
+        asyncio.run(run(url))
