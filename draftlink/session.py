@@ -95,7 +95,7 @@ class Session:
     """One end's view of a connection.
 
     ``length`` is the number of tokens of the history that both ends agree on; ``epoch`` goes up
-    with each token that the base station chose itself.
+    with each Start, Verdict, Switch and Done: drafts for an older one have been overtaken.
     """
 
     def __init__(self, role: Role, vocab_size: int) -> None:
