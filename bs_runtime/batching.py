@@ -12,9 +12,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 STEP_S = 0.05  # what a full step should take: what others may add to a request's delay
-FIRST_CAP, MOST_CAP = 64, 8192  # tokens
-# The least cap, and the least part of a request: a shorter draft is not torn up.
-LEAST = 16
+LEAST_CAP, MOST_CAP = 64, 8192  # tokens; with fewer, verdicts would hardly share a forward
+LEAST_PART = 16  # tokens of a request that is fed in parts; so a short draft is not torn up
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Batcher(Generic[T]):
     """
 
     def __init__(self, *, token_s: float = 4e-3) -> None:
-        self.cap = FIRST_CAP
+        self.cap = LEAST_CAP
         self._token_s = token_s
         self._waiting: list[_Waiting[T]] = []
 
@@ -59,7 +58,7 @@ class Batcher(Generic[T]):
         behind: list[_Waiting[T]] = []
         for one in sorted(self._waiting, key=lambda w: w.due_s):  # stable: first come, first served
             count = min(one.tokens, left)
-            if count < min(one.tokens, LEAST):
+            if count < min(one.tokens, LEAST_PART):
                 behind.append(one)
                 continue
             taken.append((one.item, count))
@@ -71,6 +70,6 @@ class Batcher(Generic[T]):
         """A step of ``tokens`` took ``seconds``."""
         if tokens >= self.cap:
             if seconds > STEP_S:
-                self.cap = max(self.cap // 2, LEAST)
+                self.cap = max(self.cap // 2, LEAST_CAP)
             elif seconds < STEP_S / 2:
                 self.cap = min(self.cap * 2, MOST_CAP)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bs_runtime.batching import FIRST_CAP, LEAST, MOST_CAP, STEP_S, Batcher
+from bs_runtime.batching import LEAST_CAP, LEAST_PART, MOST_CAP, STEP_S, Batcher
 
 DRAFT = 5  # tokens of a verdict's round
 # Seconds for the whole step: a CPU (linear), and a GPU (flat).
@@ -105,7 +105,7 @@ def test_a_prompt_has_its_turn_however_many_drafts_there_are():
     ((at, end),) = served["prompt"]
     delay = max(end - at for i in range(64) for at, end in served[f"draft{i}"])
     # A part waits as long as a draft, and for the deadline that its own tokens give it.
-    assert end - at < 300 / LEAST * (delay + LEAST * 4e-3)
+    assert end - at < 300 / LEAST_PART * (delay + LEAST_PART * 4e-3)
     never, _ = simulate(
         [*drafts, (0.1, "prompt", 300)], cost, 60, think_s=0.0, token_s=1e3
     )  # control: with deadlines so far off, drafts go first for ever
@@ -130,8 +130,8 @@ def test_prompts_take_turns():
     ("cost", "cap"),
     [
         (lambda tokens: 0.001, MOST_CAP),
-        (lambda tokens: 1.0, LEAST),
-        (lambda tokens: STEP_S * 0.75, FIRST_CAP),
+        (lambda tokens: 1.0, LEAST_CAP),
+        (lambda tokens: 0.01 + tokens * 1e-4, 256),
     ],
 )
 def test_the_cap_fits_the_machine(cost, cap):
@@ -143,19 +143,21 @@ def test_the_cap_fits_the_machine(cost, cap):
     assert batcher.cap == cap
     batcher.ran(1, 9.0)  # a small step says nothing about full ones
     assert batcher.cap == cap
+    batcher.ran(cap, 9.0)
+    assert batcher.cap == max(cap // 2, LEAST_CAP)
 
 
 def test_a_request_with_nothing_to_feed_takes_part_in_a_full_step():
     batcher: Batcher[str] = Batcher()
     batcher.add("prompt", 1000, -10.0)
     batcher.add("judging", 0, 0.0)
-    assert batcher.take() == [("prompt", FIRST_CAP), ("judging", 0)]
+    assert batcher.take() == [("prompt", LEAST_CAP), ("judging", 0)]
     assert len(batcher) == 0
 
 
 def test_a_draft_is_not_torn_up():
     batcher: Batcher[str] = Batcher()
-    for i in range(FIRST_CAP // DRAFT + 1):
+    for i in range(LEAST_CAP // DRAFT + 1):
         batcher.add(f"draft{i}", DRAFT, 0.0)
     assert {count for _, count in batcher.take()} == {DRAFT}
-    assert batcher.take() == [(f"draft{FIRST_CAP // DRAFT}", DRAFT)]
+    assert batcher.take() == [(f"draft{LEAST_CAP // DRAFT}", DRAFT)]

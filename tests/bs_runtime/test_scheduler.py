@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bs_runtime import verify
-from bs_runtime.batching import FIRST_CAP
+from bs_runtime.batching import LEAST_CAP
 from bs_runtime.engine import Feed
 from bs_runtime.generation import Generation, Judgement
 from bs_runtime.scheduler import Scheduler
@@ -86,7 +86,7 @@ def test_rounds_that_wait_together_are_one_forward_and_one_judging(monkeypatch):
 def test_a_long_prompt_is_fed_in_parts_between_verdicts():
     target = SlowTarget(TABLE)
     target.seconds = 0.03  # between a half and the whole of a full step's time: the cap stays
-    prompt = [i % SIZE for i in range(5 * FIRST_CAP + 7)]
+    prompt = [i % SIZE for i in range(5 * LEAST_CAP + 7)]
 
     async def scenario() -> None:
         scheduler = Scheduler(target)
