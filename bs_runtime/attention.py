@@ -37,15 +37,14 @@ def attend(
     out = []
     for part in step.parts:
         keys, values = part.slot.read(layer, part.length)
-        rows = query[:, :, part.where]
         attended = scaled_dot_product_attention(
-            rows,
+            query.narrow(2, part.begin, part.tokens),
             keys,
             values,
             attn_mask=part.mask,
-            is_causal=1 < rows.shape[2] == part.length,
+            is_causal=1 < part.tokens == part.length,
             scale=scaling,
-            enable_gqa=rows.shape[1] != keys.shape[1],
+            enable_gqa=query.shape[1] != keys.shape[1],
         )
         out.append(attended.transpose(1, 2))
     return torch.cat(out, 1), None

@@ -26,7 +26,7 @@ class TargetError(ValueError):
 
 
 class Slot:
-    """One history's KV cache: for each layer keys and values, (kv heads, capacity, d).
+    """One history's KV cache: for each layer keys and values, (1, kv heads, capacity, d).
 
     The length is all there is to a rollback: entries behind it are never read, and are written
     over. Capacity comes in whole blocks and doubles as the history grows, up to the context, so a
@@ -74,20 +74,27 @@ class Slot:
             self._capacity = min(blocks * BLOCK, self._engine.context)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Put keys and values (kv heads, tokens, d) of ``layer`` behind what is cached."""
-        if layer not in self._layers or self._layers[layer][0].shape[1] < self._capacity:
-            old = self._layers.get(layer, ())
-            new = tuple(x.new_empty(x.shape[0], self._capacity, x.shape[2]) for x in (keys, values))
-            for mine, theirs in zip(new, old, strict=False):  # nothing is old at first
-                mine[:, : self._length] = theirs[:, : self._length]
-            self._layers[layer] = new[0], new[1]
-        for mine, theirs in zip(self._layers[layer], (keys, values), strict=True):
-            mine[:, self._length : self._length + theirs.shape[1]] = theirs
+        """Put keys and values (1, kv heads, tokens, d) of ``layer`` behind what is cached."""
+        held = self._layers.get(layer)
+        if held is None or held[0].shape[2] < self._capacity:
+            old_keys, old_values = held or (None, None)
+            held = self._grown(old_keys, keys), self._grown(old_values, values)
+            self._layers[layer] = held
+        count = keys.shape[2]
+        held[0].narrow(2, self._length, count).copy_(keys)
+        held[1].narrow(2, self._length, count).copy_(values)
+
+    def _grown(self, old: Tensor | None, like: Tensor) -> Tensor:
+        """A buffer of the whole capacity, with what is cached in ``old``."""
+        new = like.new_empty(1, like.shape[1], self._capacity, like.shape[3])
+        if old is not None:
+            new[:, :, : self._length] = old[:, :, : self._length]
+        return new
 
     def read(self, layer: int, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values of ``layer``, views (1, kv heads, length, d)."""
         keys, values = self._layers[layer]
-        return keys[None, :, :length], values[None, :, :length]
+        return keys.narrow(2, 0, length), values.narrow(2, 0, length)
 
     def advance(self, count: int) -> None:
         """``count`` more tokens are in every layer."""
@@ -105,14 +112,15 @@ class Feed:
 
 @dataclass(frozen=True)
 class Part:
-    """A feed's place in a step: tokens ``where``, after which its slot holds ``length``.
+    """A feed's place in a step: ``tokens`` from ``begin`` on; with them its slot holds ``length``.
 
     ``mask`` (tokens, length) is 0 where a token may look, else -inf; None where it may look
     everywhere (a single token) or where the slot was empty, so that the triangle says it.
     """
 
     slot: Slot
-    where: slice
+    begin: int
+    tokens: int
     length: int
     mask: Tensor | None
 
@@ -134,7 +142,8 @@ class StepCache(Cache):
     ) -> tuple[Tensor, Tensor]:
         """Write keys and values (1, kv heads, tokens, d) of a layer to their slots."""
         for part in self.parts:
-            keys, values = key_states[0, :, part.where], value_states[0, :, part.where]
+            keys = key_states.narrow(2, part.begin, part.tokens)
+            values = value_states.narrow(2, part.begin, part.tokens)
             part.slot.write(layer_idx, keys, values)
         if not self._packed:
             return self.parts[0].slot.read(layer_idx, self.parts[0].length)
@@ -235,4 +244,4 @@ class Engine:
             shape = tokens, past + tokens
             options: dict[str, Any] = {"dtype": self.model.dtype, "device": self.model.device}
             mask = torch.full(shape, float("-inf"), **options).triu_(past + 1)
-        return Part(feed.slot, slice(begin, begin + tokens), past + tokens, mask)
+        return Part(feed.slot, begin, tokens, past + tokens, mask)

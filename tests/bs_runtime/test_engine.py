@@ -189,12 +189,12 @@ def test_attention_equals_the_masked_softmax():
         slot = owner.open()
         slot.reserve(length)
         if past := length - rows:
-            slot.write(0, k[:, :past], v[:, :past])
+            slot.write(0, k[None, :, :past], v[None, :, :past])
             slot.advance(past)
         seen = torch.arange(length) <= torch.arange(past, length)[:, None]
         mask = torch.zeros(rows, length).masked_fill(~seen, -torch.inf)
         where = slice(begin, begin + rows)
-        parts.append(Part(slot, where, length, mask if past and rows > 1 else None))
+        parts.append(Part(slot, begin, rows, length, mask if past and rows > 1 else None))
         news.append((k[:, past:], v[:, past:]))
         scores = q[0, :, where] @ k.repeat_interleave(3, 0).mT * 0.3 + mask
         wanted.append(scores.softmax(-1) @ v.repeat_interleave(3, 0))
