@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,6 +9,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bs_runtime.connection import Connection
+from bs_runtime.scheduler import Scheduler
 from bs_runtime.target import Target
 from draftlink import __version__
 
@@ -19,8 +18,7 @@ PATH = "/v1/draft"
 
 def create_app(target: Target) -> Starlette:
     """The base station's app over a loaded target."""
-    # One worker: the model has one set of threads, and two forwards at once only slow each other.
-    executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+    scheduler = Scheduler(target)
 
     async def serve(socket: WebSocket) -> None:
         await socket.accept()
@@ -39,7 +37,7 @@ def create_app(target: Target) -> Starlette:
                 raise ConnectionResetError("the device has gone") from error
 
         try:
-            await Connection(target, executor, receive, send).serve()
+            await Connection(target, scheduler, receive, send).serve()
         except ConnectionResetError:
             return
         if socket.application_state.name == "CONNECTED" and socket.client_state.name == "CONNECTED":
@@ -48,4 +46,6 @@ def create_app(target: Target) -> Starlette:
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok", "model": target.name, "version": __version__})
 
-    return Starlette(routes=[WebSocketRoute(PATH, serve), Route("/healthz", health)])
+    app = Starlette(routes=[WebSocketRoute(PATH, serve), Route("/healthz", health)])
+    app.state.scheduler = scheduler
+    return app

@@ -1,13 +1,14 @@
-"""Attention for one sequence behind its own KV cache, as a backend of transformers.
+"""Attention of a step's packed sessions, as a backend of transformers.
 
-transformers' default builds a mask for every forward and copies the keys and values once per query
-head that shares them; for a short draft that costs as much as a third of the forward. A slot is
-one sequence without padding, so the mask follows from the two lengths alone.
+Each session is one sequence behind its own KV slot, so its mask follows from two lengths: there is
+no padding, nothing of one session is looked at by another, and keys and values are read where they
+are cached. (transformers' default builds a mask for every forward and copies keys and values once
+per query head that shares them; for a short draft that costs a third of the forward.) Nothing here
+waits for a GPU: all lengths are known to the host.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,13 +16,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 NAME = "draftlink"
-
-
-@lru_cache(maxsize=2)  # every layer of a forward asks for the same one
-def causal_mask(rows: int, length: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """(rows, length): 0 where the last ``rows`` of ``length`` positions may look, else -inf."""
-    mask = torch.full((rows, length), float("-inf"), dtype=dtype, device=device)
-    return mask.triu_(length - rows + 1)
 
 
 def attend(
@@ -33,24 +27,27 @@ def attend(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention: query (1, heads, rows, d), key and value (1, kv heads, length, d).
+    """Causal attention of packed tokens: query (1, heads, tokens, d) to (1, tokens, heads, d).
 
-    Returns (1, rows, heads, d), and None for the weights. transformers makes no mask for a
-    backend that registers none, so ``attention_mask`` is None.
+    ``key`` and ``value``, (1, kv heads, tokens, d), are in the slots by now; ``key`` tells which
+    (see ``engine.StepCache``). transformers makes no mask for a backend that registers none, so
+    ``attention_mask`` is None. The None that is returned stands for the weights.
     """
-    rows, length = query.shape[2], key.shape[2]
-    if 1 < rows < length:
-        attention_mask = causal_mask(rows, length, query.dtype, query.device)
-    out = scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=attention_mask,
-        is_causal=1 < rows == length,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    return out.transpose(1, 2).contiguous(), None
+    step, layer = key.step  # type: ignore[attr-defined]
+    out = []
+    for part in step.parts:
+        keys, values = part.slot.read(layer, part.length)
+        attended = scaled_dot_product_attention(
+            query.narrow(2, part.begin, part.tokens),
+            keys,
+            values,
+            attn_mask=part.mask,
+            is_causal=1 < part.tokens == part.length,
+            scale=scaling,
+            enable_gqa=query.shape[1] != keys.shape[1],
+        )
+        out.append(attended.transpose(1, 2))
+    return torch.cat(out, 1), None
 
 
 AttentionInterface.register(NAME, attend)

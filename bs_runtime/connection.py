@@ -1,16 +1,15 @@
-"""One device's connection: the protocol outside, model work in the worker thread."""
+"""One device's connection: the protocol outside, rounds for the scheduler inside."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from typing import Any
 
-from bs_runtime.generation import Generation, KVSlot
+from bs_runtime.generation import Generation
+from bs_runtime.scheduler import Scheduler
 from bs_runtime.target import Target
 from draftlink import frames, schemes
 from draftlink.session import ProtocolError, RemoteProtocolError, Session, State
@@ -21,23 +20,23 @@ log = logging.getLogger("draftlink.bs")
 class Connection:
     """Serves one device until it goes away.
 
-    ``receive`` returns the next binary message or None at the end; ``send`` sends one. All model
-    work runs in ``executor``, so that the event loop never waits for it.
+    ``receive`` returns the next binary message or None at the end; ``send`` sends one. What
+    needs the model is run by ``scheduler``, which many connections share.
     """
 
     def __init__(
         self,
         target: Target,
-        executor: Executor,
+        scheduler: Scheduler,
         receive: Callable[[], Awaitable[bytes | None]],
         send: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self._target = target
-        self._executor = executor
+        self._scheduler = scheduler
         self._receive = receive
         self._send_bytes = send
         self._session = Session("bs", target.vocab_size)
-        self._slot: KVSlot = target.open()
+        self._slot = target.open()
         self._history: list[int] = []
         self._generation: Generation | None = None
         self._stream: asyncio.Task[None] | None = None
@@ -59,6 +58,7 @@ class Connection:
             await self._fail(error)
         finally:
             await self._stop_stream()
+            self._scheduler.close(self._slot)
 
     async def _handle(self, frame: frames.Frame) -> None:
         if isinstance(frame, frames.Hello):
@@ -123,7 +123,7 @@ class Connection:
             self._slot, start, self._history, self._target.vocab_size, self._target.context
         )
         self._generation = generation
-        await self._model(generation.prefill)
+        await self._scheduler.run(generation.prompt())
         if start.mode == "stream":
             self._stream = asyncio.create_task(self._write())
 
@@ -134,7 +134,8 @@ class Connection:
             drafted = generation.decode(draft)
         except ValueError as error:
             raise RemoteProtocolError(str(error)) from None
-        judgement, queue_us, verify_us = await self._model(generation.judge, drafted, draft.first)
+        served = await self._scheduler.run(generation.draft(drafted, draft.first))
+        judgement = served.judgement
         await self._send(
             frames.Verdict(
                 epoch=draft.epoch,
@@ -142,8 +143,8 @@ class Connection:
                 accepted=judgement.accepted,
                 next=judgement.next,
                 ended=judgement.ended,
-                queue_us=queue_us,
-                verify_us=verify_us,
+                queue_us=served.queue_us,
+                verify_us=served.verify_us,
                 row=judgement.row,
                 surprisals=judgement.surprisals,
             )
@@ -164,7 +165,8 @@ class Connection:
         epoch = self._session.epoch
         while not generation.ended:
             base = len(generation.history)
-            token, _, _ = await self._model(generation.write_one)
+            token = (await self._scheduler.run(generation.next())).judgement.next
+            assert token is not None
             if self._session.state is not State.STREAMING:
                 return
             await self._send(frames.Tokens(epoch, base, (token,), generation.ended))
@@ -183,17 +185,6 @@ class Connection:
         # Its forward must have ended before the slot is touched; the state tells it to stop.
         with contextlib.suppress(ConnectionError):
             await task
-
-    async def _model(self, work: Callable[..., Any], *args: Any) -> tuple[Any, int, int]:
-        """Run model work in the worker; its result, and µs waited and worked."""
-        asked = time.perf_counter()
-
-        def run() -> tuple[Any, float, float]:
-            begun = time.perf_counter()
-            return work(*args), begun, time.perf_counter()
-
-        result, begun, ended = await asyncio.get_running_loop().run_in_executor(self._executor, run)
-        return result, int((begun - asked) * 1e6), int((ended - begun) * 1e6)
 
     async def _send(self, frame: frames.Frame) -> None:
         await self._send_bytes(self._session.send(frame))

@@ -1,19 +1,19 @@
-"""One generation at the base station: feed, judge, roll back.
+"""One generation at the base station, and its rounds: what to feed, what to judge, what stands.
 
-The slot is in one of two states: all of the history cached and the last row kept, or its last token
-not yet fed. ``_feed`` handles both.
+Nothing here calls the model: a ``Round`` says what it needs fed, in as many steps as the scheduler
+likes, and is settled once it is judged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from bs_runtime import verify
+from bs_runtime.engine import Feed, Slot
 from draftlink import frames, noise, schemes
 from draftlink.idcode import IdModel
 from draftlink.noise import Purpose
@@ -21,23 +21,9 @@ from draftlink.schemes.split import pack_row
 from draftlink.sparse import Drafted
 
 
-class KVSlot(Protocol):
-    """What a generation needs of a slot."""
-
-    @property
-    def length(self) -> int:
-        """Tokens in the cache."""
-
-    def forward(self, ids: Sequence[int], *, last: bool = False) -> Any:
-        """Feed ids; logits (len(ids), V), or (1, V) with ``last``."""
-
-    def rollback(self, length: int) -> None:
-        """Cut the cache back."""
-
-
 @dataclass(frozen=True)
 class Judgement:
-    """What the target makes of a draft: the fields of a verdict."""
+    """What the target makes of a round: the fields of a verdict."""
 
     accepted: int
     next: int | None
@@ -49,12 +35,14 @@ class Judgement:
 class Generation:
     """A generation on a slot. ``history`` is the prompt and everything written so far.
 
-    Every draw is a function of (key, position, purpose), so that the same draft at the same
-    position is always judged the same way.
+    Between rounds the slot is in one of two states: all of the history cached and the row behind it
+    kept, or something of the history not yet fed. One round at a time is under way. Every draw is a
+    function of (key, position, purpose), so that the same draft at the same position is always
+    judged the same way.
     """
 
     def __init__(
-        self, slot: KVSlot, start: frames.Start, history: list[int], vocab_size: int, context: int
+        self, slot: Slot, start: frames.Start, history: list[int], vocab_size: int, context: int
     ) -> None:
         self.slot = slot
         self.start = start
@@ -70,10 +58,6 @@ class Generation:
             self._key = noise.key_from_seed(start.seed, role)
         self._row: Tensor | None = None  # (1, V): the row after the whole history, once known
 
-    def prefill(self) -> None:
-        """Feed the prompt, and keep the row behind it."""
-        self._feed(())
-
     def decode(self, draft: frames.Draft) -> list[Drafted]:
         """The draft's tokens. Raises ValueError for bytes that are no draft of this scheme.
 
@@ -87,7 +71,11 @@ class Generation:
             self._ids.extend([] if draft.first is None else [draft.first])
         return self._scheme.decode(draft.payload, draft.length, self._ids)
 
-    def judge(self, drafted: Sequence[Drafted], first: int | None = None) -> Judgement:
+    def prompt(self) -> Round:
+        """Feed the prompt, and keep the row behind it; nothing is judged."""
+        return Round(self, (), None)
+
+    def draft(self, drafted: Sequence[Drafted], first: int | None = None) -> Round:
         """Judge each drafted token, then write one token of the target's own.
 
         ``first`` is the token that the device owed. Nothing is drawn behind an accepted EOS or the
@@ -95,39 +83,12 @@ class Generation:
         """
         if first is not None:
             self._write(first)
-        ends = [i for i, d in enumerate(drafted) if d.token in self.start.eos_ids]
-        most = min([self.left, *(i + 1 for i in ends)])
-        judged = list(drafted[:most])
-        rows = self._feed([d.token for d in judged])
-        begin = len(self.history)
-        outcome = self._judged(judged, rows, Purpose.BONUS)
-        for d in judged[: outcome.accepted]:
-            self._write(d.token)
-        self._row = rows[outcome.accepted : outcome.accepted + 1]
-        self.slot.rollback(begin + outcome.accepted)
-        following, row = outcome.following, b""
-        if self.ended:
-            following = None
-        elif following is None:
-            row = pack_row(self._row[0].numpy(force=True))
-        else:
-            self._write(following)
-        emitted = outcome.accepted + (following is not None)
-        surprisals = outcome.surprisals[:emitted] if self.start.surprisals else []
-        return Judgement(
-            outcome.accepted,
-            following,
-            self.ended,
-            row,
-            bytes(min(255, round(8 * bits)) for bits in surprisals),
-        )
+        ends = [i + 1 for i, d in enumerate(drafted) if d.token in self.start.eos_ids]
+        return Round(self, drafted[: min([self.left, *ends])], Purpose.BONUS)
 
-    def write_one(self) -> int:
+    def next(self) -> Round:
         """One token of the target's own, while streaming."""
-        token = self._judged((), self._feed(()), Purpose.STREAM).following
-        assert token is not None
-        self._write(token)
-        return token
+        return Round(self, (), Purpose.STREAM)
 
     def rollback(self, keep: int) -> None:
         """Forget everything behind the first ``keep`` tokens of the history."""
@@ -135,29 +96,110 @@ class Generation:
         self.slot.rollback(min(self.slot.length, keep))
         self._row = None
 
-    def _judged(self, drafted: Sequence[Drafted], rows: Tensor, purpose: Purpose) -> verify.Outcome:
-        job = verify.Job(
+    def job(self, drafted: Sequence[Drafted], purpose: Purpose) -> verify.Job:
+        """What ``verify.judge`` is to know of a draft behind the history."""
+        return verify.Job(
             drafted, self.history, self.start.sampling, self._scheme, self._key, purpose
         )
-        return verify.judge(rows, [job])[0]
+
+    def kept_row(self) -> Tensor | None:
+        """The row (1, V) behind the history, if the slot holds all of it and the row was kept."""
+        return self._row if self.slot.length == len(self.history) else None
+
+    def settle(
+        self, drafted: Sequence[Drafted], rows: Tensor, outcome: verify.Outcome | None
+    ) -> Judgement:
+        """Write what stands of a draft, and keep the row behind it.
+
+        ``rows`` (len(drafted) + 1, V); ``outcome`` is None for a prompt, behind which nothing is
+        written.
+        """
+        accepted = outcome.accepted if outcome else 0
+        # A copy: the rows belong to a whole step, which a part would keep in memory.
+        self._row = rows[accepted : accepted + 1].clone()
+        self.slot.rollback(len(self.history) + accepted)
+        if outcome is None:
+            return Judgement(0, None, self.ended)
+        for d in drafted[:accepted]:
+            self._write(d.token)
+        following, row = outcome.following, b""
+        if self.ended:
+            following = None
+        elif following is None:
+            row = pack_row(self._row[0].numpy(force=True))
+        else:
+            self._write(following)
+        emitted = accepted + (following is not None)
+        surprisals = outcome.surprisals[:emitted] if self.start.surprisals else []
+        return Judgement(
+            accepted,
+            following,
+            self.ended,
+            row,
+            bytes(min(255, round(8 * bits)) for bits in surprisals),
+        )
 
     def _write(self, token: int) -> None:
         self.history.append(token)
         self.left -= 1
         self.ended = self.left <= 0 or token in self.start.eos_ids
 
-    def _feed(self, tokens: Sequence[int]) -> Tensor:
-        """Rows (len(tokens) + 1, V) behind the history and behind each of ``tokens``."""
-        unfed = self.history[self.slot.length :]
-        if not unfed and self._row is None:  # rolled back: the row has to be made again
-            self.slot.rollback(len(self.history) - 1)
-            unfed = self.history[-1:]
-        rows = None if unfed else self._row
-        if unfed or tokens:
-            # A prompt is fed for its last row alone; the head is not run over the rest of it.
-            fed = torch.as_tensor(self.slot.forward([*unfed, *tokens], last=not tokens))
-            new = fed[-len(tokens) - 1 :]
-            rows = new if rows is None else torch.cat([rows, new])
-        assert rows is not None
-        self._row = rows[-1:]
-        return rows
+
+class Round:
+    """A prompt, a draft or a single token on its way through the model.
+
+    Steps feed it in parts (``feed``, then ``take``) until nothing is ``left``; its rows are then
+    those behind the history and behind each drafted token. ``purpose``: what the target's own token
+    is drawn for, None if nothing is judged.
+    """
+
+    def __init__(
+        self, generation: Generation, drafted: Sequence[Drafted], purpose: Purpose | None
+    ) -> None:
+        self.drafted = list(drafted)
+        self.purpose = purpose
+        self._generation = generation
+        self._slot = generation.slot
+        self._tokens = [d.token for d in drafted]
+        self._base = len(generation.history)
+        kept = generation.kept_row()
+        self._rows = [] if kept is None else [kept]
+        if kept is None:  # the last row has to be made, again if the slot was rolled back
+            self._slot.rollback(min(self._slot.length, self._base - 1))
+
+    @property
+    def left(self) -> int:
+        """Tokens that are still to be fed."""
+        return self._base + len(self._tokens) - self._slot.length
+
+    def feed(self, limit: int) -> Feed:
+        """The next tokens, at most ``limit``; a prompt's are fed for its last row alone."""
+        begin = self._slot.length
+        ids = self._generation.history[begin : begin + limit]
+        drafted = begin + len(ids) - self._base
+        ids += self._tokens[drafted : drafted + limit - len(ids)]
+        behind = begin + len(ids) - (self._base - 1)
+        return Feed(self._slot, ids, min(max(behind, 0), len(ids)))
+
+    def take(self, rows: Tensor) -> None:
+        """The rows that a feed asked for, (rows, V)."""
+        self._rows.append(rows)
+
+    def restart(self) -> None:
+        """Begin again with an empty slot, after a step that failed."""
+        self._slot.close()
+        self._rows = []
+
+    def rows(self) -> Tensor:
+        """All rows, (len(drafted) + 1, V), once nothing is left."""
+        return torch.cat(self._rows)
+
+    def job(self) -> verify.Job | None:
+        """What is to be judged, if anything is."""
+        if self.purpose is None:
+            return None
+        return self._generation.job(self.drafted, self.purpose)
+
+    def settle(self, rows: Tensor, outcome: verify.Outcome | None) -> Judgement:
+        """Carry out the outcome: see ``Generation.settle``."""
+        return self._generation.settle(self.drafted, rows, outcome)

@@ -1,8 +1,7 @@
-"""The target model in PyTorch: any decoder-only model of transformers, one KV cache per slot."""
+"""The target model in PyTorch: any decoder-only model of transformers that can be rolled back."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,13 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from bs_runtime import attention, prepack
+from bs_runtime.engine import Engine, Feed, Slot, TargetError
 from draftlink.tokenizer import tokenizer_hash
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class TargetError(ValueError):
-    """The model cannot be a target, or not do this; the text says why, and what to do."""
 
 
 class Target:
@@ -40,13 +36,13 @@ class Target:
         self.tokenizer_hash = tokenizer_hash(tokenizer)
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.eos_token_ids = eos_token_ids
-        self.keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         # Ids for a trial; rows are known before anything is replaced, and again after.
         trial = list(range(min(6, int(config.vocab_size))))
         with torch.inference_mode():
             rows = model(torch.tensor([trial], device=model.device), use_cache=False).logits[0]
         rows = rows.float().cpu()
         self.vocab_size = int(rows.shape[-1])
+        self.engine = Engine(model, self.vocab_size, self.context)
         self._quicken(trial, rows)
         if not self._agrees(trial, rows):
             raise TargetError(
@@ -101,39 +97,50 @@ class Target:
             ) from None
 
     def open(self) -> Slot:
-        """A new, empty KV cache."""
-        return Slot(self)
+        """A new, empty KV slot."""
+        return self.engine.open()
+
+    def forward(self, feeds: Sequence[Feed]) -> torch.Tensor:
+        """Feed many slots in one step: see ``Engine.forward``."""
+        return self.engine.forward(feeds)
 
     def _quicken(self, trial: list[int], rows: torch.Tensor) -> None:
-        """On the CPU: our attention where the model can use it, and packed weights."""
+        """One packed forward where the model can use it, and on the CPU packed weights."""
         model = self.model
-        if model.device.type != "cpu":
-            return
         default = model.config._attn_implementation
         # Ours stands in for "sdpa" alone: a model that goes without has a reason (a soft cap, say).
         if default == "sdpa" and model.is_backend_compatible():
             model.set_attn_implementation(attention.NAME)
-            if not self._agrees(trial, rows):
+            self.engine.packed = True
+            try:
+                agrees = self._agrees(trial, rows)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:  # whatever the model's own code makes of packed tokens
+                agrees = False
+            if not agrees:
                 model.set_attn_implementation(default)
+                self.engine.packed = False
         if prepack.pays(model):
             prepack.prepack(model)
 
     def _agrees(self, trial: list[int], rows: torch.Tensor) -> bool:
         """Whether feeding ``trial`` in parts, with a wrong turn rolled back, gives its ``rows``.
 
-        The tolerance is wide, for half precision; a state that was not rolled back is as far off
-        as another text.
+        Another session takes part in the steps. The tolerance is wide, for half precision; a state
+        that was not rolled back, or another session's, is as far off as another text.
         """
-        slot = self.open()
-        parts = [slot.forward(trial[:2])]
-        slot.forward(trial[:3])
-        if slot.length != 5:  # the model keeps its state elsewhere
-            return False
+        slot, other = self.open(), self.open()
+        found = [self.forward([Feed(other, trial[-1:], 0), Feed(slot, trial[:2], 2)])]
+        self.forward([Feed(slot, trial[:3], 1), Feed(other, trial[:3], 1)])
         slot.rollback(2)
-        parts += [slot.forward(trial[2:-1]), slot.forward(trial[-1:])]
+        found.append(
+            self.forward([Feed(other, trial[-2:], 0), Feed(slot, trial[2:-1], len(trial) - 3)])
+        )
+        found.append(slot.forward(trial[-1:]))
         scale = float(rows.abs().max())
         allowed = (1e-3 if self.dtype == "float32" else 0.1) * scale
-        return float((torch.cat(parts).cpu() - rows).abs().max()) <= allowed
+        return float((torch.cat(found).cpu() - rows).abs().max()) <= allowed
 
 
 def find_device(device: str) -> torch.device:
@@ -214,56 +221,3 @@ def rollable_context(config: Any, *, stateful: bool = False) -> int:
         original = getattr(config, "original_max_position_embeddings", None)
         context = min(context, original or rope.get("original_max_position_embeddings") or context)
     return int(context)
-
-
-class Slot:
-    """One history's KV cache."""
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self._cache: Any = DynamicCache()
-
-    @property
-    def length(self) -> int:
-        """Tokens in the cache."""
-        return int(self._cache.get_seq_length())
-
-    def forward(self, ids: Sequence[int], *, last: bool = False) -> torch.Tensor:
-        """Feed ``ids``; float32 logits (len(ids), V), or (1, V) with ``last``, where the model is.
-
-        With ``last`` the head runs over the last row alone. Raises TargetError for no ids, ids out
-        of range, and past the context; the cache is then as before.
-        """
-        target = self.target
-        if not ids or min(ids) < 0 or max(ids) >= target.vocab_size:
-            raise TargetError(f"feed at least one id, each from 0 to {target.vocab_size - 1}")
-        if self.length + len(ids) > target.context:
-            raise TargetError(
-                f"{self.length + len(ids)} tokens, where the context is {target.context}; shorten"
-                " the prompt or ask for fewer tokens"
-            )
-        options = {"logits_to_keep": 1} if last and target.keeps_logits else {}
-        try:
-            with torch.inference_mode():
-                logits: torch.Tensor = target.model(
-                    input_ids=torch.tensor([list(ids)], device=target.model.device),
-                    past_key_values=self._cache,
-                    use_cache=True,
-                    **options,
-                ).logits[0]
-                return (logits[-1:] if last else logits).float()
-        except BaseException:
-            self._cache = DynamicCache()  # some layers may hold the ids already, others not
-            raise
-
-    def forward_last(self, ids: Sequence[int]) -> torch.Tensor:
-        """Feed ``ids``; the float32 logits after the last of them, (1, V)."""
-        return self.forward(ids, last=True)
-
-    def rollback(self, length: int) -> None:
-        """Cut the cache back to ``length`` tokens. Raises TargetError for more than it holds."""
-        if not 0 <= length <= self.length:
-            raise TargetError(f"cannot roll {self.length} tokens back to {length}")
-        if length < self.length:
-            # How many to remove: transformers 4 also takes the length to keep, 5 does not.
-            self._cache.crop(length - self.length)

@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 import uvicorn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from bs_runtime.app import create_app
+from bs_runtime.engine import Feed
 from device_runtime.device import Device
 
 HASH = "fake"
@@ -48,6 +50,9 @@ class FakeModel:
         assert 0 <= length <= len(self.cache)
         del self.cache[length:]
 
+    def close(self) -> None:
+        self.cache.clear()
+
 
 class FakeTarget:
     def __init__(self, table: np.ndarray, context: int = 1 << 20) -> None:
@@ -55,10 +60,17 @@ class FakeTarget:
         self.name, self.dtype, self.tokenizer_hash = "fake", "float64", HASH
         self.vocab_size, self.context = len(table), context
         self.slots: list[FakeModel] = []
+        self.batches: list[int] = []  # slots fed by each forward
 
     def open(self) -> FakeModel:
         self.slots.append(FakeModel(self.table, rows=True, context=self.context))
         return self.slots[-1]
+
+    def forward(self, feeds: Sequence[Feed]) -> torch.Tensor:
+        assert len({id(feed.slot) for feed in feeds}) == len(feeds)
+        self.batches.append(len(feeds))
+        rows = [torch.as_tensor(feed.slot.forward(feed.ids)) for feed in feeds]
+        return torch.cat([r[len(r) - f.rows :] for r, f in zip(rows, feeds, strict=True)])
 
 
 def random_logits(seed: int, size: int, spread: float = 2.0) -> np.ndarray:

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from bs_runtime import verify
-from bs_runtime.generation import Generation
+from bs_runtime.generation import Generation, Judgement, Round
+from bs_runtime.scheduler import step
 from device_runtime.drafter import Drafter
 from draftlink import frames, gumbel, noise, sampling, sparse
 from draftlink.sampling import Sampling
 from draftlink.schemes import AnyScheme
-from tests.fakes import FakeModel
+from tests.fakes import FakeModel, FakeTarget
 
 
 class Oracle:
@@ -93,6 +94,13 @@ def install(monkeypatch, oracle: Oracle) -> None:
     )
 
 
+def run(model: FakeTarget, round: Round) -> Judgement:
+    """A round alone, in one step."""
+    (judgement,) = step(model, [(round, round.left)])
+    assert judgement is not None
+    return judgement
+
+
 def write(
     target: np.ndarray,
     draft: np.ndarray,
@@ -108,15 +116,16 @@ def write(
     """
     size = len(target)
     start = frames.Start(1, 0, [0], params, scheme, "stop-and-wait", length, [], seed)
-    station = Generation(FakeModel(target, rows=True), start, [0], size, 1 << 20)
+    model = FakeTarget(target)
+    station = Generation(model.open(), start, [0], size, 1 << 20)
     role = "coupled" if scheme.shares_seed else "device"
     drafter = Drafter(FakeModel(draft, rows=False), start, size, noise.key_from_seed(seed, role))
-    station.prefill()
+    run(model, station.prompt())
     history, owed = [0], None
     while len(history) <= length:
         block = drafter.draft(history, min(gamma, length - len(history)))
         frame = frames.Draft(0, len(history), len(block.tokens), block.payload, owed)
-        verdict = station.judge(station.decode(frame), owed)
+        verdict = run(model, station.draft(station.decode(frame), owed))
         history += block.tokens[: verdict.accepted]
         drafter.settle(len(history))
         owed, following = None, verdict.next

@@ -9,7 +9,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from bs_runtime import attention, prepack, target
+from bs_runtime import attention, engine, prepack, target
 from bs_runtime.prepack import PackedLinear
 from bs_runtime.target import TargetError
 from tests.bs_runtime.tiny import CONFIGS, CONTEXT, IDS, SHAPE, VOCAB, build, close, full, take
@@ -66,10 +66,10 @@ def test_rollback_to_where_it_is_changes_nothing(pair):
     close(slot.forward(IDS[5:]), full(plain, IDS)[5:])
 
 
-def test_forward_last_is_the_last_row(pair):
+def test_last_is_the_last_row(pair):
     plain, target = pair
     slot = target.open()
-    last = slot.forward_last(IDS[:9])
+    last = slot.forward(IDS[:9], last=True)
     assert last.shape == (1, VOCAB)
     close(last, full(plain, IDS)[8:9])
     close(slot.forward(IDS[9:], last=True), full(plain, IDS)[-1:])
@@ -88,7 +88,7 @@ def test_greedy_equals_generate(pair):
         pad_token_id=0,
     )[0].tolist()
     slot = target.open()
-    ids = [*prompt, int(slot.forward_last(prompt)[0].argmax())]
+    ids = [*prompt, int(slot.forward(prompt, last=True)[0].argmax())]
     while len(ids) < len(wanted):
         ids.append(int(slot.forward(ids[-1:])[0].argmax()))
     assert ids == wanted
@@ -182,26 +182,16 @@ def test_attention_with_something_of_its_own_is_kept():
     close(target.open().forward(IDS), plain)
 
 
-def test_attention_equals_the_masked_softmax():
-    generator = torch.Generator().manual_seed(4)
-    for rows, length in ((1, 1), (1, 9), (5, 5), (5, 9)):
-        q = torch.randn(1, 6, rows, 8, generator=generator)
-        k, v = torch.randn(2, 1, 2, length, 8, generator=generator)
-        scores = q @ k.repeat_interleave(3, 1).mT * 0.3
-        seen = torch.arange(length) <= torch.arange(length - rows, length)[:, None]
-        wanted = scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v.repeat_interleave(3, 1)
-        out, _ = attention.attend(torch.nn.Identity(), q, k, v, None, scaling=0.3)
-        close(out, wanted.transpose(1, 2))
-
-
-def test_a_model_that_keeps_its_state_elsewhere_is_refused(monkeypatch):
-    monkeypatch.setattr(target.Slot, "length", 0)
+def test_a_model_that_keeps_its_state_elsewhere_is_refused():
+    model = build(CONFIGS["llama"])
+    forward = model.forward
+    model.forward = lambda input_ids, **_: forward(input_ids, use_cache=False)
     with pytest.raises(TargetError, match="cannot be rolled back"):
-        take(build(CONFIGS["llama"]))
+        take(model)
 
 
 def test_a_model_that_ignores_rollback_is_refused(monkeypatch):
-    monkeypatch.setattr(target.Slot, "rollback", lambda self, length: None)
+    monkeypatch.setattr(engine.Slot, "rollback", lambda self, length: None)
     with pytest.raises(TargetError, match="cannot be rolled back"):
         take(build(CONFIGS["llama"]))
 

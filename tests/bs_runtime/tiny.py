@@ -1,5 +1,7 @@
 """Random models of five architectures, small enough to build in memory."""
 
+import copy
+
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -48,7 +50,8 @@ IDS = [3, 14, 15, 9, 26, 5, 35, 8, 9, 7, 9, 32, 38, 46, 2, 64]
 
 def build(config) -> PreTrainedModel:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
+    # A target changes its model's configuration.
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(config)).eval()
     with torch.no_grad():  # apart from the usual 0.02, so that logits differ by more than rounding
         for parameter in model.parameters():
             if parameter.dim() > 1:

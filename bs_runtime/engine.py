@@ -1,0 +1,247 @@
+"""KV slots of many sessions, and one forward over the packed tokens of all that wait.
+
+The tokens of a step stand behind one another in a single row, without padding; position ids say
+where in its own history each one stands. transformers' own code does the rest: its cache interface
+hands every layer's new keys and values to ``StepCache``, which writes them to the slots that they
+belong to, and its attention interface calls ``attention.attend``, where each session looks at its
+own slot alone. So no architecture is rewritten.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+BLOCK = 64  # tokens by which a slot grows at the least
+
+
+class TargetError(ValueError):
+    """The model cannot be a target, or not do this; the text says why, and what to do."""
+
+
+class Slot:
+    """One history's KV cache: for each layer keys and values, (1, kv heads, capacity, d).
+
+    The length is all there is to a rollback: entries behind it are never read, and are written
+    over. Capacity comes in whole blocks and doubles as the history grows, up to the context, so a
+    slot holds room for at most twice its longest history and a block (``bytes`` says how much).
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._length = 0
+        self._capacity = 0
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return self._length
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, used or not."""
+        return sum(t.numel() * t.element_size() for pair in self._layers.values() for t in pair)
+
+    def forward(self, ids: Sequence[int], *, last: bool = False) -> Tensor:
+        """Feed ``ids`` alone; float32 logits (len(ids), V), or (1, V) with ``last``.
+
+        Raises what ``Engine.forward`` raises.
+        """
+        return self._engine.forward([Feed(self, ids, 1 if last else len(ids))])
+
+    def rollback(self, length: int) -> None:
+        """Cut the cache back to ``length`` tokens. Raises TargetError for more than it holds."""
+        if not 0 <= length <= self.length:
+            raise TargetError(f"cannot roll {self.length} tokens back to {length}")
+        self._length = length
+
+    def close(self) -> None:
+        """Empty the slot and give its memory back; it can be fed again. Not during a forward."""
+        self._length = self._capacity = 0
+        self._layers.clear()
+
+    def reserve(self, length: int) -> None:
+        """Make every layer's next write have room for ``length`` tokens."""
+        if length > self._capacity:
+            blocks = -(-max(length, 2 * self._capacity) // BLOCK)
+            self._capacity = min(blocks * BLOCK, self._engine.context)
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Put keys and values (1, kv heads, tokens, d) of ``layer`` behind what is cached."""
+        held = self._layers.get(layer)
+        if held is None or held[0].shape[2] < self._capacity:
+            old_keys, old_values = held or (None, None)
+            held = self._grown(old_keys, keys), self._grown(old_values, values)
+            self._layers[layer] = held
+        count = keys.shape[2]
+        held[0].narrow(2, self._length, count).copy_(keys)
+        held[1].narrow(2, self._length, count).copy_(values)
+
+    def _grown(self, old: Tensor | None, like: Tensor) -> Tensor:
+        """A buffer of the whole capacity, with what is cached in ``old``."""
+        new = like.new_empty(1, like.shape[1], self._capacity, like.shape[3])
+        if old is not None:
+            new[:, :, : self._length] = old[:, :, : self._length]
+        return new
+
+    def read(self, layer: int, length: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of ``layer``, views (1, kv heads, length, d)."""
+        keys, values = self._layers[layer]
+        return keys.narrow(2, 0, length), values.narrow(2, 0, length)
+
+    def advance(self, count: int) -> None:
+        """``count`` more tokens are in every layer."""
+        self._length += count
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Tokens for one slot; the logits behind the last ``rows`` of them are wanted (0: of none)."""
+
+    slot: Slot
+    ids: Sequence[int]
+    rows: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A feed's place in a step: ``tokens`` from ``begin`` on; with them its slot holds ``length``.
+
+    ``mask`` (tokens, length) is 0 where a token may look, else -inf; None where it may look
+    everywhere (a single token) or where the slot was empty, so that the triangle says it.
+    """
+
+    slot: Slot
+    begin: int
+    tokens: int
+    length: int
+    mask: Tensor | None
+
+
+class StepCache(Cache):
+    """transformers' view of the slots during one forward.
+
+    ``packed``: the attention reads the slots itself. Else there is one part, and ``update`` returns
+    the whole of it, as attention of any other kind expects.
+    """
+
+    def __init__(self, parts: Sequence[Part], *, packed: bool) -> None:
+        super().__init__(layers=[])
+        self.parts = parts
+        self._packed = packed
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write keys and values (1, kv heads, tokens, d) of a layer to their slots."""
+        for part in self.parts:
+            keys = key_states.narrow(2, part.begin, part.tokens)
+            values = value_states.narrow(2, part.begin, part.tokens)
+            part.slot.write(layer_idx, keys, values)
+        if not self._packed:
+            return self.parts[0].slot.read(layer_idx, self.parts[0].length)
+        # transformers gives the attention these tensors and nothing else of the step, so they
+        # carry it; a model that passes on others is not packed (``attend`` finds nothing).
+        key_states.step = self, layer_idx  # type: ignore[attr-defined]
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens cached before the step, of the first part: packed models do not ask for it."""
+        return self.parts[0].slot.length
+
+    def get_mask_sizes(self, *_: Any, **__: Any) -> tuple[int, int]:
+        """Length and offset of the mask that attention of another kind needs."""
+        return self.parts[0].length, 0
+
+
+class Engine:
+    """A model's forward over many slots.
+
+    ``packed`` says whether a step is one forward; if not, it is one for each slot, for models
+    whose attention is not ``attention.attend``. ``context``: tokens that a slot may hold.
+    """
+
+    def __init__(self, model: Any, vocab_size: int, context: int) -> None:
+        self.model = model
+        self.vocab_size = vocab_size
+        self.context = context
+        self.packed = False
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def open(self) -> Slot:
+        """A new, empty slot."""
+        return Slot(self)
+
+    def forward(self, feeds: Sequence[Feed]) -> Tensor:
+        """Feed slots, each at most once; float32 logits (Σ rows, V) in order, where the model is.
+
+        The head runs over the rows that are wanted. Raises TargetError for no ids, ids out of
+        range, and past the context; the slots are then as before. A forward that fails otherwise
+        empties the slots, which frees memory if that was what it lacked.
+        """
+        for feed in feeds:
+            self._check(feed)
+        steps = [feeds] if self.packed else [[feed] for feed in feeds]
+        try:
+            with torch.inference_mode():
+                rows = [self._run(step) for step in steps]
+        except BaseException:
+            for feed in feeds:
+                feed.slot.close()
+            raise
+        return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+    def _check(self, feed: Feed) -> None:
+        ids, length = feed.ids, feed.slot.length
+        if not ids or min(ids) < 0 or max(ids) >= self.vocab_size:
+            raise TargetError(f"feed at least one id, each from 0 to {self.vocab_size - 1}")
+        if length + len(ids) > self.context:
+            raise TargetError(
+                f"{length + len(ids)} tokens, where the context is {self.context}; shorten the"
+                " prompt or ask for fewer tokens"
+            )
+
+    def _run(self, feeds: Sequence[Feed]) -> Tensor:
+        model = self.model
+        parts: list[Part] = []
+        ids: list[int] = []
+        positions: list[int] = []
+        wanted: list[int] = []
+        for feed in feeds:
+            part = self._part(feed, len(ids))
+            parts.append(part)
+            ids += feed.ids
+            positions += range(feed.slot.length, part.length)
+            wanted += range(len(ids) - feed.rows, len(ids))
+        options: dict[str, Any] = {}
+        if self.packed:
+            options["position_ids"] = torch.tensor([positions], device=model.device)
+        keep = torch.tensor(wanted or [0], device=model.device)  # a head may not take no rows
+        if self._keeps_logits:
+            options["logits_to_keep"] = keep
+        logits: Tensor = model(
+            input_ids=torch.tensor([ids], device=model.device),
+            past_key_values=StepCache(parts, packed=self.packed),
+            use_cache=True,
+            **options,
+        ).logits[0]
+        for feed in feeds:
+            feed.slot.advance(len(feed.ids))
+        return (logits if self._keeps_logits else logits[keep])[: len(wanted)].float()
+
+    def _part(self, feed: Feed, begin: int) -> Part:
+        past, tokens = feed.slot.length, len(feed.ids)
+        feed.slot.reserve(past + tokens)
+        mask = None
+        if past and tokens > 1:
+            shape = tokens, past + tokens
+            options: dict[str, Any] = {"dtype": self.model.dtype, "device": self.model.device}
+            mask = torch.full(shape, float("-inf"), **options).triu_(past + 1)
+        return Part(feed.slot, begin, tokens, past + tokens, mask)

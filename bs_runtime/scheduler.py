@@ -1,0 +1,162 @@
+"""Schedule, run, postprocess: the rounds of all connections, through one model.
+
+``Batcher`` decides who takes part in a step; the step runs in a thread of its own, so that the
+event loop never waits for the model; whoever is done gets its judgement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bs_runtime import verify
+from bs_runtime.batching import Batcher
+from bs_runtime.engine import Feed, Slot
+from bs_runtime.generation import Judgement, Round
+
+log = logging.getLogger("draftlink.bs")
+
+
+class Model(Protocol):
+    """What a scheduler needs of a target."""
+
+    def forward(self, feeds: Sequence[Feed]) -> Tensor:
+        """Feed many slots at once: see ``Engine.forward``."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A judgement, and how long it took."""
+
+    judgement: Judgement
+    queue_us: int  # until the first step that the round took part in
+    verify_us: int  # from then on
+
+
+@dataclass
+class Totals:
+    """What has been done since the start; the mean batch size is rounds / steps."""
+
+    steps: int = 0
+    rounds: int = 0  # that took part in a step, once for each step
+    tokens: int = 0
+    busy_s: float = 0.0
+
+
+@dataclass
+class _Request:
+    round: Round
+    asked_s: float
+    future: asyncio.Future[Served]
+    begun_s: float | None = None
+    result: Judgement | Exception | None = None
+
+
+class Scheduler:
+    """Runs the rounds of many connections on one model, in the event loop that it is used from."""
+
+    def __init__(self, model: Model) -> None:
+        self.totals = Totals()
+        self._model = model
+        self._waiting: Batcher[_Request] = Batcher()
+        # One worker: the model has one set of threads, and two forwards at once only slow each
+        # other.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self, round: Round) -> Served:
+        """Run a round to its end. Raises what the model raises for it."""
+        now = time.perf_counter()
+        request = _Request(round, now, asyncio.get_running_loop().create_future())
+        self._waiting.add(request, round.left, now)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._steps())
+        return await request.future
+
+    def close(self, slot: Slot) -> None:
+        """Give a slot back once no step uses it; its rounds must have ended or been cancelled."""
+        self._worker.submit(slot.close)
+
+    async def _steps(self) -> None:
+        loop = asyncio.get_running_loop()
+        while len(self._waiting):
+            # The answers to the last step go out first: what they set off can join this one.
+            await asyncio.sleep(0)
+            batch = [(r, n) for r, n in self._waiting.take() if not r.future.cancelled()]
+            if not batch:
+                continue
+            begun = time.perf_counter()
+            await loop.run_in_executor(self._worker, self._step, batch)
+            ended = time.perf_counter()
+            self._count(batch, ended - begun)
+            for request, fed in batch:
+                request.begun_s = request.begun_s or begun
+                if request.future.cancelled():
+                    continue
+                if isinstance(request.result, Exception):
+                    request.future.set_exception(request.result)
+                elif request.result is None:
+                    self._waiting.add(request, request.round.left, ended, fed=fed)
+                else:
+                    queue_s, verify_s = request.begun_s - request.asked_s, ended - request.begun_s
+                    served = Served(request.result, int(queue_s * 1e6), int(verify_s * 1e6))
+                    request.future.set_result(served)
+
+    def _count(self, batch: Sequence[tuple[_Request, int]], seconds: float) -> None:
+        tokens = sum(count for _, count in batch)
+        self._waiting.ran(tokens, seconds)
+        self.totals.steps += 1
+        self.totals.rounds += len(batch)
+        self.totals.tokens += tokens
+        self.totals.busy_s += seconds
+
+    def _step(self, batch: Sequence[tuple[_Request, int]]) -> None:
+        """In the worker: one step for all, and if that fails one for each, to find out whose."""
+        try:
+            judgements = step(self._model, [(r.round, n) for r, n in batch])
+        except Exception as error:
+            for request, count in batch:
+                request.round.restart()
+                if len(batch) == 1:
+                    request.result = error
+                else:
+                    self._step([(request, max(count, 1))])
+            if len(batch) > 1:
+                log.warning("a step of %d rounds failed, and was run for each alone", len(batch))
+            return
+        for (request, _), judgement in zip(batch, judgements, strict=True):
+            request.result = judgement
+
+
+def step(model: Model, work: Sequence[tuple[Round, int]]) -> list[Judgement | None]:
+    """Feed each round as many tokens as stand beside it, and judge, at once, those that are done.
+
+    The judgements, in order; None where a round has more to feed.
+    """
+    fed = [round for round, count in work if count]
+    if fed:
+        feeds = [round.feed(count) for round, count in work if count]
+        rows = torch.as_tensor(model.forward(feeds))
+        ends = itertools.accumulate(feed.rows for feed in feeds)
+        for round, feed, end in zip(fed, feeds, ends, strict=True):
+            round.take(rows[end - feed.rows : end])
+    done = [round for round, _ in work if not round.left]
+    rows_of = {id(round): round.rows() for round in done}
+    jobs = {id(round): job for round in done if (job := round.job())}
+    outcomes: dict[int, verify.Outcome] = {}
+    if jobs:
+        judged = verify.judge(torch.cat([rows_of[key] for key in jobs]), list(jobs.values()))
+        outcomes = dict(zip(jobs, judged, strict=True))
+    return [
+        None if round.left else round.settle(rows_of[id(round)], outcomes.get(id(round)))
+        for round, _ in work
+    ]

@@ -1,0 +1,222 @@
+"""One forward over the packed tokens of many sessions equals each session's own."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from transformers import Gemma2Config
+
+from bs_runtime import attention
+from bs_runtime.engine import BLOCK, Engine, Feed, Part, StepCache, TargetError
+from tests.bs_runtime.tiny import CONFIGS, CONTEXT, IDS, SHAPE, VOCAB, build, close, full, take
+
+# Soft-capped attention is no "sdpa": such a model is fed one slot after the other.
+SOFT_CAPPED = Gemma2Config(**SHAPE, head_dim=16, sliding_window=CONTEXT)
+
+
+@pytest.fixture(scope="module", params=[*CONFIGS, "soft-capped"])
+def pair(request):
+    """The plain model, and the same one as a target."""
+    models = [build(CONFIGS.get(request.param, SOFT_CAPPED)) for _ in range(2)]
+    if request.param not in CONFIGS:
+        for model in models:
+            model.set_attn_implementation("eager")
+    target = take(models[1])
+    assert target.engine.packed == (request.param in CONFIGS)
+    return models[0], target
+
+
+def text(seed: int, length: int) -> list[int]:
+    return random.Random(seed).choices(range(VOCAB), k=length)
+
+
+def test_prompts_drafts_and_single_tokens_in_one_step(pair):
+    plain, target = pair
+    cases = [  # tokens cached, tokens fed, rows wanted
+        (0, 20, 1),  # a prompt
+        (7, 5, 5),  # a draft
+        (30, 1, 1),  # stream
+        (12, 16, 0),  # the middle of a long prompt
+        (0, 1, 1),
+        (CONTEXT - 9, 9, 9),
+        (1, 3, 2),
+    ]
+    texts = [text(seed, cached + fed) for seed, (cached, fed, _) in enumerate(cases)]
+    slots = [target.open() for _ in cases]
+    for slot, ids, (cached, _, _) in zip(slots, texts, cases, strict=True):
+        if cached:
+            slot.forward(ids[:cached], last=True)
+    seen: list[int] = []
+    hook = target.model.register_forward_pre_hook(
+        lambda _, __, kw: seen.append(kw["input_ids"].shape[1]), with_kwargs=True
+    )
+    rows = target.forward(
+        [
+            Feed(slot, ids[cached:], count)
+            for slot, ids, (cached, _, count) in zip(slots, texts, cases, strict=True)
+        ]
+    )
+    hook.remove()
+    fed = [fed for _, fed, _ in cases]
+    assert seen == ([sum(fed)] if target.engine.packed else fed)
+    wanted = [
+        full(plain, ids)[len(ids) - count :]
+        for ids, (_, _, count) in zip(texts, cases, strict=True)
+    ]
+    close(rows, torch.cat(wanted))
+    assert [slot.length for slot in slots] == [len(ids) for ids in texts]
+
+
+def test_random_histories_of_accepting_and_rejecting(pair):
+    """Five sessions come and go; every row that is made is that of the whole text so far."""
+    plain, target = pair
+    rng = random.Random(5)
+    histories: list[list[int]] = [[] for _ in range(5)]
+    slots = [target.open() for _ in histories]
+    for _ in range(40):
+        chosen = rng.sample(range(5), rng.randint(1, 5))
+        feeds = []
+        for i in chosen:
+            if rng.random() < 0.1 or len(histories[i]) > CONTEXT - 8:
+                slots[i].close()  # the session ends, and another takes its slot
+                histories[i] = []
+            kept = rng.randint(max(0, len(histories[i]) - 4), len(histories[i]))
+            del histories[i][kept:]
+            slots[i].rollback(kept)
+            ids = text(rng.randrange(1 << 30), rng.randint(1, 8))
+            histories[i] += ids
+            feeds.append(Feed(slots[i], ids, rng.randint(0, len(ids))))
+        rows = target.forward(feeds)
+        wanted = [
+            full(plain, histories[i])[len(histories[i]) - feed.rows :]
+            for i, feed in zip(chosen, feeds, strict=True)
+        ]
+        close(rows, torch.cat(wanted))
+
+
+def test_a_slot_grows_in_blocks_up_to_the_context_and_gives_its_memory_back():
+    model = build(CONFIGS["llama"])
+    target = take(model)
+    target.engine.context = 3 * BLOCK - 10
+    per_token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, kv heads, d, float32
+    slot = target.open()
+    assert slot.bytes == 0
+    held = []
+    for _ in range(target.engine.context // 2):
+        slot.forward([1, 2])
+        if not held or slot.bytes != held[-1]:
+            held.append(slot.bytes)
+        assert slot.bytes <= max(2 * slot.length + BLOCK, BLOCK) * per_token
+    assert held == [BLOCK * per_token, 2 * BLOCK * per_token, (3 * BLOCK - 10) * per_token]
+    slot.close()
+    assert (slot.bytes, slot.length) == (0, 0)
+
+
+def test_growing_keeps_what_is_cached():
+    config = CONFIGS["llama"]
+    plain, target = build(config), take(build(config))
+    target.engine.context = 4 * BLOCK
+    slot, ids = target.open(), text(1, 3 * BLOCK)
+    for begin in range(0, len(ids), 24):
+        rows = slot.forward(ids[begin : begin + 24])
+    close(rows, full(plain, ids)[-24:])
+
+
+def test_one_bad_feed_changes_no_slot(pair):
+    plain, target = pair
+    good, bad = target.open(), target.open()
+    good.forward(IDS[:4])
+    with pytest.raises(TargetError, match="at least one id"):
+        target.forward([Feed(good, IDS[4:], 1), Feed(bad, [VOCAB], 1)])
+    close(good.forward(IDS[4:]), full(plain, IDS)[4:])
+
+
+def test_a_forward_that_fails_empties_the_slots_of_its_step_and_no_other(pair):
+    plain, target = pair
+    slots = [target.open() for _ in range(3)]
+    target.forward([Feed(slot, IDS[:4], 1) for slot in slots])
+    layers = getattr(target.model, "model", None) or target.model.transformer
+    second = (layers.layers if hasattr(layers, "layers") else layers.h)[1]
+    hook = second.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(MemoryError):
+        target.forward([Feed(slot, IDS[4:], 1) for slot in slots[:2]])
+    hook.remove()
+    assert [slot.length for slot in slots] == [0, 0, 4]
+    assert [slot.bytes > 0 for slot in slots] == [False, False, True]
+    rows = target.forward([Feed(slots[0], IDS, 1), Feed(slots[2], IDS[4:], 1)])
+    close(rows, full(plain, IDS)[-1:].repeat(2, 1))
+
+
+def test_the_head_runs_over_the_rows_that_are_wanted():
+    target = take(build(CONFIGS["llama"]))
+    seen: list[int] = []
+    hook = target.model.lm_head.register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].shape[1])
+    )
+    a, b = target.open(), target.open()
+    target.forward([Feed(a, IDS, 1), Feed(b, IDS[:5], 3)])
+    assert target.forward([Feed(a, IDS, 0)]).shape == (0, VOCAB)
+    hook.remove()
+    assert seen == [4, 1]  # one row is the least that every head takes
+
+
+def test_bfloat16_agrees_with_float32_as_far_as_it_goes():
+    plain = build(CONFIGS["qwen2"])
+    target = take(build(CONFIGS["qwen2"]).to(torch.bfloat16))
+    assert target.engine.packed
+    a, b = target.open(), target.open()
+    target.forward([Feed(a, IDS[:6], 1), Feed(b, IDS[:11], 1)])
+    rows = target.forward([Feed(a, IDS[6:], 1), Feed(b, IDS[11:], 1)])
+    assert rows.dtype == torch.float32
+    torch.testing.assert_close(rows[0], rows[1], rtol=0, atol=0.05 * float(rows.abs().max()))
+    wanted = full(plain, IDS)[-1]
+    torch.testing.assert_close(rows[0], wanted, rtol=0, atol=0.1 * float(wanted.abs().max()))
+
+
+def test_attention_equals_the_masked_softmax():
+    """Sessions of every kind of past at once, over keys and values as they stand in the slots."""
+    generator = torch.Generator().manual_seed(4)
+    sizes = ((1, 1), (1, 9), (5, 5), (5, 9))  # tokens fed, and length with them
+    total = sum(rows for rows, _ in sizes)
+    q = torch.randn(1, 6, total, 8, generator=generator)
+    owner = Engine(build(CONFIGS["llama"]), VOCAB, CONTEXT)
+    parts, wanted, begin = [], [], 0
+    news = []
+    for rows, length in sizes:
+        k, v = torch.randn(2, 2, length, 8, generator=generator)
+        slot = owner.open()
+        slot.reserve(length)
+        if past := length - rows:
+            slot.write(0, k[None, :, :past], v[None, :, :past])
+            slot.advance(past)
+        seen = torch.arange(length) <= torch.arange(past, length)[:, None]
+        mask = torch.zeros(rows, length).masked_fill(~seen, -torch.inf)
+        where = slice(begin, begin + rows)
+        parts.append(Part(slot, begin, rows, length, mask if past and rows > 1 else None))
+        news.append((k[:, past:], v[:, past:]))
+        scores = q[0, :, where] @ k.repeat_interleave(3, 0).mT * 0.3 + mask
+        wanted.append(scores.softmax(-1) @ v.repeat_interleave(3, 0))
+        begin += rows
+    cache = StepCache(parts, packed=True)
+    k, v = cache.update(*(torch.cat(x, 1)[None] for x in zip(*news, strict=True)), 0)
+    out, _ = attention.attend(torch.nn.Identity(), q, k, v, None, scaling=0.3)
+    close(out[0], torch.cat(wanted, 1).transpose(0, 1))
+
+
+def test_a_model_without_position_ids_is_fed_one_slot_after_the_other(monkeypatch):
+    """A model that makes its own positions cannot tell where packed tokens stand."""
+    plain, model = build(CONFIGS["llama"]), build(CONFIGS["llama"])
+    forward = model.forward
+
+    def own_positions(input_ids=None, position_ids=None, **kwargs):
+        return forward(input_ids, **kwargs)
+
+    model.forward = own_positions
+    target = take(model)
+    assert not target.engine.packed
+    slots = [target.open() for _ in range(2)]
+    target.forward([Feed(slots[0], IDS[:4], 1), Feed(slots[1], IDS[:9], 1)])
+    rows = target.forward([Feed(slots[0], IDS[4:], 1), Feed(slots[1], IDS[9:], 1)])
+    close(rows, full(plain, IDS)[-1:].repeat(2, 1))
