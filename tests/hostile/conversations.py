@@ -14,6 +14,8 @@ from websockets.exceptions import ConnectionClosedError
 
 import device_runtime.client
 from bs_runtime.connection import Connection
+from bs_runtime.generation import Round
+from bs_runtime.scheduler import Served, step
 from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
 from draftlink import frames
 from draftlink.session import Session
@@ -87,6 +89,25 @@ INLINE = Inline()
 STATION_TARGET = FakeTarget(TARGET, CONTEXT)
 
 
+class Alone:
+    """A scheduler that runs each round at once; what was cached stays to be looked at."""
+
+    def __init__(self, target: FakeTarget) -> None:
+        self._target = target
+
+    async def run(self, round: Round) -> Served:
+        judgement = None
+        while judgement is None:
+            (judgement,) = step(self._target, [(round, round.left)])  # type: ignore[arg-type]
+        return Served(judgement, 0, 0)
+
+    def close(self, slot: object) -> None:
+        pass
+
+
+STATION_SCHEDULER = Alone(STATION_TARGET)
+
+
 class Station:
     """The real ``Connection``, fed with a list of messages."""
 
@@ -96,7 +117,7 @@ class Station:
         self.sent: list[bytes] = []
         self.connection = Connection(
             STATION_TARGET,  # type: ignore[arg-type]
-            INLINE,
+            STATION_SCHEDULER,  # type: ignore[arg-type]
             self._receive,
             self._send,
         )
@@ -109,7 +130,7 @@ class Station:
 
     def fork(self) -> Station:
         """A copy that shares the model and nothing that changes."""
-        return copy.deepcopy(self, {id(x): x for x in (STATION_TARGET, INLINE, TARGET)})
+        return copy.deepcopy(self, {id(x): x for x in (STATION_TARGET, STATION_SCHEDULER, TARGET)})
 
     async def _receive(self) -> bytes | None:
         if not self._inbox:
@@ -212,7 +233,7 @@ async def record(plan: Plan) -> Recording:
     """Run the plan's device against a base station, then the base station alone."""
     live = _Live()
     target = FakeTarget(TARGET, CONTEXT)
-    connection = Connection(target, INLINE, live.up.get, live.down.put)  # type: ignore[arg-type]
+    connection = Connection(target, Alone(target), live.up.get, live.down.put)  # type: ignore[arg-type]
     serving = asyncio.create_task(connection.serve())
     await converse(plan, live)
     await serving

@@ -57,7 +57,7 @@ def test_a_stream_that_fails_is_told(monkeypatch):
         recording = await record(next(plan for plan in PLANS if plan.name == "stream"))
         station = Station()
         await station.feed(recording.up[:1])
-        monkeypatch.setattr(Generation, "write_one", lambda generation: 1 // 0)
+        monkeypatch.setattr(Generation, "next", lambda generation: 1 // 0)
         await station.feed(recording.up[1:2])
         return [frames.decode(data) for data in station.sent]
 
