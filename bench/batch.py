@@ -25,12 +25,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-from draftlink.demo import draft_bundle
 from rich.console import Console
 
 import bench
 from device_runtime.device import Device, Sampling
 from draftlink import frames
+from draftlink.cli.demo import draft_bundle
 
 DEVICES = (1, 2, 4, 8)
 REPEATS = 3
