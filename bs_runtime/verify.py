@@ -177,7 +177,8 @@ def accepted_positions(
     p: Tensor, jobs: Sequence[Job], begins: Sequence[int], picked: dict[int, int]
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Whether each drafted token of each job would stand on its own, one after the other."""
-    stands = []
+    stands: list[bool] = []
+    places: list[int] = []  # in ``stands``, of the tokens that are judged by chance
     rows: list[int] = []
     drafted: list[Drafted] = []
     uniforms: list[float] = []
@@ -186,6 +187,7 @@ def accepted_positions(
             row = begin + i
             stands.append(picked.get(row, -1) == token.token)
             if row not in picked:
+                places.append(len(stands) - 1)
                 rows.append(row)
                 drafted.append(token)
                 position = len(job.history) + i
@@ -193,15 +195,8 @@ def accepted_positions(
     out = np.array(stands, dtype=np.bool_)
     if rows:
         sampled = accepts(_at(p, rows, [d.token for d in drafted]), drafted, uniforms)
-        places = [i for i, row in enumerate(_drafted_rows(jobs, begins)) if row not in picked]
         out[places] = sampled.numpy(force=True)
     return out
-
-
-def _drafted_rows(jobs: Sequence[Job], begins: Sequence[int]) -> list[int]:
-    return [
-        begin + i for job, begin in zip(jobs, begins, strict=True) for i in range(len(job.drafted))
-    ]
 
 
 def _following(

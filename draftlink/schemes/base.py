@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from draftlink import noise
 from draftlink.idcode import IdModel
 from draftlink.noise import Purpose
+from draftlink.rangecoder import RangeDecoder, RangeEncoder
+from draftlink.rowcode import MAX_TOTAL
 from draftlink.sparse import Drafted, SparseRow
 
 MAX_DRAFT = 64  # drafted tokens in one frame: what a peer can make this end decode and feed
+ID_BITS = 64  # of an id that nothing foretold, at most
 
 Rule = Literal["sample", "coupled", "greedy"]
 
@@ -63,6 +66,37 @@ class Scheme(msgspec.Struct, frozen=True):
     def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
         """The payload of ``length`` drafted tokens. Raises ValueError for any other bytes."""
         raise NotImplementedError
+
+
+class IdScheme(Scheme, frozen=True):
+    """A scheme whose drafted tokens are ids and nothing else."""
+
+    codes_ids: ClassVar[bool] = True
+
+    def most_bits(self, vocab_size: int) -> int:
+        """An id that nothing foretold."""
+        return ID_BITS
+
+    def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
+        """Ids."""
+        out = RangeEncoder()
+        ids.encode(out, [d.token for d in drafted])
+        return out.finish()
+
+    def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
+        """Ids back. Raises ValueError for any other bytes."""
+        source = RangeDecoder(payload)
+        drafted = [Drafted(token) for token in ids.decode(source, length)]
+        source.finish()
+        return drafted
+
+
+def check_row(k: int, total: int, vocab_size: int) -> None:
+    """Raise ValueError unless a row can have up to ``k`` entries with sum ``total``."""
+    if not 1 <= k <= vocab_size:
+        raise ValueError(f"k must be between 1 and the vocabulary size {vocab_size}, not {k}")
+    if not 1 <= total <= MAX_TOTAL:
+        raise ValueError(f"the lattice total must be between 1 and {MAX_TOTAL}, not {total}")
 
 
 def draw(row: SparseRow, key: bytes, position: int) -> Drafted:

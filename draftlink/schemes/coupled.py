@@ -9,24 +9,20 @@ Acceptance is at least (1 − TV) / (1 + TV) (Daliri et al., arXiv 2408.07978).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from draftlink.gumbel import Race
-from draftlink.idcode import IdModel
-from draftlink.rangecoder import RangeDecoder, RangeEncoder
 from draftlink.schemes import base
 from draftlink.sparse import Drafted
 
 
-class Coupled(base.Scheme, frozen=True, tag="coupled"):
+class Coupled(base.IdScheme, frozen=True, tag="coupled"):
     """No parameters: nothing about the draft's distribution is sent."""
 
     rule: ClassVar[base.Rule] = "coupled"
-    codes_ids: ClassVar[bool] = True
     shares_seed: ClassVar[bool] = True
 
     @property
@@ -34,23 +30,6 @@ class Coupled(base.Scheme, frozen=True, tag="coupled"):
         """The scheme."""
         return "coupled"
 
-    def most_bits(self, vocab_size: int) -> int:
-        """An id that nothing foretold."""
-        return 64
-
     def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
         """The token that the shared noise picks from q."""
         return Drafted(Race(key).pick(position, q))
-
-    def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
-        """Ids."""
-        out = RangeEncoder()
-        ids.encode(out, [d.token for d in drafted])
-        return out.finish()
-
-    def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
-        """Ids back. Raises ValueError for any other bytes."""
-        source = RangeDecoder(payload)
-        drafted = [Drafted(token) for token in ids.decode(source, length)]
-        source.finish()
-        return drafted

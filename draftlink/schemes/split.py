@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from draftlink import noise, rowcode, sampling, sparse
+from draftlink import noise, sampling, sparse
 from draftlink.bitcode import width_for
 from draftlink.idcode import IdModel
 from draftlink.noise import Purpose
@@ -39,18 +39,11 @@ class Split(base.Scheme, frozen=True, tag="split"):
 
     def check(self, vocab_size: int) -> None:
         """Raise ValueError for impossible parameters."""
-        if not 1 <= self.k <= vocab_size:
-            raise ValueError(
-                f"k must be between 1 and the vocabulary size {vocab_size}, not {self.k}"
-            )
-        if not 1 <= self.total <= rowcode.MAX_TOTAL:
-            raise ValueError(
-                f"the lattice total must be between 1 and {rowcode.MAX_TOTAL}, not {self.total}"
-            )
+        base.check_row(self.k, self.total, vocab_size)
 
     def most_bits(self, vocab_size: int) -> int:
         """An id that nothing foretold, and a count."""
-        return 64 + width_for(self.total)
+        return base.ID_BITS + width_for(self.total)
 
     def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
         """Truncate, round, draw."""

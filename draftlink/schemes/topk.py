@@ -37,18 +37,11 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
 
     def check(self, vocab_size: int) -> None:
         """Raise ValueError for impossible parameters."""
-        if not 1 <= self.k <= vocab_size:
-            raise ValueError(
-                f"k must be between 1 and the vocabulary size {vocab_size}, not {self.k}"
-            )
+        base.check_row(self.k, self.total, vocab_size)
         if self.coding == "lattice" and self.k > rowcode.MAX_ENTRIES:
             raise ValueError(
                 f"k must be at most {rowcode.MAX_ENTRIES} in the lattice coding, not {self.k};"
                 " send more with --coding fp16"
-            )
-        if not 1 <= self.total <= rowcode.MAX_TOTAL:
-            raise ValueError(
-                f"the lattice total must be between 1 and {rowcode.MAX_TOTAL}, not {self.total}"
             )
         if not 0.0 < self.mass <= 1.0:
             raise ValueError(f"the mass must be above 0 and at most 1, not {self.mass}")
