@@ -20,7 +20,7 @@ from draftlink.noise import Purpose
 from draftlink.sampling import Sampling
 from draftlink.schemes import Scheme
 from draftlink.schemes.base import Rule
-from draftlink.sparse import Drafted, SparseRow
+from draftlink.sparse import Drafted
 
 
 @dataclass(frozen=True)
@@ -115,27 +115,80 @@ def distributions(logits: Tensor, jobs: Sequence[Job]) -> Tensor:
 
 
 def accepts(p: Tensor, drafted: Sequence[Drafted], uniforms: Sequence[float]) -> Tensor:
-    """Accept with probability min(1, p(x) / q̂(x)); p (n,) at the drafted tokens. Bool (n,)."""
-    counts = torch.tensor([float(d.count) for d in drafted], dtype=p.dtype, device=p.device)
+    """Accept with probability min(1, p(x) / q̂(x)); p (n,) is wanted of the drafted tokens."""
+    counts = torch.tensor([d.reach * d.count for d in drafted], dtype=p.dtype, device=p.device)
     totals = torch.tensor([float(d.total) for d in drafted], dtype=p.dtype, device=p.device)
     return torch.tensor(uniforms, dtype=p.dtype, device=p.device) * counts < p * totals
 
 
-def residuals(p: Tensor, rows: Sequence[SparseRow | None]) -> Tensor:
-    """max(0, p − q̂), (n, V), not normalised; p itself where the row is None.
+def wanted(p: Tensor, rows: Sequence[int], drafted: Sequence[Drafted]) -> Tensor:
+    """What the target wants of each drafted token, (n,); p (R, V), ``rows`` (n,) of it.
 
-    After a rejection its mass is TV(p, q̂) > 0. Where rounding leaves none (p and q̂ equal to the
-    last bits), p itself is the limit.
+    It is p(x) for a token of the outermost row. Below, what is known of q̂ depends on the rest having
+    been drawn, and p must be matched within that event of probability t, the rest's. Where p has
+    more than t there, the other events have to write what is over, each id alike in proportion to
+    p: of p(x) only the share min(1, t / p(rest)) is wanted, the least of all rests above.
     """
-    index = [np.full(len(row.ids), j) for j, row in enumerate(rows) if row is not None]
-    if not index:
-        return p
-    known = [row for row in rows if row is not None]
-    where = torch.from_numpy(np.concatenate(index)).to(p.device)
-    ids = torch.from_numpy(np.concatenate([row.ids for row in known])).to(p.device)
-    shares = torch.from_numpy(np.concatenate([row.probabilities() for row in known])).to(p.device)
-    rest = p.index_put((where, ids), -shares, accumulate=True).clamp_(min=0.0)
-    return torch.where(rest.sum(-1, keepdim=True) > 0.0, rest, p)
+    found = _at(p, rows, [d.token for d in drafted])
+    below = [i for i, d in enumerate(drafted) if d.above]
+    if not below:
+        return found
+    above = [drafted[i].above for i in below]
+    ends = [np.cumsum([len(row.ids) for row in tiers]) for tiers in above]
+    size, depth = max(int(e[-1]) for e in ends), max(map(len, above))
+    ids = np.zeros((len(below), max(size, 1)), dtype=np.int64)
+    last = np.zeros((len(below), depth), dtype=np.int64)
+    reach = np.full((len(below), depth), np.inf)
+    for i, (tiers, end) in enumerate(zip(above, ends, strict=True)):
+        ids[i, : end[-1]] = np.concatenate([row.ids for row in tiers])
+        last[i, : len(end)] = end
+        reach[i, : len(end)] = np.cumprod([row.rest / row.total for row in tiers])
+    at = torch.tensor([rows[i] for i in below], device=p.device)[:, None]
+    listed = p[at, torch.from_numpy(ids).to(p.device)].cumsum(-1)
+    listed = torch.nn.functional.pad(listed, (1, 0)).gather(1, torch.from_numpy(last).to(p.device))
+    rest = (1.0 - listed).clamp_(min=torch.finfo(p.dtype).tiny)
+    share = (torch.from_numpy(reach).to(p) / rest).amin(-1).clamp_(max=1.0)
+    return found.index_put((torch.tensor(below, device=p.device),), share * found[below])
+
+
+def residuals(p: Tensor, drafted: Sequence[Drafted | None]) -> Tensor:
+    """What is drawn from after a rejection, (n, V), not normalised; p itself where it is None.
+
+    max(0, p − q̂) for a token of a single row. In general, of the event that the draw came down to
+    the rejected token's row: its ids' max(0, wanted − q̂); of the ids below, what the rest leaves
+    to be wanted; and where the rows above wanted less below than their rest, what they lack
+    themselves, by their own residual.
+
+    After a rejection its mass is above 0. Where rounding leaves none (p and q̂ equal to the last
+    bits), p itself is the limit.
+    """
+    paths = [() if d is None else d.path(p.shape[1]) for d in drafted]
+    left, law = p.clone(), p.clone()  # what is still wanted of ids not yet listed; the residual
+    reach = [1.0] * len(paths)
+    for tier in range(max(map(len, paths))):
+        here = [i for i, path in enumerate(paths) if len(path) > tier]
+        found = [paths[i][tier] for i in here]
+        index = torch.tensor(here, device=p.device)
+        shares = [reach[i] * row.probabilities() for i, row in zip(here, found, strict=True)]
+        where = np.repeat(np.arange(len(here)), [len(row.ids) for row in found])
+        ids = np.concatenate([row.ids for row in found])
+        entries = tuple(torch.from_numpy(x).to(p.device) for x in (where, ids))
+        came = torch.tensor([reach[i] for i in here], dtype=p.dtype, device=p.device)
+        for i, row in zip(here, found, strict=True):
+            reach[i] *= row.rest / row.total
+        gone = torch.tensor([reach[i] for i in here], dtype=p.dtype, device=p.device)
+        mine = left[index]
+        over = (mine[entries] - torch.from_numpy(np.concatenate(shares)).to(p.device)).clamp_(min=0)
+        below = mine.index_put(entries, p.new_zeros(()))
+        passed = (gone / below.sum(-1).clamp_(min=torch.finfo(p.dtype).tiny)).clamp_(max=1.0)
+        rest = (below * (1.0 - passed)[:, None]).index_put_(entries, over)
+        if tier:
+            lacking = (came - mine.sum(-1)).clamp_(min=0.0)
+            outer = law[index]
+            rest += outer * (lacking / outer.sum(-1).clamp_(min=torch.finfo(p.dtype).tiny))[:, None]
+        law[index] = rest
+        left[index] = below * passed[:, None]
+    return torch.where(law.sum(-1, keepdim=True) > 0.0, law, p)
 
 
 def draw(weights: Tensor, uniforms: Sequence[float]) -> list[int]:
@@ -194,7 +247,7 @@ def accepted_positions(
                 uniforms.append(noise.uniform(job.key, position, Purpose.ACCEPT))
     out = np.array(stands, dtype=np.bool_)
     if rows:
-        sampled = accepts(_at(p, rows, [d.token for d in drafted]), drafted, uniforms)
+        sampled = accepts(wanted(p, rows, drafted), drafted, uniforms)
         out[places] = sampled.numpy(force=True)
     return out
 
@@ -209,7 +262,7 @@ def _following(
     """The target's token behind each job's accepted ones; None where the device corrects."""
     following: list[int | None] = [picked.get(end) for end in ends]
     drawn: list[int] = []
-    rows: list[SparseRow | None] = []
+    rejections: list[Drafted | None] = []
     uniforms: list[float] = []
     for j, (job, n) in enumerate(zip(jobs, accepted, strict=True)):
         rejected = n < len(job.drafted)
@@ -217,10 +270,10 @@ def _following(
             continue
         purpose = Purpose.RESIDUAL if rejected else job.purpose
         drawn.append(j)
-        rows.append(job.drafted[n].row if rejected else None)
+        rejections.append(job.drafted[n] if rejected else None)
         uniforms.append(noise.uniform(job.key, len(job.history) + n, purpose))
     if drawn:
-        weights = residuals(p[[ends[j] for j in drawn]], rows)
+        weights = residuals(p[[ends[j] for j in drawn]], rejections)
         for j, token in zip(drawn, draw(weights, uniforms), strict=True):
             following[j] = token
     return following

@@ -87,6 +87,8 @@ class Drafter:
                 q = sampling.distribution(logits, params, past)
             if learned is not None:
                 learned.drafted(sampling.penalised(logits, params, past))
+            # Ids that the draft lacks have probability 0, and are seen to have it.
+            q = np.pad(q, (0, self._ids.vocab_size - len(q)))
             drafted.append(self.scheme.propose(q, self._key, len(past)))
             past.append(drafted[-1].token)
             unfed = past[-1:]

@@ -15,7 +15,7 @@ import msgspec
 from draftlink.sampling import Sampling
 from draftlink.schemes import AnyScheme
 
-VERSION = 2
+VERSION = 3
 MAX_MESSAGE_BYTES = 1 << 20
 PING_TIMEOUT_S = 60.0  # a small board under load can be silent for longer than the usual 20 s
 

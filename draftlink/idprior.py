@@ -10,6 +10,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 _FIRST = 64  # ids in the first octave
 MAX_VOCAB = 1 << 22
 
@@ -44,6 +47,10 @@ class IdPrior:
         j = bisect_right(self.starts, token) - 1
         weight = self._weights[j]
         return self._sums[j] + weight * (token - self.starts[j]), weight
+
+    def weights(self) -> NDArray[np.int64]:
+        """The weights of all ids, int64 (vocab_size,)."""
+        return np.repeat(np.array(self._weights, dtype=np.int64), np.diff(self.starts))
 
     def below(self, octave: int) -> int:
         """The sum of the weights of all ids below an octave."""

@@ -39,9 +39,9 @@ def key_from_seed(seed: int, role: str) -> bytes:
     return hashlib.blake2b(message, digest_size=KEY_BYTES, person=role.encode()).digest()
 
 
-def bits64(key: bytes, position: int, purpose: Purpose) -> int:
-    """64 random bits for one purpose at one position."""
-    message = position.to_bytes(8, "little") + bytes((purpose,))
+def bits64(key: bytes, position: int, purpose: Purpose, tier: int = 0) -> int:
+    """64 random bits for one purpose at one position; ``tier`` counts draws that follow on it."""
+    message = position.to_bytes(8, "little") + bytes((purpose, tier) if tier else (purpose,))
     return int.from_bytes(hashlib.blake2b(message, digest_size=8, key=key).digest(), "little")
 
 
@@ -50,6 +50,6 @@ def uniform(key: bytes, position: int, purpose: Purpose) -> float:
     return (bits64(key, position, purpose) >> 11) * 2.0**-53
 
 
-def below(key: bytes, position: int, purpose: Purpose, total: int) -> int:
+def below(key: bytes, position: int, purpose: Purpose, total: int, tier: int = 0) -> int:
     """An integer in [0, total), total < 2**32; its bias is below total / 2**64 (under 2**-32)."""
-    return (bits64(key, position, purpose) * total) >> 64
+    return (bits64(key, position, purpose, tier) * total) >> 64

@@ -1,4 +1,4 @@
-"""Sparse rows and drawn entries to bytes and back: the entropy-coded form of ``lattice``.
+"""Drafted tokens with their sparse rows to bytes and back: the entropy-coded form of ``lattice``.
 
 A row goes largest count first. Each count is coded as one of those that are still possible, all
 equally likely: at most the count before it and what is left of the sum, at least what the entries
@@ -8,60 +8,139 @@ entry, at its own -log2 q̂(x), and the ids: a set for each group of equal count
 Told in this order a row needs fewer bits than log2 C(V, K_j) + log2 C(ℓ-1, K_j-1), the price of a
 set and of counts that may be any: a language model's counts fall steeply, and so do ids.
 ``bench/coder.py`` measures it.
+
+Where rows are nested, the count of a row's rest goes before the others, and where the rest is what
+was drawn, the next row follows, twice as large; behind the last row the token is coded by the
+prior of ids, among those that no row listed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
 from draftlink.idprior import IdPrior, prior
 from draftlink.idset import read_set, write_set
 from draftlink.rangecoder import RangeDecoder, RangeEncoder
-from draftlink.sparse import SparseRow
+from draftlink.sparse import Drafted, SparseRow
 
-Drawn = tuple[SparseRow, int]  # a row, and which of its entries was drawn
 MAX_TOTAL = 1 << 24  # of a row's counts
-MAX_ENTRIES = 4096  # of a row: what a peer can make this end decode
+MAX_ENTRIES = 4096  # of a token's rows: what a peer can make this end decode
 
 
-def encode(rows: Sequence[Drawn], k: int, total: int, vocab_size: int) -> tuple[bytes, int]:
-    """Rows of at most ``k`` entries with sum ``total`` (at most MAX_TOTAL) to a payload.
+@dataclass(frozen=True)
+class Shape:
+    """What bounds a row: at most ``k`` entries, sum ``total``; ``nested`` rows code a rest."""
+
+    k: int
+    total: int
+    nested: bool = False
+
+
+def shapes(k: int, total: int, tiers: int) -> list[Shape]:
+    """The rows that a drafted token can have: each has room for twice as much as the one before."""
+    return [Shape(k << j, total << j, tiers > 1) for j in range(tiers)]
+
+
+def encode(
+    drafted: Sequence[Drafted], tiers: Sequence[Shape], vocab_size: int
+) -> tuple[bytes, int]:
+    """Drafted tokens, their rows of the shapes ``tiers``, to a payload.
 
     Its bytes, and its length in bits before padding. Raises ValueError for a row that is larger,
-    has another sum, or an entry of 0.
+    has another sum, or an entry of 0, and for a token without rows.
     """
     out = RangeEncoder()
     law = prior(vocab_size)
-    for row, index in rows:
-        if len(row.ids) > k or row.total != total or row.counts.min() < 1:
-            raise ValueError(
-                f"a row of {len(row.ids)} entries of {row.total}, where {k} of {total} are coded"
-            )
-        _write_row(out, row, index, min(k, vocab_size), total, law)
+    for token in drafted:
+        _write(out, token, tiers, law)
     return out.finish()
 
 
-def decode(payload: bytes, length: int, k: int, total: int, vocab_size: int) -> list[Drawn]:
-    """The ``length`` rows of a payload. Raises ValueError for bytes that ``encode`` never writes.
+def decode(payload: bytes, length: int, tiers: Sequence[Shape], vocab_size: int) -> list[Drafted]:
+    """The ``length`` tokens of a payload. Raises ValueError for bytes that ``encode`` never writes.
 
-    Time and memory are bounded by length * k, whatever the bytes.
+    Time and memory are bounded by length * (sum of k), whatever the bytes.
     """
     source = RangeDecoder(payload)
     law = prior(vocab_size)
-    rows = [_read_row(source, min(k, vocab_size), total, law) for _ in range(length)]
+    drafted = [_read(source, tiers, law) for _ in range(length)]
     source.finish()
-    return rows
+    return drafted
+
+
+def _write(out: RangeEncoder, token: Drafted, tiers: Sequence[Shape], law: IdPrior) -> None:
+    rows = token.above if token.row is None else (*token.above, token.row)
+    if len(rows) > len(tiers) or (token.row is None and len(rows) != len(tiers)):
+        raise ValueError(f"a token of {len(rows)} rows, where {len(tiers)} are coded")
+    for row, shape in zip(rows, tiers, strict=False):
+        fits = len(row.ids) <= shape.k and row.total == shape.total and (row.counts >= 1).all()
+        if not fits or (row.rest and not shape.nested):
+            raise ValueError(
+                f"a row of {len(row.ids)} entries of {row.total},"
+                f" where {shape.k} of {shape.total} are coded"
+            )
+        _write_row(out, row, token.token if row is token.row else None, shape, law)
+    if token.row is None:
+        listed = _Listed(token.above, law)
+        below, weight = law.share(token.token)
+        out.push(below - listed.below(token.token), weight, listed.left)
+
+
+def _read(source: RangeDecoder, tiers: Sequence[Shape], law: IdPrior) -> Drafted:
+    above: list[SparseRow] = []
+    known: set[int] = set()
+    for shape in tiers:
+        row, token = _read_row(source, shape, law)
+        size = len(known) + len(row.ids)
+        known.update(row.ids.tolist())
+        if len(known) < size:
+            raise ValueError("a row's ids are repeated")
+        if row.rest and size == law.vocab_size:
+            raise ValueError("a row has a rest, where no ids are left")
+        if token is not None:
+            return Drafted.of(row, int(np.searchsorted(row.ids, token)), above)
+        above.append(row)
+    listed = _Listed(above, law)
+    token = law.find(listed.skip(source.peek(listed.left)))
+    below, weight = law.share(token)
+    source.take(below - listed.below(token), weight)
+    return Drafted(token, weight, listed.left, None, tuple(above))
+
+
+class _Listed:
+    """The ids that rows list, taken out of the prior."""
+
+    def __init__(self, rows: Iterable[SparseRow], law: IdPrior) -> None:
+        self._ids = sorted(i for row in rows for i in row.ids.tolist())
+        shares = [law.share(i) for i in self._ids]
+        self._weights = [0, *accumulate(weight for _, weight in shares)]
+        self._starts = [below - w for (below, _), w in zip(shares, self._weights, strict=False)]
+        self.left = law.total - self._weights[-1]
+
+    def below(self, token: int) -> int:
+        """The weights of those below a token that is none of them."""
+        return self._weights[bisect_left(self._ids, token)]
+
+    def skip(self, value: int) -> int:
+        """Where ``value`` of [0, left) lies among the weights of all ids."""
+        return value + self._weights[bisect_right(self._starts, value)]
 
 
 def _write_row(
-    out: RangeEncoder, row: SparseRow, index: int, k: int, total: int, law: IdPrior
+    out: RangeEncoder, row: SparseRow, drawn: int | None, shape: Shape, law: IdPrior
 ) -> None:
-    drawn = int(row.ids[index])
+    """A row, and which of its entries was drawn: an id of it, or None for the rest."""
     entries = sorted(zip((-row.counts).tolist(), row.ids.tolist(), strict=True))
-    left, most, slots = total, total, k
-    below, rank_below, rank_count = 0, 0, 0
+    left, most, slots = shape.total, shape.total, min(shape.k, law.vocab_size)
+    if shape.nested:
+        out.uniform(row.rest, shape.total + 1)
+        left -= row.rest
+    below, rank_below, rank_count = 0, left, row.rest
     groups: list[list[int]] = []
     for negative, token in entries:
         count = -negative
@@ -76,15 +155,17 @@ def _write_row(
             rank_below, rank_count = below, count
         below += count
         most = count
-    out.push(rank_below, rank_count, total)
+    out.push(rank_below, rank_count, shape.total)
     for group in groups:
         write_set(out, group, law)
 
 
-def _read_row(source: RangeDecoder, k: int, total: int, law: IdPrior) -> Drawn:
+def _read_row(source: RangeDecoder, shape: Shape, law: IdPrior) -> tuple[SparseRow, int | None]:
     counts: list[int] = []
     groups: list[int] = []
-    left, most, slots = total, total, k
+    left, most, slots = shape.total, shape.total, min(shape.k, law.vocab_size)
+    rest = source.uniform(shape.total + 1) if shape.nested else 0
+    left -= rest
     while left:
         if most == 1 and groups:
             counts += [1] * left
@@ -97,18 +178,16 @@ def _read_row(source: RangeDecoder, k: int, total: int, law: IdPrior) -> Drawn:
         groups[-1] += 1
         counts.append(count)
         left, most, slots = left - count, count, slots - 1
-    share = source.peek(total)
+    share = source.peek(shape.total)
+    spans = [*counts, rest]
     below, rank = 0, 0
-    while below + counts[rank] <= share:
-        below += counts[rank]
+    while below + spans[rank] <= share:
+        below += spans[rank]
         rank += 1
-    source.take(below, counts[rank])
+    source.take(below, spans[rank])
     ids: list[int] = []
     for size in groups:
         ids += read_set(source, size, law)
-    drawn = ids[rank]
-    entries = np.array(sorted(zip(ids, counts, strict=True)), dtype=np.int64)
-    row = SparseRow(entries[:, 0], entries[:, 1], total)
-    if (np.diff(row.ids) == 0).any():
-        raise ValueError("a row's ids are repeated")
-    return row, int(np.searchsorted(row.ids, drawn))
+    entries = np.array(sorted(zip(ids, counts, strict=True)), dtype=np.int64).reshape(-1, 2)
+    row = SparseRow(entries[:, 0], entries[:, 1], shape.total, rest)
+    return row, ids[rank] if rank < len(ids) else None

@@ -3,32 +3,40 @@
 The device draws its token from exactly the row that it sends. Drawing first and rounding
 afterwards would be biased: the base station would test against a distribution that was never
 drawn from.
+
+A row can leave a **rest**: one count for all ids that it does not list. Where the draw falls there,
+another row, over those ids alone, says more, and so on; what ends the chain is the prior of ids.
+Detail is thus paid for only where the draw falls.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from draftlink.idprior import prior
 
 FP16_UNIT = 2.0**-24  # every finite float16 in [0, 1] is an integer multiple of it
 
 
 @dataclass(frozen=True)
 class SparseRow:
-    """The distribution q̂(ids[i]) = counts[i] / total, and 0 elsewhere.
+    """The distribution q̂(ids[i]) = counts[i] / total; rest / total for all other ids together.
 
     ``ids`` int64 (n,), ascending and distinct; ``counts`` int64 (n,), each at least 1, with
-    sum ``total``.
+    sum ``total`` - ``rest``.
     """
 
     ids: NDArray[np.int64]
     counts: NDArray[np.int64]
     total: int
+    rest: int = 0
 
     def draw(self, number: int) -> int:
-        """The index into ``ids`` whose share of [0, total) holds ``number``."""
+        """The index into ``ids`` whose share of [0, total) holds ``number``; n for the rest."""
         return int(np.searchsorted(np.cumsum(self.counts), number, side="right"))
 
     def probabilities(self) -> NDArray[np.float64]:
@@ -40,19 +48,33 @@ class SparseRow:
 class Drafted:
     """A drafted token, and what is known of the distribution q̂ that it was drawn from.
 
-    q̂(token) = count / total. ``row`` is the whole of q̂, None at a base station whose scheme does
-    not send it. Schemes without probabilities have a count and a total of 0.
+    q̂(token) = reach · count / total. ``row`` is what lists the token, None at a base station whose
+    scheme does not send it. ``above``: the rows whose rest was drawn before it, the outermost
+    first; ``row`` is None too where behind the last of them the prior drew. Schemes without
+    probabilities have a count and a total of 0.
     """
 
     token: int
     count: int = 0
     total: int = 0
     row: SparseRow | None = None
+    above: tuple[SparseRow, ...] = ()
 
     @classmethod
-    def of(cls, row: SparseRow, index: int) -> Drafted:
+    def of(cls, row: SparseRow, index: int, above: Sequence[SparseRow] = ()) -> Drafted:
         """Entry ``index`` of a row."""
-        return cls(int(row.ids[index]), int(row.counts[index]), row.total, row)
+        return cls(int(row.ids[index]), int(row.counts[index]), row.total, row, tuple(above))
+
+    @property
+    def reach(self) -> float:
+        """The probability of the rests that were drawn before the token's own row."""
+        return float(np.prod([row.rest / row.total for row in self.above]))
+
+    def path(self, vocab_size: int) -> tuple[SparseRow, ...]:
+        """All rows that were drawn from, the prior's included; empty where none are known."""
+        if self.row is not None:
+            return (*self.above, self.row)
+        return (*self.above, remainder(self.above, vocab_size)) if self.above else ()
 
     @property
     def index(self) -> int:
@@ -77,14 +99,21 @@ def top(q: NDArray[np.float64], k: int, mass: float = 1.0) -> NDArray[np.int64]:
     return np.sort(ids[q[ids] > 0.0]).astype(np.int64)
 
 
-def lattice(q: NDArray[np.float64], k: int, total: int, mass: float = 1.0) -> SparseRow:
+def lattice(
+    q: NDArray[np.float64], k: int, total: int, mass: float = 1.0, *, rest: bool = False
+) -> SparseRow:
     """``top`` of q (V,), renormalised and rounded to counts with sum ``total``.
 
     Largest remainders go up, which is nearest in total variation. K is a cap: entries that round
-    to 0 leave the set.
+    to 0 leave the set. ``rest``: what is cut off is rounded with them, as one count.
     """
     ids = top(q, k, mass)
-    share = q[ids] * (total / q[ids].sum())
+    weights = q[ids]
+    if rest:
+        outside = q.copy()
+        outside[ids] = 0.0
+        weights = np.append(weights, outside.sum())
+    share = weights * (total / weights.sum())
     counts = np.floor(share).astype(np.int64)
     missing = total - int(counts.sum())
     if missing > 0:
@@ -92,8 +121,36 @@ def lattice(q: NDArray[np.float64], k: int, total: int, mass: float = 1.0) -> Sp
         counts[np.argsort(counts - share, kind="stable")[:missing]] += 1
     elif missing < 0:  # share rounded up past an integer; take the excess off the largest
         counts[np.argmax(counts)] += missing
+    left = int(counts[-1]) if rest else 0
+    counts = counts[: len(ids)]
     kept = counts > 0
-    return SparseRow(ids[kept], counts[kept], total)
+    return SparseRow(ids[kept], counts[kept], total, left)
+
+
+def remainder(above: Sequence[SparseRow], vocab_size: int) -> SparseRow:
+    """The prior of ids as a row over all ids that none of ``above`` lists."""
+    law = prior(vocab_size)
+    listed = np.zeros(vocab_size, dtype=np.bool_)
+    for row in above:
+        listed[row.ids] = True
+    ids = np.flatnonzero(~listed)
+    counts = law.weights()[ids]
+    return SparseRow(ids, counts, int(counts.sum()))
+
+
+def expected_acceptance(p: NDArray[np.float64], rows: Iterable[SparseRow]) -> float:
+    """The chance that a token drawn by a chain of rows is accepted where the target's law is p.
+
+    Σ min(p, q̂) for a single row. Behind a rest that is smaller than p's there, what the target
+    wants of a token is scaled down to it: ``bs_runtime.verify.wanted``.
+    """
+    wanted, reach, accepted = p.copy(), 1.0, 0.0
+    for row in rows:
+        accepted += float(np.minimum(wanted[row.ids], reach * row.probabilities()).sum())
+        wanted[row.ids] = 0.0
+        reach *= row.rest / row.total
+        wanted *= min(1.0, reach / max(wanted.sum(), 1e-300))
+    return accepted
 
 
 def half(q: NDArray[np.float64], k: int, mass: float = 1.0) -> SparseRow:

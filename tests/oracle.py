@@ -87,7 +87,9 @@ def install(monkeypatch, oracle: Oracle) -> None:
         verify, "draw", lambda weights, u: [oracle.choose(row) for row in weights.numpy()]
     )
     monkeypatch.setattr(sampling, "draw", lambda weights, u: oracle.choose(weights))
-    monkeypatch.setattr(sparse.SparseRow, "draw", lambda row, number: oracle.choose(row.counts))
+    monkeypatch.setattr(
+        sparse.SparseRow, "draw", lambda row, number: oracle.choose([*row.counts, row.rest])
+    )
     monkeypatch.setattr(gumbel.Race, "pick", pick)
     monkeypatch.setattr(
         verify, "pick_many", lambda keys, positions, p: np.array([oracle.choose(row) for row in p])

@@ -3,32 +3,44 @@
 The device truncates, rounds and draws; the base station rebuilds the same rationals bit for bit
 and judges by speculative sampling (arXiv 2211.17192, algorithm 1): accept with probability
 min(1, p(x) / q̂(x)), else draw from norm(max(0, p − q̂)).
+
+In the ``lattice`` coding rows are nested: where the draw falls on the rest that a row cuts off,
+another row, over the other ids and twice as large, says more of them, and the draw goes on there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from draftlink import halfcode, rowcode, sparse
+from draftlink import halfcode, noise, rowcode, sparse
 from draftlink.bitcode import width_for
 from draftlink.idcode import IdModel
+from draftlink.noise import Purpose
 from draftlink.schemes import base
 from draftlink.sparse import Drafted
 
 Coding = Literal["lattice", "fp16"]
+MAX_TIERS = 8
 
 
 class TopK(base.Scheme, frozen=True, tag="topk"):
-    """At most ``k`` entries of a row are sent; ``mass`` below 1 is the top-p variant (TSLT)."""
+    """At most ``k`` entries of a row are sent; ``mass`` below 1 is the top-p variant (TSLT).
 
-    k: int = 16
-    total: int = 256  # ℓ, the sum of a row's counts; ``lattice`` only
+    ``tiers``: rows that a drafted token has at most. The j-th has up to k · 2^j entries with sum
+    ℓ · 2^j; the prior of ids stands behind the last. 1 cuts off what the row does not hold, as
+    TK-SLT does; so do ``fp16`` and a mass below 1.
+    """
+
+    k: int = 8
+    total: int = 64  # ℓ, the sum of a row's counts; ``lattice`` only
     coding: Coding = "lattice"  # ``fp16`` is TK-SLT as published: K FP16 values, plain ids
     mass: float = 1.0
+    tiers: int = 4
 
     @property
     def name(self) -> str:
@@ -38,39 +50,82 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
     def check(self, vocab_size: int) -> None:
         """Raise ValueError for impossible parameters."""
         base.check_row(self.k, self.total, vocab_size)
-        if self.coding == "lattice" and self.k > rowcode.MAX_ENTRIES:
+        if not 1 <= self.tiers <= MAX_TIERS:
+            raise ValueError(f"tiers must be between 1 and {MAX_TIERS}, not {self.tiers}")
+        shapes = self._shapes()
+        if self.coding == "lattice" and sum(s.k for s in shapes) > rowcode.MAX_ENTRIES:
             raise ValueError(
-                f"k must be at most {rowcode.MAX_ENTRIES} in the lattice coding, not {self.k};"
-                " send more with --coding fp16"
+                f"k must be at most {rowcode.MAX_ENTRIES // (2 ** len(shapes) - 1)} in the lattice"
+                f" coding with {len(shapes)} tiers, not {self.k}; send more with --coding fp16"
+            )
+        if shapes[-1].total > rowcode.MAX_TOTAL:
+            raise ValueError(
+                f"the lattice total must be at most {rowcode.MAX_TOTAL >> len(shapes) - 1} with"
+                f" {len(shapes)} tiers, not {self.total}"
             )
         if not 0.0 < self.mass <= 1.0:
             raise ValueError(f"the mass must be above 0 and at most 1, not {self.mass}")
 
     def most_bits(self, vocab_size: int) -> int:
         """As fixed fields; the coder needs less for any row that a language model makes."""
-        width = 16 if self.coding == "fp16" else width_for(self.total) + 2
-        return (self.k + 1) * (width + width_for(vocab_size))
+        bits = 0
+        for shape in self._shapes():
+            width = 16 if self.coding == "fp16" else width_for(shape.total) + 2
+            bits += (shape.k + 2) * (width + width_for(vocab_size))
+        return bits
 
     def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
-        """Truncate, round, draw."""
-        return base.draw(self.row(q), key, position)
+        """Truncate, round, draw; where the draw falls on the rest, once more."""
+        above: list[sparse.SparseRow] = []
+        for tier, row in enumerate(self.rows(q)):
+            index = row.draw(noise.below(key, position, Purpose.DRAFT, row.total, tier))
+            if index < len(row.ids):
+                break
+            above.append(row)
+        drafted = Drafted.of(row, index, above)
+        # The prior's row is known to both ends.
+        return replace(drafted, row=None) if len(above) == len(self._shapes()) else drafted
 
     def row(self, q: NDArray[np.float64]) -> sparse.SparseRow:
-        """What is sent of the draft's distribution q (V,)."""
+        """What is sent of the draft's distribution q (V,) for every token."""
+        return next(self.rows(q))
+
+    def rows(self, q: NDArray[np.float64]) -> Iterator[sparse.SparseRow]:
+        """The row of q (V,), and while the last has a rest, the next, of what q has there.
+
+        Behind the last tier's comes the prior's, unless q has ids of probability 0: those must not
+        be drawn (a request's top-p excludes them, or the draft has no such ids).
+        """
         if self.coding == "fp16":
-            return sparse.half(q, self.k, self.mass)
-        return sparse.lattice(q, self.k, self.total, self.mass)
+            yield sparse.half(q, self.k, self.mass)
+            return
+        shapes, above = self._shapes(), []
+        for tier, shape in enumerate(shapes, 1):
+            rest = tier < len(shapes) or (shape.nested and bool((q > 0.0).all()))
+            left = q
+            if above:
+                left = q.copy()
+                left[np.concatenate([row.ids for row in above])] = 0.0
+            row = sparse.lattice(left, shape.k, shape.total, self.mass, rest=rest)
+            yield row
+            if not row.rest:
+                return
+            above.append(row)
+        yield sparse.remainder(above, len(q))
+
+    def _shapes(self) -> list[rowcode.Shape]:
+        """Of a token's rows."""
+        cuts = self.coding == "fp16" or self.mass < 1.0
+        return rowcode.shapes(self.k, self.total, 1 if cuts else self.tiers)
 
     def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
         """Rows and drawn entries to a payload."""
         if self.coding == "fp16":
             return halfcode.encode(drafted, self.k, ids.vocab_size)
-        rows = [(d.row, d.index) for d in drafted if d.row is not None]
-        return rowcode.encode(rows, self.k, self.total, ids.vocab_size)
+        return rowcode.encode(drafted, self._shapes(), ids.vocab_size)
 
     def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
         """Rows and drawn entries back. Raises ValueError for anything but true rows."""
         if self.coding == "fp16":
             return halfcode.decode(payload, length, self.k, ids.vocab_size)
-        rows = rowcode.decode(payload, length, self.k, self.total, ids.vocab_size)
-        return [Drafted.of(row, index) for row, index in rows]
+        return rowcode.decode(payload, length, self._shapes(), ids.vocab_size)
