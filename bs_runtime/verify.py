@@ -124,8 +124,8 @@ def accepts(p: Tensor, drafted: Sequence[Drafted], uniforms: Sequence[float]) ->
 def wanted(p: Tensor, rows: Sequence[int], drafted: Sequence[Drafted]) -> Tensor:
     """What the target wants of each drafted token, (n,); p (R, V), ``rows`` (n,) of it.
 
-    It is p(x) for a token of the outermost row. Below, what is known of q̂ depends on the rest having
-    been drawn, and p must be matched within that event of probability t, the rest's. Where p has
+    It is p(x) for a token of the outermost row. Below, what is known of q̂ depends on the rest's
+    having been drawn, and p must be matched within that event, of probability t. Where p has
     more than t there, the other events have to write what is over, each id alike in proportion to
     p: of p(x) only the share min(1, t / p(rest)) is wanted, the least of all rests above.
     """

@@ -30,7 +30,8 @@ ERROR_RATE = 1e-6  # of each drawn test of the true code; seeds are fixed, so it
 POWER = 0.999
 
 SCHEMES = {
-    "topk": TopK(4, 5),  # cuts target mass off, and rounds coarsely
+    "topk": TopK(4, 5, tiers=1),  # cuts target mass off, and rounds coarsely
+    "topk-nested": TopK(1, 3, tiers=2),  # a row of one, a row of two, and the prior of the others
     "topk-fp16": TopK(3, 1, "fp16"),
     "topk-top-p": TopK(5, 16, mass=0.6),
     "dense": Dense(),
@@ -65,7 +66,7 @@ P = np.array([0.05, 0.40, 0.15, 0.25, 0.15])
 Q = np.array([0.30, 0.14, 0.36, 0.12, 0.08])
 SIZE = len(P)
 PAIRS = np.outer(P, P)
-WRONG = TopK(4, 5)  # what the wrong variants are shown with
+WRONG = TopK(4, 5, tiers=1)  # what the wrong variants are shown with
 DRAWS = 4000
 
 
@@ -158,7 +159,7 @@ def test_drawing_first_and_rounding_afterwards_fails(monkeypatch):
         for text, share in oracle.law(lambda: write(*tables(P, Q), WRONG, AT_ONE, 1, 2)).items():
             wrong[text] = share
     below = noise.below  # more numbers than ℓ, so that the unrounded row can be drawn from
-    monkeypatch.setattr(noise, "below", lambda key, at, why, total: below(key, at, why, 1 << 20))
+    monkeypatch.setattr(noise, "below", lambda key, at, why, *_: below(key, at, why, 1 << 20))
 
     def draw(row, number):
         edges = np.cumsum(unrounded(row))
@@ -174,7 +175,7 @@ def test_verifying_against_the_untruncated_row_fails(monkeypatch):
         return p.new_tensor(uniforms) * q < p
 
     monkeypatch.setattr(verify, "accepts", untruncated)
-    short = TopK(2, 7)  # the more is cut off, the more it shows
+    short = TopK(2, 7, tiers=1)  # the more is cut off, the more it shows
     must_fail(enumerated(monkeypatch, short), scheme=short)
 
 
@@ -193,7 +194,9 @@ def test_one_random_stream_for_drawing_and_accepting_fails(monkeypatch):
     monkeypatch.setattr(
         noise,
         "bits64",
-        lambda key, at, why: bits64(key, at, Purpose.DRAFT if why is Purpose.ACCEPT else why),
+        lambda key, at, why, tier=0: bits64(
+            key, at, Purpose.DRAFT if why is Purpose.ACCEPT else why, tier
+        ),
     )
     must_fail(np.outer(law, P))
 
@@ -242,6 +245,7 @@ def transitions(
 
 OVER_SOCKETS = {
     "topk": TopK(3, 16),
+    "topk-flat": TopK(3, 16, tiers=1),
     "topk-fp16": TopK(3, 1, "fp16"),
     "dense": Dense(),
     "split": Split(3, 16),

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from bs_runtime import verify
 from draftlink import sampling
@@ -39,16 +40,18 @@ def target_law(table: np.ndarray, params: Sampling) -> dict[tuple[int, ...], flo
 
 def scheme_for(kind: str, rng: np.random.Generator, size: int):
     k, total = int(rng.integers(1, size + 1)), int(rng.choice([1, 2, 7, 64, 1000]))
+    if kind == "topk-nested":  # from the first row to the prior, which 6 ids seldom leave room for
+        return TopK(int(rng.integers(1, 3)), total, tiers=int(rng.integers(2, 4)))
     if kind == "topk-top-p":
         return TopK(size, total, mass=float(rng.uniform(0.3, 0.95)))
     if kind == "split":
         return Split(k, total)
     if kind.startswith("topk"):
-        return TopK(k, total, kind.removeprefix("topk-"))  # type: ignore[arg-type]
+        return TopK(k, total, kind.removeprefix("topk-"), tiers=1)  # type: ignore[arg-type]
     return {"dense": Dense, "coupled": Coupled}[kind]()
 
 
-KINDS = ["topk-lattice", "topk-fp16", "topk-top-p", "dense", "split", "coupled"]
+KINDS = ["topk-lattice", "topk-fp16", "topk-top-p", "dense", "split", "coupled", "topk-nested"]
 
 
 def case(kind: str, seed: int):
@@ -103,3 +106,49 @@ def test_the_enumeration_can_fail(monkeypatch):
     tables = random_logits(1, 4), random_logits(2, 4)
     found = oracle.law(lambda: write(*tables, TopK(3, 16), Sampling(), 1, LENGTH))
     assert worst_difference(found, target_law(tables[0], Sampling())) > 1e-2
+
+
+@pytest.mark.parametrize("wrong", ["unscaled", "only the row", "nothing from above"])
+def test_nested_rows_are_exact_for_a_reason(monkeypatch, wrong):
+    """Negative controls: what each part of judging nested rows is for."""
+    residuals = verify.residuals
+
+    def unscaled(p, rows, drafted):
+        return p[rows, [d.token for d in drafted]]
+
+    def only_the_row(p, drafted):
+        """max(0, p − q̂) of what is known of q̂, the rests spread over nothing."""
+        rest = p.clone()
+        for i, token in enumerate(drafted):
+            reach = 1.0
+            for row in () if token is None else token.path(p.shape[1]):
+                rest[i, row.ids] -= torch.from_numpy(reach * row.probabilities())
+                reach *= row.rest / row.total
+        return rest.clamp(min=0.0)
+
+    def nothing_from_above(p, drafted):
+        """An inner row's own residual, though the rows above lack something."""
+        rest = residuals(p, drafted)
+        for i, token in enumerate(drafted):
+            for row in () if token is None else token.above:
+                rest[i, row.ids] = 0.0
+        return rest
+
+    patches = {
+        "unscaled": ("wanted", unscaled),
+        "only the row": ("residuals", only_the_row),
+        "nothing from above": ("residuals", nothing_from_above),
+    }
+    oracle = Oracle()
+    install(monkeypatch, oracle)
+    scheme = TopK(1, 7, tiers=2)
+    differences = {False: 0.0, True: 0.0}
+    for patched in differences:
+        if patched:
+            monkeypatch.setattr(verify, *patches[wrong])
+        for seed in range(4):
+            tables = random_logits(seed, 4), random_logits(seed + 9, 4)
+            found = oracle.law(partial(write, *tables, scheme, Sampling(), 1, LENGTH))
+            difference = worst_difference(found, target_law(tables[0], Sampling()))
+            differences[patched] = max(differences[patched], difference)
+    assert differences[False] < 1e-9 and differences[True] > 1e-2

@@ -99,7 +99,8 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
         if self.coding == "fp16":
             yield sparse.half(q, self.k, self.mass)
             return
-        shapes, above = self._shapes(), []
+        shapes = self._shapes()
+        above: list[sparse.SparseRow] = []
         for tier, shape in enumerate(shapes, 1):
             rest = tier < len(shapes) or (shape.nested and bool((q > 0.0).all()))
             left = q
