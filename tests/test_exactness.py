@@ -201,6 +201,25 @@ def test_one_random_stream_for_drawing_and_accepting_fails(monkeypatch):
     must_fail(np.outer(law, P))
 
 
+def test_each_draw_of_a_nested_row_has_a_number_of_its_own(monkeypatch):
+    """Where the rest's number were used again, the inner row would be drawn from its upper end."""
+    nested = SCHEMES["topk-nested"]
+    law, reach = np.zeros(SIZE), 1.0
+    for row in nested.rows(Q):
+        law[row.ids] = reach * row.probabilities()
+        reach *= row.rest / row.total
+    assert law.sum() == pytest.approx(1.0)
+    key, bits64 = noise.key_from_seed(1, "device"), noise.bits64
+
+    def drawn() -> np.ndarray:
+        tokens = [nested.propose(Q, key, position).token for position in range(DRAWS)]
+        return np.bincount(tokens, minlength=SIZE)
+
+    assert chi_square(drawn(), law) > ERROR_RATE
+    monkeypatch.setattr(noise, "bits64", lambda key, at, why, tier=0: bits64(key, at, why))
+    assert chi_square(drawn(), law) < ERROR_RATE
+
+
 def test_withholding_an_unlikely_drawn_token_fails(monkeypatch):
     row = WRONG.row(Q)
     share = dict(zip(row.ids.tolist(), row.probabilities(), strict=True))

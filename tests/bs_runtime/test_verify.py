@@ -61,7 +61,15 @@ def test_distributions_equal_the_device_sides(device):
 @pytest.mark.parametrize("device", DEVICES)
 def test_jobs_of_a_step_do_not_disturb_each_other(device):
     """Sessions of every scheme, with drafts of every length, judged at once and one by one."""
-    kinds = [TopK(8, 64), Dense(), Split(8, 64), Coupled(), GREEDY, TopK(4, 1, "fp16")]
+    kinds = [
+        TopK(8, 64),
+        TopK(1, 8, tiers=2),
+        Dense(),
+        Split(8, 64),
+        Coupled(),
+        GREEDY,
+        TopK(4, 1, "fp16"),
+    ]
     jobs = [job(PARAMS[i % len(PARAMS)], kinds[i % len(kinds)], i % 5, i) for i in range(60)]
     rows = sum(len(j.drafted) + 1 for j in jobs)
     logits = torch.tensor(
@@ -92,11 +100,11 @@ def test_surprisals_are_the_targets():
 
 
 def test_a_residual_that_rounding_leaves_empty_is_the_target_itself():
-    row = TopK(SIZE, 8).row(np.full(SIZE, 1 / SIZE))
+    row = TopK(SIZE, 8, tiers=1).row(np.full(SIZE, 1 / SIZE))
     p = torch.zeros(2, SIZE, dtype=torch.float64)
     p[:, row.ids] = torch.from_numpy(row.probabilities())
     p[1] = 1 / SIZE
-    rest = verify.residuals(p, [row, None])
+    rest = verify.residuals(p, [Drafted.of(row, 0), None])
     assert torch.equal(rest, p)
 
 

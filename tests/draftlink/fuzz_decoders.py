@@ -30,7 +30,8 @@ with contextlib.ExitStack() as stack:
 SIZE = 20
 HISTORY = [1, 2, 3, 1, 2, 3, 1]
 SCHEMES: dict[str, AnyScheme] = {
-    "topk-lattice": TopK(6, 16),
+    "topk-lattice": TopK(6, 16, tiers=1),
+    "topk-nested": TopK(2, 8, tiers=3),
     "topk-fp16": TopK(6, coding="fp16"),
     "dense": Dense(),
     "split": Split(6, 16),
@@ -82,10 +83,9 @@ def _payload(scheme: AnyScheme) -> Callable[[bytes], None]:
         for token in drafted:
             assert 0 <= token.token < SIZE
             assert scheme.rule != "sample" or 1 <= token.count <= token.total
-            if token.row is not None:
-                ids, counts = token.row.ids, token.row.counts
-                assert (np.diff(ids) > 0).all() and ids[0] >= 0 and ids[-1] < SIZE
-                assert (counts >= 1).all() and counts.sum() == token.row.total == token.total
+            for row in token.path(SIZE):
+                assert (np.diff(row.ids) > 0).all() and set(row.ids) <= set(range(SIZE))
+                assert (row.counts >= 1).all() and row.counts.sum() + row.rest == row.total
 
     return target
 
@@ -97,9 +97,9 @@ def _ids() -> IdModel:
 
 
 def _plain(drafted: list[Drafted]) -> list[tuple[object, ...]]:
-    rows = [([], []) if d.row is None else (d.row.ids, d.row.counts) for d in drafted]
     return [
-        (d.token, d.count, d.total, *map(list, row)) for d, row in zip(drafted, rows, strict=True)
+        (d.token, d.count, d.total, *((list(r.ids), list(r.counts), r.rest) for r in d.path(SIZE)))
+        for d in drafted
     ]
 
 

@@ -24,6 +24,9 @@ SCHEMES = [
     *(TopK(k, 100, coding) for k in (1, 2, 16, SIZE) for coding in ("lattice", "fp16")),
     TopK(16, 1),
     TopK(16, 1 << 16),
+    TopK(1, 4, tiers=2),
+    TopK(1, 1, tiers=3),
+    TopK(16, 100, tiers=1),
     TopK(64, 256, mass=0.9),
     Dense(),
     Split(),
@@ -59,7 +62,9 @@ def test_what_the_base_station_reads_is_what_was_drawn_from(scheme, count):
         if scheme.rule == "sample":
             assert (a.count, a.total) == (b.count, b.total) and a.count >= 1
         if scheme.rule == "sample" and scheme.corrects == "bs":
-            assert (a.row.ids == b.row.ids).all() and (a.row.counts == b.row.counts).all()
+            for ours, theirs in zip(a.path(SIZE), b.path(SIZE), strict=True):
+                assert (ours.ids == theirs.ids).all() and (ours.counts == theirs.counts).all()
+                assert (ours.total, ours.rest) == (theirs.total, theirs.rest)
 
 
 @ALL
@@ -77,8 +82,9 @@ def test_any_bytes_are_true_drafts_or_a_value_error(scheme, data, length):
             assert 1 <= token.count <= token.total
         if token.row is not None:
             row = token.row
-            assert row.counts.min() >= 1 and row.counts.sum() == row.total
-            assert (np.diff(row.ids) > 0).all() and row.ids.min() >= 0 and row.ids.max() < SIZE
+            for one in token.path(SIZE):
+                assert (one.counts >= 1).all() and one.counts.sum() + one.rest == one.total
+                assert (np.diff(one.ids) > 0).all() and set(one.ids) <= set(range(SIZE))
             assert row.counts[token.index] == token.count and row.ids[token.index] == token.token
 
 
@@ -105,6 +111,16 @@ def test_a_draft_of_whole_rows_is_as_long_as_a_message_allows():
     assert Dense().longest(600_000, 1 << 20) == 0
 
 
+def test_ids_of_probability_0_are_never_drawn():
+    """Behind the last row stands the prior only where q is above 0 throughout."""
+    q = np.full(SIZE, 1 / SIZE)
+    scheme = TopK(1, 4, tiers=2)
+    assert [len(row.ids) for row in scheme.rows(q)][-1] > SIZE - 4
+    q[7] = 0.0
+    *_, last = scheme.rows(q)
+    assert len(last.ids) <= 2 and not last.rest
+
+
 def test_top_p_keeps_the_fewest_entries_that_hold_the_mass():
     q = np.array([0.02, 0.5, 0.2, 0.25, 0.03])
     assert TopK(5, 100, mass=0.7).row(q).ids.tolist() == [1, 3]
@@ -114,7 +130,8 @@ def test_top_p_keeps_the_fewest_entries_that_hold_the_mass():
 
 
 @pytest.mark.parametrize(
-    "scheme", [TopK(0), TopK(SIZE + 1), TopK(total=0), TopK(mass=0.0), TopK(mass=float("nan")),
+    "scheme", [TopK(tiers=0), TopK(tiers=9), TopK(20, tiers=8), TopK(2, 1 << 22, tiers=4),
+               TopK(0), TopK(SIZE + 1), TopK(total=0), TopK(mass=0.0), TopK(mass=float("nan")),
                Split(k=0), Split(total=0)], ids=str
 )  # fmt: skip
 def test_impossible_parameters(scheme):
