@@ -22,7 +22,8 @@ from draftlink.sparse import Drafted, SparseRow
 
 KINDS = (frames.Draft, frames.Verdict, frames.Tokens)
 SCHEMES: list[AnyScheme] = [
-    TopK(6, 16, tiers=1), TopK(2, 16), TopK(6, coding="fp16"), TopK(9, 64, mass=0.8), Dense(), Split(6, 16), Coupled(),
+    TopK(6, 16, tiers=1), TopK(2, 16), TopK(6, coding="fp16"), TopK(9, 64, mass=0.8), Dense(),
+    Split(6, 16), Coupled(),
 ]  # fmt: skip
 NUMBERS = [
     0, 1, -1, 2, 63, 64, 65, 127, 128, 255, 256, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**35,
