@@ -7,7 +7,7 @@ Speculative sampling is arXiv 2211.17192, algorithm 1; coupled drawing is in ``d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,9 @@ from draftlink.noise import Purpose
 from draftlink.sampling import Sampling
 from draftlink.schemes import Scheme
 from draftlink.schemes.base import Rule
-from draftlink.sparse import Drafted
+from draftlink.sparse import Drafted, SparseRow
+
+_TINY = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True)
@@ -124,71 +126,99 @@ def accepts(p: Tensor, drafted: Sequence[Drafted], uniforms: Sequence[float]) ->
 def wanted(p: Tensor, rows: Sequence[int], drafted: Sequence[Drafted]) -> Tensor:
     """What the target wants of each drafted token, (n,); p (R, V), ``rows`` (n,) of it.
 
-    It is p(x) for a token of the outermost row. Below, what is known of q̂ depends on the rest's
-    having been drawn, and p must be matched within that event, of probability t. Where p has
-    more than t there, the other events have to write what is over, each id alike in proportion to
-    p: of p(x) only the share min(1, t / p(rest)) is wanted, the least of all rests above.
+    It is p(x) for a token of the outermost row. What is known of q̂ below depends on the rest's
+    having been drawn, an event of probability t: there the target is what ``_passed`` down to it.
     """
     found = _at(p, rows, [d.token for d in drafted])
     below = [i for i, d in enumerate(drafted) if d.above]
     if not below:
         return found
-    above = [drafted[i].above for i in below]
-    ends = [np.cumsum([len(row.ids) for row in tiers]) for tiers in above]
-    size, depth = max(int(e[-1]) for e in ends), max(map(len, above))
-    ids = np.zeros((len(below), max(size, 1)), dtype=np.int64)
-    last = np.zeros((len(below), depth), dtype=np.int64)
-    reach = np.full((len(below), depth), np.inf)
-    for i, (tiers, end) in enumerate(zip(above, ends, strict=True)):
-        ids[i, : end[-1]] = np.concatenate([row.ids for row in tiers])
-        last[i, : len(end)] = end
-        reach[i, : len(end)] = np.cumprod([row.rest / row.total for row in tiers])
-    at = torch.tensor([rows[i] for i in below], device=p.device)[:, None]
-    listed = p[at, torch.from_numpy(ids).to(p.device)].cumsum(-1)
-    listed = torch.nn.functional.pad(listed, (1, 0)).gather(1, torch.from_numpy(last).to(p.device))
-    rest = (1.0 - listed).clamp_(min=torch.finfo(p.dtype).tiny)
-    share = (torch.from_numpy(reach).to(p) / rest).amin(-1).clamp_(max=1.0)
-    return found.index_put((torch.tensor(below, device=p.device),), share * found[below])
+    left = p[[rows[i] for i in below]]
+    for tier in _tiers([drafted[i].above for i in below], p):
+        left[tier.index] = _passed(left[tier.index].index_put(tier.entries, tier.zero), tier)
+    tokens = [drafted[i].token for i in below]
+    return found.index_put(
+        (torch.tensor(below, device=p.device),), _at(left, range(len(below)), tokens)
+    )
 
 
 def residuals(p: Tensor, drafted: Sequence[Drafted | None]) -> Tensor:
     """What is drawn from after a rejection, (n, V), not normalised; p itself where it is None.
 
     max(0, p − q̂) for a token of a single row. In general, of the event that the draw came down to
-    the rejected token's row: its ids' max(0, wanted − q̂); of the ids below, what the rest leaves
-    to be wanted; and where the rows above wanted less below than their rest, what they lack
-    themselves, by their own residual.
+    the rejected token's row: its ids' max(0, wanted − q̂); of the ids below, what is not passed
+    down; and where the rows above passed less down than their rest, what they lack themselves, by
+    their own residual.
 
     After a rejection its mass is above 0. Where rounding leaves none (p and q̂ equal to the last
     bits), p itself is the limit.
     """
-    paths = [() if d is None else d.path(p.shape[1]) for d in drafted]
     left, law = p.clone(), p.clone()  # what is still wanted of ids not yet listed; the residual
-    reach = [1.0] * len(paths)
-    for tier in range(max(map(len, paths))):
-        here = [i for i, path in enumerate(paths) if len(path) > tier]
-        found = [paths[i][tier] for i in here]
-        index = torch.tensor(here, device=p.device)
-        shares = [reach[i] * row.probabilities() for i, row in zip(here, found, strict=True)]
-        where = np.repeat(np.arange(len(here)), [len(row.ids) for row in found])
-        ids = np.concatenate([row.ids for row in found])
-        entries = tuple(torch.from_numpy(x).to(p.device) for x in (where, ids))
-        came = torch.tensor([reach[i] for i in here], dtype=p.dtype, device=p.device)
-        for i, row in zip(here, found, strict=True):
-            reach[i] *= row.rest / row.total
-        gone = torch.tensor([reach[i] for i in here], dtype=p.dtype, device=p.device)
-        mine = left[index]
-        over = (mine[entries] - torch.from_numpy(np.concatenate(shares)).to(p.device)).clamp_(min=0)
-        below = mine.index_put(entries, p.new_zeros(()))
-        passed = (gone / below.sum(-1).clamp_(min=torch.finfo(p.dtype).tiny)).clamp_(max=1.0)
-        rest = (below * (1.0 - passed)[:, None]).index_put_(entries, over)
-        if tier:
-            lacking = (came - mine.sum(-1)).clamp_(min=0.0)
-            outer = law[index]
-            rest += outer * (lacking / outer.sum(-1).clamp_(min=torch.finfo(p.dtype).tiny))[:, None]
-        law[index] = rest
-        left[index] = below * passed[:, None]
+    paths = [() if d is None else d.path(p.shape[1]) for d in drafted]
+    for depth, tier in enumerate(_tiers(paths, p)):
+        mine = left[tier.index]
+        below = mine.index_put(tier.entries, tier.zero)
+        passed = _passed(below, tier)
+        over = (mine[tier.entries] - tier.shares).clamp_(min=0.0)
+        rest = (below - passed).index_put_(tier.entries, over)
+        if depth:
+            outer = law[tier.index]
+            lacking = (tier.reach - mine.sum(-1)).clamp_(min=0.0)
+            rest += outer * (lacking / outer.sum(-1).clamp_(min=_TINY))[:, None]
+        law[tier.index], left[tier.index] = rest, passed
     return torch.where(law.sum(-1, keepdim=True) > 0.0, law, p)
+
+
+@dataclass(frozen=True)
+class _Tier:
+    """The rows of one depth, of those that have one there; reach and q̂ are of the whole."""
+
+    index: Tensor  # (m,), whose they are
+    entries: tuple[Tensor, Tensor]  # which of the m, and the id, of each listed id
+    shares: Tensor  # q̂ of each listed id
+    reach: Tensor  # (m,), the probability of coming here
+    rest: Tensor  # (m,), and of going on
+    least: Tensor  # (m,), the smallest share of the row
+    zero: Tensor
+
+
+def _tiers(paths: Sequence[Sequence[SparseRow]], like: Tensor) -> Iterator[_Tier]:
+    def tensor(values: Sequence[float] | np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=like.dtype, device=like.device)
+
+    reach = [1.0] * len(paths)
+    for depth in range(max(map(len, paths), default=0)):
+        here = [i for i, path in enumerate(paths) if len(path) > depth]
+        rows = [paths[i][depth] for i in here]
+        shares = [reach[i] * row.probabilities() for i, row in zip(here, rows, strict=True)]
+        came = [reach[i] for i in here]
+        for i, row in zip(here, rows, strict=True):
+            reach[i] *= row.rest / row.total
+        where = np.repeat(np.arange(len(here)), [len(row.ids) for row in rows])
+        ids = np.concatenate([row.ids for row in rows])
+        yield _Tier(
+            torch.tensor(here, device=like.device),
+            (torch.from_numpy(where).to(like.device), torch.from_numpy(ids).to(like.device)),
+            tensor(np.concatenate(shares)),
+            tensor(came),
+            tensor([reach[i] for i in here]),
+            tensor([share.min(initial=1.0) for share in shares]),
+            like.new_zeros(()),
+        )
+
+
+def _passed(below: Tensor, tier: _Tier) -> Tensor:
+    """What of ``below`` (m, V), wanted of the ids that rows do not list, is passed down.
+
+    All of it, unless it is more than the rest's probability: then the other events have to write
+    what is over, without knowing the rows below. It is taken, as far as it goes, from what exceeds
+    the row's smallest share, for below no id of a Top-K row has more; and then from all alike.
+    """
+    capped = torch.minimum(below, tier.least[:, None])
+    low, high = capped.sum(-1), below.sum(-1)
+    kept = (tier.rest / low.clamp(min=_TINY)).clamp_(max=1.0)
+    kept_above = ((tier.rest - low) / (high - low).clamp_(min=_TINY)).clamp_(0.0, 1.0)
+    return capped * kept[:, None] + (below - capped) * kept_above[:, None]
 
 
 def draw(weights: Tensor, uniforms: Sequence[float]) -> list[int]:

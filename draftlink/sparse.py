@@ -141,15 +141,23 @@ def remainder(above: Sequence[SparseRow], vocab_size: int) -> SparseRow:
 def expected_acceptance(p: NDArray[np.float64], rows: Iterable[SparseRow]) -> float:
     """The chance that a token drawn by a chain of rows is accepted where the target's law is p.
 
-    Σ min(p, q̂) for a single row. Behind a rest that is smaller than p's there, what the target
-    wants of a token is scaled down to it: ``bs_runtime.verify.wanted``.
+    Σ min(p, q̂) for a single row. For more it is what ``bs_runtime.verify`` makes of them: behind a
+    rest that is smaller than what the target wants there, that is cut to the rest.
     """
     wanted, reach, accepted = p.copy(), 1.0, 0.0
     for row in rows:
-        accepted += float(np.minimum(wanted[row.ids], reach * row.probabilities()).sum())
+        share = reach * row.probabilities()
+        accepted += float(np.minimum(wanted[row.ids], share).sum())
         wanted[row.ids] = 0.0
         reach *= row.rest / row.total
-        wanted *= min(1.0, reach / max(wanted.sum(), 1e-300))
+        if not row.rest:
+            break
+        capped = np.minimum(wanted, share.min(initial=1.0))
+        low, high = capped.sum(), wanted.sum()
+        if low > reach:
+            wanted = capped * (reach / low)
+        elif high > reach:
+            wanted = capped + (wanted - capped) * ((reach - low) / (high - low))
     return accepted
 
 
