@@ -4,7 +4,9 @@
 
 The target writes; at every fourth token the draft drafts four. A row's bound is
 log2 C(V, K_j) + log2 C(ℓ-1, K_j-1) - log2 q̂(x), without anything for K_j, which the coder does
-send. The larger vocabularies are the pair's own ids, moved apart in order ("kept") or shuffled.
+send. The bound of nested rows (tiers above 1) is the sum over the rows that a token sends, where
+the rest is one part more of ℓ, and q̂(x) is the share in them all. The larger vocabularies are the
+pair's own ids, moved apart in order ("kept") or shuffled.
 """
 
 from __future__ import annotations
@@ -27,19 +29,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tinypair
 from device_runtime.draft_model import DraftModel
-from draftlink import rowcode, sparse
+from draftlink import sparse
 from draftlink.bitcode import width_for
 from draftlink.idcode import IdModel
 from draftlink.rangecoder import RangeDecoder, RangeEncoder
 from draftlink.sampling import Sampling, distribution, draw
-from draftlink.sparse import SparseRow
+from draftlink.schemes.topk import TopK
 from export.bundle import export_bundle
 
 PROMPTS = Path(__file__).parent / "prompts.json"
 DRAFT_LENGTH = 4
 TOKENS = 128  # written after each prompt
 TEMPERATURES = (0.7, 1.0)  # of the rows; ids are drafted greedily (0) too
-ROWS = ((16, 100), (16, 256), (32, 256), (32, 1024))  # K, ℓ
+ROWS = (  # K, ℓ, tiers
+    (16, 100, 1), (16, 256, 1), (32, 256, 1), (32, 1024, 1), (8, 64, 3), (8, 64, 4), (16, 256, 7),
+    (32, 512, 5),
+)  # fmt: skip
 VOCABS = ((None, "kept"), (32_000, "kept"), (32_000, "shuffled"), (151_936, "kept"),
           (151_936, "shuffled"))  # fmt: skip
 
@@ -103,50 +108,50 @@ def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return result, min(times)
 
 
-def _spread(row: SparseRow, places: np.ndarray) -> SparseRow:
-    ids = places[row.ids]
-    order = np.argsort(ids)
-    return SparseRow(ids[order], row.counts[order], row.total)
+def _spread(q: np.ndarray, places: np.ndarray, vocab_size: int) -> np.ndarray:
+    """A distribution over more ids; those that are new have all but nothing."""
+    wide = np.full(vocab_size, 1e-12)
+    wide[places] = q
+    return wide / wide.sum()
 
 
-def rows_of(
-    texts: list[Text], k: int, total: int, places: np.ndarray | None
-) -> list[list[rowcode.Drawn]]:
-    """Blocks of lattice rows with a drawn entry; ``places``: where each id goes, if anywhere."""
-    random = np.random.default_rng(0)
-    blocks = []
+def tokens_of(
+    texts: list[Text], scheme: TopK, places: np.ndarray | None, vocab_size: int
+) -> list[list[sparse.Drafted]]:
+    """Blocks of drawn tokens; ``places``: where each id goes, if anywhere."""
+    blocks: list[list[sparse.Drafted]] = []
     for _, drafted in texts:
         for block in drafted:
-            rows = [sparse.lattice(q, k, total) for q in block.q]
-            rows = rows if places is None else [_spread(row, places) for row in rows]
-            blocks.append([(row, row.draw(int(random.integers(total)))) for row in rows])
+            rows = [q if places is None else _spread(q, places, vocab_size) for q in block.q]
+            begin = DRAFT_LENGTH * len(blocks)
+            blocks.append([scheme.propose(q, bytes(32), begin + j) for j, q in enumerate(rows)])
     return blocks
 
 
 def measure_rows(
-    blocks: list[list[rowcode.Drawn]], k: int, total: int, vocab_size: int
+    blocks: list[list[sparse.Drafted]], scheme: TopK, vocab_size: int
 ) -> dict[str, float]:
     """Means per drafted token: bits, the bound, the fixed-width form, and microseconds."""
     bits = bound = fixed = encode_s = decode_s = entries = 0.0
-    for rows in blocks:
-        (payload, size), spent = _timed(
-            lambda rows=rows: rowcode.encode(rows, k, total, vocab_size)
-        )
+    ids = IdModel(vocab_size)
+    for block in blocks:
+        (payload, size), spent = _timed(lambda block=block: scheme.encode(block, ids))
         encode_s += spent
         _, spent = _timed(
-            lambda rows=rows, payload=payload: rowcode.decode(
-                payload, len(rows), k, total, vocab_size
-            )
+            lambda block=block, payload=payload: scheme.decode(payload, len(block), ids)
         )
         decode_s += spent
         bits += size
-        for row, index in rows:
-            count = len(row.ids)
-            entries += count
-            fixed += width_for(k) + width_for(count)
-            fixed += count * (width_for(vocab_size) + width_for(total))
-            bound += _log2_choose(vocab_size, count) + _log2_choose(total - 1, count - 1)
-            bound -= math.log2(row.counts[index] / total)
+        for token in block:
+            bound -= math.log2(token.reach * token.count / token.total)
+            for depth, row in enumerate(token.path(vocab_size)[: scheme.tiers]):
+                count = len(row.ids)
+                entries += count
+                fixed += width_for(scheme.k << depth) + width_for(count + 1)
+                fixed += count * (width_for(vocab_size) + width_for(row.total))
+                fixed += width_for(row.total + 1) * (scheme.tiers > 1)
+                parts = count + (row.rest > 0)
+                bound += _log2_choose(vocab_size, count) + _log2_choose(row.total - 1, parts - 1)
     tokens = sum(map(len, blocks))
     return {
         "entries": entries / tokens,
@@ -215,16 +220,18 @@ def main() -> None:
             places = None if vocab is None else random.choice(vocab, size, replace=False)
             if places is not None and order == "kept":
                 places.sort()
-            for k, total in ROWS:
-                head = {"V": vocab or size, "ids": order, "K": k, "l": total, "T": temperature}
-                blocks = rows_of(texts, k, total, places)
-                found["rows"].append(head | measure_rows(blocks, k, total, vocab or size))
+            for k, total, tiers in ROWS:
+                head = {"V": vocab or size, "ids": order, "K": k, "l": total, "tiers": tiers}
+                scheme = TopK(k, total, tiers=tiers)
+                blocks = tokens_of(texts, scheme, places, vocab or size)
+                measured = measure_rows(blocks, scheme, vocab or size)
+                found["rows"].append(head | {"T": temperature} | measured)
 
-    rows = Table("V", "ids", "K", "ℓ", "T", "K_j", "bits", "bound", "bits/bound", "fixed width",
-                 "encode µs", "decode µs", title="a row, per drafted token")  # fmt: skip
+    rows = Table("V", "ids", "K", "ℓ", "tiers", "T", "entries", "bits", "bound", "bits/bound",
+                 "fixed width", "encode µs", "decode µs", title="a row, per drafted token")  # fmt: skip
     for r in found["rows"]:
         rows.add_row(
-            *(str(r[key]) for key in ("V", "ids", "K", "l", "T")),
+            *(str(r[key]) for key in ("V", "ids", "K", "l", "tiers", "T")),
             *(f"{r[key]:.1f}" for key in ("entries", "bits", "bound")),
             f"{r['bits'] / r['bound']:.3f}",
             *(f"{r[key]:.0f}" for key in ("fixed_width", "encode_us", "decode_us")),

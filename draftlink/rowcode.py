@@ -9,9 +9,9 @@ Told in this order a row needs fewer bits than log2 C(V, K_j) + log2 C(ℓ-1, K_
 set and of counts that may be any: a language model's counts fall steeply, and so do ids.
 ``bench/coder.py`` measures it.
 
-Where rows are nested, the count of a row's rest goes before the others, and where the rest is what
-was drawn, the next row follows, twice as large; behind the last row the token is coded by the
-prior of ids, among those that no row listed.
+Where rows are nested, the count of a row's rest goes before the others, its length in bits first,
+for most rests are small. Where the rest is what was drawn, the next row follows, twice as large;
+behind the last row the token is coded by the prior of ids, among those that no row listed.
 """
 
 from __future__ import annotations
@@ -138,7 +138,11 @@ def _write_row(
     entries = sorted(zip((-row.counts).tolist(), row.ids.tolist(), strict=True))
     left, most, slots = shape.total, shape.total, min(shape.k, law.vocab_size)
     if shape.nested:
-        out.uniform(row.rest, shape.total + 1)
+        size = row.rest.bit_length()
+        out.uniform(size, shape.total.bit_length() + 1)
+        if size > 1:
+            fewest = 1 << size - 1
+            out.uniform(row.rest - fewest, min(2 * fewest, shape.total + 1) - fewest)
         left -= row.rest
     below, rank_below, rank_count = 0, left, row.rest
     groups: list[list[int]] = []
@@ -164,7 +168,7 @@ def _read_row(source: RangeDecoder, shape: Shape, law: IdPrior) -> tuple[SparseR
     counts: list[int] = []
     groups: list[int] = []
     left, most, slots = shape.total, shape.total, min(shape.k, law.vocab_size)
-    rest = source.uniform(shape.total + 1) if shape.nested else 0
+    rest = _read_rest(source, shape.total) if shape.nested else 0
     left -= rest
     while left:
         if most == 1 and groups:
@@ -191,3 +195,11 @@ def _read_row(source: RangeDecoder, shape: Shape, law: IdPrior) -> tuple[SparseR
     entries = np.array(sorted(zip(ids, counts, strict=True)), dtype=np.int64).reshape(-1, 2)
     row = SparseRow(entries[:, 0], entries[:, 1], shape.total, rest)
     return row, ids[rank] if rank < len(ids) else None
+
+
+def _read_rest(source: RangeDecoder, total: int) -> int:
+    size = source.uniform(total.bit_length() + 1)
+    if size <= 1:
+        return size
+    fewest = 1 << size - 1
+    return fewest + source.uniform(min(2 * fewest, total + 1) - fewest)

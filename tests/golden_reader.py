@@ -82,6 +82,9 @@ class Prior:
         for j, weight in enumerate(self.weights):
             self.below.append(self.below[-1] + weight * (self.bounds[j + 1] - self.bounds[j]))
 
+    def octave(self, token: int) -> int:
+        return max(j for j in range(len(self.weights)) if self.bounds[j] <= token)
+
     def read_one(self, source: Reader, first: int = 0, last: int | None = None) -> int:
         """One id of the octaves [first, last)."""
         last = len(self.weights) if last is None else last
@@ -151,10 +154,37 @@ def read_flat(source: Reader, size: int, start: int, stop: int) -> list[int]:
     return left + read_flat(source, size - i, half, stop)
 
 
-def read_row(source: Reader, k: int, total: int, prior: Prior) -> dict[str, Any]:
-    """Section 9.4."""
+def read_token(
+    source: Reader, k: int, total: int, tiers: int, vocab_size: int, prior: Prior
+) -> dict[str, Any]:
+    """Section 9.4: a token and its rows."""
+    rows: list[dict[str, Any]] = []
+    listed: list[int] = []
+    for j in range(tiers):
+        token, row = read_row(source, min(k << j, vocab_size), total << j, tiers > 1, prior)
+        rows.append(row)
+        listed += row["ids"]
+        assert len(set(listed)) == len(listed)
+        assert not row.get("rest") or len(listed) < vocab_size
+        if token is not None:
+            return {"token": token, **row} if tiers == 1 else {"token": token, "rows": rows}
+    left = [v for v in range(vocab_size) if v not in set(listed)]
+    chosen = source.choose([prior.weights[prior.octave(v)] for v in left])
+    return {"token": left[chosen], "rows": rows}
+
+
+def read_row(
+    source: Reader, k: int, total: int, nested: bool, prior: Prior
+) -> tuple[int | None, dict[str, Any]]:
+    """Section 9.4: which id was drawn, None for the rest, and the row."""
     counts: list[int] = []
-    left, most, slots = total, total, k
+    rest = 0
+    if nested:
+        rest = source.uniform(total.bit_length() + 1)
+        if rest > 1:
+            fewest = 1 << (rest - 1)
+            rest = fewest + source.uniform(min(2 * fewest, total + 1) - fewest)
+    left, most, slots = total - rest, total, k
     while left > 0:
         if most == 1 and counts:
             counts += [1] * left
@@ -163,12 +193,15 @@ def read_row(source: Reader, k: int, total: int, prior: Prior) -> dict[str, Any]
         count = fewest + source.uniform(largest - fewest + 1)
         counts.append(count)
         left, most, slots = left - count, count, slots - 1
-    drawn = source.choose(counts)
+    drawn = source.choose([*counts, rest])
     ids: list[int] = []
     for _, group in groupby(counts):
         ids += read_set(source, len(list(group)), prior)
     entries = sorted(zip(ids, counts, strict=True))
-    return {"token": ids[drawn], "ids": [i for i, _ in entries], "counts": [c for _, c in entries]}
+    row: dict[str, Any] = {"ids": [i for i, _ in entries], "counts": [c for _, c in entries]}
+    if nested:
+        row["rest"] = rest
+    return ids[drawn] if drawn < len(ids) else None, row
 
 
 class Model:
@@ -244,8 +277,11 @@ def read_draft(
     source, prior = Reader(data[at:]), Prior(vocab_size)
     drafted: list[dict[str, Any]]
     if scheme["type"] == "topk":
-        k = min(scheme["k"], vocab_size)
-        drafted = [read_row(source, k, scheme["total"], prior) for _ in range(length)]
+        k, total = scheme["k"], scheme["total"]
+        tiers = 1 if scheme["mass"] < 1 else scheme["tiers"]
+        drafted = [
+            read_token(source, k, total, tiers, vocab_size, prior) for _ in range(length)
+        ]
     else:
         model = Model([*history, *([] if first is None else [first])], prior)
         drafted = [{"token": model.read(source)} for _ in range(length)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -61,6 +62,7 @@ def test_every_frame_scheme_and_coding_has_an_entry():
     sent = [scheme_of(entry) for entry in DRAFTS]
     assert {type(scheme) for scheme in sent} == {*schemes.BY_NAME.values(), Greedy}
     assert {s.coding for s in sent if isinstance(s, TopK)} == set(get_args(Coding))
+    assert {s.tiers > 1 for s in sent if isinstance(s, TopK)} == {True, False}
     assert {entry["first"] is None for entry in DRAFTS} == {True, False}
     starts = [entry["fields"] for entry in CONTROL if entry["type"] == "Start"]
     assert {start["scheme"]["type"] for start in starts} == set(schemes.BY_NAME)
@@ -112,7 +114,16 @@ def drafted_of(entry: Entry, scheme: Scheme) -> list[Drafted]:
     """What a draft entry says was drafted."""
     drafted = []
     for item in entry["drafted"]:
-        if "ids" in item:
+        if "rows" in item:
+            rows = [sparse_row(row, scheme.total << j) for j, row in enumerate(item["rows"])]
+            *above, last = rows
+            if item["token"] in last.ids:
+                drafted.append(Drafted.of(last, last.ids.tolist().index(item["token"]), above))
+            else:
+                left = sparse.remainder(rows, entry["vocab_size"])
+                index = left.ids.tolist().index(item["token"])
+                drafted.append(replace(Drafted.of(left, index, rows), row=None))
+        elif "ids" in item:
             counts = np.array(item["counts"])
             row = SparseRow(np.array(item["ids"]), counts, int(counts.sum()))
             drafted.append(Drafted.of(row, item["ids"].index(item["token"])))
@@ -123,11 +134,17 @@ def drafted_of(entry: Entry, scheme: Scheme) -> list[Drafted]:
     return drafted
 
 
+def sparse_row(item: Entry, total: int) -> SparseRow:
+    return SparseRow(np.array(item["ids"], np.int64), np.array(item["counts"], np.int64), total,
+                     item["rest"])  # fmt: skip
+
+
 def plain(drafted: list[Drafted]) -> list[object]:
     return [
-        (d.token, d.count, d.total, d.row and (d.row.ids.tolist(), d.row.counts.tolist()))
+        (d.token, d.count, d.total, *((r.ids.tolist(), r.counts.tolist(), r.total, r.rest)
+                                      for r in (*d.above, *([d.row] if d.row else []))))
         for d in drafted
-    ]
+    ]  # fmt: skip
 
 
 @each(DRAFTS)
@@ -224,9 +241,10 @@ def test_keys_and_draws():
         assert noise.key_from_seed(entry["seed"], entry["role"]).hex() == entry["key"]
     for entry in NOISE["draws"]:
         where = bytes.fromhex(entry["key"]), entry["position"], noise.Purpose[entry["purpose"]]
-        assert noise.bits64(*where) == entry["bits64"]
-        assert noise.uniform(*where).hex() == entry["uniform"]
-        assert noise.below(*where, 256) == entry["below_256"]
+        tier = entry.get("tier", 0)
+        assert noise.bits64(*where, tier) == entry["bits64"]
+        assert tier or noise.uniform(*where).hex() == entry["uniform"]
+        assert noise.below(*where, 256, tier) == entry["below_256"]
 
 
 def test_race():
@@ -269,6 +287,13 @@ def test_target_rows(entry):
 def test_truncation_and_rounding(entry):
     q = np.array(entry["weights"]) / sum(entry["weights"])
     scheme = scheme_of(entry)
+    if "rows" in entry:
+        found = [
+            {"ids": r.ids.tolist(), "counts": r.counts.tolist(), "rest": r.rest, "total": r.total}
+            for r in scheme.rows(q)
+        ]
+        assert found == entry["rows"]
+        return
     if isinstance(scheme, TopK):
         row = scheme.row(q)
     elif isinstance(scheme, split.Split):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -19,7 +20,7 @@ from bs_runtime.target import Target
 from device_runtime.bundle import load_bundle
 from device_runtime.device import Coupled, Dense, Device, Result, Sampling, Split, TopK
 from device_runtime.draft_model import DraftModel
-from draftlink import sampling
+from draftlink import sampling, sparse
 from draftlink.cli.common import model_path
 from draftlink.cli.demo import base_station, full_row_bits
 from draftlink.link import total
@@ -31,7 +32,7 @@ class Row(msgspec.Struct):
 
     name: str
     acceptance: float  # accepted / (accepted + rejected)
-    expected: float | None  # Σ min(p, q̂) over the streamed texts' positions; None for coupled
+    expected: float | None  # acceptance, Σ min(p, q̂), on the streamed texts; None for coupled
     bound: float  # Σ min(p, q) there: what no single draft can exceed
     tokens_per_round: float
     payload_bits_per_drafted: float
@@ -53,21 +54,33 @@ class _Case:
     runs: list[tuple[list[int], Result]] = field(default_factory=list)
 
 
-def cases(vocab_size: int, ks: Sequence[int], totals: Sequence[int]) -> list[_Case]:
-    """What is compared: the published systems, the lattice over K and ℓ, split, coupled."""
+def cases(
+    vocab_size: int, ks: Sequence[int], totals: Sequence[int], tiers: Sequence[int]
+) -> list[_Case]:
+    """What is compared: the published systems, the lattice over K, ℓ and tiers, split, coupled."""
     fits = [k for k in ks if k <= vocab_size]
-    lattices = [TopK(k, t) for k in fits for t in totals]
+    lattices = [TopK(k, t, tiers=n) for n in tiers for k in fits for t in totals]
+    default = TopK(k=min(TopK().k, vocab_size))
+    lattices += [] if default in lattices else [default]
     return [
         _Case("stream (target alone)", None),
         _Case("dense FP16", Dense()),
         _Case("topk FP16 K=320 (the paper's)", TopK(min(320, vocab_size), coding="fp16")),
-        *(_Case(f"topk lattice K={s.k} l={s.total}", s) for s in lattices),
-        _Case("topk lattice top-p 0.95 K=64 l=256", TopK(min(64, vocab_size), mass=0.95)),
-        _Case("topk lattice K=32 l=256, learned T", TopK(min(32, vocab_size)), learn=True),
+        *(_Case(f"topk lattice K={s.k} l={s.total}{_tiers(s)}", s) for s in lattices),
+        _Case("topk lattice top-p 0.95 K=64 l=256", TopK(min(64, vocab_size), 256, mass=0.95)),
+        _Case(
+            f"topk lattice K={default.k} l={default.total}{_tiers(default)}, learned T",
+            default,
+            learn=True,
+        ),
         _Case("split (DSSD)", Split(k=min(64, vocab_size))),
         _Case("coupled", Coupled()),
         _Case("coupled, learned T", Coupled(), learn=True),
     ]
+
+
+def _tiers(scheme: TopK) -> str:
+    return f" tiers={scheme.tiers}" if scheme.tiers > 1 else ""
 
 
 def compare(
@@ -83,11 +96,12 @@ def compare(
     gamma: int | None,
     ks: Sequence[int],
     totals: Sequence[int],
+    tiers: Sequence[int],
     plot: Path | None,
 ) -> dict[str, Any]:
     """Run every case on every prompt, interleaved, and print the table."""
     loaded = load_bundle(bundle)
-    compared = cases(loaded.manifest.vocab_size, ks, totals)
+    compared = cases(loaded.manifest.vocab_size, ks, totals, tiers)
     params = Sampling(temperature=temperature)
 
     async def run(url: str, progress: Progress) -> None:
@@ -172,15 +186,24 @@ def _overlaps(
         for j, token in enumerate(result.tokens):
             past = [*prompt, *result.tokens[:j]]
             q = sampling.distribution(draft.forward(unfed)[: p_rows.shape[1]], params, past)
-            p = sampling.distribution(p_rows[j][: len(q)], params, past)
+            p = sampling.distribution(p_rows[j], params, past)
+            q = np.pad(q, (0, len(p) - len(q)))  # ids that the draft lacks
             bounds.append(float(np.minimum(p, q).sum()))
             for case in sampled:
                 assert case.scheme is not None
-                row = case.scheme.propose(q, b"", 0).row
-                assert row is not None
-                overlaps[case.name].append(np.minimum(p[row.ids], row.probabilities()).sum())
+                rows = _chain(case.scheme, q)
+                overlaps[case.name].append(sparse.expected_acceptance(p, rows))
             unfed = [token]
     return statistics.fmean(bounds), {k: float(np.mean(v)) for k, v in overlaps.items()}
+
+
+def _chain(scheme: AnyScheme, q: NDArray[np.float64]) -> Iterable[sparse.SparseRow]:
+    """All that could be drawn from at a position."""
+    if isinstance(scheme, TopK):
+        return scheme.rows(q)
+    row = scheme.propose(q, b"", 0).row
+    assert row is not None
+    return (row,)
 
 
 def _rows(compared: Sequence[_Case], target: str, draft: DraftModel, params: Sampling) -> list[Row]:

@@ -54,6 +54,7 @@ def compare(
         list[int] | None, typer.Option(help="K of topk, more than once for a sweep")
     ] = None,
     lattice: Annotated[list[int] | None, typer.Option(help="l of topk, likewise")] = None,
+    tiers: Annotated[list[int] | None, typer.Option(help="tiers of topk, likewise")] = None,
     plot: Annotated[Path | None, typer.Option(help="bits against acceptance, PNG or SVG")] = None,
     json: Json = None,
 ) -> None:
@@ -61,6 +62,7 @@ def compare(
     import bench
     from draftlink.cli import compare as comparison
     from draftlink.cli.demo import draft_bundle
+    from draftlink.schemes.topk import TopK
 
     if bundle is None and target != "tinypair":
         raise typer.BadParameter("name the target's draft with --bundle")
@@ -74,8 +76,9 @@ def compare(
         max_tokens=max_tokens,
         repeats=repeats,
         gamma=gamma,
-        ks=k or (8, 16, 32, 64),
+        ks=k or (8, 16, 32),
         totals=lattice or (256,),
+        tiers=tiers or (1, TopK().tiers),
         plot=plot,
     )
     write_json(json, summary)

@@ -92,8 +92,11 @@ def device(
     url: Annotated[str, typer.Option("--bs", help="base station")] = "ws://127.0.0.1:8765",
     mode: Annotated[str, typer.Option(help="stop-and-wait or stream")] = "stop-and-wait",
     scheme: Annotated[str, typer.Option(help="topk, dense, split or coupled")] = "topk",
-    k: Annotated[int, typer.Option(help="topk, split: entries of a row, at most")] = 16,
-    lattice: Annotated[int, typer.Option(help="topk, split: sum of a row's counts")] = 256,
+    k: Annotated[int | None, typer.Option(help="topk, split: entries of a row, at most")] = None,
+    lattice: Annotated[int | None, typer.Option(help="topk, split: sum of a row's counts")] = None,
+    tiers: Annotated[
+        int | None, typer.Option(help="topk: nested rows, at most; 1 cuts off")
+    ] = None,
     coding: Annotated[str, typer.Option(help="topk: lattice or fp16")] = "lattice",
     mass: Annotated[float, typer.Option(help="topk: as few entries as hold this mass")] = 1.0,
     learn_temperature: Annotated[
@@ -118,10 +121,12 @@ def device(
         raise typer.BadParameter(f"{mode!r} is not stop-and-wait or stream")
     if coding not in ("lattice", "fp16"):
         raise typer.BadParameter(f"{coding!r} is not lattice or fp16")
+    given = {name: v for name, v in (("k", k), ("total", lattice)) if v is not None}
+    nested = {} if tiers is None else {"tiers": tiers}
     known: dict[str, AnyScheme] = {
-        "topk": TopK(k, lattice, coding, mass),  # type: ignore[arg-type]
+        "topk": TopK(coding=coding, mass=mass, **given, **nested),  # type: ignore[arg-type]
         "dense": Dense(),
-        "split": Split(k, lattice),
+        "split": Split(**given),
         "coupled": Coupled(),
     }
     if scheme not in known:

@@ -40,7 +40,7 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
     total: int = 64  # ℓ, the sum of a row's counts; ``lattice`` only
     coding: Coding = "lattice"  # ``fp16`` is TK-SLT as published: K FP16 values, plain ids
     mass: float = 1.0
-    tiers: int = 4
+    tiers: int = 3
 
     @property
     def name(self) -> str:
