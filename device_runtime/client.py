@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from draftlink import __version__, frames, schemes
@@ -21,10 +22,36 @@ class LinkError(ConnectionError):
     """The base station cannot be reached, refuses, or has gone; the text says what to do."""
 
 
+class Socket(Protocol):
+    """What a client needs of a WebSocket; all three raise ConnectionClosed once it is closed."""
+
+    async def send(self, message: bytes, /) -> None:
+        """Send a binary message."""
+
+    async def recv(self) -> str | bytes:
+        """The next message."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+
+
+Connect = Callable[[str], Awaitable[Socket]]
+
+
+async def connect_websocket(url: str) -> Socket:
+    """A WebSocket to the base station at ``url``. Raises what ``websockets`` raises."""
+    return await connect(
+        url.rstrip("/") + PATH,
+        compression=None,
+        max_size=frames.MAX_MESSAGE_BYTES,
+        ping_timeout=frames.PING_TIMEOUT_S,
+    )
+
+
 class Client:
     """A greeted connection. ``ledger`` counts what crosses it, and may be replaced."""
 
-    def __init__(self, url: str, socket: ClientConnection, session: Session) -> None:
+    def __init__(self, url: str, socket: Socket, session: Session) -> None:
         self._url = url
         self._socket = socket
         self.session = session
@@ -32,15 +59,16 @@ class Client:
         self.ledger = Ledger()
 
     @classmethod
-    async def open(cls, url: str, tokenizer_hash: str, vocab_size: int) -> Client:
+    async def open(
+        cls,
+        url: str,
+        tokenizer_hash: str,
+        vocab_size: int,
+        connect: Connect = connect_websocket,
+    ) -> Client:
         """Connect and greet. Raises LinkError."""
         try:
-            socket = await connect(
-                url.rstrip("/") + PATH,
-                compression=None,
-                max_size=frames.MAX_MESSAGE_BYTES,
-                ping_timeout=frames.PING_TIMEOUT_S,
-            )
+            socket = await connect(url)
         except InvalidURI:
             raise LinkError(f"{url!r} is not a WebSocket address such as ws://host:8765") from None
         except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:

@@ -19,7 +19,7 @@ from types import TracebackType
 from tokenizers import Tokenizer
 
 from device_runtime.bundle import Bundle, load_bundle
-from device_runtime.client import Client, LinkError
+from device_runtime.client import Client, Connect, LinkError, connect_websocket
 from device_runtime.draft_model import DraftModel
 from device_runtime.drafter import Model
 from device_runtime.generation import Generation
@@ -79,10 +79,15 @@ class Device:
         vocab_size: int,
         context: int,
         eos_ids: tuple[int, ...],
+        connect: Connect = connect_websocket,
     ) -> Device:
-        """A device over any model with ``length``, ``forward`` and ``rollback``."""
+        """A device over any model with ``length``, ``forward`` and ``rollback``.
+
+        ``connect`` makes the connection to ``url``.
+        """
         device = cls.__new__(cls)
         device._setup(model, tokenizer, url, tokenizer_hash, vocab_size, context, eos_ids)
+        device._connect = connect
         return device
 
     def _setup(
@@ -102,6 +107,7 @@ class Device:
         self.draft_context = context
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="draft")
         self._url = url
+        self._connect: Connect = connect_websocket
         self._tokenizer_hash = tokenizer_hash
         self._vocab_size = vocab_size
         self._client: Client | None = None
@@ -110,7 +116,9 @@ class Device:
 
     async def open(self) -> Device:
         """Connect and greet. Raises LinkError."""
-        self._client = await Client.open(self._url, self._tokenizer_hash, self._vocab_size)
+        self._client = await Client.open(
+            self._url, self._tokenizer_hash, self._vocab_size, self._connect
+        )
         return self
 
     async def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -52,7 +51,7 @@ class Generation:
         self._decoder = DecodeStream(skip_special_tokens=True)
         self._reason: str | None = None
         self._cancelled = False
-        self._tally = Tally(time.perf_counter())
+        self._tally = Tally(0.0)
         if start.seed is None:
             key = noise.fresh_key()
         else:
@@ -72,7 +71,7 @@ class Generation:
         device, start = self._device, self._start
         client, tally = device.client, self._tally
         client.ledger = Ledger()
-        tally.started_s = time.perf_counter()
+        tally.started_s = asyncio.get_running_loop().time()
         self._drafter.settle(start.base)
         if client.session.state is not State.READY:  # a generation whose iterator was abandoned
             await self._end(client.session.generation, start.base)
@@ -121,7 +120,7 @@ class Generation:
     def _take(self, token: int, kind: Kind) -> Token:
         """A token has come: count it, decode it, see whether the text ends here."""
         self.tokens.append(token)
-        self._tally.token(time.perf_counter())
+        self._tally.token(asyncio.get_running_loop().time())
         if len(self.tokens) == self._start.max_tokens:
             self._reason = "length"
         if token in self._start.eos_ids:
@@ -149,16 +148,16 @@ class Generation:
         fits = scheme.longest(welcome.vocab_size, frames.MAX_MESSAGE_BYTES)
         count = max(0, min(self._gamma or self._best_gamma(), left - 1, room, fits))
         loop = asyncio.get_running_loop()
-        begun = time.perf_counter()
+        begun = asyncio.get_running_loop().time()
         block = await loop.run_in_executor(device.executor, self._drafter.draft, history, count)
-        drafted = time.perf_counter()
+        drafted = asyncio.get_running_loop().time()
         session = client.session
         frame = frames.Draft(session.epoch, session.length, count, block.payload, self._owed)
         await client.send(frame, block.bits)
         self._owed = None
         verdict = await client.expect(frames.Verdict)
         tally.draft_s += drafted - begun
-        tally.wait_s += time.perf_counter() - drafted
+        tally.wait_s += asyncio.get_running_loop().time() - drafted
         tally.verify_s += verdict.verify_us * 1e-6
         tally.verdict(count, verdict.accepted)
         return await self._settle(block, verdict)
@@ -191,9 +190,9 @@ class Generation:
 
     async def _read(self) -> list[tuple[int, Kind]]:
         """The next tokens of a streaming base station."""
-        begun = time.perf_counter()
+        begun = asyncio.get_running_loop().time()
         frame = await self._device.client.expect(frames.Tokens)
-        self._tally.wait_s += time.perf_counter() - begun
+        self._tally.wait_s += asyncio.get_running_loop().time() - begun
         self._device.history += frame.ids
         return [(token, "stream") for token in frame.ids]
 
