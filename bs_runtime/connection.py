@@ -111,7 +111,8 @@ class Connection:
             self._conversations.drop(self._conversation)
         else:
             loop, conversations = asyncio.get_running_loop(), self._conversations
-            self._conversation.session = self._session
+            if self._session.generation:  # else what was kept before still holds
+                self._conversation.session = self._session
             conversations.park(self._conversation, loop.time())
             loop.call_later(conversations.grace_s, lambda: conversations.expire(loop.time() + 1e-3))
 

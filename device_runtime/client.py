@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
+from msgspec.structs import replace
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
@@ -93,8 +94,6 @@ class Client:
         except BaseException:
             await self.close()
             raise
-        # Vocabularies may be padded differently; an id that this draft lacks could not be fed.
-        self.session.vocab_size = min(self._vocab_size, self.welcome.vocab_size)
 
     async def send(self, frame: frames.Frame, payload_bits: int | None = None) -> None:
         """Send a frame; ``payload_bits`` of it are coded. Raises LinkError if nobody is there."""
@@ -161,8 +160,17 @@ class Client:
             self._ticket,
         )
         await self._put(self.session.send(hello))
-        self.welcome = _checked(await self._get(), frames.Welcome)
-        self._ticket = self.welcome.ticket
+        welcome = _checked(await self._get(), frames.Welcome)
+        if self.session.stopped and replace(welcome, ticket=b"") != replace(
+            self.welcome, ticket=b""
+        ):
+            raise LinkError(
+                f"the base station at {self._url} now serves another target ({welcome.model},"
+                f" {welcome.dtype}); the text so far is kept, start a new one"
+            )
+        self.welcome, self._ticket = welcome, welcome.ticket
+        # Vocabularies may be padded differently; an id that this draft lacks could not be fed.
+        self.session.vocab_size = min(self._vocab_size, welcome.vocab_size)
 
     async def _reconnect(self, cause: _Lost) -> None:
         """A new connection, and on with the generation. Raises LinkError when patience ends."""

@@ -188,6 +188,8 @@ class Session:
     def _acknowledged(self, frame: Frame) -> None:
         """Forget what the peer must have had when it sent ``frame``."""
         progress = self.progress
+        if isinstance(frame, Switch) and frame.mode == "stream":
+            return  # it may have crossed a verdict
         if self.role == "bs":
             unseen = [one for one in progress.unacked if one[0] >= progress.began]
         elif isinstance(frame, Verdict) and not frame.ended:
