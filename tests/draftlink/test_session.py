@@ -12,14 +12,8 @@ from draftlink.sampling import Sampling
 from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from draftlink.session import (
-    SENDER,
-    TABLE,
-    LocalProtocolError,
-    RemoteProtocolError,
-    Session,
-    State,
-)
+from draftlink.session import LocalProtocolError, RemoteProtocolError, Session
+from draftlink.states import SENDER, TABLE, State
 from tests.draftlink.test_frames import EXAMPLES
 
 VOCAB = 100
