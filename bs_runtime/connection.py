@@ -19,7 +19,8 @@ from bs_runtime.target import Target
 from draftlink import frames, schemes
 from draftlink.control import digest
 from draftlink.frames import Draft, Hello, Replay, Resume, Resumed, Start
-from draftlink.session import ProtocolError, RemoteProtocolError, Session, State
+from draftlink.session import ProtocolError, RemoteProtocolError, Session
+from draftlink.states import State
 
 log = logging.getLogger("draftlink.bs")
 
@@ -220,7 +221,7 @@ class Connection:
             await self._send(Resumed(generation, 0, replay=True))
             return
         self._resuming = True  # nothing comes between
-        await self._send(Resumed(generation, self._session.progress.received, replay=False))
+        await self._send(Resumed(generation, self._session.progress.frames.received, replay=False))
         for data in self._session.resend(asked.seen):
             await self._deliver(data)
         self._resuming = False

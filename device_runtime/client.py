@@ -14,7 +14,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from draftlink import __version__, frames, schemes
 from draftlink.link import Ledger
-from draftlink.session import RemoteProtocolError, Session, State
+from draftlink.session import RemoteProtocolError, Session
+from draftlink.states import State
 
 PATH = "/v1/draft"
 PATIENCE_S = 60.0  # how long a lost base station is looked for

@@ -19,7 +19,8 @@ from draftlink.control import digest
 from draftlink.sampling import Sampling
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from draftlink.session import LocalProtocolError, RemoteProtocolError, Session, State
+from draftlink.session import LocalProtocolError, RemoteProtocolError, Session
+from draftlink.states import State
 
 VOCAB = 1 << 20
 HELLO = frames.Hello(frames.VERSION, "x", VOCAB, ["topk"], "t")
@@ -222,7 +223,7 @@ class Walk:
         same = parked is not None and digest(self.texts[1][: asked.length]) == asked.digest
         if same and self.bs.adopt(parked):
             self.seen["live"] += 1
-            handled = self.bs.progress.received
+            handled = self.bs.progress.frames.received
             resumed = frames.Resumed(asked.start.generation, handled, False)
             assert self.device.receive(self.bs.send(resumed)) == resumed
             self.down += self.bs.resend(asked.seen)

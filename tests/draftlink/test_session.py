@@ -12,14 +12,8 @@ from draftlink.sampling import Sampling
 from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from draftlink.session import (
-    SENDER,
-    TABLE,
-    LocalProtocolError,
-    RemoteProtocolError,
-    Session,
-    State,
-)
+from draftlink.session import LocalProtocolError, RemoteProtocolError, Session
+from draftlink.states import SENDER, TABLE, State
 from tests.draftlink.test_frames import EXAMPLES
 
 VOCAB = 100
@@ -118,8 +112,8 @@ def test_a_switch_does_not_say_that_a_verdict_has_come():
     pair.down(WELCOME)
     pair.up(pair.device.resume(range(3)))
     assert pair.bs.adopt(parked)
-    pair.down(frames.Resumed(1, parked.progress.received, False))
-    for data in pair.bs.resend(pair.device.progress.received):
+    pair.down(frames.Resumed(1, parked.progress.frames.received, False))
+    for data in pair.bs.resend(pair.device.progress.frames.received):
         pair.device.receive(data)
     assert pair.device.state is pair.bs.state is State.STREAMING
     assert (pair.device.epoch, pair.device.length) == (pair.bs.epoch, pair.bs.length) == (3, 5)
