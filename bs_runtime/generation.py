@@ -159,27 +159,27 @@ class Round:
         self.drafted = list(drafted)
         self.purpose = purpose
         self._generation = generation
-        self._slot = generation.slot
+        self.slot = generation.slot
         self._tokens = [d.token for d in drafted]
         self._base = len(generation.history)
         kept = generation.kept_row()
         self._rows = [] if kept is None else [kept]
         if kept is None:  # the last row has to be made, again if the slot was rolled back
-            self._slot.rollback(min(self._slot.length, self._base - 1))
+            self.slot.rollback(min(self.slot.length, self._base - 1))
 
     @property
     def left(self) -> int:
         """Tokens that are still to be fed."""
-        return self._base + len(self._tokens) - self._slot.length
+        return self._base + len(self._tokens) - self.slot.length
 
     def feed(self, limit: int) -> Feed:
         """The next tokens, at most ``limit``; a prompt's are fed for its last row alone."""
-        begin = self._slot.length
+        begin = self.slot.length
         ids = self._generation.history[begin : begin + limit]
         drafted = begin + len(ids) - self._base
         ids += self._tokens[drafted : drafted + limit - len(ids)]
         behind = begin + len(ids) - (self._base - 1)
-        return Feed(self._slot, ids, min(max(behind, 0), len(ids)))
+        return Feed(self.slot, ids, min(max(behind, 0), len(ids)))
 
     def take(self, rows: Tensor) -> None:
         """The rows that a feed asked for, (rows, V)."""
@@ -187,7 +187,7 @@ class Round:
 
     def restart(self) -> None:
         """Begin again with an empty slot, after a step that failed."""
-        self._slot.close()
+        self.slot.close()
         self._rows = []
 
     def rows(self) -> Tensor:

@@ -7,6 +7,7 @@ event loop never waits for the model; whoever is done gets its judgement.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -71,26 +72,38 @@ class Scheduler:
         # One worker: the model has one set of threads, and two forwards at once only slow each
         # other.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def run(self, round: Round) -> Served:
         """Run a round to its end. Raises what the model raises for it."""
         now = time.perf_counter()
         request = _Request(round, now, asyncio.get_running_loop().create_future())
-        self._waiting.add(request, round.left, now)
+        self._waiting.add(request, round.left, now, session=round.slot)
+        self._arrived.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._steps())
         return await request.future
 
     def close(self, slot: Slot) -> None:
         """Give a slot back once no step uses it; its rounds must have ended or been cancelled."""
+        self._waiting.forget(slot)
         self._worker.submit(slot.close)
+
+    async def _hold(self) -> None:
+        """Wait for company as long as the batcher says."""
+        while (seconds := self._waiting.due(now := time.perf_counter()) - now) > 0:
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._arrived.wait()
 
     async def _steps(self) -> None:
         loop = asyncio.get_running_loop()
         while len(self._waiting):
             # The answers to the last step go out first: what they set off can join this one.
             await asyncio.sleep(0)
+            await self._hold()
             batch = [(r, n) for r, n in self._waiting.take() if not r.future.cancelled()]
             if not batch:
                 continue
@@ -107,6 +120,11 @@ class Scheduler:
                 elif request.result is None:
                     self._waiting.add(request, request.round.left, ended, fed=fed)
                 else:
+                    slot = request.round.slot
+                    if request.result.ended:
+                        self._waiting.forget(slot)
+                    else:
+                        self._waiting.answered(slot, ended)
                     queue_s, verify_s = request.begun_s - request.asked_s, ended - request.begun_s
                     served = Served(request.result, int(queue_s * 1e6), int(verify_s * 1e6))
                     request.future.set_result(served)
