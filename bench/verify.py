@@ -11,6 +11,7 @@ process holds for each of the two.
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import statistics
@@ -49,7 +50,10 @@ def resident() -> int:
 def build() -> PreTrainedModel:
     """The model, the same each time."""
     torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(SHAPE, dtype=torch.float32)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        copy.deepcopy(SHAPE),
+        dtype=torch.float32,  # a target changes its model's configuration
+    )
     return model
 
 

@@ -7,7 +7,7 @@ Whoever is alone, or whose company is not expected so soon, is never held.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -81,6 +81,10 @@ class Batcher(Generic[T]):
         """A session has its answer and goes on: another request of it is to come."""
         self._sessions.setdefault(session, _Session()).answered_s = now
 
+    def drop(self, unwanted: Callable[[T], bool]) -> None:
+        """Requests that nobody waits for any more."""
+        self._waiting = [one for one in self._waiting if not unwanted(one.item)]
+
     def forget(self, session: Hashable) -> None:
         """Nothing more is to come of a session."""
         self._sessions.pop(session, None)
@@ -102,14 +106,17 @@ class Batcher(Generic[T]):
                         return until
         return now
 
-    def take(self) -> list[tuple[T, int]]:
-        """The next step's requests, each with how many of its tokens take part."""
+    def take(self, admit: Callable[[T], bool] = lambda _: True) -> list[tuple[T, int]]:
+        """The next step's requests, each with how many of its tokens take part.
+
+        ``admit`` is asked, in the order of the deadlines; who is not admitted goes on waiting.
+        """
         left = self.cap
         taken: list[tuple[T, int]] = []
         behind: list[_Waiting[T]] = []
         for one in sorted(self._waiting, key=lambda w: w.due_s):  # stable: first come, first served
             count = min(one.tokens, left)
-            if count < min(one.tokens, LEAST_PART):
+            if count < min(one.tokens, LEAST_PART) or not admit(one.item):
                 behind.append(one)
                 continue
             taken.append((one.item, count))
