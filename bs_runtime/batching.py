@@ -96,13 +96,13 @@ class Batcher(Generic[T]):
         """
         if self._ready_s is None:
             self._ready_s = now
-        until = self._ready_s + HOLD * self._step_s
+        hold = HOLD * self._step_s
+        until = self._ready_s + hold
         if now < until and sum(w.tokens for w in self._waiting) < self.cap:
             for session in self._sessions.values():
                 if session.answered_s is not None and session.pause_s is not None:
                     back = session.answered_s + session.pause_s
-                    # One that is late by more than its usual pause has changed its ways.
-                    if back <= until and now <= back + session.pause_s + HOLD * self._step_s:
+                    if now - hold <= back <= until:  # who is later than that is not waited for
                         return until
         return now
 
