@@ -317,6 +317,8 @@ class Connection:
 
     async def _finish(self) -> None:
         session, here = self._session, self._here()
+        if self._drafts and (first := self._drafts[0].first) is not None:
+            here.history.append(first)  # it is the text's, whatever becomes of the draft
         self._drafts.clear()
         self._prompt = False
         if here.generation is not None:

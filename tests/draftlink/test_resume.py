@@ -157,6 +157,8 @@ class Walk:
         elif isinstance(frame, frames.Draft):
             self.queue.append((frame, self.payloads[frame.payload]))
         elif isinstance(frame, frames.Finish):
+            if self.queue and (first := self.queue[0][0].first) is not None:
+                self.texts[1].append(first)
             self.queue.clear()
             del self.texts[1][frame.keep :]
             self.bs_says(frames.Done(frame.generation, frame.keep, self.bs.epoch + 1))
