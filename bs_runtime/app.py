@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from bs_runtime.connection import Connection
 from bs_runtime.conversations import Conversations
 from bs_runtime.scheduler import Scheduler
+from bs_runtime.slots import Slots
 from bs_runtime.target import Target
 from bs_runtime.tickets import Sealer
 from draftlink import __version__, frames
@@ -18,12 +19,15 @@ from draftlink import __version__, frames
 PATH = "/v1/draft"
 
 
-def create_app(target: Target, sealer: Sealer | None = None) -> Starlette:
+def create_app(
+    target: Target, sealer: Sealer | None = None, slots: Slots | None = None
+) -> Starlette:
     """The base station's app over a loaded target.
 
-    ``sealer`` seals the tickets of devices; without one they end with this process.
+    ``sealer`` seals the tickets of devices; without one they end with this process. ``slots``: the
+    pool of KV slots, if not the default one.
     """
-    scheduler = Scheduler(target)
+    scheduler = Scheduler(target, slots)
     conversations = Conversations(target.open, scheduler.close, sealer or Sealer())
 
     async def serve(socket: WebSocket) -> None:

@@ -189,7 +189,13 @@ class Connection:
         here.slot.rollback(min(here.slot.length, same))
         here.history[:] = history
         here.generation = Generation(
-            here.slot, start, here.history, target.vocab_size, target.context, here.ticket.key
+            here.slot,
+            start,
+            here.history,
+            target.vocab_size,
+            target.context,
+            here.ticket.key,
+            here.ticket.tenant,
         )
         self._prompt = True
 
