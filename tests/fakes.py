@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from bs_runtime.app import create_app
 from bs_runtime.engine import Feed
+from bs_runtime.slots import Slots
 from device_runtime.device import Device
 
 HASH = "fake"
@@ -36,6 +37,15 @@ class FakeModel:
     @property
     def length(self) -> int:
         return len(self.cache)
+
+    @property
+    def ids(self) -> list[int]:
+        return self.cache
+
+    def adopt(self, source: FakeModel, ids: Sequence[int]) -> None:
+        end = min(source.length, len(ids))
+        if source.cache[:end] == ids[:end] and self.cache == ids[: self.length]:
+            self.cache += ids[self.length : end]
 
     def forward(self, ids: Sequence[int], *, last: bool = False) -> np.ndarray:
         assert len(ids) > 0
@@ -104,10 +114,10 @@ def fake_device(url: str, table: np.ndarray, eos_ids: tuple[int, ...] = (), **kw
 
 
 @contextlib.contextmanager
-def served(target: object) -> Iterator[str]:
+def served(target: object, slots: Slots | None = None) -> Iterator[str]:
     """The real app on a real socket, in a thread; its address."""
     config = uvicorn.Config(
-        create_app(target),  # type: ignore[arg-type]
+        create_app(target, slots=slots),  # type: ignore[arg-type]
         port=0,
         ws="websockets-sansio",
         ws_per_message_deflate=False,
