@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -75,8 +74,9 @@ class Scheduler:
 
     async def run(self, round: Round) -> Served:
         """Run a round to its end. Raises what the model raises for it."""
-        now = time.perf_counter()
-        request = _Request(round, now, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        request = _Request(round, now, loop.create_future())
         self._waiting.add(request, round.left, now)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._steps())
@@ -94,12 +94,12 @@ class Scheduler:
             batch = [(r, n) for r, n in self._waiting.take() if not r.future.cancelled()]
             if not batch:
                 continue
-            begun = time.perf_counter()
+            begun = loop.time()
             await loop.run_in_executor(self._worker, self._step, batch)
-            ended = time.perf_counter()
+            ended = loop.time()
             self._count(batch, ended - begun)
             for request, fed in batch:
-                request.begun_s = request.begun_s or begun
+                request.begun_s = begun if request.begun_s is None else request.begun_s
                 if request.future.cancelled():
                     continue
                 if isinstance(request.result, Exception):

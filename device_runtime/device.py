@@ -19,11 +19,11 @@ from types import TracebackType
 from tokenizers import Tokenizer
 
 from device_runtime.bundle import Bundle, load_bundle
-from device_runtime.client import Client, LinkError
+from device_runtime.client import PATIENCE_S, Client, Connect, LinkError, connect_websocket
 from device_runtime.draft_model import DraftModel
 from device_runtime.drafter import Model
 from device_runtime.generation import Generation
-from device_runtime.result import Result
+from device_runtime.result import Mode, Result
 from device_runtime.temperature import DraftTemperature
 from draftlink import frames, schemes
 from draftlink.sampling import Sampling
@@ -79,10 +79,15 @@ class Device:
         vocab_size: int,
         context: int,
         eos_ids: tuple[int, ...],
+        connect: Connect = connect_websocket,
     ) -> Device:
-        """A device over any model with ``length``, ``forward`` and ``rollback``."""
+        """A device over any model with ``length``, ``forward`` and ``rollback``.
+
+        ``connect`` makes the connection to ``url``.
+        """
         device = cls.__new__(cls)
         device._setup(model, tokenizer, url, tokenizer_hash, vocab_size, context, eos_ids)
+        device._connect = connect
         return device
 
     def _setup(
@@ -102,6 +107,8 @@ class Device:
         self.draft_context = context
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="draft")
         self._url = url
+        self._connect: Connect = connect_websocket
+        self.patience_s = PATIENCE_S  # how long a lost base station is looked for
         self._tokenizer_hash = tokenizer_hash
         self._vocab_size = vocab_size
         self._client: Client | None = None
@@ -110,7 +117,12 @@ class Device:
 
     async def open(self) -> Device:
         """Connect and greet. Raises LinkError."""
-        self._client = await Client.open(self._url, self._tokenizer_hash, self._vocab_size)
+        client = Client(
+            self._url, self._tokenizer_hash, self._vocab_size, self._connect, self.patience_s
+        )
+        client.history = self.history
+        await client.open()
+        self._client = client
         return self
 
     async def close(self) -> None:
@@ -145,7 +157,7 @@ class Device:
         max_tokens: int = 128,
         sampling: Sampling | None = None,
         scheme: AnyScheme | None = None,
-        mode: frames.Mode = "stop-and-wait",
+        mode: Mode = "stop-and-wait",
         gamma: int | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
@@ -208,7 +220,7 @@ class Device:
             ids=[*self.history[base:], *ids],
             sampling=sampling,
             scheme=scheme,
-            mode=mode,
+            mode="stream" if mode == "stream" else "draft",
             max_tokens=min(max_tokens, room),
             eos_ids=list(self.eos_ids),
             seed=seed,
@@ -219,7 +231,7 @@ class Device:
             learned = self._learned.setdefault(
                 sampling.temperature, DraftTemperature(sampling.temperature)
             )
-        return Generation(self, start, len(ids), gamma, tuple(stop), learned)
+        return Generation(self, start, mode, len(ids), gamma, tuple(stop), learned)
 
     @staticmethod
     def run(bundle: Path | Bundle, url: str, prompt: str, **options: object) -> Result:

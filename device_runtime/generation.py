@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+import msgspec
 from tokenizers.decoders import DecodeStream
 
 from device_runtime.client import LinkError
 from device_runtime.drafter import Block, Drafter
-from device_runtime.result import Kind, Result, Tally, Token
+from device_runtime.result import Kind, Mode, Result, Tally, Token
 from device_runtime.temperature import DraftTemperature
 from draftlink import frames, noise, theory
 from draftlink.link import Ledger
@@ -33,6 +33,7 @@ class Generation:
         self,
         device: Device,
         start: frames.Start,
+        mode: Mode,
         prompt_tokens: int,
         gamma: int | None,
         stop: tuple[str, ...],
@@ -48,11 +49,11 @@ class Generation:
         self._owed: int | None = None  # the token that the next draft sends first (``split``)
         self._gamma = gamma
         self._stop = stop
-        self._mode: str = start.mode
+        self._mode: str = mode
         self._decoder = DecodeStream(skip_special_tokens=True)
         self._reason: str | None = None
         self._cancelled = False
-        self._tally = Tally(time.perf_counter())
+        self._tally = Tally(0.0)
         if start.seed is None:
             key = noise.fresh_key()
         else:
@@ -72,13 +73,19 @@ class Generation:
         device, start = self._device, self._start
         client, tally = device.client, self._tally
         client.ledger = Ledger()
-        tally.started_s = time.perf_counter()
+        tally.started_s = asyncio.get_running_loop().time()
         self._drafter.settle(start.base)
         if client.session.state is not State.READY:  # a generation whose iterator was abandoned
-            await self._end(client.session.generation, start.base)
-        await client.send(start)
+            await client.finish(start.base)
+        # A base station that was lost between generations has no part of the history.
+        base = min(start.base, client.session.length)
+        sent = msgspec.structs.replace(
+            start, base=base, ids=device.history[base : start.base] + start.ids
+        )
         del device.history[start.base :]
         device.history += start.ids
+        reconnects = client.reconnects
+        await client.send(sent)
         try:
             while self._reason is None:
                 streaming = client.session.state is State.STREAMING
@@ -98,7 +105,7 @@ class Generation:
             del device.history[keep:]
             self._drafter.settle(keep)
         if client.session.state is not State.READY or client.session.length > keep:
-            await self._end(start.generation, keep)
+            await client.finish(keep)
         self.result = tally.result(
             text=self.text,
             tokens=self.tokens,
@@ -109,19 +116,13 @@ class Generation:
             stop_reason=self._reason or "length",
             draft_temperature=1.0 if self._learned is None else self._learned.value,
             ledger=client.ledger.entries(),
+            reconnects=client.reconnects - reconnects,
         )
-
-    async def _end(self, generation: int, keep: int) -> None:
-        """Have the base station roll back to ``keep`` tokens; nothing of it comes after this."""
-        # A token that the device still owes has not reached the base station.
-        keep = min(keep, self._device.client.session.length)
-        await self._device.client.send(frames.Finish(generation, keep))
-        await self._device.client.expect(frames.Done)
 
     def _take(self, token: int, kind: Kind) -> Token:
         """A token has come: count it, decode it, see whether the text ends here."""
         self.tokens.append(token)
-        self._tally.token(time.perf_counter())
+        self._tally.token(asyncio.get_running_loop().time())
         if len(self.tokens) == self._start.max_tokens:
             self._reason = "length"
         if token in self._start.eos_ids:
@@ -149,16 +150,16 @@ class Generation:
         fits = scheme.longest(welcome.vocab_size, frames.MAX_MESSAGE_BYTES)
         count = max(0, min(self._gamma or self._best_gamma(), left - 1, room, fits))
         loop = asyncio.get_running_loop()
-        begun = time.perf_counter()
+        begun = asyncio.get_running_loop().time()
         block = await loop.run_in_executor(device.executor, self._drafter.draft, history, count)
-        drafted = time.perf_counter()
+        drafted = asyncio.get_running_loop().time()
         session = client.session
         frame = frames.Draft(session.epoch, session.length, count, block.payload, self._owed)
         await client.send(frame, block.bits)
         self._owed = None
         verdict = await client.expect(frames.Verdict)
         tally.draft_s += drafted - begun
-        tally.wait_s += time.perf_counter() - drafted
+        tally.wait_s += asyncio.get_running_loop().time() - drafted
         tally.verify_s += verdict.verify_us * 1e-6
         tally.verdict(count, verdict.accepted)
         return await self._settle(block, verdict)
@@ -191,9 +192,9 @@ class Generation:
 
     async def _read(self) -> list[tuple[int, Kind]]:
         """The next tokens of a streaming base station."""
-        begun = time.perf_counter()
+        begun = asyncio.get_running_loop().time()
         frame = await self._device.client.expect(frames.Tokens)
-        self._tally.wait_s += time.perf_counter() - begun
+        self._tally.wait_s += asyncio.get_running_loop().time() - begun
         self._device.history += frame.ids
         return [(token, "stream") for token in frame.ids]
 

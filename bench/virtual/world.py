@@ -1,0 +1,83 @@
+"""A device and a base station over a modelled link, with paced models."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from bench.virtual.link import Wire
+from bench.virtual.loop import VirtualLoop
+from bs_runtime.connection import Connection
+from bs_runtime.conversations import Conversations
+from bs_runtime.scheduler import Scheduler
+from bs_runtime.tickets import Sealer
+from device_runtime.device import Device
+from draftlink.pacing import pace
+from draftlink.shaping import Link
+
+
+@dataclass
+class World:
+    """Models, and what they cost: seconds of a draft forward and of a target step.
+
+    Models need be the real ones no more than their ``forward`` and ``rollback`` (see ``pair``).
+    """
+
+    draft: Any
+    target: Any
+    tokenizer: Tokenizer
+    draft_context: int
+    draft_s: float
+    target_s: float
+    wires: list[Wire] = field(default_factory=list)
+
+    @contextlib.asynccontextmanager
+    async def device(self, link: Link) -> AsyncIterator[Device]:
+        """A connected device, in a virtual loop, with a base station of its own."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        target = _Paced(self.target, self.target_s, loop)
+        scheduler = Scheduler(target)
+        conversations = Conversations(target.open, scheduler.close, Sealer())
+        serving: list[asyncio.Task[None]] = []
+
+        async def serve(wire: Wire) -> None:
+            await Connection(target, scheduler, conversations, wire.receive, wire.answer).serve()  # type: ignore[arg-type]
+            wire.hang_up()
+
+        async def connect(_: str) -> Wire:
+            wire = Wire(link)
+            self.wires.append(wire)
+            serving.append(asyncio.create_task(serve(wire)))
+            return wire
+
+        device = Device.from_parts(
+            _Paced(self.draft, self.draft_s, loop),  # type: ignore[arg-type]
+            self.tokenizer,
+            "virtual",
+            tokenizer_hash=self.target.tokenizer_hash,
+            vocab_size=self.target.vocab_size,
+            context=self.draft_context,
+            eos_ids=(),
+            connect=connect,
+        )
+        self.draft.rollback(0)
+        async with device:
+            yield device
+        await asyncio.gather(*serving)
+
+
+class _Paced:
+    """A model whose forward is paced; the rest is its own."""
+
+    def __init__(self, model: Any, seconds: float, loop: VirtualLoop) -> None:
+        self._model = model
+        self.forward = pace(model.forward, seconds, loop.time, loop.spend)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)

@@ -1,0 +1,122 @@
+"""The virtual clock keeps its promises, and both ends' own code runs under it."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bench.virtual.link import Wire
+from bench.virtual.loop import DeadlockError, VirtualLoop, run
+from bench.virtual.world import World
+from device_runtime.device import Sampling
+from draftlink.link import packet_bytes, websocket_bytes
+from draftlink.pacing import pace
+from draftlink.shaping import LinkProfile, make_link
+from tests.fakes import FakeModel, FakeTarget, letters, random_logits
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_waiting_takes_virtual_time_alone():
+    async def main() -> float:
+        await asyncio.gather(asyncio.sleep(3600.0), asyncio.sleep(7200.0))
+        return now()
+
+    assert run(main()) == pytest.approx(7200.0)
+
+
+def test_waiting_for_nothing_is_a_deadlock():
+    async def main() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(DeadlockError):
+        run(main())
+
+
+def test_a_worker_does_one_job_after_the_other_in_its_own_time():
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        ends = []
+
+        async def job(executor: object, seconds: float) -> None:
+            await loop.run_in_executor(executor, loop.spend, seconds)
+            ends.append(now())
+
+        one, other = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        await asyncio.gather(job(one, 2.0), job(one, 3.0), job(other, 4.0))
+        return ends
+
+    assert run(main()) == pytest.approx([2.0, 4.0, 5.0])
+
+
+def test_a_job_that_fails_fails_its_caller_and_nobody_else():
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(ZeroDivisionError):
+            await loop.run_in_executor(None, lambda: 1 / 0)
+        assert await loop.run_in_executor(None, lambda: 1) == 1
+
+    run(main())
+
+
+def test_pace_waits_out_the_rest_and_no_more():
+    clock = [0.0]
+
+    def work(seconds: float) -> float:
+        clock[0] += seconds
+        return seconds
+
+    paced = pace(work, 5.0, lambda: clock[0], work)
+    assert paced(2.0) == 2.0
+    assert clock == [5.0]
+    assert paced(7.0) == 7.0  # one that is slower takes as long as it takes
+    assert clock == [12.0]
+
+
+def test_a_message_arrives_when_rate_and_delay_say_and_in_order():
+    async def main() -> None:
+        wire = Wire(make_link(LinkProfile(1e6, 8e6, 0.1)))
+        await wire.send(bytes(1000))
+        await wire.send(b"short")
+        assert await wire.receive() == bytes(1000)
+        first = 8 * packet_bytes(websocket_bytes(1000, masked=True)) / 1e6
+        assert now() == pytest.approx(first + 0.05)
+        assert await wire.receive() == b"short"
+        assert now() > first + 0.05
+        begun = now()
+        await wire.answer(bytes(1000))
+        assert await wire.recv() == bytes(1000)
+        down = 8 * packet_bytes(websocket_bytes(1000, masked=False)) / 8e6
+        assert now() - begun == pytest.approx(down + 0.05)
+        await wire.close()
+        assert await wire.receive() is None
+
+    run(main())
+
+
+def test_a_generation_takes_what_the_formula_says():
+    table = random_logits(1, 20)
+    world = World(FakeModel(table, rows=False), FakeTarget(table), letters(20), 1000, 0.010, 0.045)
+
+    async def main() -> None:
+        async with world.device(make_link(LinkProfile(1e12, 1e12, 0.06))) as device:
+            greedy = {"sampling": Sampling(temperature=0.0), "max_tokens": 50}
+            generation = device.generate([1, 2], mode="stop-and-wait", gamma=4, **greedy)
+            assert len([token async for token in generation]) == 50
+            # All is accepted: ten rounds of 4 + 1 tokens, and the prompt's own step before them,
+            # which the first draft hides.
+            result = generation.result
+            assert result.rounds == 10
+            assert result.tokens_per_s == pytest.approx(50 / (10 * 0.145 + 0.005), rel=1e-3)
+            generation = device.generate([1, 2], mode="stream", **greedy)
+            assert len([token async for token in generation]) == 50
+            # The prompt's row gives the first token.
+            assert generation.result.ttft_s == pytest.approx(0.06 + 0.045, rel=1e-3)
+            assert generation.result.tpot_s == pytest.approx(0.045, rel=1e-3)
+
+    run(main())
