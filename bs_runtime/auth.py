@@ -60,6 +60,8 @@ def load_tokens(path: Path, limits: Limits | None = None) -> Tokens:
             if len(names) > 1:
                 raise ValueError(f"one name, not {' '.join(names)!r}")
             name = names[0] if names else f"token {len(tenants) + 1}"
+            if any(tenant.name == name for tenant in tenants.values()):
+                raise ValueError(f"the name {name!r} stands above already")
             tenants[digest] = Tenant(name, limits.with_(settings), operator="operator" in words)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from None

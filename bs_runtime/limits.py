@@ -11,17 +11,27 @@ PATIENCE_S = 5.0  # who would be held back for longer is told to come back inste
 PENDING_CONNECTIONS = 128  # that have not asked for anything yet; others are unaffected
 WAITING_MESSAGES = 256  # of a connection, not yet looked at: far more than fit any window
 
-Code = Literal["request", "busy", "stopping", "limit"]
 
 
 class Refusal(Exception):
-    """A connection is turned away or ended; the text says why, and when to come back if at all."""
+    """A request that is not served; ``busy`` ones may come again after ``retry_after_s``."""
 
-    def __init__(self, code: Code, reason: str, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, code: Literal["request", "busy"], reason: str, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(reason)
-        self.code: Code = code
+        self.code = code
         self.reason = reason
         self.retry_after_s = retry_after_s
+
+
+class Closing(Exception):
+    """The base station ends a connection that may be made again; ``code`` is WebSocket's."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,6 @@ class Limits:
     max_tokens: float = 32_768  # of a generation
     hello_s: float = 10  # to the first message
     idle_s: float = 300  # without a word from either end
-    send_s: float = 20  # for a device to take what it is sent
 
     def with_(self, settings: list[str]) -> Limits:
         """These limits changed by ``name=value`` texts. Raises ValueError."""
@@ -79,8 +88,7 @@ class Bucket:
         """
         if math.isinf(self._rate):
             return 0.0
-        self._level = min(self._level + (now - self._at) * self._rate, self._capacity)
-        self._at = now
+        self._fill(now)
         wait = max(0.0, (min(count, self._capacity) - self._level) / self._rate)
         if wait > PATIENCE_S:
             raise Refusal(
@@ -90,6 +98,18 @@ class Bucket:
             )
         self._level -= count
         return wait
+
+    def spend(self, count: float, now: float) -> bool:
+        """Take ``count`` if it is there."""
+        self._fill(now)
+        if count > self._level:
+            return False
+        self._level -= count
+        return True
+
+    def _fill(self, now: float) -> None:
+        self._level = min(self._level + (now - self._at) * self._rate, self._capacity)
+        self._at = now
 
 
 class Tenant:
