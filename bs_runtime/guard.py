@@ -17,7 +17,8 @@ from bs_runtime.limits import PENDING_CONNECTIONS, WAITING_MESSAGES, Bucket
 HTTP_S = 15.0  # from a connection to its end, or to its upgrade
 CLOSE_S = 5.0  # for a peer to take what is left in the buffer
 SLICE_BYTES = 4096  # looked at between two looks at what waits
-CONTROL_FRAMES_PER_S = 10.0  # pings, pongs and fragments
+CONTROL_FRAMES_PER_S = 10.0  # pings, pongs and small fragments
+LEAST_FRAGMENT_BYTES = 1024
 
 
 class GuardedHttp(H11Protocol):
@@ -72,8 +73,8 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
             super().handle_pong(event)
 
     def handle_cont(self, event: Any) -> None:
-        """A fragment; empty ones count, though they add no bytes."""
-        if event.data or self._allowed():
+        """A fragment; small ones count: a message of them takes far more memory than its bytes."""
+        if len(event.data) >= LEAST_FRAGMENT_BYTES or self._allowed():
             super().handle_cont(event)
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:

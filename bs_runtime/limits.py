@@ -12,7 +12,6 @@ PENDING_CONNECTIONS = 128  # that have not asked for anything yet; others are un
 WAITING_MESSAGES = 256  # of a connection, not yet looked at: far more than fit any window
 
 
-
 class Refusal(Exception):
     """A request that is not served; ``busy`` ones may come again after ``retry_after_s``."""
 

@@ -19,7 +19,7 @@ from draftlink.session import SENDER
 
 POSITIONS = 16  # of a draft that are counted one by one
 KEPT_S, DEVICE_KEPT_S = 120, 12
-BOUNDS_S = tuple(m * 10.0**e for e in range(-4, 1) for m in (1, 2, 5)) + (10.0,)
+BOUNDS_S = (*(m * 10.0**e for e in range(-4, 1) for m in (1, 2, 5)), 10.0)
 
 
 class Totals(Protocol):

@@ -12,6 +12,8 @@ import numpy as np
 from draftlink.sampling import Sampling
 from draftlink.schemes import AnyScheme
 
+MAX_RETRY_S = 3600  # a device need not believe more
+
 Mode = Literal["draft", "stream"]  # who writes: the device drafts, or the base station alone
 
 
