@@ -63,9 +63,9 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=True, default=str)
 
 
-def setup(form: Format) -> None:
-    """Send this process's log to stderr: of the base station all, of libraries the warnings."""
+def setup(form: Format, level: Literal["info", "warning"]) -> None:
+    """Send this process's log to stderr: the base station's from ``level``, others' warnings."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.getLogger("draftlink").setLevel(logging.INFO)
+    logging.getLogger("draftlink").setLevel(level.upper())

@@ -100,6 +100,7 @@ def bs(
         list[str] | None, typer.Option(help="of a token, such as tokens_per_s=500; repeatable")
     ] = None,
     log_format: Annotated[str, typer.Option(help="text or json, on stderr")] = "text",
+    log_level: Annotated[str, typer.Option(help="info or warning")] = "info",
     stop_s: Annotated[
         float, typer.Option(min=0, help="seconds that rounds in flight get when it is stopped")
     ] = 10.0,
@@ -112,6 +113,8 @@ def bs(
 
     if log_format not in ("text", "json"):
         raise typer.BadParameter(f"{log_format!r} is not text or json")
+    if log_level not in ("info", "warning"):
+        raise typer.BadParameter(f"{log_level!r} is not info or warning")
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("--tls-cert and --tls-key go together")
     tls = None if tls_cert is None or tls_key is None else server.tls_context(tls_cert, tls_key)
@@ -120,7 +123,7 @@ def bs(
     known = None if tokens is None else auth.load_tokens(tokens, allowed)
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     sealer = Sealer.from_file(ticket_key or state / "draftlink" / "ticket.key")
-    logs.setup(log_format)  # type: ignore[arg-type]
+    logs.setup(log_format, log_level)  # type: ignore[arg-type]
     bound = server.listen(host, port)
     station = create_app(sealer=sealer, tokens=known, limits=allowed, sessions=sessions)
 
