@@ -29,7 +29,7 @@ import bench
 from draftlink.cli.demo import base_station, draft_bundle
 
 DEVICES = 3
-WATCHED_S = 20.0
+WATCHED_S = 40.0
 # Width and height in CSS pixels, pixels in each, and whether it is a phone.
 SIZES = {"desktop": (1280, 980, 1, False), "phone": (390, 1180, 2, True)}
 
@@ -64,17 +64,15 @@ class Browser:
 async def browser(chromium: str, url: str) -> AsyncIterator[Browser]:
     """A headless browser that shows ``url``."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        process = subprocess.Popen(
-            [chromium, "--headless", "--no-sandbox", "--disable-gpu"]
-            + ["--disable-background-networking", f"--user-data-dir={profile}"]
-            + ["--remote-debugging-port=0", url],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu"]
+        command += ["--disable-background-networking", f"--user-data-dir={profile}"]
+        command += ["--remote-debugging-port=0", url]
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
         try:
             assert process.stderr is not None
-            line = next(line for line in process.stderr if "DevTools listening on" in line)
-            root = line.split()[-1]
+            root = ""
+            while "devtools" not in root:
+                root = (await process.stderr.readline()).decode().rpartition(" ")[2].strip()
             async with connect(root) as socket:
                 targets = (await Browser(socket).call("Target.getTargets"))["targetInfos"]
             page = next(target for target in targets if target["type"] == "page")["targetId"]
@@ -83,7 +81,7 @@ async def browser(chromium: str, url: str) -> AsyncIterator[Browser]:
                 yield Browser(socket)
         finally:
             process.terminate()
-            process.wait(20)
+            await process.wait()
 
 
 @contextmanager
@@ -124,6 +122,9 @@ async def watch(console: Console, chromium: str, url: str, out: Path) -> None:
     """Look at the page twice, and keep what it looks like."""
     watched = ("tokens_per_s", "acceptance", "mean_accepted", "bits", "queue", "batch", "peak")
     async with browser(chromium, url) as page:
+        async with asyncio.timeout(60):  # the devices load their drafts first
+            while "–" in await page.texts(*watched):
+                await asyncio.sleep(0.5)
         await asyncio.sleep(WATCHED_S / 2)
         before = await page.texts(*watched, "total")
         await asyncio.sleep(WATCHED_S / 2)
