@@ -54,7 +54,7 @@ class Browser:
 
     async def texts(self, *ids: str) -> list[str]:
         """The texts of elements."""
-        script = f"{json.dumps(ids)}.map(id => document.getElementById(id).textContent)"
+        script = f"{json.dumps(ids)}.map(id => document.getElementById(id)?.textContent || '–')"
         answer = await self.call("Runtime.evaluate", expression=script, returnByValue=True)
         texts: list[str] = answer["result"]["value"]
         return texts
@@ -123,7 +123,7 @@ async def watch(console: Console, chromium: str, url: str, out: Path) -> None:
     watched = ("tokens_per_s", "acceptance", "mean_accepted", "bits", "queue", "batch", "peak")
     async with browser(chromium, url) as page:
         async with asyncio.timeout(60):  # the devices load their drafts first
-            while "–" in await page.texts(*watched):
+            while "–" in await page.texts(*watched):  # noqa: ASYNC110
                 await asyncio.sleep(0.5)
         await asyncio.sleep(WATCHED_S / 2)
         before = await page.texts(*watched, "total")

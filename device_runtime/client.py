@@ -59,7 +59,7 @@ def connector(token: str | None = None, ca: Path | None = None) -> Connect:
     raises.
     """
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    trusted = None
+    trusted: ssl.SSLContext | bool = True  # the system's certificates
     if ca is not None:
         try:
             trusted = ssl.create_default_context(cafile=ca)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import math
 import socket as sockets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -19,6 +22,7 @@ from websockets.frames import Frame, Opcode
 from bs_runtime import guard
 from bs_runtime.auth import Tokens
 from bs_runtime.limits import WAITING_MESSAGES, Limits, Tenant
+from bs_runtime.server import Server
 from device_runtime.client import LinkError, connector
 from device_runtime.device import Device, Sampling
 from draftlink import __version__, frames, schemes
@@ -33,8 +37,6 @@ TOKENS = {name: f"the-secret-token-of-{name}" for name in ("phone", "thief", "op
 
 def tokens_of(**limits: Limits) -> Tokens:
     """The tenants of TOKENS; ``limits`` by name."""
-    import hashlib
-
     return Tokens(
         tuple(
             (
@@ -59,11 +61,12 @@ async def text(device: Device, count: int = 40) -> list[int]:
 
 
 @contextlib.asynccontextmanager
-async def raw(url: str, token: str = TOKENS["thief"]) -> AsyncIterator[ClientConnection]:
+async def raw(
+    url: str, token: str = TOKENS["thief"], **options: Any
+) -> AsyncIterator[ClientConnection]:
     headers = {"Authorization": f"Bearer {token}"}
-    async with connect(
-        url + "/v1/draft", additional_headers=headers, compression=None, max_size=None
-    ) as socket:
+    options |= {"additional_headers": headers, "compression": None, "max_size": None}
+    async with connect(url + "/v1/draft", **options) as socket:
         yield socket
 
 
@@ -76,10 +79,8 @@ async def greeted(socket: ClientConnection) -> frames.Welcome:
     return welcome
 
 
-def start(ids: list[int], number: int = 1, base: int = 0, max_tokens: int = 5) -> bytes:
-    frame = frames.Start(
-        number, base, ids, GREEDY, TopK(4, 16), "draft", max_tokens, eos_ids=[], seed=None
-    )
+def start(ids: list[int], base: int = 0, max_tokens: int = 5, mode: Any = "draft") -> bytes:
+    frame = frames.Start(1, base, ids, GREEDY, TopK(4, 16), mode, max_tokens, [], None)
     return frames.encode(frame)
 
 
@@ -94,24 +95,24 @@ async def last_word(socket: ClientConnection) -> frames.Refused | int:
             return frame
 
 
-Attack = Callable[[str, Device], Awaitable[None]]
+Attack = Callable[[str, Device, Server], Awaitable[None]]
 
 
 def beside(attack: Attack, **limits: Limits) -> None:
     """Run the attack while a device writes, and check what it writes; then all are gone."""
 
-    async def run(url: str) -> None:
+    async def run(url: str, server: Server) -> None:
         async with phone(url) as device:
             alone = await text(device)
             writing = asyncio.create_task(text(device))
             async with asyncio.timeout(60):
-                await attack(url, device)
+                await attack(url, device, server)
             assert await writing == alone
             assert await text(device) == alone
             assert device.client.reconnects == 0
 
-    with serving(FakeTarget(TABLE, 4096), tokens=tokens_of(**limits)) as (url, server):
-        asyncio.run(run(url))
+    with serving(FakeTarget(TABLE, 1 << 17), tokens=tokens_of(**limits)) as (url, server):
+        asyncio.run(run(url, server))
         station = server._station
         for _ in range(500):
             if not station._links:
@@ -123,7 +124,7 @@ def beside(attack: Attack, **limits: Limits) -> None:
 
 @pytest.mark.parametrize("token", [None, "not-a-token-at-all", TOKENS["ops"]])
 def test_no_token_or_a_wrong_one(token):
-    async def attack(url: str, _: Device) -> None:
+    async def attack(url: str, *_: Any) -> None:
         with pytest.raises(LinkError, match=r"refuses: .* token .*--token or in DRAFTLINK_TOKEN"):
             await phone(url, token).open()
 
@@ -131,7 +132,7 @@ def test_no_token_or_a_wrong_one(token):
 
 
 def test_a_page_in_a_browser():
-    async def attack(url: str, _: Device) -> None:
+    async def attack(url: str, *_: Any) -> None:
         headers = {"Authorization": f"Bearer {TOKENS['thief']}"}
         with pytest.raises(InvalidStatus, match="403"):
             await connect(
@@ -142,7 +143,7 @@ def test_a_page_in_a_browser():
 
 
 def test_a_message_that_is_too_long():
-    async def attack(url: str, _: Device) -> None:
+    async def attack(url: str, *_: Any) -> None:
         async with raw(url) as socket:
             await greeted(socket)
             with contextlib.suppress(ConnectionClosed):
@@ -161,7 +162,7 @@ async def flood(socket: ClientConnection, data: bytes, count: int) -> int:
         transport.write(data)
         if sent % 64 == 0:
             await asyncio.sleep(0)
-            while transport.get_write_buffer_size() > 1 << 20 and not transport.is_closing():
+            if transport.get_write_buffer_size() > 1 << 20:
                 await asyncio.sleep(0.001)
     return count
 
@@ -185,7 +186,7 @@ TINY = {
 def test_a_million_tiny_frames(kind, count):
     """Legal or not, they are cut off: none of them is one that a device would send so fast."""
 
-    async def attack(url: str, _: Device) -> None:
+    async def attack(url: str, *_: Any) -> None:
         async with raw(url) as socket:
             await greeted(socket)
             if kind == "fragment":
@@ -202,7 +203,7 @@ def test_frames_that_come_too_fast_but_could_wait_are_held_back():
     count = 60
     limits = Limits(frames_per_s=100.0)
 
-    async def attack(url: str, _: Device) -> None:
+    async def attack(url: str, *_: Any) -> None:
         loop = asyncio.get_running_loop()
         async with raw(url) as socket:
             await greeted(socket)
@@ -222,7 +223,7 @@ def test_half_open_connections(monkeypatch):
     """A connection that says nothing, one that stays in its headers, and one without a hello."""
     monkeypatch.setattr(guard, "HTTP_S", 0.3)
 
-    async def attack(url: str, _: Device) -> None:
+    async def attack(url: str, *_: Any) -> None:
         host, port = url.removeprefix("ws://").split(":")
         silent, silent_out = await asyncio.open_connection(host, int(port))
         slow, slow_out = await asyncio.open_connection(host, int(port))
@@ -242,7 +243,7 @@ def test_more_half_open_connections_than_there_is_room_for(monkeypatch):
     monkeypatch.setattr(guard, "PENDING_CONNECTIONS", 8)
     monkeypatch.setattr(guard, "HTTP_S", 0.3)
 
-    async def attack(url: str, _: Device) -> None:
+    async def attack(url: str, *_: Any) -> None:
         host, port = url.removeprefix("ws://").split(":")
         pairs = [await asyncio.open_connection(host, int(port)) for _ in range(20)]
         for reader, writer in pairs:
@@ -255,10 +256,10 @@ def test_more_half_open_connections_than_there_is_room_for(monkeypatch):
     beside(attack)
 
 
-def test_a_device_that_has_gone_silent(monkeypatch):
+def test_a_device_that_has_gone_silent():
     """After the idle time its connection is closed; the device only makes a new one."""
 
-    async def attack(url: str, device: Device) -> None:
+    async def attack(url: str, device: Device, _: Server) -> None:
         async with raw(url) as socket:
             await greeted(socket)
             assert await last_word(socket) == 1001
@@ -272,45 +273,40 @@ def test_a_device_that_has_gone_silent(monkeypatch):
 
 
 def test_never_reading(monkeypatch):
-    """What is sent to it stays bounded, and its connection ends."""
+    """A stream that nobody reads: what waits to be sent stays bounded, and the connection ends."""
     monkeypatch.setattr("bs_runtime.connection.SEND_S", 0.3)
     monkeypatch.setattr(guard, "CLOSE_S", 0.1)
+    buffered = []
 
-    async def attack(url: str, _: Device) -> None:
+    async def attack(url: str, _: Device, server: Server) -> None:
+        listening = server.servers[0].sockets[0]
+        # Else the kernel's buffers, which are not this test's, would take all of it.
+        listening.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, 4096)
         host, port = url.removeprefix("ws://").split(":")
         peer = sockets.socket()
         peer.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
         peer.connect((host, int(port)))
-        peer.setblocking(False)
-        async with connect(
-            url + "/v1/draft",
-            sock=peer,
-            additional_headers={"Authorization": f"Bearer {TOKENS['thief']}"},
-            compression=None,
-            max_queue=1,
-        ) as socket:
+        async with raw(url, sock=peer) as socket:
             await greeted(socket)
             socket.transport.pause_reading()
-            socket.transport.resume_reading = lambda: None
-            data = masked(Opcode.BINARY, start([1], 1, max_tokens=5))
-            for number in range(1, 200_000):
-                if socket.transport.is_closing():
-                    break
-                data = masked(Opcode.BINARY, frames.encode(frames.Finish(0, 0)))
-                socket.transport.write(data)
-                if number % 100 == 0:
-                    await asyncio.sleep(0.001)
-                if socket.transport.get_write_buffer_size() > 1 << 20:
-                    await asyncio.sleep(0.05)
+            monkeypatch.setattr(socket.transport, "resume_reading", lambda: None)
+            socket.transport.write(
+                masked(Opcode.BINARY, start([1], max_tokens=32_000, mode="stream"))
+            )
+            while len(server._station.stats.devices) > 1:
+                buffers = [one.transport for one in list(server.server_state.connections)]
+                buffered.extend(buffer.get_write_buffer_size() for buffer in buffers)
+                await asyncio.sleep(0.01)
             socket.transport.abort()
 
-    beside(attack, thief=Limits(frames_per_s=1e6))
+    beside(attack, thief=Limits(tokens_per_s=math.inf))
+    assert (1 << 16) < max(buffered) < (1 << 16) + 1000  # asyncio's mark, and a message
 
 
 def test_drafting_for_somebody_else():
     """Another's generation, epoch and position, right in every number, on one's own connection."""
 
-    async def attack(url: str, device: Device) -> None:
+    async def attack(url: str, device: Device, _: Server) -> None:
         session = device.client.session
         for frame in (
             frames.Draft(session.epoch, session.length, 1, b"\x00"),
@@ -328,7 +324,7 @@ def test_drafting_for_somebody_else():
 def test_somebody_else_s_ticket():
     """It opens nothing for another tenant: neither the history nor the place of its owner."""
 
-    async def attack(url: str, device: Device) -> None:
+    async def attack(url: str, device: Device, _: Server) -> None:
         async with raw(url) as socket:
             names = list(schemes.BY_NAME)
             ticket = device.client.welcome.ticket
@@ -352,7 +348,7 @@ def test_somebody_else_s_ticket():
     ],
 )
 def test_prompt_bombs(data, code, words):
-    async def attack(url: str, _: Device) -> None:
+    async def attack(url: str, *_: Any) -> None:
         async with raw(url) as socket:
             await greeted(socket)
             await socket.send(data)
@@ -365,7 +361,7 @@ def test_prompt_bombs(data, code, words):
 def test_one_prompt_after_another():
     """Each is allowed, all of them are not: the tenant is told when to come back."""
 
-    async def attack(url: str, _: Device) -> None:
+    async def attack(url: str, *_: Any) -> None:
         refused: frames.Refused | int = 0
         for _ in range(100):
             async with raw(url) as socket:
@@ -383,11 +379,13 @@ def test_one_prompt_after_another():
 
 
 def test_more_sessions_than_a_token_may_have():
-    async def attack(url: str, _: Device) -> None:
+    async def attack(url: str, *_: Any) -> None:
         async with raw(url) as first, raw(url) as second:
             await greeted(first)
             await greeted(second)
-            with pytest.raises(LinkError, match="2 sessions open already.*again in 30 s") as caught:
+            with pytest.raises(
+                LinkError, match=r"2 sessions open already.*again in 30 s"
+            ) as caught:
                 await phone(url, TOKENS["thief"]).open()
             assert caught.value.retry_after_s == 30
 
