@@ -16,6 +16,7 @@ from bs_runtime.limits import PENDING_CONNECTIONS, WAITING_MESSAGES, Bucket
 
 HTTP_S = 15.0  # from a connection to its end, or to its upgrade
 CLOSE_S = 5.0  # for a peer to take what is left in the buffer
+SEND_BUFFER_BYTES = 1 << 16  # above which sending waits for the device
 SLICE_BYTES = 4096  # looked at between two looks at what waits
 CONTROL_FRAMES_PER_S = 10.0  # pings, pongs and small fragments
 LEAST_FRAGMENT_BYTES = 1024
@@ -51,6 +52,11 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self._control = Bucket(CONTROL_FRAMES_PER_S, self.loop.time())
         self._abort: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection was upgraded."""
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""

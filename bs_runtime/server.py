@@ -110,15 +110,22 @@ class Server(uvicorn.Server):
 def serve(
     app: Starlette,
     load: Callable[[], Target],
+    ready: Callable[[Target], None],
     bound: socket.socket,
     *,
     tls: ssl.SSLContext | None = None,
     stop_s: float = 10.0,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; /readyz tells when ``load`` is done. Raises what it raises."""
+    """Serve until SIGTERM or SIGINT; ``ready`` is called once devices are taken.
+
+    Raises what ``load`` raises.
+    """
     server = Server(app, tls=tls, stop_s=stop_s)
     failures: list[BaseException] = []
-    opened = threading.Event()
+
+    def opened(target: Target) -> None:
+        app.state.station.open(target)
+        ready(target)
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
@@ -130,8 +137,7 @@ def serve(
                 failures.append(error)
                 server.should_exit = True
             else:
-                loop.call_soon_threadsafe(app.state.station.open, target)
-            opened.set()
+                loop.call_soon_threadsafe(opened, target)
 
         # Not in the executor of the loop: its end would be waited for.
         threading.Thread(target=work, name="load", daemon=True).start()

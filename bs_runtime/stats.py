@@ -86,13 +86,13 @@ class Counts:
 
 
 class Meter:
-    """Counts, with a copy from the beginning of each of the last ``kept_s`` seconds."""
+    """Counts, with copies from the beginnings of the last ``kept_s`` seconds and of this one."""
 
     def __init__(self, now: float, kept_s: int = KEPT_S) -> None:
         self.counts = Counts()
         self._second = int(now)
         self._kept_s = kept_s
-        self._samples: deque[Counts] = deque(maxlen=kept_s)
+        self._samples: deque[Counts] = deque([Counts()], maxlen=kept_s + 1)
 
     def roll(self, now: float) -> None:
         """Keep what a second that has begun since began with."""
@@ -102,12 +102,13 @@ class Meter:
             self._second = int(now)
 
     def since(self, now: float, seconds: int) -> tuple[Counts, float]:
-        """The counts of so many seconds ago or the oldest known, and how long ago that was."""
+        """The counts of so many seconds ago or the oldest known, and how long ago that was.
+
+        At least a second: a rate over less would say little.
+        """
         self.roll(now)
-        known = min(seconds, len(self._samples))
-        if not known:
-            return self.counts, 1.0
-        return self._samples[-known], known - 1 + now % 1
+        known = min(seconds + 1, len(self._samples))
+        return self._samples[-known], max(1.0, known - 1 + now % 1)
 
     def per_second(self, name: str) -> list[int]:
         """What a counter grew by in each whole second that is known, oldest first."""

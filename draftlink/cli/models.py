@@ -128,13 +128,14 @@ def bs(
     station = create_app(sealer=sealer, tokens=known, limits=allowed, sessions=sessions)
 
     def load() -> Target:
-        target = Target.load(model_path(model), device=device, dtype=dtype)
+        return Target.load(model_path(model), device=device, dtype=dtype)
+
+    def announce(target: Target) -> None:
         where = f"[{host}]" if ":" in host else host
         address = f"{'ws' if tls is None else 'wss'}://{where}:{bound.getsockname()[1]}"
         print(f"listening on {address} ({target.name})", flush=True)
-        return target
 
-    server.serve(station, load, bound, tls=tls, stop_s=stop_s)
+    server.serve(station, load, announce, bound, tls=tls, stop_s=stop_s)
 
 
 @app.command(epilog='Example: draftlink device ./draft --bs ws://127.0.0.1:8765 "Once upon a time"')
