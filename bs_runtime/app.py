@@ -9,16 +9,22 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bs_runtime.connection import Connection
+from bs_runtime.conversations import Conversations
 from bs_runtime.scheduler import Scheduler
 from bs_runtime.target import Target
-from draftlink import __version__
+from bs_runtime.tickets import Sealer
+from draftlink import __version__, frames
 
 PATH = "/v1/draft"
 
 
-def create_app(target: Target) -> Starlette:
-    """The base station's app over a loaded target."""
+def create_app(target: Target, sealer: Sealer | None = None) -> Starlette:
+    """The base station's app over a loaded target.
+
+    ``sealer`` seals the tickets of devices; without one they end with this process.
+    """
     scheduler = Scheduler(target)
+    conversations = Conversations(target.open, scheduler.close, sealer or Sealer())
 
     async def serve(socket: WebSocket) -> None:
         await socket.accept()
@@ -36,16 +42,15 @@ def create_app(target: Target) -> Starlette:
             except (WebSocketDisconnect, RuntimeError) as error:
                 raise ConnectionResetError("the device has gone") from error
 
-        try:
-            await Connection(target, scheduler, receive, send).serve()
-        except ConnectionResetError:
-            return
+        connection = Connection(target, scheduler, conversations, receive, send)
+        await connection.serve()
         if socket.application_state.name == "CONNECTED" and socket.client_state.name == "CONNECTED":
-            await socket.close()
+            await socket.close(frames.FENCED if connection.fenced else 1000)
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok", "model": target.name, "version": __version__})
 
     app = Starlette(routes=[WebSocketRoute(PATH, serve), Route("/healthz", health)])
     app.state.scheduler = scheduler
+    app.state.conversations = conversations
     return app

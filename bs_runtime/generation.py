@@ -38,53 +38,69 @@ class Generation:
     Between rounds the slot is in one of two states: all of the history cached and the row behind it
     kept, or something of the history not yet fed. One round at a time is under way. Every draw is a
     function of (key, position, purpose), so that the same draft at the same position is always
-    judged the same way.
+    judged the same way; ``key`` is the session's secret.
     """
 
     def __init__(
-        self, slot: Slot, start: frames.Start, history: list[int], vocab_size: int, context: int
+        self,
+        slot: Slot,
+        start: frames.Start,
+        history: list[int],
+        vocab_size: int,
+        context: int,
+        key: bytes,
     ) -> None:
         self.slot = slot
         self.start = start
         self.history = history
-        self.left = min(start.max_tokens, context - len(history))
+        written = len(history) - start.begins  # before a connection was lost
+        self.left = min(start.max_tokens - written, context - len(history))
         self.ended = False
         self._scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
         self._ids = IdModel(vocab_size)
         if start.seed is None:
-            self._key = noise.fresh_key()
+            self._key = noise.key_of_generation(key, start.generation)
         else:
             role = "coupled" if self._scheme.shares_seed else "bs"
             self._key = noise.key_from_seed(start.seed, role)
         self._row: Tensor | None = None  # (1, V): the row after the whole history, once known
 
-    def decode(self, draft: frames.Draft) -> list[Drafted]:
-        """The draft's tokens. Raises ValueError for bytes that are no draft of this scheme.
+    def decode(self, drafts: Sequence[frames.Draft]) -> list[Drafted]:
+        """The tokens of drafts that follow one another.
 
-        Nothing has changed then, but the model of ids, which holds a part of the history.
+        Raises ValueError for bytes that are no drafts of this scheme. Nothing has changed then, but
+        the model of ids, which holds a part of the history.
         """
-        if draft.first is not None and self.left < 2:
+        first = drafts[0].first
+        if first is not None and self.left < 2:
             raise ValueError("the token that was owed fills the context, and a draft follows it")
+        past = [*self.history, *([] if first is None else [first])]
         if self._scheme.codes_ids:
             self._ids.rollback(min(self._ids.length, len(self.history)))
-            self._ids.extend(self.history[self._ids.length :])
-            self._ids.extend([] if draft.first is None else [draft.first])
-        return self._scheme.decode(draft.payload, draft.length, self._ids)
+        drafted: list[Drafted] = []
+        for draft in drafts:
+            if self._scheme.codes_ids:
+                self._ids.extend(past[self._ids.length :])
+            drafted += self._scheme.decode(draft.payload, draft.length, self._ids)
+            past += [d.token for d in drafted[len(drafted) - draft.length :]]
+        return drafted
 
     def prompt(self) -> Round:
         """Feed the prompt, and keep the row behind it; nothing is judged."""
         return Round(self, (), None)
 
-    def draft(self, drafted: Sequence[Drafted], first: int | None = None) -> Round:
+    def draft(
+        self, drafted: Sequence[Drafted], first: int | None = None, *, waits: bool = True
+    ) -> Round:
         """Judge each drafted token, then write one token of the target's own.
 
         ``first`` is the token that the device owed. Nothing is drawn behind an accepted EOS or the
-        token limit.
+        token limit, nor behind a draft that is accepted whole and does not wait.
         """
         if first is not None:
             self._write(first)
         ends = [i + 1 for i, d in enumerate(drafted) if d.token in self.start.eos_ids]
-        return Round(self, drafted[: min([self.left, *ends])], Purpose.BONUS)
+        return Round(self, drafted[: min([self.left, *ends])], Purpose.BONUS, waits=waits)
 
     def next(self) -> Round:
         """One token of the target's own, while streaming."""
@@ -107,7 +123,12 @@ class Generation:
         return self._row if self.slot.length == len(self.history) else None
 
     def settle(
-        self, drafted: Sequence[Drafted], rows: Tensor, outcome: verify.Outcome | None
+        self,
+        drafted: Sequence[Drafted],
+        rows: Tensor,
+        outcome: verify.Outcome | None,
+        *,
+        waits: bool,
     ) -> Judgement:
         """Write what stands of a draft, and keep the row behind it.
 
@@ -123,7 +144,7 @@ class Generation:
         for d in drafted[:accepted]:
             self._write(d.token)
         following, row = outcome.following, b""
-        if self.ended:
+        if self.ended or (accepted == len(drafted) and not waits):
             following = None
         elif following is None:
             row = pack_row(self._row[0].numpy(force=True))
@@ -150,14 +171,20 @@ class Round:
 
     Steps feed it in parts (``feed``, then ``take``) until nothing is ``left``; its rows are then
     those behind the history and behind each drafted token. ``purpose``: what the target's own token
-    is drawn for, None if nothing is judged.
+    is drawn for, None if nothing is judged. ``waits``: it is drawn behind a whole draft, too.
     """
 
     def __init__(
-        self, generation: Generation, drafted: Sequence[Drafted], purpose: Purpose | None
+        self,
+        generation: Generation,
+        drafted: Sequence[Drafted],
+        purpose: Purpose | None,
+        *,
+        waits: bool = True,
     ) -> None:
         self.drafted = list(drafted)
         self.purpose = purpose
+        self._waits = waits
         self._generation = generation
         self._slot = generation.slot
         self._tokens = [d.token for d in drafted]
@@ -202,4 +229,4 @@ class Round:
 
     def settle(self, rows: Tensor, outcome: verify.Outcome | None) -> Judgement:
         """Carry out the outcome: see ``Generation.settle``."""
-        return self._generation.settle(self.drafted, rows, outcome)
+        return self._generation.settle(self.drafted, rows, outcome, waits=self._waits)

@@ -8,6 +8,7 @@ import uvicorn
 
 from bs_runtime.app import create_app
 from bs_runtime.target import Target
+from bs_runtime.tickets import Sealer
 from draftlink import frames
 
 
@@ -21,10 +22,10 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(target: Target, bound: socket.socket) -> None:
+def serve(target: Target, bound: socket.socket, sealer: Sealer) -> None:
     """Serve until interrupted."""
     config = uvicorn.Config(
-        create_app(target),
+        create_app(target, sealer),
         ws="websockets-sansio",
         ws_max_size=frames.MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,  # rows are coded already, and its context would cost a device

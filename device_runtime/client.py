@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from websockets.asyncio.client import connect
@@ -12,9 +13,11 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from draftlink import __version__, frames, schemes
 from draftlink.link import Ledger
-from draftlink.session import RemoteProtocolError, Session
+from draftlink.session import RemoteProtocolError, Session, State
 
 PATH = "/v1/draft"
+PATIENCE_S = 60.0  # how long a lost base station is looked for
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # between attempts, doubling
 T = TypeVar("T", bound=frames.Frame)
 
 
@@ -49,75 +52,176 @@ async def connect_websocket(url: str) -> Socket:
 
 
 class Client:
-    """A greeted connection. ``ledger`` counts what crosses it, and may be replaced."""
+    """A greeted session, over one connection after another.
 
-    def __init__(self, url: str, socket: Socket, session: Session) -> None:
-        self._url = url
-        self._socket = socket
-        self.session = session
-        self.welcome: frames.Welcome
-        self.ledger = Ledger()
+    When a connection is lost, the next ``send`` or ``receive`` makes a new one and goes on with the
+    generation where both ends had agreed; nothing of it is drawn again. ``ledger`` counts what
+    crosses, and may be replaced. ``history``: the tokens of the session so far.
+    """
 
-    @classmethod
-    async def open(
-        cls,
+    def __init__(
+        self,
         url: str,
         tokenizer_hash: str,
         vocab_size: int,
         connect: Connect = connect_websocket,
-    ) -> Client:
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self.session = Session("device", vocab_size)
+        self.welcome: frames.Welcome
+        self.ledger = Ledger()
+        self.reconnects = 0
+        self.history: Sequence[int] = []
+        self._url = url
+        self._connect = connect
+        self._patience_s = patience_s
+        self._vocab_size = vocab_size
+        self._tokenizer_hash = tokenizer_hash
+        self._ticket = b""
+        self._socket: Socket | None = None
+        self._closed = False
+
+    async def open(self) -> None:
         """Connect and greet. Raises LinkError."""
         try:
-            socket = await connect(url)
-        except InvalidURI:
-            raise LinkError(f"{url!r} is not a WebSocket address such as ws://host:8765") from None
-        except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:
+            await self._greet()
+        except _Lost as error:
             raise LinkError(
-                f"no base station at {url} ({error or type(error).__name__}); start one with"
-                " `draftlink bs MODEL`, or check the address"
+                f"no base station at {self._url} ({error}); start one with `draftlink bs MODEL`,"
+                " or check the address"
             ) from None
-        client = cls(url, socket, Session("device", vocab_size))
-        hello = frames.Hello(
-            frames.VERSION,
-            tokenizer_hash,
-            vocab_size,
-            list(schemes.BY_NAME),
-            f"draftlink/{__version__}",
-        )
-        try:
-            await client.send(hello)
-            client.welcome = await client.expect(frames.Welcome)
         except BaseException:
-            await client.close()
+            await self.close()
             raise
         # Vocabularies may be padded differently; an id that this draft lacks could not be fed.
-        client.session.vocab_size = min(vocab_size, client.welcome.vocab_size)
-        return client
+        self.session.vocab_size = min(self._vocab_size, self.welcome.vocab_size)
 
     async def send(self, frame: frames.Frame, payload_bits: int | None = None) -> None:
         """Send a frame; ``payload_bits`` of it are coded. Raises LinkError if nobody is there."""
         data = self.session.send(frame)
         try:
-            await self._socket.send(data)
-        except ConnectionClosed as error:
-            # It may have said why before it closed.
-            while True:
-                try:
-                    await self.receive()
-                except LinkError as reason:
-                    raise reason from error
-        self.ledger.record("up", frames.kind(data), len(data), payload_bits)
+            await self._put(data, payload_bits)
+        except _Lost as error:
+            await self._reconnect(error)  # which sends it again
 
     async def receive(self) -> frames.Frame:
         """The next frame that has not been overtaken. Raises LinkError."""
         while True:
             try:
-                data = await self._socket.recv()
-            except ConnectionClosed as error:
+                return await self._get()
+            except _Lost as error:
+                await self._reconnect(error)
+
+    async def expect(self, kind: type[T]) -> T:
+        """The next frame, which the protocol says is a ``kind``. Raises LinkError."""
+        return _checked(await self.receive(), kind)
+
+    async def finish(self, keep: int) -> None:
+        """End the generation: the base station forgets what comes behind ``keep`` tokens.
+
+        Raises LinkError.
+        """
+        # A token that the device still owes has not reached the base station.
+        keep = min(keep, self.session.length)
+        await self.send(frames.Finish(self.session.generation, keep))
+        while self.session.state is State.FINISHING:
+            try:
+                _checked(await self._get(), frames.Done)
+            except _Lost as error:
+                await self._reconnect(error)  # and the generation is over
+
+    async def close(self) -> None:
+        """Close the connection; a peer that does not close its end is not waited for."""
+        self._closed = True
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    await socket.close()
+
+    async def _greet(self) -> None:
+        """A new connection, from Hello to Welcome. Raises _Lost, LinkError."""
+        try:
+            self._socket = await self._connect(self._url)
+        except InvalidURI:
+            raise LinkError(
+                f"{self._url!r} is not a WebSocket address such as ws://host:8765"
+            ) from None
+        except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:
+            raise _Lost(str(error) or type(error).__name__) from None
+        hello = frames.Hello(
+            frames.VERSION,
+            self._tokenizer_hash,
+            self._vocab_size,
+            list(schemes.BY_NAME),
+            f"draftlink/{__version__}",
+            self._ticket,
+        )
+        await self._put(self.session.send(hello))
+        self.welcome = _checked(await self._get(), frames.Welcome)
+        self._ticket = self.welcome.ticket
+
+    async def _reconnect(self, cause: _Lost) -> None:
+        """A new connection, and on with the generation. Raises LinkError when patience ends."""
+        loop = asyncio.get_running_loop()
+        until, pause = loop.time() + self._patience_s, FIRST_PAUSE_S
+        while True:
+            if self._closed:
+                raise LinkError("the connection was closed") from None
+            await self._hang_up()
+            try:
+                self.session.reopen()
+                await self._greet()
+                if self.session.stopped:
+                    await self._resume()
+            except _Lost as error:
+                cause = error
+            else:
+                self.reconnects += 1
+                return
+            left = until - loop.time()
+            if left <= 0:
                 raise LinkError(
-                    f"the base station at {self._url} has gone ({error}); the text so far is kept,"
+                    f"the base station at {self._url} has gone ({cause}); the text so far is kept,"
                     " start the base station again and go on from there"
                 ) from None
+            # Not all at once, where a base station that was restarted has many devices.
+            await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def _resume(self) -> None:
+        session = self.session
+        await self._put(session.send(session.resume(self.history)))
+        resumed = _checked(await self._get(), frames.Resumed)
+        if resumed.replay:
+            ids = list(self.history[: session.resumes_at])
+            await self._put(session.send(frames.Replay(session.generation, ids)))
+        for data in session.resend(0 if resumed.replay else resumed.handled):
+            await self._put(data)
+
+    async def _put(self, data: bytes, payload_bits: int | None = None) -> None:
+        """Send bytes. Raises _Lost, and LinkError where the base station has said why."""
+        assert self._socket is not None
+        try:
+            await self._socket.send(data)
+        except ConnectionClosed:
+            while True:  # it may have said why before it closed
+                await self._get()
+        self.ledger.record("up", frames.kind(data), len(data), payload_bits)
+
+    async def _get(self) -> frames.Frame:
+        """The next frame that has not been overtaken. Raises _Lost, LinkError."""
+        assert self._socket is not None
+        while True:
+            try:
+                data = await self._socket.recv()
+            except ConnectionClosed as error:
+                if error.rcvd is not None and error.rcvd.code == frames.FENCED:
+                    raise LinkError("another connection has taken over this session") from None
+                raise _Lost(str(error)) from None
             if isinstance(data, str):
                 raise LinkError("the base station broke the protocol: it sent a text message")
             try:
@@ -130,15 +234,12 @@ class Client:
             if frame is not None:
                 return frame
 
-    async def expect(self, kind: type[T]) -> T:
-        """The next frame, which the protocol says is a ``kind``. Raises LinkError."""
-        frame = await self.receive()
-        if not isinstance(frame, kind):
-            raise LinkError(f"the base station sent {type(frame).__name__}, not {kind.__name__}")
-        return frame
 
-    async def close(self) -> None:
-        """Close the connection; a peer that does not close its end is not waited for."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5):
-                await self._socket.close()
+class _Lost(Exception):
+    """The connection is not there, or no more; the text says how that showed."""
+
+
+def _checked(frame: frames.Frame, kind: type[T]) -> T:
+    if not isinstance(frame, kind):
+        raise LinkError(f"the base station sent {type(frame).__name__}, not {kind.__name__}")
+    return frame

@@ -23,7 +23,7 @@ from device_runtime.client import Client, Connect, LinkError, connect_websocket
 from device_runtime.draft_model import DraftModel
 from device_runtime.drafter import Model
 from device_runtime.generation import Generation
-from device_runtime.result import Result
+from device_runtime.result import Mode, Result
 from device_runtime.temperature import DraftTemperature
 from draftlink import frames, schemes
 from draftlink.sampling import Sampling
@@ -116,9 +116,10 @@ class Device:
 
     async def open(self) -> Device:
         """Connect and greet. Raises LinkError."""
-        self._client = await Client.open(
-            self._url, self._tokenizer_hash, self._vocab_size, self._connect
-        )
+        client = Client(self._url, self._tokenizer_hash, self._vocab_size, self._connect)
+        client.history = self.history
+        await client.open()
+        self._client = client
         return self
 
     async def close(self) -> None:
@@ -153,7 +154,7 @@ class Device:
         max_tokens: int = 128,
         sampling: Sampling | None = None,
         scheme: AnyScheme | None = None,
-        mode: frames.Mode = "stop-and-wait",
+        mode: Mode = "stop-and-wait",
         gamma: int | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
@@ -216,7 +217,7 @@ class Device:
             ids=[*self.history[base:], *ids],
             sampling=sampling,
             scheme=scheme,
-            mode=mode,
+            mode="stream" if mode == "stream" else "draft",
             max_tokens=min(max_tokens, room),
             eos_ids=list(self.eos_ids),
             seed=seed,
@@ -227,7 +228,7 @@ class Device:
             learned = self._learned.setdefault(
                 sampling.temperature, DraftTemperature(sampling.temperature)
             )
-        return Generation(self, start, len(ids), gamma, tuple(stop), learned)
+        return Generation(self, start, mode, len(ids), gamma, tuple(stop), learned)
 
     @staticmethod
     def run(bundle: Path | Bundle, url: str, prompt: str, **options: object) -> Result:

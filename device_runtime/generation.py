@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+import msgspec
 from tokenizers.decoders import DecodeStream
 
 from device_runtime.client import LinkError
 from device_runtime.drafter import Block, Drafter
-from device_runtime.result import Kind, Result, Tally, Token
+from device_runtime.result import Kind, Mode, Result, Tally, Token
 from device_runtime.temperature import DraftTemperature
 from draftlink import frames, noise, theory
 from draftlink.link import Ledger
@@ -32,6 +33,7 @@ class Generation:
         self,
         device: Device,
         start: frames.Start,
+        mode: Mode,
         prompt_tokens: int,
         gamma: int | None,
         stop: tuple[str, ...],
@@ -47,7 +49,7 @@ class Generation:
         self._owed: int | None = None  # the token that the next draft sends first (``split``)
         self._gamma = gamma
         self._stop = stop
-        self._mode: str = start.mode
+        self._mode: str = mode
         self._decoder = DecodeStream(skip_special_tokens=True)
         self._reason: str | None = None
         self._cancelled = False
@@ -74,10 +76,16 @@ class Generation:
         tally.started_s = asyncio.get_running_loop().time()
         self._drafter.settle(start.base)
         if client.session.state is not State.READY:  # a generation whose iterator was abandoned
-            await self._end(client.session.generation, start.base)
-        await client.send(start)
+            await client.finish(start.base)
+        # A base station that was lost between generations has no part of the history.
+        base = min(start.base, client.session.length)
+        sent = msgspec.structs.replace(
+            start, base=base, ids=device.history[base : start.base] + start.ids
+        )
         del device.history[start.base :]
         device.history += start.ids
+        reconnects = client.reconnects
+        await client.send(sent)
         try:
             while self._reason is None:
                 streaming = client.session.state is State.STREAMING
@@ -97,7 +105,7 @@ class Generation:
             del device.history[keep:]
             self._drafter.settle(keep)
         if client.session.state is not State.READY or client.session.length > keep:
-            await self._end(start.generation, keep)
+            await client.finish(keep)
         self.result = tally.result(
             text=self.text,
             tokens=self.tokens,
@@ -108,14 +116,8 @@ class Generation:
             stop_reason=self._reason or "length",
             draft_temperature=1.0 if self._learned is None else self._learned.value,
             ledger=client.ledger.entries(),
+            reconnects=client.reconnects - reconnects,
         )
-
-    async def _end(self, generation: int, keep: int) -> None:
-        """Have the base station roll back to ``keep`` tokens; nothing of it comes after this."""
-        # A token that the device still owes has not reached the base station.
-        keep = min(keep, self._device.client.session.length)
-        await self._device.client.send(frames.Finish(generation, keep))
-        await self._device.client.expect(frames.Done)
 
     def _take(self, token: int, kind: Kind) -> Token:
         """A token has come: count it, decode it, see whether the text ends here."""

@@ -9,6 +9,7 @@ import msgspec
 
 from draftlink.link import Entry, total
 
+Mode = Literal["stop-and-wait", "stream"]
 Kind = Literal["draft", "correction", "bonus", "stream"]
 
 
@@ -98,6 +99,7 @@ class Tally:
         stop_reason: str,
         draft_temperature: float,
         ledger: list[Entry],
+        reconnects: int,
     ) -> Result:
         """The finished generation's result."""
         first = self.started_s if self.first_s is None else self.first_s
@@ -129,7 +131,7 @@ class Tally:
             downlink_bytes=down.websocket_bytes,
             uplink_payload_bits=total(ledger, "up", "Draft").payload_bits,
             downlink_payload_bits=total(ledger, "down", "Verdict", "Tokens").payload_bits,
-            reconnects=0,
+            reconnects=reconnects,
             stop_reason=stop_reason,
             draft_temperature=draft_temperature,
             ledger=ledger,

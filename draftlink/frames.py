@@ -8,95 +8,60 @@ compact layout of our own: little-endian, integers as LEB128 varints. Bytes that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 
-from draftlink.sampling import Sampling
-from draftlink.schemes import AnyScheme
+from draftlink.control import (
+    Control,
+    Done,
+    Finish,
+    Hello,
+    Mode,
+    Refused,
+    Replay,
+    Resume,
+    Resumed,
+    Start,
+    Switch,
+    Switched,
+    Welcome,
+)
 
-VERSION = 2
+__all__ = [
+    "Control",
+    "Done",
+    "Draft",
+    "Finish",
+    "Frame",
+    "Hello",
+    "Mode",
+    "Refused",
+    "Replay",
+    "Resume",
+    "Resumed",
+    "Start",
+    "Switch",
+    "Switched",
+    "Tokens",
+    "Verdict",
+    "Welcome",
+]
+
+VERSION = 3
 MAX_MESSAGE_BYTES = 1 << 20
+FENCED = 4001  # WebSocket close code: a newer connection has taken the session
 PING_TIMEOUT_S = 60.0  # a small board under load can be silent for longer than the usual 20 s
-
-Mode = Literal["stop-and-wait", "stream"]
-
-
-class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """First from the device: what it is."""
-
-    version: int
-    tokenizer_hash: str
-    vocab_size: int
-    schemes: list[str]  # that it can speak
-    agent: str
-
-
-class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
-    """The base station's answer: what it is."""
-
-    version: int
-    tokenizer_hash: str
-    vocab_size: int  # logits of the target; ids at or above the smaller of both are never drafted
-    context: int
-    schemes: list[str]  # of the device's, those that it accepts here
-    model: str
-    dtype: str
-
-
-class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """The base station will not go on; ``reason`` says what differs or is too much."""
-
-    code: Literal["version", "tokenizer", "request", "protocol", "internal"]
-    reason: str
-
-
-class Start(msgspec.Struct, frozen=True, tag="start"):
-    """A generation begins: keep ``base`` tokens of the slot, append ``ids``."""
-
-    generation: int
-    base: int
-    ids: list[int]
-    sampling: Sampling
-    scheme: AnyScheme
-    mode: Mode
-    max_tokens: int
-    eos_ids: list[int]
-    seed: int | None
-    surprisals: bool = False  # verdicts are to tell how likely the target found each token
-
-
-class Finish(msgspec.Struct, frozen=True, tag="finish"):
-    """The device ends a generation early: roll back to ``keep`` tokens of history."""
-
-    generation: int
-    keep: int
-
-
-class Done(msgspec.Struct, frozen=True, tag="done"):
-    """Finish is carried out; nothing of the generation comes after this."""
-
-    generation: int
-    length: int
-
-
-class Switch(msgspec.Struct, frozen=True, tag="switch"):
-    """The device's draft is out of context: stream from here on."""
-
-    generation: int
-    mode: Literal["stream"]
-
-
-Control = Hello | Welcome | Refused | Start | Finish | Done | Switch
 
 
 @dataclass(frozen=True)
 class Draft:
     """``length`` drafted tokens for the positions from ``base`` on; ``payload`` is the scheme's.
 
-    The device waits for the verdict after it. A length of 0 means "write one token". ``first`` is
-    the token that the device owed after a rejection (``split``): it stands at ``base``, is not
-    judged, and the drafted tokens follow it.
+    ``waits``: the device sends nothing more until the verdict, and if all is accepted the base
+    station writes one token of its own behind it; a length of 0 then means "write one token".
+    Without it, drafts may follow at once (run-ahead). ``first`` is the token that the device owed
+    after a rejection (``split``): it stands at ``base``, is not judged, and the drafted tokens
+    follow it.
     """
 
     epoch: int
@@ -104,17 +69,20 @@ class Draft:
     length: int
     payload: bytes
     first: int | None = None
+    waits: bool = True
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of the draft at ``base``, ``accepted`` tokens stand, and ``next`` follows them.
+    """Of the drafts at and behind ``base``, ``accepted`` tokens stand, and ``next`` follows them.
 
     ``next`` is a correction where fewer were accepted than drafted, else the bonus token; None
-    when the generation ended within the accepted tokens, and where ``row``, the packed logits of
-    the target, comes instead: the device then owes the correction (``split``). ``ended``: an EOS or
-    the token limit was reached; nothing more is drawn. ``surprisals``: where the start asked for
-    them, −log2 p of each accepted token and of ``next``, in eighths of a bit, one byte each.
+    when the generation ended within the accepted tokens, where ``row``, the packed logits of the
+    target, comes instead (the device then owes the correction: ``split``), and where whole drafts
+    that did not wait were accepted. One verdict may answer several drafts of its epoch. ``ended``:
+    an EOS or the token limit was reached; nothing more is drawn. ``surprisals``: where the start
+    asked for them, −log2 p of each accepted token and of ``next``, in eighths of a bit, one byte
+    each.
     """
 
     epoch: int
@@ -126,6 +94,11 @@ class Verdict:
     verify_us: int  # how long the model and the judging took
     row: bytes = b""
     surprisals: bytes = b""
+
+    @property
+    def closes(self) -> bool:
+        """Whether the epoch ends with it: something other than drafts was written, or is owed."""
+        return self.next is not None or self.ended or bool(self.row)
 
 
 @dataclass(frozen=True)
@@ -142,7 +115,7 @@ Frame = Control | Draft | Verdict | Tokens
 
 _CONTROL, _DRAFT, _VERDICT, _TOKENS = 1, 2, 3, 4
 _ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS = 1, 2, 4, 8
-_HAS_FIRST = 1
+_HAS_FIRST, _WAITS = 1, 2
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Control)
 
@@ -206,7 +179,7 @@ def encode(frame: Frame) -> bytes:
     """A frame's bytes."""
     if isinstance(frame, Draft):
         first = () if frame.first is None else (frame.first,)
-        head = bytes((_DRAFT, _HAS_FIRST * len(first)))
+        head = bytes((_DRAFT, _HAS_FIRST * len(first) | _WAITS * frame.waits))
         return head + _varints(frame.epoch, frame.base, frame.length, *first) + frame.payload
     if isinstance(frame, Verdict):
         flags = _ENDED * frame.ended | _HAS_NEXT * (frame.next is not None)
@@ -239,10 +212,10 @@ def decode(data: bytes) -> Frame:
             raise ValueError(f"not a control message: {str(error)[:200]}") from None
         return control
     if data[0] == _DRAFT:
-        flags = source.flags(_HAS_FIRST)
+        flags = source.flags(_HAS_FIRST | _WAITS)
         epoch, base, length = (source.varint() for _ in range(3))
         first = source.varint() if flags & _HAS_FIRST else None
-        return Draft(epoch, base, length, source.rest(), first)
+        return Draft(epoch, base, length, source.rest(), first, bool(flags & _WAITS))
     if data[0] == _VERDICT:
         flags = source.flags(_ENDED | _HAS_NEXT | _HAS_ROW | _HAS_SURPRISALS)
         epoch, base, accepted, queue_us, verify_us = (source.varint() for _ in range(5))

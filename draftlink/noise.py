@@ -25,7 +25,7 @@ class Purpose(IntEnum):
 
 
 def fresh_key() -> bytes:
-    """A new secret key, for a generation whose request gives no seed."""
+    """A new secret key, for draws that no seed decides."""
     return secrets.token_bytes(KEY_BYTES)
 
 
@@ -37,6 +37,14 @@ def key_from_seed(seed: int, role: str) -> bytes:
     """
     message = (seed & 0xFFFF_FFFF_FFFF_FFFF).to_bytes(8, "little")
     return hashlib.blake2b(message, digest_size=KEY_BYTES, person=role.encode()).digest()
+
+
+def key_of_generation(secret: bytes, generation: int) -> bytes:
+    """The key of one generation of a session whose secret key is ``secret``."""
+    message = generation.to_bytes(8, "little")
+    return hashlib.blake2b(
+        message, digest_size=KEY_BYTES, key=secret, person=b"generation"
+    ).digest()
 
 
 def bits64(key: bytes, position: int, purpose: Purpose) -> int:

@@ -7,27 +7,33 @@ the peer did; the state stays as it was.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Literal
 
-from draftlink import frames
+import msgspec
+
+from draftlink import faults, frames
+from draftlink.control import digest
 from draftlink.frames import (
     Done,
     Draft,
     Finish,
     Frame,
     Hello,
+    Mode,
     Refused,
+    Replay,
+    Resume,
+    Resumed,
     Start,
     Switch,
+    Switched,
     Tokens,
     Verdict,
     Welcome,
 )
-from draftlink.schemes.base import MAX_DRAFT
-
-MAX_EOS = 256  # EOS ids of a generation: each token is looked up among them
-MAX_VOCAB = 1 << 20  # of a target: rows of this size are made, whatever a frame's own size
+from draftlink.progress import Progress
 
 
 class ProtocolError(Exception):
@@ -48,9 +54,12 @@ class State(Enum):
     OPENED = auto()  # nothing said
     GREETING = auto()  # the device has said hello
     READY = auto()  # no generation
-    DRAFTING = auto()  # the device's turn
-    VERIFYING = auto()  # a draft waits for its verdict
+    RESUMING = auto()  # the device has asked to go on with one
+    REPLAYING = auto()  # the base station needs its history
+    DRAFTING = auto()  # the device may draft; verdicts may be under way
+    VERIFYING = auto()  # the device waits for the verdicts of all its drafts
     STREAMING = auto()  # the base station writes alone
+    SWITCHING = auto()  # and has been asked to stop
     FINISHING = auto()  # the device has ended the generation, and Done is owed
     CLOSED = auto()
 
@@ -59,13 +68,17 @@ Role = Literal["device", "bs"]
 SENDER: dict[type[Frame], Role] = {
     Hello: "device",
     Start: "device",
+    Resume: "device",
+    Replay: "device",
     Draft: "device",
     Switch: "device",
     Finish: "device",
     Welcome: "bs",
+    Resumed: "bs",
     Refused: "bs",
     Verdict: "bs",
     Tokens: "bs",
+    Switched: "bs",
     Done: "bs",
 }
 
@@ -74,53 +87,72 @@ TABLE: dict[tuple[State, type[Frame]], State | None] = {
     (State.OPENED, Hello): State.GREETING,
     (State.GREETING, Welcome): State.READY,
     (State.READY, Start): None,
-    (State.DRAFTING, Draft): State.VERIFYING,
-    (State.DRAFTING, Switch): State.STREAMING,
+    (State.READY, Resume): State.RESUMING,
+    (State.RESUMING, Resumed): None,
+    (State.REPLAYING, Replay): None,
+    (State.DRAFTING, Draft): None,
+    (State.DRAFTING, Verdict): None,
     (State.VERIFYING, Verdict): None,
+    (State.DRAFTING, Switch): None,
+    (State.VERIFYING, Switch): None,
     (State.STREAMING, Tokens): None,
+    (State.STREAMING, Switch): State.SWITCHING,
+    (State.SWITCHING, Tokens): None,
+    (State.SWITCHING, Switched): State.DRAFTING,
     (State.DRAFTING, Finish): State.FINISHING,
     (State.VERIFYING, Finish): State.FINISHING,
     (State.STREAMING, Finish): State.FINISHING,
+    (State.SWITCHING, Finish): State.FINISHING,
     # The base station had already ended the generation when Finish reached it.
     (State.READY, Finish): State.FINISHING,
-    # Verdicts and tokens that were under way when the device sent Finish: dropped by the device.
-    (State.FINISHING, Verdict): State.FINISHING,
-    (State.FINISHING, Tokens): State.FINISHING,
     (State.FINISHING, Done): State.READY,
     **{(state, Refused): State.CLOSED for state in State if state is not State.CLOSED},
 }
+UNDER_WAY = (State.DRAFTING, State.VERIFYING, State.STREAMING, State.SWITCHING)
+NUMBERED = (Draft, Switch, Verdict, Tokens, Switched)  # sent again after a lost connection
 
 
 class Session:
-    """One end's view of a connection.
-
-    ``length`` is the number of tokens of the history that both ends agree on; ``epoch`` goes up
-    with each Start, Verdict, Switch and Done: drafts for an older one have been overtaken.
-    """
+    """One end's view of a connection, and of the generation that it carries."""
 
     def __init__(self, role: Role, vocab_size: int) -> None:
         self.role = role
         self.vocab_size = vocab_size
         self.state = State.OPENED
-        self.generation = 0
-        self.epoch = 0
-        self.length = 0
-        self.written = 0
-        self.start: Start | None = None
-        self._hello: Hello | None = None
-        self._drafted = 0
-        self._kept = 0  # tokens that Finish keeps, and Done confirms
-        self._owed = False  # the device owes the token after a rejection
+        self.progress = Progress()
+        self.hello: Hello | None = None
+        self.resuming: Resume | None = None
+        self.kept = 0  # tokens that Finish keeps, and Done confirms
+        self._stopped: State | None = None  # where a lost connection left the generation
+
+    @property
+    def generation(self) -> int:
+        """The number of the last generation."""
+        return self.progress.generation
+
+    @property
+    def epoch(self) -> int:
+        """What a draft has to name: see ``Progress``."""
+        return self.progress.epoch
+
+    @property
+    def length(self) -> int:
+        """Tokens of the history that both ends agree on."""
+        return self.progress.length
 
     def send(self, frame: Frame) -> bytes:
         """The frame's bytes, once the table allows it. Raises LocalProtocolError."""
         if SENDER[type(frame)] != self.role:
             raise LocalProtocolError(f"a {self.role} does not send {type(frame).__name__}")
-        ending = self.role == "bs" and self.state is State.FINISHING
-        if ending and not isinstance(frame, Done | Refused):
-            raise LocalProtocolError("the device has ended this generation; only Done is owed")
+        data = frames.encode(frame)
         self._apply(frame, LocalProtocolError)
-        return frames.encode(frame)
+        if isinstance(frame, NUMBERED):
+            progress = self.progress
+            progress.unacked.append((progress.sent, data))
+            progress.sent += 1
+            if isinstance(frame, Switched) or (isinstance(frame, Verdict) and frame.closes):
+                progress.began = progress.sent
+        return data
 
     def receive(self, data: bytes) -> Frame | None:
         """The peer's frame; None for one that has been overtaken. Raises RemoteProtocolError."""
@@ -130,154 +162,187 @@ class Session:
             raise RemoteProtocolError(str(error)) from None
         if SENDER[type(frame)] == self.role:
             raise RemoteProtocolError(f"the peer of a {self.role} sends no {type(frame).__name__}")
-        overtaken = self.state is State.FINISHING and isinstance(frame, Verdict | Tokens)
-        self._apply(frame, RemoteProtocolError)
+        overtaken = self._overtaken(frame)
+        if not overtaken:
+            self._apply(frame, RemoteProtocolError)
+        if isinstance(frame, NUMBERED):
+            self.progress.received += 1
+            if not overtaken:
+                self._acknowledged(frame)
         return None if overtaken else frame
+
+    def _overtaken(self, frame: Frame) -> bool:
+        """Whether the peer sent a frame before it knew what makes it void."""
+        if self.role == "device":  # it has ended the generation
+            return self.state is State.FINISHING and isinstance(frame, Verdict | Tokens | Switched)
+        if isinstance(frame, Draft):  # it was drafted on from a token that did not stand
+            drafting = self.state in (State.READY, State.DRAFTING, State.VERIFYING)
+            return drafting and frame.epoch < self.epoch
+        # The generation had ended before its mode could change.
+        return (
+            isinstance(frame, Switch)
+            and self.state is State.READY
+            and frame.generation == self.generation != 0
+        )
+
+    def _acknowledged(self, frame: Frame) -> None:
+        """Forget what the peer must have had when it sent ``frame``."""
+        progress = self.progress
+        if self.role == "bs":
+            unseen = [one for one in progress.unacked if one[0] >= progress.began]
+        elif isinstance(frame, Verdict) and not frame.ended:
+            drafts = [one for one in progress.unacked if frames.kind(one[1]) == "Draft"]
+            switch = [one for one in progress.unacked if frames.kind(one[1]) != "Draft"]
+            unseen = drafts[len(drafts) - len(progress.drafts) :] + switch
+        else:
+            unseen = progress.unacked[-1:] if self.state is State.SWITCHING else []
+        progress.unacked = unseen
 
     def _apply(self, frame: Frame, error: type[ProtocolError]) -> None:
         key = (self.state, type(frame))
         if key not in TABLE:
             raise error(f"{type(frame).__name__} is not allowed while {self.state.name}")
-        fault = self._fault(frame)
+        fault = faults.find(self, frame)
         if fault:
             raise error(fault)
-        following = TABLE[key]
-        self.state, finishing = following or self._next(frame), self.state is State.FINISHING
+        progress = self.progress
         if isinstance(frame, Hello):
-            self._hello = frame
+            self.hello = frame
         elif isinstance(frame, Start):
-            self.start, self.generation = frame, frame.generation
-            self.length, self.written = frame.base + len(frame.ids), 0
-            self.epoch += 1
-            self._owed = False
+            self.progress = Progress(frame.generation, progress.epoch + 1, frame.begins)
+            self.progress.start = frame
+        elif isinstance(frame, Resume):
+            self.resuming = frame
+        elif isinstance(frame, Replay):
+            self._replayed()
         elif isinstance(frame, Draft):
-            self._drafted = frame.length
-            self._grow(self._owed)
-            self._owed = False
+            progress.first = progress.owed
+            progress.grow(progress.owed)
+            progress.owed = False
+            progress.drafts.append(frame.length)
+            progress.waits = frame.waits
         elif isinstance(frame, Verdict):
-            self.epoch += 1  # of an overtaken one too: the base station has counted it
-            if not finishing:
-                self._grow(frame.accepted + (frame.next is not None))
-                self._owed = bool(frame.row)
-        elif isinstance(frame, Tokens) and not finishing:
-            self._grow(len(frame.ids))
-        elif isinstance(frame, Switch):
-            self.epoch += 1
+            progress.judge(frame)
+        elif isinstance(frame, Tokens):
+            progress.grow(len(frame.ids))
+        elif isinstance(frame, Switch) and frame.mode == "stream":
+            if progress.drafts:
+                progress.switching = True
+            else:
+                progress.epoch += 1
+        elif isinstance(frame, Switched):
+            progress.epoch += 1
         elif isinstance(frame, Finish):
-            self._kept = frame.keep
+            self.kept = frame.keep
         elif isinstance(frame, Done):
-            self.length = frame.length
-            self.epoch += 1
-            self._owed = False
-
-    def _grow(self, count: int) -> None:
-        self.length += count
-        self.written += count
+            self.progress = Progress(
+                frame.generation, frame.epoch, frame.length, start=progress.start
+            )
+        following = TABLE[key]
+        self.state = self._next(frame) if following is None else following
 
     def _next(self, frame: Frame) -> State:
+        progress = self.progress
+        if isinstance(frame, Resumed):
+            if frame.replay:
+                return State.REPLAYING
+            return self._goes_on()
+        if isinstance(frame, Replay):
+            return self._goes_on()
         if isinstance(frame, Start):
             return State.STREAMING if frame.mode == "stream" else State.DRAFTING
-        if isinstance(frame, Verdict):
-            return State.READY if frame.ended else State.DRAFTING
-        assert isinstance(frame, Tokens)
-        return State.READY if frame.ended else State.STREAMING
+        if isinstance(frame, Draft):
+            return State.VERIFYING if frame.waits else State.DRAFTING
+        if isinstance(frame, Switch):
+            return State.VERIFYING if progress.drafts else State.STREAMING
+        if isinstance(frame, Verdict) and not frame.ended:
+            if progress.drafts:
+                return self.state
+            switched, progress.switching = progress.switching, False
+            return State.STREAMING if switched else State.DRAFTING
+        assert isinstance(frame, Verdict | Tokens)
+        return State.READY if frame.ended else self.state
 
-    def _fault(self, frame: Frame) -> str | None:
-        """What is wrong with the frame's numbers, or None."""
-        if isinstance(frame, Welcome):
-            return self._welcome_fault(frame)
-        if isinstance(frame, Start):
-            return self._start_fault(frame)
-        if isinstance(frame, Finish | Switch | Done) and frame.generation != self.generation:
-            return f"generation {frame.generation}, where {self.generation} is current"
-        if isinstance(frame, Finish) and not 0 <= frame.keep <= self.length:
-            return f"{frame.keep} tokens to keep, of {self.length}"
-        if isinstance(frame, Done) and frame.length != self._kept:
-            return f"{frame.length} tokens kept, where {self._kept} were to be"
-        if isinstance(frame, Switch) and self._owed:
-            return "the token after a rejection is owed"
-        if self.state is State.FINISHING:
-            return None
-        if isinstance(frame, Draft | Verdict | Tokens):
-            if (frame.epoch, frame.base) != (self.epoch, self.length):
-                return (
-                    f"{type(frame).__name__} for epoch {frame.epoch}, position {frame.base}, where"
-                    f" epoch {self.epoch}, position {self.length} is next"
-                )
-            if isinstance(frame, Verdict):
-                return self._verdict_fault(frame)
-            if isinstance(frame, Draft):
-                return self._draft_fault(frame)
-            if isinstance(frame, Tokens):
-                if not frame.ids or max(frame.ids) >= self.vocab_size:
-                    return "no tokens, or ids out of range"
-                return self._limit_fault(len(frame.ids), frame.ended)
-        return None
+    def _goes_on(self) -> State:
+        stopped, self._stopped = self._stopped, None
+        assert stopped is not None
+        return stopped
 
-    def _welcome_fault(self, frame: Welcome) -> str | None:
-        assert self._hello is not None
-        said = (self._hello.version, self._hello.tokenizer_hash)
-        if (frame.version, frame.tokenizer_hash) != said:
-            return f"a welcome to version {frame.version}, or to a tokenizer that is not this one"
-        if not 1 <= frame.vocab_size <= MAX_VOCAB or frame.context < 1:
-            return f"a target of {frame.vocab_size} logits and a context of {frame.context}"
-        return None
+    # After a lost connection.
 
-    def _start_fault(self, frame: Start) -> str | None:
-        if not 0 <= frame.base <= self.length:
-            return f"base {frame.base}, where the slot has {self.length} tokens"
-        if not frame.ids or not all(0 <= i < self.vocab_size for i in frame.ids):
-            return "the prompt is empty or has ids out of range"
-        if frame.generation <= self.generation or frame.max_tokens < 1:
-            return "generation numbers rise, and max_tokens is at least 1"
-        if len(frame.eos_ids) > MAX_EOS:
-            return f"{len(frame.eos_ids)} EOS ids, where {MAX_EOS} is the most"
-        return None
+    def reopen(self) -> None:
+        """A device's session over a new connection, from Hello on."""
+        if self.state in UNDER_WAY:
+            self._stopped = self.state
+        elif self._stopped is None:  # the base station may know nothing of the history
+            self.progress = Progress(self.generation)
+        self.state = State.OPENED
 
-    def _draft_fault(self, frame: Draft) -> str | None:
-        assert self.start is not None
-        if frame.length > MAX_DRAFT:
-            return f"{frame.length} drafted tokens, where {MAX_DRAFT} is the most"
-        if (frame.first is not None) != self._owed:
-            return "the token after a rejection is owed" if self._owed else "no token is owed"
-        if frame.first is not None:
-            if frame.first >= self.vocab_size:
-                return f"the first token {frame.first} is out of range"
-            # One that ends the text comes with no draft behind it; the device finishes instead.
-            if frame.first in self.start.eos_ids or self.start.max_tokens - self.written < 2:
-                return "the token that was owed ends the generation, and a draft follows it"
-        return None
+    @property
+    def stopped(self) -> bool:
+        """Whether a generation is to be resumed."""
+        return self._stopped is not None
 
-    def _verdict_fault(self, frame: Verdict) -> str | None:
-        assert self.start is not None
-        device_corrects = self.start.scheme.corrects == "device" and not self.start.sampling.greedy
-        if frame.accepted > self._drafted:
-            return f"{frame.accepted} accepted of {self._drafted} drafted"
-        if frame.next is not None and frame.next >= self.vocab_size:
-            return f"the next token {frame.next} is out of range"
-        if frame.row:
-            if not device_corrects or frame.accepted == self._drafted:
-                return "a target row that this scheme has no use for"
-            if frame.next is not None or frame.ended:
-                return "a target row, and a next token or an end beside it"
-        elif (
-            device_corrects
-            and frame.accepted < self._drafted
-            and not (frame.ended and frame.next is None)
-        ):
-            return "a rejection without the target's row"
-        elif frame.next is None and not frame.ended:
-            return "a verdict without a next token, and the generation goes on"
-        elif frame.next is None and not frame.accepted:
-            return "a verdict without any token"
-        emitted = frame.accepted + (frame.next is not None)
-        if len(frame.surprisals) != emitted * self.start.surprisals:
-            return f"{len(frame.surprisals)} surprisals for {emitted} tokens"
-        return self._limit_fault(emitted, frame.ended)
+    def resume(self, history: Sequence[int]) -> Resume:
+        """What the device asks for, whose tokens are ``history``."""
+        progress = self.progress
+        start = progress.start
+        assert start is not None
+        streaming = self._stopped in (State.STREAMING, State.SWITCHING)
+        mode: Mode = "stream" if streaming else "draft"
+        return Resume(
+            start=msgspec.structs.replace(start, base=start.begins, ids=[], mode=mode),
+            epoch=progress.epoch,
+            length=progress.agreed,
+            digest=digest(history[: progress.agreed]),
+            owes=progress.owed or progress.first,
+            seen=progress.received,
+        )
 
-    def _limit_fault(self, count: int, ended: bool) -> str | None:
-        assert self.start is not None
-        left = self.start.max_tokens - self.written
-        if count > left or (count == left and not ended):
-            return f"{count} more tokens, where {left} are left"
-        return None
+    @property
+    def resumes_at(self) -> int:
+        """Tokens of the history that a replay brings."""
+        assert self.resuming is not None
+        return self.resuming.length
+
+    def adopt(self, parked: Session) -> bool:
+        """At the base station: go on with the generation of a session whose connection was lost.
+
+        False if that is not the one, or has not what the device asks for.
+        """
+        progress, asked = parked.progress, self.resuming
+        assert asked is not None
+        oldest = progress.sent - len(progress.unacked)
+        fits = (
+            progress.generation == asked.start.generation
+            and progress.start is not None
+            and asked.epoch <= progress.epoch
+            and asked.length <= progress.length
+            and oldest <= asked.seen <= progress.sent
+        )
+        if fits:
+            self.progress, self._stopped = progress, parked.state
+        return fits
+
+    def _replayed(self) -> None:
+        """Both ends are where the device was; frames are numbered from 0 again."""
+        asked, progress = self.resuming, self.progress
+        assert asked is not None
+        if self.role == "bs":
+            start = asked.start
+            self.progress = Progress(
+                start.generation, asked.epoch, asked.length, asked.length - start.base, start
+            )
+            self.progress.owed = asked.owes
+            self._stopped = State.STREAMING if start.mode == "stream" else State.DRAFTING
+            return
+        last = len(progress.unacked)
+        if self._stopped in (State.STREAMING, State.SWITCHING):
+            last = int(self._stopped is State.SWITCHING)  # a switch that led here is done
+        resent = [data for _, data in progress.unacked[len(progress.unacked) - last :]]
+        progress.unacked = list(enumerate(resent))
+        progress.sent, progress.received, progress.began = last, 0, 0
+
+    def resend(self, seen: int) -> list[bytes]:
+        """The frames that a peer which has dealt with ``seen`` of them has not."""
+        return [data for number, data in self.progress.unacked if number >= seen]

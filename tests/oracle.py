@@ -115,9 +115,9 @@ def write(
     ``target``, ``draft``: logits (V, V), which the last token chooses the row of.
     """
     size = len(target)
-    start = frames.Start(1, 0, [0], params, scheme, "stop-and-wait", length, [], seed)
+    start = frames.Start(1, 0, [0], params, scheme, "draft", length, [], seed)
     model = FakeTarget(target)
-    station = Generation(model.open(), start, [0], size, 1 << 20)
+    station = Generation(model.open(), start, [0], size, 1 << 20, bytes(32))
     role = "coupled" if scheme.shares_seed else "device"
     drafter = Drafter(FakeModel(draft, rows=False), start, size, noise.key_from_seed(seed, role))
     run(model, station.prompt())
@@ -125,7 +125,7 @@ def write(
     while len(history) <= length:
         block = drafter.draft(history, min(gamma, length - len(history)))
         frame = frames.Draft(0, len(history), len(block.tokens), block.payload, owed)
-        verdict = run(model, station.draft(station.decode(frame), owed))
+        verdict = run(model, station.draft(station.decode([frame]), owed))
         history += block.tokens[: verdict.accepted]
         drafter.settle(len(history))
         owed, following = None, verdict.next

@@ -46,7 +46,9 @@ def agree(device: Device, target: FakeTarget) -> None:
         assert len(cache) <= len(device.history)
     # What the device corrected itself is sent with what comes next.
     owed = len(device.history) - device.client.session.length
-    assert owed == 0 or (owed == 1 and device.client.session.start.scheme.corrects == "device")
+    assert owed == 0 or (
+        owed == 1 and device.client.session.progress.start.scheme.corrects == "device"
+    )
 
 
 async def collect(generation, count: int | None = None) -> list[str]:

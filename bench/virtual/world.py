@@ -13,7 +13,9 @@ from tokenizers import Tokenizer
 from bench.virtual.link import Wire
 from bench.virtual.loop import VirtualLoop
 from bs_runtime.connection import Connection
+from bs_runtime.conversations import Conversations
 from bs_runtime.scheduler import Scheduler
+from bs_runtime.tickets import Sealer
 from device_runtime.device import Device
 from draftlink.pacing import pace
 from draftlink.shaping import Link
@@ -41,10 +43,11 @@ class World:
         assert isinstance(loop, VirtualLoop)
         target = _Paced(self.target, self.target_s, loop)
         scheduler = Scheduler(target)
+        conversations = Conversations(target.open, scheduler.close, Sealer())
         serving: list[asyncio.Task[None]] = []
 
         async def serve(wire: Wire) -> None:
-            await Connection(target, scheduler, wire.receive, wire.answer).serve()  # type: ignore[arg-type]
+            await Connection(target, scheduler, conversations, wire.receive, wire.answer).serve()  # type: ignore[arg-type]
             wire.hang_up()
 
         async def connect(_: str) -> Wire:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,15 +75,25 @@ def bs(
     port: Annotated[int, typer.Option(help="0 takes a free one")] = 8765,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    ticket_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the key that seals devices' tickets, made if it is not there; with it"
+            " they go on where they were after a restart. By default in the state directory."
+        ),
+    ] = None,
 ) -> None:
     """Run the base station: the target model behind a WebSocket."""
     from bs_runtime import server
     from bs_runtime.target import Target
+    from bs_runtime.tickets import Sealer
 
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    sealer = Sealer.from_file(ticket_key or state / "draftlink" / "ticket.key")
     bound = server.listen(host, port)
     target = Target.load(model_path(model), device=device, dtype=dtype)
     print(f"listening on ws://{host}:{bound.getsockname()[1]} ({target.name})", flush=True)
-    server.serve(target, bound)
+    server.serve(target, bound, sealer)
 
 
 @app.command(epilog='Example: draftlink device ./draft --bs ws://127.0.0.1:8765 "Once upon a time"')

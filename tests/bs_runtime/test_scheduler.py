@@ -42,10 +42,8 @@ class SlowTarget(FakeTarget):
 
 
 def generation(target: FakeTarget, prompt: Sequence[int] = (0,)) -> Generation:
-    start = frames.Start(
-        1, 0, list(prompt), Sampling(temperature=0.0), GREEDY, "stop-and-wait", 100, [], 1
-    )
-    return Generation(target.open(), start, list(prompt), SIZE, 1 << 20)
+    start = frames.Start(1, 0, list(prompt), Sampling(temperature=0.0), GREEDY, "draft", 100, [], 1)
+    return Generation(target.open(), start, list(prompt), SIZE, 1 << 20, bytes(32))
 
 
 def tokens(*ids: int) -> list[Drafted]:

@@ -120,7 +120,7 @@ def seeds(target: str) -> list[bytes]:
         return [pack_row(np.arange(SIZE, dtype=kind)) for kind in (np.float32, np.float64)]
     if target == "bits":
         return [bytes((3, 0x22, 0x43, 0x35)) + bytes(12)]
-    start = frames.Start(3, 0, [1], Sampling(), TopK(), "stop-and-wait", 9, [0], None)
+    start = frames.Start(3, 0, [1], Sampling(), TopK(), "draft", 9, [0], None)
     return [
         frames.encode(frame)
         for frame in (

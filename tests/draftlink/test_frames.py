@@ -14,18 +14,23 @@ from draftlink.sampling import Sampling
 from draftlink.schemes.topk import TopK
 from draftlink.sparse import half, lattice
 
-START = frames.Start(3, 0, [1, 2], Sampling(), TopK(), "stop-and-wait", 9, [0], 7)
+START = frames.Start(3, 0, [1, 2], Sampling(), TopK(), "draft", 9, [0], 7)
 EXAMPLES = [
     frames.Hello(1, "abc", 8192, ["topk"], "draftlink"),
     frames.Welcome(1, "abc", 8192, 512, ["topk"], "target", "float32"),
     frames.Refused("tokenizer", "differs"),
     START,
     frames.Finish(3, 20),
-    frames.Done(3, 20),
+    frames.Done(3, 20, 6),
     frames.Switch(3, "stream"),
+    frames.Switched(3, 5, 20),
+    frames.Resume(msgspec.structs.replace(START, base=2, ids=[]), 4, 9, b"d" * 16, False, 5),
+    frames.Resumed(3, 2, True),
+    frames.Replay(3, [1, 2, 5]),
     frames.Draft(300, 70_000, 5, b"\x01\x02"),
     frames.Verdict(300, 70_000, 4, 8191, False, 12, 3400),
     frames.Draft(300, 70_000, 5, b"\x01\x02", 8000),
+    frames.Draft(300, 70_000, 5, b"\x01\x02", waits=False),
     frames.Verdict(1, 2, 4, None, True, 0, 0),
     frames.Verdict(1, 2, 3, None, False, 0, 0, b"row"),
     frames.Verdict(1, 2, 3, 8, False, 0, 0, b"", b"\x00\xff\x03\x04"),

@@ -216,7 +216,7 @@ class Mutator:
         if isinstance(value, int) and self._random.random() < 0.8:
             return pick((value + 1, value - 1, pick(NUMBERS), pick(NUMBERS)))
         return pick(
-            (None, True, "", "topk", "stop-and-wait", "x" * 3000, b"\xff\xfe", [], {}, [[]],
+            (None, True, "", "topk", "draft", "x" * 3000, b"\xff\xfe", [], {}, [[]],
              {"type": "topk"}, pick(NUMBERS), pick(FLOATS), msgspec.Raw(pick(BOMBS)))
         )  # fmt: skip
 

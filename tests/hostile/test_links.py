@@ -68,10 +68,10 @@ def test_a_stream_that_fails_is_told(monkeypatch):
 def test_a_token_that_was_owed_and_fills_the_context_has_no_draft_behind_it():
     """max_tokens would leave room; the target's context does not."""
     params = Sampling()
-    start = frames.Start(1, 0, [1, 2], params, Split(6, 16), "stop-and-wait", 9, [], 1)
-    generation = Generation(FakeModel(TARGET, rows=True), start, [1, 2], SIZE, 3)
+    start = frames.Start(1, 0, [1, 2], params, Split(6, 16), "draft", 9, [], 1)
+    generation = Generation(FakeModel(TARGET, rows=True), start, [1, 2], SIZE, 3, bytes(32))
     with pytest.raises(ValueError, match="fills the context"):
-        generation.decode(frames.Draft(1, 2, 0, b"", first=3))
+        generation.decode([frames.Draft(1, 2, 0, b"", first=3)])
 
 
 def test_any_top_k_that_fits_a_frame_beside_a_small_one():

@@ -1,0 +1,153 @@
+"""The control messages: what is said rarely, as msgpack maps typed by msgspec."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from draftlink.sampling import Sampling
+from draftlink.schemes import AnyScheme
+
+Mode = Literal["draft", "stream"]  # who writes: the device drafts, or the base station alone
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """First from the device: what it is."""
+
+    version: int
+    tokenizer_hash: str
+    vocab_size: int
+    schemes: list[str]  # that it can speak
+    agent: str
+    ticket: bytes = b""  # of the session that this connection goes on with
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
+    """The base station's answer: what it is."""
+
+    version: int
+    tokenizer_hash: str
+    vocab_size: int  # logits of the target; ids at or above the smaller of both are never drafted
+    context: int
+    schemes: list[str]  # of the device's, those that it accepts here
+    model: str
+    dtype: str
+    ticket: bytes = b""  # for a Hello after this connection is lost; sealed, opaque to the device
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The base station will not go on; ``reason`` says what differs or is too much."""
+
+    code: Literal["version", "tokenizer", "request", "protocol", "internal"]
+    reason: str
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    """A generation begins: keep ``base`` tokens of the history, append ``ids``."""
+
+    generation: int
+    base: int
+    ids: list[int]
+    sampling: Sampling
+    scheme: AnyScheme
+    mode: Mode
+    max_tokens: int
+    eos_ids: list[int]
+    seed: int | None
+    surprisals: bool = False  # verdicts are to tell how likely the target found each token
+
+    @property
+    def begins(self) -> int:
+        """The position of the first token that the generation writes."""
+        return self.base + len(self.ids)
+
+
+class Finish(msgspec.Struct, frozen=True, tag="finish"):
+    """The device ends a generation early: roll back to ``keep`` tokens of history."""
+
+    generation: int
+    keep: int
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """Finish is carried out; nothing of the generation comes after this."""
+
+    generation: int
+    length: int
+    epoch: int
+
+
+class Switch(msgspec.Struct, frozen=True, tag="switch"):
+    """From here on the base station streams, or the device drafts."""
+
+    generation: int
+    mode: Mode
+
+
+class Switched(msgspec.Struct, frozen=True, tag="switched"):
+    """The stream has stopped; drafts start at ``base``, in ``epoch``."""
+
+    generation: int
+    epoch: int
+    base: int
+
+
+class Resume(msgspec.Struct, frozen=True, tag="resume"):
+    """The device goes on with a generation after a lost connection.
+
+    ``start`` is the generation's own, with ``base`` at the end of its prompt, no ids, and the mode
+    that it is in. What both ends agreed on last: ``epoch`` and ``length``, with ``digest`` of that
+    history. ``owes``: the device owes the token behind it. ``seen``: numbered frames of the
+    generation (verdicts, tokens, switches) that have come from the base station.
+    """
+
+    start: Start
+    epoch: int
+    length: int
+    digest: bytes
+    owes: bool
+    seen: int
+
+
+class Resumed(msgspec.Struct, frozen=True, tag="resumed"):
+    """The base station's answer to Resume.
+
+    It has had ``handled`` numbered frames of the device (drafts, switches); behind this come its
+    own that the device has not seen. ``replay``: it knows nothing of the generation any more, and
+    needs the history; both number their frames from 0 again.
+    """
+
+    generation: int
+    handled: int
+    replay: bool
+
+
+class Replay(msgspec.Struct, frozen=True, tag="replay"):
+    """The history that both ends had agreed on."""
+
+    generation: int
+    ids: list[int]
+
+
+Control = (
+    Hello
+    | Welcome
+    | Refused
+    | Start
+    | Finish
+    | Done
+    | Switch
+    | Switched
+    | Resume
+    | Resumed
+    | Replay
+)
+
+
+def digest(ids: Sequence[int]) -> bytes:
+    """16 bytes that stand for a history: BLAKE2b over its ids as 32-bit little-endian numbers."""
+    return hashlib.blake2b(np.asarray(ids, "<u4").tobytes(), digest_size=16).digest()
