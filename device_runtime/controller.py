@@ -60,6 +60,11 @@ class Controller:
     _dwell: int = DWELL_TOKENS
     _records: dict[Writer, _Record] = field(default_factory=dict)
 
+    @property
+    def drafts(self) -> Drafting:
+        """How to draft, where drafting it is."""
+        return "run-ahead" if self.writer == "stream" else self.writer
+
     def plan(self, mode: Drafting) -> Plan:
         """How to draft in a mode, as the estimates are now."""
         if mode == "stop-and-wait":

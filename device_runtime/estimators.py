@@ -6,6 +6,7 @@ no estimate far; a lasting change moves all of them within some tens of samples.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from dataclasses import dataclass, field
@@ -87,7 +88,7 @@ class Acceptance:
     def error(self) -> float:
         """The standard deviation of ``alpha``: of the Beta law that it is the mean of."""
         total = self.weight + PRIOR_ACCEPTED + PRIOR_REJECTED
-        return (self.alpha * (1.0 - self.alpha) / (total + 1.0)) ** 0.5
+        return math.sqrt(self.alpha * (1.0 - self.alpha) / (total + 1.0))
 
 
 @dataclass
