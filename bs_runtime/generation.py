@@ -83,6 +83,8 @@ class Generation:
                 self._ids.extend(past[self._ids.length :])
             drafted += self._scheme.decode(draft.payload, draft.length, self._ids)
             past += [d.token for d in drafted[len(drafted) - draft.length :]]
+        if self._scheme.codes_ids:  # of what was drafted, not all may come to stand
+            self._ids.rollback(min(self._ids.length, len(self.history)))
         return drafted
 
     def prompt(self) -> Round:

@@ -187,4 +187,4 @@ def _rounded_us(seconds: float) -> int:
     """Microseconds to two digits, at least 1."""
     whole = max(1, round(seconds * 1e6))
     unit = 10 ** max(0, len(str(whole)) - 2)
-    return round(whole / unit) * unit
+    return int(round(whole / unit) * unit)
