@@ -71,6 +71,7 @@ class Client:
         self.welcome: frames.Welcome
         self.ledger = Ledger()
         self.reconnects = 0
+        self.rtt_s = 0.0  # of the last greeting
         self.history: Sequence[int] = []
         self._url = url
         self._connect = connect
@@ -160,8 +161,11 @@ class Client:
             f"draftlink/{__version__}",
             self._ticket,
         )
+        loop = asyncio.get_running_loop()
+        asked_s = loop.time()
         await self._put(self.session.send(hello))
         self.welcome = _checked(await self._get(), frames.Welcome)
+        self.rtt_s = loop.time() - asked_s
         self._ticket = self.welcome.ticket
 
     async def _reconnect(self, cause: _Lost) -> None:

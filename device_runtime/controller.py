@@ -15,7 +15,7 @@ LONGEST = 16  # tokens of a block that is planned
 HYSTERESIS = 0.05  # by how much another mode must be faster
 DWELL_TOKENS = 12  # written in a mode before it is left; doubled each time it is
 PROBE_SHARE = 0.03  # of what is left, in time, that finding out may cost
-MEMORY = 0.9  # what an epoch's time weighs after the next one
+MEMORY = 0.95  # what an epoch's time weighs after the next one
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,26 @@ class Controller:
             return (length * draft_s + fixed_s) / theory.expected_tokens(alpha, length)
         return self._schedule(alpha).token_s
 
-    def wrote(self, tokens: int, seconds: float) -> None:
-        """The mode wrote so many tokens in so many seconds: an epoch, or a part of a stream."""
+    def drafted(self, writer: Drafting, tokens: int, seconds: float) -> None:
+        """An epoch, or a round, brought so many tokens in so many seconds."""
         self._since += tokens
-        if self.writer != "stream" and self._known:
-            foretold_s = tokens * self.token_s(self.writer, self.estimates.acceptance.alpha)
-            record = self._records.setdefault(self.writer, _Record())
+        if self._known:
+            foretold_s = self._epoch_s(writer, tokens)
+            record = self._records.setdefault(writer, _Record())
             record.add(min(seconds, 8.0 * foretold_s), foretold_s)
+
+    def streamed(self, tokens: int) -> None:
+        """So many tokens of a stream came."""
+        self._since += tokens
+
+    def _epoch_s(self, writer: Drafting, tokens: int) -> float:
+        """Foretold seconds of an epoch of so many tokens; of a round, whatever their number."""
+        here = self.estimates
+        if writer == "stop-and-wait":
+            return self.plan(writer).first * here.draft.mean + here.rtt.mean + here.verify_s
+        costs = theory.Costs(here.draft.mean, 1.0, here.verify_s, here.rtt.mean)
+        first = self._schedule(here.acceptance.alpha).first
+        return schedule.epoch_time(tokens, first, costs, restart_s=here.draft.mean / 2.0)
 
     def choose(self, left: int) -> Writer:
         """The mode for the next of ``left`` tokens; ``writer`` from now on."""

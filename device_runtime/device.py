@@ -126,6 +126,7 @@ class Device:
         client = Client(self._url, self._tokenizer_hash, self._vocab_size, self._connect)
         client.history = self.history
         await client.open()
+        self._estimates.rtt.add(client.rtt_s)
         self._client = client
         return self
 

@@ -246,8 +246,7 @@ class Drafting:
         """A verdict has come: how to go on."""
         controller, writing = self._writing.controller, self._writing
         if closes:
-            tokens = self._judged + 1
-            controller.wrote(tokens, writing.now() - self._began_s)
+            controller.drafted(self.mode, self._judged + 1, writing.now() - self._began_s)
         if self._auto and not self._leaves:
             writer = controller.choose(writing.left)
             if writer == "stream":

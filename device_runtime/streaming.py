@@ -52,7 +52,7 @@ class Streaming:
         self._judge()
         if self._auto and not self._leaves and not frame.ended:
             controller = writing.controller
-            controller.wrote(len(frame.ids), 0.0)
+            controller.streamed(len(frame.ids))
             if controller.choose(writing.left) != "stream" and self._fits():
                 self._leaves = True
                 await writing.send(frames.Switch(writing.start.generation, "draft"))

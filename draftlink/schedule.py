@@ -56,6 +56,17 @@ def block_time(alpha: float, first: int, costs: Costs, *, restart_s: float = 0.0
     return (seconds + reached * (free_s + back_s)) / (tokens + reached)
 
 
+def epoch_time(tokens: int, first: int, costs: Costs, *, restart_s: float = 0.0) -> float:
+    """Seconds of an epoch as in ``block_time`` whose ``tokens``-th drafted token is rejected."""
+    drafted, count, free_s = 0, first, 0.0
+    while True:
+        free_s = max(free_s, (drafted + count) * costs.pace_s) + costs.verify_s
+        drafted += count
+        if drafted >= tokens:
+            return free_s + costs.correction_s - costs.verify_s + restart_s
+        count = min(max(int(free_s / costs.pace_s + 1e-9) - drafted, 1), LONGEST)
+
+
 def best_schedule(
     alpha: float, costs: Costs, *, longest: int = 16, restart_s: float | None = None
 ) -> Schedule:
