@@ -53,6 +53,7 @@ class Connection:
         self._conversation: Conversation | None = None
         self._drafts: list[Draft] = []  # that wait for a round
         self._prompt = False  # one is to be fed
+        self._resuming = False  # what the device has not seen is being sent again
         self._wake = asyncio.Event()
         self._gone = False  # nobody hears what is sent; it is kept for a new connection
         self._refused = False  # nothing more is to be done for this device
@@ -217,9 +218,11 @@ class Connection:
         if parked is None or not same or not self._session.adopt(parked):
             await self._send(Resumed(generation, 0, replay=True))
             return
+        self._resuming = True  # nothing comes between
         await self._send(Resumed(generation, self._session.progress.received, replay=False))
         for data in self._session.resend(asked.seen):
             await self._deliver(data)
+        self._resuming = False
 
     def _replay(self, replay: Replay) -> None:
         start = self._session.progress.start
@@ -250,6 +253,8 @@ class Connection:
     async def _step(self) -> bool:
         """Do one thing; False if there is nothing to do."""
         state = self._session.state
+        if self._resuming:
+            return False
         if state is State.FINISHING:
             await self._finish()
         elif self._prompt and not self._gone:

@@ -20,7 +20,7 @@ from types import TracebackType
 from tokenizers import Tokenizer
 
 from device_runtime.bundle import Bundle, load_bundle
-from device_runtime.client import Client, Connect, LinkError, connect_websocket
+from device_runtime.client import PATIENCE_S, Client, Connect, LinkError, connect_websocket
 from device_runtime.controller import Controller
 from device_runtime.draft_model import DraftModel
 from device_runtime.drafter import Model
@@ -112,6 +112,7 @@ class Device:
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="draft")
         self._url = url
         self._connect: Connect = connect_websocket
+        self.patience_s = PATIENCE_S  # how long a lost base station is looked for
         self._tokenizer_hash = tokenizer_hash
         self._vocab_size = vocab_size
         self._client: Client | None = None
@@ -123,7 +124,9 @@ class Device:
 
     async def open(self) -> Device:
         """Connect and greet. Raises LinkError."""
-        client = Client(self._url, self._tokenizer_hash, self._vocab_size, self._connect)
+        client = Client(
+            self._url, self._tokenizer_hash, self._vocab_size, self._connect, self.patience_s
+        )
         client.history = self.history
         await client.open()
         self._estimates.rtt.add(client.rtt_s)

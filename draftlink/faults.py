@@ -154,8 +154,8 @@ def _draft(session: Session, frame: Draft) -> str | None:
     assert start is not None
     if frame.length > MAX_DRAFT:
         return f"{frame.length} drafted tokens, where {MAX_DRAFT} is the most"
-    if not frame.length and not frame.waits:
-        return "an empty draft that does not wait"
+    if not frame.length and (progress.drafts or not frame.waits):
+        return "an empty draft that does not wait, or behind others"
     if sum(progress.drafts) + frame.length > MAX_IN_FLIGHT:
         return f"more than {MAX_IN_FLIGHT} drafted tokens without a verdict"
     if (frame.first is not None) != progress.owed:

@@ -213,10 +213,15 @@ class Session:
             self.progress.start = frame
         elif isinstance(frame, Resume):
             self.resuming = frame
+        elif isinstance(frame, Resumed) and self.role == "device":
+            # What was overtaken is not sent again, and has no number any more.
+            behind = [one for one in progress.unacked if one[0] < frame.handled]
+            resent = list(enumerate(self.resend(frame.handled), frame.handled))
+            progress.unacked, progress.sent = behind + resent, frame.handled + len(resent)
         elif isinstance(frame, Replay):
             self._replayed()
         elif isinstance(frame, Draft):
-            progress.first = progress.owed
+            progress.first = progress.first or progress.owed
             progress.grow(progress.owed)
             progress.owed = False
             progress.drafts.append(frame.length)

@@ -9,9 +9,9 @@ import pytest
 
 from draftlink import frames
 from draftlink.sampling import Sampling
+from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from draftlink.schemes.base import MAX_DRAFT
 from draftlink.session import (
     SENDER,
     TABLE,
