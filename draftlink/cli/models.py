@@ -150,7 +150,9 @@ def device(
     bundle: Annotated[Path, typer.Argument(help="draft bundle")],
     prompt: Annotated[str, typer.Argument(help="the text to go on from")],
     url: Annotated[str, typer.Option("--bs", help="base station")] = "ws://127.0.0.1:8765",
-    mode: Annotated[str, typer.Option(help="stop-and-wait or stream")] = "stop-and-wait",
+    mode: Annotated[
+        str, typer.Option(help="stop-and-wait, run-ahead, stream or auto")
+    ] = "stop-and-wait",
     scheme: Annotated[str, typer.Option(help="topk, dense, split or coupled")] = "topk",
     k: Annotated[int, typer.Option(help="topk, split: entries of a row, at most")] = 16,
     lattice: Annotated[int, typer.Option(help="topk, split: sum of a row's counts")] = 256,
@@ -178,10 +180,11 @@ def device(
 ) -> None:
     """Generate a text on the device with a base station's help."""
     from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
+    from device_runtime.result import MODES
     from draftlink.schemes import AnyScheme
 
-    if mode not in ("stop-and-wait", "stream"):
-        raise typer.BadParameter(f"{mode!r} is not stop-and-wait or stream")
+    if mode not in MODES:
+        raise typer.BadParameter(f"{mode!r} is not one of {', '.join(MODES)}")
     if coding not in ("lattice", "fp16"):
         raise typer.BadParameter(f"{coding!r} is not lattice or fp16")
     known: dict[str, AnyScheme] = {
@@ -201,7 +204,7 @@ def device(
                 max_tokens=max_tokens,
                 sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
                 scheme=known[scheme],
-                mode=mode,  # type: ignore[arg-type]
+                mode=mode,
                 gamma=gamma,
                 stop=tuple(stop or ()),
                 seed=seed,
