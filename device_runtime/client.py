@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from msgspec.structs import replace
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.http11 import Response
 
 from draftlink import __version__, frames, schemes
+from draftlink.control import MAX_RETRY_S
 from draftlink.link import Ledger
 from draftlink.session import RemoteProtocolError, Session
 from draftlink.states import State
@@ -24,7 +28,14 @@ T = TypeVar("T", bound=frames.Frame)
 
 
 class LinkError(ConnectionError):
-    """The base station cannot be reached, refuses, or has gone; the text says what to do."""
+    """The base station cannot be reached, refuses, or has gone; the text says what to do.
+
+    ``retry_after_s``: when to try again, where the base station was only busy.
+    """
+
+    def __init__(self, text: str, retry_after_s: int | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
 
 
 class Socket(Protocol):
@@ -43,14 +54,34 @@ class Socket(Protocol):
 Connect = Callable[[str], Awaitable[Socket]]
 
 
-async def connect_websocket(url: str) -> Socket:
-    """A WebSocket to the base station at ``url``. Raises what ``websockets`` raises."""
-    return await connect(
-        url.rstrip("/") + PATH,
-        compression=None,
-        max_size=frames.MAX_MESSAGE_BYTES,
-        ping_timeout=frames.PING_TIMEOUT_S,
-    )
+def connector(token: str | None = None, ca: Path | None = None) -> Connect:
+    """Makes WebSockets with a bearer token; ``ca``: the certificates that ``wss`` trusts.
+
+    Raises ValueError for certificates that cannot be read. What it makes raises what ``websockets``
+    raises.
+    """
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    trusted: ssl.SSLContext | bool = True  # the system's certificates
+    if ca is not None:
+        try:
+            trusted = ssl.create_default_context(cafile=ca)
+        except OSError as error:
+            raise ValueError(f"{ca} holds no PEM certificates ({error})") from None
+
+    async def connect_with(url: str) -> Socket:
+        return await connect(
+            url.rstrip("/") + PATH,
+            additional_headers=headers,
+            ssl=trusted if url.startswith("wss:") else None,
+            compression=None,
+            max_size=frames.MAX_MESSAGE_BYTES,
+            ping_timeout=frames.PING_TIMEOUT_S,
+        )
+
+    return connect_with
+
+
+connect_websocket = connector()
 
 
 class Client:
@@ -73,6 +104,7 @@ class Client:
         self.welcome: frames.Welcome
         self.ledger = Ledger()
         self.reconnects = 0
+        self.rtt_s = 0.0  # of the last greeting
         self.history: Sequence[int] = []
         self._url = url
         self._connect = connect
@@ -82,12 +114,20 @@ class Client:
         self._ticket = b""
         self._socket: Socket | None = None
         self._closed = False
+        self._mending = asyncio.Lock()  # held while frames are sent, or a new connection is made
+        self._receives = False
 
     async def open(self) -> None:
         """Connect and greet. Raises LinkError."""
         try:
             await self._greet()
         except _Lost as error:
+            if error.retry_after_s is not None:
+                raise LinkError(
+                    f"{self._url} takes no more devices now ({error}); try again in"
+                    f" {error.retry_after_s} s",
+                    error.retry_after_s,
+                ) from None
             raise LinkError(
                 f"no base station at {self._url} ({error}); start one with `draftlink bs MODEL`,"
                 " or check the address"
@@ -98,19 +138,35 @@ class Client:
 
     async def send(self, frame: frames.Frame, payload_bits: int | None = None) -> None:
         """Send a frame; ``payload_bits`` of it are coded. Raises LinkError if nobody is there."""
-        data = self.session.send(frame)
-        try:
-            await self._put(data, payload_bits)
-        except _Lost as error:
-            await self._reconnect(error)  # which sends it again
+        async with self._mending:
+            self._connected()
+            data = self.session.send(frame)
+            try:
+                await self._put(data, payload_bits)
+            except _Lost as error:
+                # Making a new connection sends it again. Whoever receives finds the loss out, too,
+                # and may have been told why.
+                if not self._receives:
+                    await self._reconnect(error)
 
     async def receive(self) -> frames.Frame:
-        """The next frame that has not been overtaken. Raises LinkError."""
+        """The next frame that has not been overtaken. Raises LinkError.
+
+        A task may send meanwhile.
+        """
         while True:
+            async with self._mending:  # a sender may be at it
+                socket = self._socket
+            self._receives = True
             try:
                 return await self._get()
             except _Lost as error:
-                await self._reconnect(error)
+                lost = error
+            finally:
+                self._receives = False
+            async with self._mending:
+                if self._socket is socket:
+                    await self._reconnect(lost)
 
     async def expect(self, kind: type[T]) -> T:
         """The next frame, which the protocol says is a ``kind``. Raises LinkError."""
@@ -135,6 +191,12 @@ class Client:
         self._closed = True
         await self._hang_up()
 
+    def _connected(self) -> Socket:
+        """The connection. Raises LinkError where it was lost for good."""
+        if self._socket is None:
+            raise LinkError(f"there is no connection to {self._url} any more; open the device anew")
+        return self._socket
+
     async def _hang_up(self) -> None:
         socket, self._socket = self._socket, None
         if socket is not None:
@@ -150,6 +212,13 @@ class Client:
             raise LinkError(
                 f"{self._url!r} is not a WebSocket address such as ws://host:8765"
             ) from None
+        except InvalidStatus as error:
+            raise _denied(self._url, error.response) from None
+        except ssl.SSLCertVerificationError as error:
+            raise LinkError(
+                f"the certificate of {self._url} is not trusted ({error.verify_message}); give the"
+                " one that signed it with --ca FILE"
+            ) from None
         except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:
             raise _Lost(str(error) or type(error).__name__) from None
         hello = frames.Hello(
@@ -160,8 +229,11 @@ class Client:
             f"draftlink/{__version__}",
             self._ticket,
         )
+        loop = asyncio.get_running_loop()
+        asked_s = loop.time()
         await self._put(self.session.send(hello))
         welcome = _checked(await self._get(), frames.Welcome)
+        self.rtt_s = loop.time() - asked_s
         if self.session.stopped and replace(welcome, ticket=b"") != replace(
             self.welcome, ticket=b""
         ):
@@ -197,6 +269,7 @@ class Client:
                     f"the base station at {self._url} has gone ({cause}); the text so far is kept,"
                     " start the base station again and go on from there"
                 ) from None
+            pause = max(pause, cause.retry_after_s or 0)
             # Not all at once, where a base station that was restarted has many devices.
             await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))
             pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -213,20 +286,22 @@ class Client:
 
     async def _put(self, data: bytes, payload_bits: int | None = None) -> None:
         """Send bytes. Raises _Lost, and LinkError where the base station has said why."""
-        assert self._socket is not None
+        socket = self._connected()
         try:
-            await self._socket.send(data)
-        except ConnectionClosed:
+            await socket.send(data)
+        except ConnectionClosed as error:
+            if self._receives:
+                raise _Lost(str(error)) from None
             while True:  # it may have said why before it closed
                 await self._get()
         self.ledger.record("up", frames.kind(data), len(data), payload_bits)
 
     async def _get(self) -> frames.Frame:
         """The next frame that has not been overtaken. Raises _Lost, LinkError."""
-        assert self._socket is not None
+        socket = self._connected()
         while True:
             try:
-                data = await self._socket.recv()
+                data = await socket.recv()
             except ConnectionClosed as error:
                 if error.rcvd is not None and error.rcvd.code == frames.FENCED:
                     raise LinkError("another connection has taken over this session") from None
@@ -239,13 +314,33 @@ class Client:
             except RemoteProtocolError as error:
                 raise LinkError(f"the base station broke the protocol: {error}") from error
             if isinstance(frame, frames.Refused):
-                raise LinkError(f"the base station refuses: {frame.reason}")
+                raise LinkError(f"the base station refuses: {frame.reason}", frame.retry_after_s)
             if frame is not None:
                 return frame
 
 
 class _Lost(Exception):
     """The connection is not there, or no more; the text says how that showed."""
+
+    def __init__(self, text: str, retry_after_s: int | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+def _denied(url: str, response: Response) -> Exception:
+    """What an HTTP answer in the place of a WebSocket means."""
+    words = (response.body or b"")[:200].decode("ascii", "replace").split("\n")[0]
+    reason = "".join(c for c in words if c.isprintable()) or f"HTTP {response.status_code}"
+    if response.status_code == 401:
+        return LinkError(
+            f"the base station at {url} refuses: {reason}; give its token with --token or in"
+            " DRAFTLINK_TOKEN"
+        )
+    if response.status_code == 503:
+        after = response.headers.get("Retry-After", "")
+        seconds = int(after) if after.isascii() and after.isdigit() else 1
+        return _Lost(reason, min(seconds, MAX_RETRY_S))
+    return LinkError(f"{url} is no base station, or not for this device: {reason}")
 
 
 def _checked(frame: frames.Frame, kind: type[T]) -> T:

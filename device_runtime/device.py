@@ -13,18 +13,29 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from tokenizers import Tokenizer
 
 from device_runtime.bundle import Bundle, load_bundle
-from device_runtime.client import PATIENCE_S, Client, Connect, LinkError, connect_websocket
+from device_runtime.client import (
+    PATIENCE_S,
+    Client,
+    Connect,
+    LinkError,
+    connect_websocket,
+    connector,
+)
+from device_runtime.controller import Controller
 from device_runtime.draft_model import DraftModel
 from device_runtime.drafter import Model
+from device_runtime.estimators import Acceptance, Estimates
 from device_runtime.generation import Generation
-from device_runtime.result import Mode, Result
+from device_runtime.result import MODES, Mode, Result
 from device_runtime.temperature import DraftTemperature
+from device_runtime.writing import Writing
 from draftlink import frames, schemes
 from draftlink.sampling import Sampling
 from draftlink.schemes import AnyScheme
@@ -55,8 +66,14 @@ class Device:
         *,
         provider: str = "cpu",
         threads: int = 1,
+        token: str | None = None,
+        ca: Path | None = None,
     ) -> None:
-        """Load the bundle. Raises BundleError; the connection is made by ``open``."""
+        """Load the bundle; the connection is made by ``open``.
+
+        ``token``: the base station's, if it wants one; ``ca``: certificates that ``wss`` trusts.
+        Raises BundleError, ValueError.
+        """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._setup(
             DraftModel(loaded, provider=provider, threads=threads),
@@ -67,6 +84,7 @@ class Device:
             loaded.manifest.context,
             tuple(loaded.manifest.eos_token_ids),
         )
+        self._connect: Connect = connector(token, ca)
 
     @classmethod
     def from_parts(
@@ -107,13 +125,15 @@ class Device:
         self.draft_context = context
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="draft")
         self._url = url
-        self._connect: Connect = connect_websocket
         self.patience_s = PATIENCE_S  # how long a lost base station is looked for
         self._tokenizer_hash = tokenizer_hash
         self._vocab_size = vocab_size
         self._client: Client | None = None
         self.generations = 0
         self._learned: dict[float, DraftTemperature] = {}  # by the request's temperature
+        self._estimates = Estimates()
+        self._acceptance: dict[tuple[AnyScheme, Sampling], Acceptance] = {}
+        self._writing: Writing | None = None
 
     async def open(self) -> Device:
         """Connect and greet. Raises LinkError."""
@@ -122,6 +142,7 @@ class Device:
         )
         client.history = self.history
         await client.open()
+        self._estimates.rtt.add(client.rtt_s)
         self._client = client
         return self
 
@@ -189,6 +210,8 @@ class Device:
             )
         if seed is None and scheme.shares_seed:
             seed = secrets.randbits(63)
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
         if gamma is not None and not 1 <= gamma <= 64:
             raise ValueError(f"gamma must be between 1 and 64, not {gamma}")
         if max_tokens < 1:
@@ -220,7 +243,8 @@ class Device:
             ids=[*self.history[base:], *ids],
             sampling=sampling,
             scheme=scheme,
-            mode="stream" if mode == "stream" else "draft",
+            # Until the device has its own prompt in the cache, the target writes.
+            mode="stream" if mode in ("stream", "auto") else "draft",
             max_tokens=min(max_tokens, room),
             eos_ids=list(self.eos_ids),
             seed=seed,
@@ -231,7 +255,18 @@ class Device:
             learned = self._learned.setdefault(
                 sampling.temperature, DraftTemperature(sampling.temperature)
             )
-        return Generation(self, start, mode, len(ids), gamma, tuple(stop), learned)
+        estimates = replace(
+            self._estimates,
+            acceptance=self._acceptance.setdefault((scheme, sampling), Acceptance()),
+        )
+        controller = Controller(estimates, gamma, "stream" if mode == "auto" else mode)
+        return Generation(self, start, mode, len(ids), controller, tuple(stop), learned)
+
+    async def take_over(self, writing: Writing) -> None:
+        """A generation begins; nothing is left under way of one whose iterator was abandoned."""
+        if self._writing is not None:
+            await self._writing.close()
+        self._writing = writing
 
     @staticmethod
     def run(bundle: Path | Bundle, url: str, prompt: str, **options: object) -> Result:
