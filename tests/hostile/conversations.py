@@ -170,11 +170,17 @@ class Station:
 
 
 class Script:
-    """A socket of the device's: answers with a list of messages, and is closed after the last."""
+    """A socket of the device's: answers with a list of messages, and is closed after the last.
 
-    def __init__(self, messages: Sequence[bytes | str]) -> None:
+    ``after``: how many the device had sent before it heard each. For one that now sends fewer they
+    come all the same.
+    """
+
+    def __init__(self, messages: Sequence[bytes | str], after: Sequence[int] = ()) -> None:
         self._messages = list(messages)
         self._messages.reverse()
+        self._after = list(after) + [0] * (len(messages) - len(after))
+        self._after.reverse()
         self.sent: list[bytes] = []
 
     async def send(self, data: bytes) -> None:
@@ -183,15 +189,20 @@ class Script:
     async def recv(self, decode: bool | None = None) -> bytes | str:
         if not self._messages:
             raise ConnectionClosedError(None, None)
+        for _ in range(50):
+            if len(self.sent) >= self._after[-1]:
+                break
+            await asyncio.sleep(0)
+        self._after.pop()
         return self._messages.pop()
 
     async def close(self) -> None:
         pass
 
 
-def scripts(*each: Sequence[bytes | str]) -> Callable[[str], Awaitable[Script]]:
+def scripts(each: Sequence[Script]) -> Callable[[str], Awaitable[Script]]:
     """A ``connect`` that gives one script after the other, and then nothing."""
-    left = [Script(messages) for messages in each]
+    left = list(each)
 
     async def connect(url: str) -> Script:
         if not left:
@@ -222,9 +233,9 @@ async def run(plan: Plan, device: Device) -> None:
         await device.close()
 
 
-async def converse(plan: Plan, *each: Sequence[bytes | str]) -> None:
+async def converse(plan: Plan, *each: Script) -> None:
     """The plan's device against scripts, one for each connection. Raises what it raises."""
-    await run(plan, in_memory(plan, scripts(*each)))
+    await run(plan, in_memory(plan, scripts(each)))
 
 
 @dataclass(frozen=True)
@@ -237,13 +248,14 @@ class Situation:
 
 @dataclass
 class Recording:
-    """What both ends of a plan said. ``down``: each connection's frames; ``sessions``: the
-    device's before each of them.
+    """What both ends of a plan said. ``down``: each connection's frames; ``after``: how many the
+    device had sent before it heard each; ``sessions``: the device's session then.
     """
 
     plan: Plan
     up: list[bytes] = field(default_factory=list)
     down: list[list[bytes]] = field(default_factory=list)
+    after: list[list[int]] = field(default_factory=list)
     situations: list[Situation] = field(default_factory=list)
     sessions: list[list[Session]] = field(default_factory=list)
     heard: int = 0  # frames down, those that were lost with their connection included
@@ -259,7 +271,9 @@ class _Live:
         self._up: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._down: asyncio.Queue[bytes] = asyncio.Queue(2)  # a stream waits to be read
         self._lost = False
+        self._sent = 0
         recording.down.append([])
+        recording.after.append([])
         recording.sessions.append([])
         self._connection = Connection(
             STATION_TARGET,  # type: ignore[arg-type]
@@ -280,6 +294,7 @@ class _Live:
     async def send(self, data: bytes) -> None:
         if self._lost:
             raise ConnectionClosedError(None, None)
+        self._sent += 1
         self._recording.up.append(data)
         await self._up.put(data)
 
@@ -292,6 +307,7 @@ class _Live:
                 raise ConnectionClosedError(None, None)
         self._recording.sessions[-1].append(copy.deepcopy(self._session()))
         self._recording.down[-1].append(data)
+        self._recording.after[-1].append(self._sent)
         return data
 
     def _session(self) -> Session:

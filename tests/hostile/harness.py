@@ -20,6 +20,7 @@ from tests.hostile.conversations import (
     MEMORY,
     STATION_TARGET,
     Recording,
+    Script,
     Situation,
     Station,
     converse,
@@ -163,7 +164,7 @@ async def against_device(
     said: list[list[bytes | str]] = [list(down) for down in recording.down]
     said[connection][at] = message
     try:
-        await converse(recording.plan, *said)
+        await converse(recording.plan, *map(Script, said, recording.after))
     except LinkError as error:
         return "broke" if "broke the protocol" in str(error) else "gone"
     return "went on"

@@ -152,6 +152,8 @@ PLANS = [
     Plan("resumed-stream", {**_sampled(), "mode": "stream"}, breaks=(3, 5, 8)),
     Plan("replayed", {**_sampled(), "scheme": Split(6, 16)}, breaks=(2, 4, 7), forgets=True),
     Plan("replayed-stream", {**_sampled(), "mode": "stream"}, breaks=(3, 5, 8), forgets=True),
+    Plan("run-ahead", {**_sampled(), "mode": "run-ahead", "scheme": TopK(6, 16)}),
+    Plan("run-ahead-resumed", {**_sampled(), "mode": "run-ahead"}, breaks=(1, 3, 4)),
     Ahead("ahead", scheme=TopK(6, 16)),
     Ahead("ahead-coupled", scheme=Coupled()),
     Ahead("ahead-resumed", scheme=TopK(6, 16), breaks=(1, 4, 6, 9, 12)),

@@ -36,7 +36,7 @@ def test_a_text_message_is_refused_by_the_device():
         recording = await record(PLANS[0])
         text = frames.encode(frames.Tokens(1, 3, (5,), True)).decode()
         with pytest.raises(LinkError, match="a text message"):
-            await converse(PLANS[0], [recording.down[0][0], text])
+            await converse(PLANS[0], Script([recording.down[0][0], text]))
 
     asyncio.run(run())
 
@@ -134,6 +134,7 @@ def test_a_generation_does_not_go_on_with_another_target():
         assert isinstance(welcome, frames.Welcome)
         other = frames.encode(msgspec.structs.replace(welcome, model="another"))
         with pytest.raises(LinkError, match="now serves another target"):
-            await converse(plan, recording.down[0], [other, *recording.down[1][1:]])
+            first = Script(recording.down[0], recording.after[0])
+            await converse(plan, first, Script([other, *recording.down[1][1:]]))
 
     asyncio.run(run())
