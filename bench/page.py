@@ -31,7 +31,7 @@ from draftlink.cli.demo import base_station, draft_bundle
 DEVICES = 3
 WATCHED_S = 40.0
 # Width and height in CSS pixels, pixels in each, and whether it is a phone.
-SIZES = {"desktop": (1280, 980, 1, False), "phone": (390, 1180, 2, True)}
+SIZES = {"desktop": (1280, 890, 1, False), "phone": (390, 1420, 2, True)}
 
 
 class Browser:
