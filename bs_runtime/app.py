@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket
 from bs_runtime.auth import Tokens
 from bs_runtime.limits import Limits, Refusal
 from bs_runtime.metrics import Collector
+from bs_runtime.slots import Slots
 from bs_runtime.snapshot import snapshot
 from bs_runtime.station import SESSIONS, Station
 from bs_runtime.target import Target
@@ -36,12 +37,13 @@ def create_app(
     target: Target | None = None,
     sealer: Sealer | None = None,
     *,
+    slots: Slots | None = None,
     tokens: Tokens | None = None,
     limits: Limits | None = None,
     sessions: int = SESSIONS,
 ) -> Starlette:
     """The app of a ``Station`` with these arguments, which is its ``state.station``."""
-    station = Station(target, sealer, tokens=tokens, limits=limits, sessions=sessions)
+    station = Station(target, sealer, slots=slots, tokens=tokens, limits=limits, sessions=sessions)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Collector(station))
     page = resources.files("bs_runtime").joinpath("page.html").read_bytes()

@@ -21,7 +21,8 @@ from bs_runtime.target import Target
 from draftlink import frames, schemes
 from draftlink.control import digest
 from draftlink.frames import Draft, Hello, Replay, Resume, Resumed, Start
-from draftlink.session import ProtocolError, RemoteProtocolError, Session, State
+from draftlink.session import ProtocolError, RemoteProtocolError, Session
+from draftlink.states import State
 
 log = logging.getLogger("draftlink.bs")
 
@@ -118,7 +119,8 @@ class Connection:
             self._conversations.drop(self._conversation)
         else:
             loop, conversations = asyncio.get_running_loop(), self._conversations
-            self._conversation.session = self._session
+            if self._session.generation:  # else what was kept before still holds
+                self._conversation.session = self._session
             conversations.park(self._conversation, loop.time())
             loop.call_later(conversations.grace_s, lambda: conversations.expire(loop.time() + 1e-3))
 
@@ -195,7 +197,13 @@ class Connection:
         here.slot.rollback(min(here.slot.length, same))
         here.history[:] = history
         here.generation = Generation(
-            here.slot, start, here.history, target.vocab_size, target.context, here.ticket.key
+            here.slot,
+            start,
+            here.history,
+            target.vocab_size,
+            target.context,
+            here.ticket.key,
+            here.ticket.tenant,
         )
         self._prompt = True
 
@@ -227,7 +235,7 @@ class Connection:
             await self._send(Resumed(generation, 0, replay=True))
             return
         self._resuming = True  # nothing comes between
-        await self._send(Resumed(generation, self._session.progress.received, replay=False))
+        await self._send(Resumed(generation, self._session.progress.frames.received, replay=False))
         for data in self._session.resend(asked.seen):
             await self._deliver(data)
         self._resuming = False
@@ -319,6 +327,8 @@ class Connection:
 
     async def _finish(self) -> None:
         session, here = self._session, self._here()
+        if self._drafts and (first := self._drafts[0].first) is not None:
+            here.history.append(first)  # it is the text's, whatever becomes of the draft
         self._drafts.clear()
         self._prompt = False
         if here.generation is not None:

@@ -16,6 +16,7 @@ from bs_runtime.connection import Connection
 from bs_runtime.conversations import Conversations
 from bs_runtime.limits import Closing, Limits, Refusal, Tenant
 from bs_runtime.scheduler import Scheduler
+from bs_runtime.slots import Slots
 from bs_runtime.stats import Stats
 from bs_runtime.target import Target
 from bs_runtime.tickets import Sealer
@@ -35,7 +36,7 @@ class Station:
     """A base station. ``target`` may come later (``open``).
 
     ``tokens`` None: everyone may draft, within ``limits``. ``sealer`` seals the tickets of devices;
-    without one they end with this process.
+    without one they end with this process. ``slots``: the pool of KV slots, if not the default one.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Station:
         target: Target | None = None,
         sealer: Sealer | None = None,
         *,
+        slots: Slots | None = None,
         tokens: Tokens | None = None,
         limits: Limits | None = None,
         sessions: int = SESSIONS,
@@ -56,6 +58,7 @@ class Station:
         self.conversations: Conversations
         self._anyone = anyone(limits)
         self._sealer = sealer or Sealer()
+        self._slots = slots
         self._links: set[Link] = set()
         self._empty = asyncio.Event()  # of links, once it is stopping
         if target is not None:
@@ -63,7 +66,7 @@ class Station:
 
     def open(self, target: Target) -> None:
         """The model is loaded: devices are taken from here on."""
-        self.scheduler = Scheduler(target)
+        self.scheduler = Scheduler(target, self._slots)
         self.conversations = Conversations(target.open, self.scheduler.close, self._sealer)
         self.stats.totals = self.scheduler.totals
         self.target = target

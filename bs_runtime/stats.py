@@ -15,7 +15,7 @@ from typing import Protocol
 
 from draftlink import frames
 from draftlink.link import websocket_bytes
-from draftlink.session import SENDER
+from draftlink.states import SENDER
 
 POSITIONS = 16  # of a draft that are counted one by one
 KEPT_S, DEVICE_KEPT_S = 120, 12

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from msgspec.structs import replace
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.http11 import Response
@@ -17,7 +18,8 @@ from websockets.http11 import Response
 from draftlink import __version__, frames, schemes
 from draftlink.control import MAX_RETRY_S
 from draftlink.link import Ledger
-from draftlink.session import RemoteProtocolError, Session, State
+from draftlink.session import RemoteProtocolError, Session
+from draftlink.states import State
 
 PATH = "/v1/draft"
 PATIENCE_S = 60.0  # how long a lost base station is looked for
@@ -130,8 +132,6 @@ class Client:
         except BaseException:
             await self.close()
             raise
-        # Vocabularies may be padded differently; an id that this draft lacks could not be fed.
-        self.session.vocab_size = min(self._vocab_size, self.welcome.vocab_size)
 
     async def send(self, frame: frames.Frame, payload_bits: int | None = None) -> None:
         """Send a frame; ``payload_bits`` of it are coded. Raises LinkError if nobody is there."""
@@ -205,8 +205,17 @@ class Client:
             self._ticket,
         )
         await self._put(self.session.send(hello))
-        self.welcome = _checked(await self._get(), frames.Welcome)
-        self._ticket = self.welcome.ticket
+        welcome = _checked(await self._get(), frames.Welcome)
+        if self.session.stopped and replace(welcome, ticket=b"") != replace(
+            self.welcome, ticket=b""
+        ):
+            raise LinkError(
+                f"the base station at {self._url} now serves another target ({welcome.model},"
+                f" {welcome.dtype}); the text so far is kept, start a new one"
+            )
+        self.welcome, self._ticket = welcome, welcome.ticket
+        # Vocabularies may be padded differently; an id that this draft lacks could not be fed.
+        self.session.vocab_size = min(self._vocab_size, welcome.vocab_size)
 
     async def _reconnect(self, cause: _Lost) -> None:
         """A new connection, and on with the generation. Raises LinkError when patience ends."""

@@ -15,7 +15,7 @@ from device_runtime.result import Kind, Mode, Result, Tally, Token
 from device_runtime.temperature import DraftTemperature
 from draftlink import frames, noise, theory
 from draftlink.link import Ledger
-from draftlink.session import State
+from draftlink.states import State
 
 if TYPE_CHECKING:
     from device_runtime.device import Device

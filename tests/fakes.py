@@ -38,6 +38,15 @@ class FakeModel:
     def length(self) -> int:
         return len(self.cache)
 
+    @property
+    def ids(self) -> list[int]:
+        return self.cache
+
+    def adopt(self, source: FakeModel, ids: Sequence[int]) -> None:
+        end = min(source.length, len(ids))
+        if source.cache[:end] == ids[:end] and self.cache == ids[: self.length]:
+            self.cache += ids[self.length : end]
+
     def forward(self, ids: Sequence[int], *, last: bool = False) -> np.ndarray:
         assert len(ids) > 0
         assert len(self.cache) + len(ids) <= self.context
