@@ -10,11 +10,11 @@ Between attacks the device is measured alone, and each p99 is held against the a
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -23,21 +23,20 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.frames import Frame, Opcode
 
 import bench
+import tinypair
 from bench.batch import watch
 from device_runtime.device import Device, Sampling
 from draftlink import frames, schemes
 from draftlink.cli.demo import base_station, draft_bundle
 from draftlink.schemes.topk import TopK
+from draftlink.tokenizer import tokenizer_hash
 
 ATTACKS = ("strangers", "tiny", "pings", "oversize", "prompts", "deaf")
 MEASURED_S = 12.0
 
 
 async def _hello(socket: ClientConnection) -> frames.Welcome:
-    import tinypair
-    from bs_runtime.target import tokenizer_hash
-
-    digest = tokenizer_hash(tinypair.TARGET)
+    digest = tokenizer_hash((tinypair.TARGET / "tokenizer.json").read_text())
     names = list(schemes.BY_NAME)
     await socket.send(frames.encode(frames.Hello(frames.VERSION, digest, 8192, names, "hostile")))
     welcome = frames.decode(await socket.recv(decode=False))
@@ -106,7 +105,7 @@ def attack(kind: str, url: str) -> None:
 async def measure(device: Device, seconds: float) -> np.ndarray:
     """Verdict delays in milliseconds."""
     delays: list[float] = []
-    watch(device, delays)
+    watch(device, lambda _, seconds: delays.append(seconds))
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         for prompt in bench.prompts(10):
@@ -116,19 +115,20 @@ async def measure(device: Device, seconds: float) -> np.ndarray:
     return 1000 * np.array(delays)
 
 
-async def run(console: Console, url: str, bundle: object) -> None:
+async def run(console: Console, url: str, bundle: Path) -> None:
     """All attacks, each beside a run alone."""
     code = "import sys; from bench.hostile import attack; attack(*sys.argv[1:])"
     for kind in ATTACKS:
         row = []
         for beside in (False, True):
-            with ExitStack() as stack:
+            async with AsyncExitStack() as stack:
                 if beside:
-                    process = subprocess.Popen([sys.executable, "-c", code, kind, url])
-                    stack.callback(process.wait, 20)
+                    command = (sys.executable, "-c", code, kind, url)
+                    process = await asyncio.create_subprocess_exec(*command)
+                    stack.push_async_callback(process.wait)
                     stack.callback(process.kill)
                     await asyncio.sleep(4.0)  # its imports are no attack
-                async with Device(bundle, url) as device:  # type: ignore[arg-type]
+                async with Device(bundle, url) as device:
                     delays = await measure(device, MEASURED_S)
                 row.append((np.median(delays), np.quantile(delays, 0.99), len(delays)))
         (p50, p99, _), (p50_beside, p99_beside, number) = row
