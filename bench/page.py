@@ -2,8 +2,8 @@
 
     python -m bench.page --out docs
 
-Needs Chromium (``--chromium`` names another) and the extra ``plot``. The base station and each device are processes of
-their own; the browser is driven over its DevTools protocol.
+Needs Chromium (``--chromium`` names another) and the extra ``plot``. The base station and each
+device are processes of their own; the browser is driven over its DevTools protocol.
 """
 
 from __future__ import annotations
@@ -148,9 +148,9 @@ async def watch(console: Console, chromium: str, url: str, out: Path) -> None:
             await asyncio.sleep(1.5)
             shot = await page.call("Page.captureScreenshot", format="png")
             path = out / f"page-{name}.png"
-            # 64 colours are all it has; the file is a quarter of the browser's.
+            # Few colours are all it has; the file is a third of the browser's.
             image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
-            image.quantize(64).save(path, optimize=True)
+            image.quantize(256).save(path, optimize=True)
             console.print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
