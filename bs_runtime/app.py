@@ -37,13 +37,13 @@ def create_app(
     target: Target | None = None,
     sealer: Sealer | None = None,
     *,
-    slots: Slots | None = None,
     tokens: Tokens | None = None,
     limits: Limits | None = None,
     sessions: int = SESSIONS,
+    slots: Slots | None = None,
 ) -> Starlette:
     """The app of a ``Station`` with these arguments, which is its ``state.station``."""
-    station = Station(target, sealer, slots=slots, tokens=tokens, limits=limits, sessions=sessions)
+    station = Station(target, sealer, tokens=tokens, limits=limits, sessions=sessions, slots=slots)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Collector(station))
     page = resources.files("bs_runtime").joinpath("page.html").read_bytes()

@@ -44,10 +44,10 @@ class Station:
         target: Target | None = None,
         sealer: Sealer | None = None,
         *,
-        slots: Slots | None = None,
         tokens: Tokens | None = None,
         limits: Limits | None = None,
         sessions: int = SESSIONS,
+        slots: Slots | None = None,
     ) -> None:
         self.sessions = sessions
         self.stopping = False

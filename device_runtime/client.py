@@ -104,6 +104,7 @@ class Client:
         self.welcome: frames.Welcome
         self.ledger = Ledger()
         self.reconnects = 0
+        self.rtt_s = 0.0  # of the last greeting
         self.history: Sequence[int] = []
         self._url = url
         self._connect = connect
@@ -113,6 +114,8 @@ class Client:
         self._ticket = b""
         self._socket: Socket | None = None
         self._closed = False
+        self._mending = asyncio.Lock()  # held while frames are sent, or a new connection is made
+        self._receives = False
 
     async def open(self) -> None:
         """Connect and greet. Raises LinkError."""
@@ -135,19 +138,35 @@ class Client:
 
     async def send(self, frame: frames.Frame, payload_bits: int | None = None) -> None:
         """Send a frame; ``payload_bits`` of it are coded. Raises LinkError if nobody is there."""
-        data = self.session.send(frame)
-        try:
-            await self._put(data, payload_bits)
-        except _Lost as error:
-            await self._reconnect(error)  # which sends it again
+        async with self._mending:
+            self._connected()
+            data = self.session.send(frame)
+            try:
+                await self._put(data, payload_bits)
+            except _Lost as error:
+                # Making a new connection sends it again. Whoever receives finds the loss out, too,
+                # and may have been told why.
+                if not self._receives:
+                    await self._reconnect(error)
 
     async def receive(self) -> frames.Frame:
-        """The next frame that has not been overtaken. Raises LinkError."""
+        """The next frame that has not been overtaken. Raises LinkError.
+
+        A task may send meanwhile.
+        """
         while True:
+            async with self._mending:  # a sender may be at it
+                socket = self._socket
+            self._receives = True
             try:
                 return await self._get()
             except _Lost as error:
-                await self._reconnect(error)
+                lost = error
+            finally:
+                self._receives = False
+            async with self._mending:
+                if self._socket is socket:
+                    await self._reconnect(lost)
 
     async def expect(self, kind: type[T]) -> T:
         """The next frame, which the protocol says is a ``kind``. Raises LinkError."""
@@ -171,6 +190,12 @@ class Client:
         """Close the connection; a peer that does not close its end is not waited for."""
         self._closed = True
         await self._hang_up()
+
+    def _connected(self) -> Socket:
+        """The connection. Raises LinkError where it was lost for good."""
+        if self._socket is None:
+            raise LinkError(f"there is no connection to {self._url} any more; open the device anew")
+        return self._socket
 
     async def _hang_up(self) -> None:
         socket, self._socket = self._socket, None
@@ -204,8 +229,11 @@ class Client:
             f"draftlink/{__version__}",
             self._ticket,
         )
+        loop = asyncio.get_running_loop()
+        asked_s = loop.time()
         await self._put(self.session.send(hello))
         welcome = _checked(await self._get(), frames.Welcome)
+        self.rtt_s = loop.time() - asked_s
         if self.session.stopped and replace(welcome, ticket=b"") != replace(
             self.welcome, ticket=b""
         ):
@@ -258,20 +286,22 @@ class Client:
 
     async def _put(self, data: bytes, payload_bits: int | None = None) -> None:
         """Send bytes. Raises _Lost, and LinkError where the base station has said why."""
-        assert self._socket is not None
+        socket = self._connected()
         try:
-            await self._socket.send(data)
-        except ConnectionClosed:
+            await socket.send(data)
+        except ConnectionClosed as error:
+            if self._receives:
+                raise _Lost(str(error)) from None
             while True:  # it may have said why before it closed
                 await self._get()
         self.ledger.record("up", frames.kind(data), len(data), payload_bits)
 
     async def _get(self) -> frames.Frame:
         """The next frame that has not been overtaken. Raises _Lost, LinkError."""
-        assert self._socket is not None
+        socket = self._connected()
         while True:
             try:
-                data = await self._socket.recv()
+                data = await socket.recv()
             except ConnectionClosed as error:
                 if error.rcvd is not None and error.rcvd.code == frames.FENCED:
                     raise LinkError("another connection has taken over this session") from None

@@ -13,6 +13,7 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -27,11 +28,14 @@ from device_runtime.client import (
     connect_websocket,
     connector,
 )
+from device_runtime.controller import Controller
 from device_runtime.draft_model import DraftModel
 from device_runtime.drafter import Model
+from device_runtime.estimators import Acceptance, Estimates
 from device_runtime.generation import Generation
-from device_runtime.result import Mode, Result
+from device_runtime.result import MODES, Mode, Result
 from device_runtime.temperature import DraftTemperature
+from device_runtime.writing import Writing
 from draftlink import frames, schemes
 from draftlink.sampling import Sampling
 from draftlink.schemes import AnyScheme
@@ -127,6 +131,9 @@ class Device:
         self._client: Client | None = None
         self.generations = 0
         self._learned: dict[float, DraftTemperature] = {}  # by the request's temperature
+        self._estimates = Estimates()
+        self._acceptance: dict[tuple[AnyScheme, Sampling], Acceptance] = {}
+        self._writing: Writing | None = None
 
     async def open(self) -> Device:
         """Connect and greet. Raises LinkError."""
@@ -135,6 +142,7 @@ class Device:
         )
         client.history = self.history
         await client.open()
+        self._estimates.rtt.add(client.rtt_s)
         self._client = client
         return self
 
@@ -202,6 +210,8 @@ class Device:
             )
         if seed is None and scheme.shares_seed:
             seed = secrets.randbits(63)
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
         if gamma is not None and not 1 <= gamma <= 64:
             raise ValueError(f"gamma must be between 1 and 64, not {gamma}")
         if max_tokens < 1:
@@ -233,7 +243,8 @@ class Device:
             ids=[*self.history[base:], *ids],
             sampling=sampling,
             scheme=scheme,
-            mode="stream" if mode == "stream" else "draft",
+            # Until the device has its own prompt in the cache, the target writes.
+            mode="stream" if mode in ("stream", "auto") else "draft",
             max_tokens=min(max_tokens, room),
             eos_ids=list(self.eos_ids),
             seed=seed,
@@ -244,7 +255,18 @@ class Device:
             learned = self._learned.setdefault(
                 sampling.temperature, DraftTemperature(sampling.temperature)
             )
-        return Generation(self, start, mode, len(ids), gamma, tuple(stop), learned)
+        estimates = replace(
+            self._estimates,
+            acceptance=self._acceptance.setdefault((scheme, sampling), Acceptance()),
+        )
+        controller = Controller(estimates, gamma, "stream" if mode == "auto" else mode)
+        return Generation(self, start, mode, len(ids), controller, tuple(stop), learned)
+
+    async def take_over(self, writing: Writing) -> None:
+        """A generation begins; nothing is left under way of one whose iterator was abandoned."""
+        if self._writing is not None:
+            await self._writing.close()
+        self._writing = writing
 
     @staticmethod
     def run(bundle: Path | Bundle, url: str, prompt: str, **options: object) -> Result:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -31,20 +30,6 @@ class Model(Protocol):
         """Cut the cache back."""
 
 
-@dataclass(frozen=True)
-class Block:
-    """Drafted tokens, and the payload that carries them."""
-
-    drafted: list[Drafted]
-    payload: bytes
-    bits: int
-
-    @property
-    def tokens(self) -> list[int]:
-        """The drafted ids."""
-        return [d.token for d in self.drafted]
-
-
 class Drafter:
     """Drafts for one generation. ``vocab_size``: ids from there on are never drafted.
 
@@ -66,19 +51,25 @@ class Drafter:
         self._key = key
         self._learned = None if start.sampling.greedy else learned
 
-    def draft(self, history: Sequence[int], count: int) -> Block:
-        """``count`` tokens after ``history``, of which the cache holds a true prefix.
+    @property
+    def foretells(self) -> bool:
+        """Whether a proposal stands exactly if the target's own token is the same."""
+        return self.scheme.rule in ("greedy", "coupled")
+
+    def propose(self, past: list[int], count: int, fresh: bool = True) -> list[Drafted]:
+        """``count`` tokens after ``past``, of which the cache holds a true prefix.
 
         What the cache lacks is fed first: the prompt, a correction, or the last drafted token
-        after a block that was accepted whole.
+        after a block that was accepted whole. ``fresh``: nothing drafted is in flight before them.
+        ``past`` is extended.
         """
         drafted: list[Drafted] = []
-        past = list(history)
         unfed = past[self._model.length :]
         params, learned = self._sampling, self._learned
         if learned is not None:
             params = msgspec.structs.replace(params, temperature=learned.value * params.temperature)
-            learned.begin()
+            if fresh:
+                learned.begin()
         for _ in range(count):
             logits = self._model.forward(unfed)[: self._ids.vocab_size]
             if params.greedy:
@@ -90,10 +81,14 @@ class Drafter:
             drafted.append(self.scheme.propose(q, self._key, len(past)))
             past.append(drafted[-1].token)
             unfed = past[-1:]
+        return drafted
+
+    def encode(self, past: Sequence[int], drafted: Sequence[Drafted]) -> tuple[bytes, int]:
+        """The payload that carries tokens drafted after ``past``, and its length in bits."""
         if self.scheme.codes_ids:
-            self._ids.rollback(min(self._ids.length, len(history)))
-            self._ids.extend(history[self._ids.length :])
-        return Block(drafted, *self.scheme.encode(drafted, self._ids))
+            self._ids.rollback(min(self._ids.length, len(past)))
+            self._ids.extend(past[self._ids.length :])
+        return self.scheme.encode(drafted, self._ids)
 
     def correct(self, history: Sequence[int], rejected: Drafted, row: bytes) -> int:
         """The token after ``history``, in the place of a rejected one; ``row`` is the target's.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 from draftlink.link import Entry, total
 
-Mode = Literal["stop-and-wait", "stream"]
+Mode = Literal["stop-and-wait", "run-ahead", "stream", "auto"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 Kind = Literal["draft", "correction", "bonus", "stream"]
 
 
@@ -71,15 +72,17 @@ class Tally:
     wait_s: float = 0.0
     verify_s: float = 0.0
 
-    def verdict(self, drafted: int, accepted: int) -> None:
-        """A round of ``drafted`` tokens, of which the first ``accepted`` stand."""
+    def verdict(self, position: int, accepted: int, *, rejected: bool) -> None:
+        """Of a block, ``position`` tokens behind the last correction, ``accepted`` stand.
+
+        ``rejected``: one more was judged and does not.
+        """
         self.rounds += 1
-        self.drafted += drafted
         self.accepted += accepted
-        self.rejected += accepted < drafted
-        self.histogram += [0] * (accepted - len(self.histogram))
-        for position in range(accepted):
-            self.histogram[position] += 1
+        self.rejected += rejected
+        self.histogram += [0] * (position + accepted - len(self.histogram))
+        for place in range(position, position + accepted):
+            self.histogram[place] += 1
 
     def token(self, now: float) -> None:
         """A token came at ``now``."""

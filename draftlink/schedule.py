@@ -11,6 +11,7 @@ conflict, with a verifier for each token.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 from draftlink.theory import Costs, expected_tokens
@@ -53,6 +54,17 @@ def block_time(alpha: float, first: int, costs: Costs, *, restart_s: float = 0.0
         count = min(max(there, 1), LONGEST)
     # The epoch is over here for certain: what is left out is less than NEGLIGIBLE of it.
     return (seconds + reached * (free_s + back_s)) / (tokens + reached)
+
+
+def epoch_time(tokens: int, first: int, costs: Costs, *, restart_s: float = 0.0) -> float:
+    """Seconds of an epoch as in ``block_time`` whose ``tokens``-th drafted token is rejected."""
+    drafted, count, free_s = 0, first, 0.0
+    while True:
+        free_s = max(free_s, (drafted + count) * costs.pace_s) + costs.verify_s
+        drafted += count
+        if drafted >= tokens:
+            return free_s + costs.correction_s - costs.verify_s + restart_s
+        count = min(max(int(free_s / costs.pace_s + 1e-9) - drafted, 1), LONGEST)
 
 
 def best_schedule(
@@ -126,15 +138,19 @@ def ideal_time(alpha: float, costs: Costs, *, restart_s: float = 0.0) -> float:
 
 
 @functools.lru_cache(maxsize=256)
-def planned(
-    alpha_percent: int, draft_us: int, verify_us: int, rtt_us: int, uplink_us: int
-) -> Schedule:
+def planned(alpha_percent: int, draft_us: int, verify_us: int, rtt_us: int) -> Schedule:
     """``best_schedule`` for rounded estimates: computed once as long as they hardly move."""
     costs = Costs(
         draft_s=draft_us * 1e-6,
         target_s=1.0,
         verify_s=verify_us * 1e-6,
         rtt_s=rtt_us * 1e-6,
-        uplink_s=uplink_us * 1e-6,
     )
     return best_schedule(alpha_percent / 100.0, costs)
+
+
+def depth(alpha: float, share: float) -> int:
+    """Tokens into an epoch that only ``share`` of all epochs reach, α^n = share."""
+    if not 0.0 < alpha < 1.0 or not 0.0 < share < 1.0:
+        raise ValueError(f"alpha and share must be in (0, 1), not {alpha} and {share}")
+    return math.ceil(math.log(share) / math.log(alpha))

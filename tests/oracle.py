@@ -123,16 +123,15 @@ def write(
     run(model, station.prompt())
     history, owed = [0], None
     while len(history) <= length:
-        block = drafter.draft(history, min(gamma, length - len(history)))
-        frame = frames.Draft(0, len(history), len(block.tokens), block.payload, owed)
+        drafted = drafter.propose(list(history), min(gamma, length - len(history)))
+        payload, _ = drafter.encode(history, drafted)
+        frame = frames.Draft(0, len(history), len(drafted), payload, owed)
         verdict = run(model, station.draft(station.decode([frame]), owed))
-        history += block.tokens[: verdict.accepted]
+        history += [d.token for d in drafted[: verdict.accepted]]
         drafter.settle(len(history))
         owed, following = None, verdict.next
         if verdict.row:
-            following = owed = drafter.correct(
-                history, block.drafted[verdict.accepted], verdict.row
-            )
+            following = owed = drafter.correct(history, drafted[verdict.accepted], verdict.row)
         if following is not None:
             history.append(following)
     return tuple(history[1:])

@@ -7,7 +7,6 @@ is computed from the variant's own law.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -202,16 +201,17 @@ def test_withholding_an_unlikely_drawn_token_fails(monkeypatch):
     row = WRONG.row(Q)
     share = dict(zip(row.ids.tolist(), row.probabilities(), strict=True))
     assert 0.2 in share.values()
-    honest = Drafter.draft
+    honest = Drafter.propose
 
-    def shy(self, history, count):
-        block = honest(self, history, count)
-        if count and share[block.tokens[0]] < 0.25:
-            self.settle(len(history))
-            return replace(block, drafted=[], payload=b"", bits=0)
-        return block
+    def shy(self, past, count):
+        length = len(past)
+        drafted = honest(self, past, count)
+        if count and share[drafted[0].token] < 0.25:
+            self.settle(length)
+            return []
+        return drafted
 
-    monkeypatch.setattr(Drafter, "draft", shy)
+    monkeypatch.setattr(Drafter, "propose", shy)
     must_fail(enumerated(monkeypatch))
 
 

@@ -96,6 +96,10 @@ def bs(
         ),
     ] = False,
     sessions: Annotated[int, typer.Option(min=1, help="devices at once")] = 256,
+    slots: Annotated[
+        int,
+        typer.Option(min=1, help="of them, how many have a KV cache; others are prefilled anew"),
+    ] = 256,
     limit: Annotated[
         list[str] | None, typer.Option(help="of a token, such as tokens_per_s=500; repeatable")
     ] = None,
@@ -108,6 +112,7 @@ def bs(
     """Run the base station: the target model behind a WebSocket. docs/operating.md says more."""
     from bs_runtime import auth, limits, logs, server
     from bs_runtime.app import create_app
+    from bs_runtime.slots import Slots
     from bs_runtime.target import Target
     from bs_runtime.tickets import Sealer
 
@@ -125,7 +130,9 @@ def bs(
     sealer = Sealer.from_file(ticket_key or state / "draftlink" / "ticket.key")
     logs.setup(log_format, log_level)  # type: ignore[arg-type]
     bound = server.listen(host, port)
-    station = create_app(sealer=sealer, tokens=known, limits=allowed, sessions=sessions)
+    station = create_app(
+        sealer=sealer, tokens=known, limits=allowed, sessions=sessions, slots=Slots(slots)
+    )
 
     def load() -> Target:
         return Target.load(model_path(model), device=device, dtype=dtype)
@@ -143,7 +150,9 @@ def device(
     bundle: Annotated[Path, typer.Argument(help="draft bundle")],
     prompt: Annotated[str, typer.Argument(help="the text to go on from")],
     url: Annotated[str, typer.Option("--bs", help="base station")] = "ws://127.0.0.1:8765",
-    mode: Annotated[str, typer.Option(help="stop-and-wait or stream")] = "stop-and-wait",
+    mode: Annotated[
+        str, typer.Option(help="stop-and-wait, run-ahead, stream or auto")
+    ] = "stop-and-wait",
     scheme: Annotated[str, typer.Option(help="topk, dense, split or coupled")] = "topk",
     k: Annotated[int, typer.Option(help="topk, split: entries of a row, at most")] = 16,
     lattice: Annotated[int, typer.Option(help="topk, split: sum of a row's counts")] = 256,
@@ -171,10 +180,11 @@ def device(
 ) -> None:
     """Generate a text on the device with a base station's help."""
     from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
+    from device_runtime.result import MODES
     from draftlink.schemes import AnyScheme
 
-    if mode not in ("stop-and-wait", "stream"):
-        raise typer.BadParameter(f"{mode!r} is not stop-and-wait or stream")
+    if mode not in MODES:
+        raise typer.BadParameter(f"{mode!r} is not one of {', '.join(MODES)}")
     if coding not in ("lattice", "fp16"):
         raise typer.BadParameter(f"{coding!r} is not lattice or fp16")
     known: dict[str, AnyScheme] = {
@@ -194,7 +204,7 @@ def device(
                 max_tokens=max_tokens,
                 sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
                 scheme=known[scheme],
-                mode=mode,  # type: ignore[arg-type]
+                mode=mode,
                 gamma=gamma,
                 stop=tuple(stop or ()),
                 seed=seed,

@@ -1,0 +1,203 @@
+"""Which mode writes: estimates into closed forms, what was measured on top, and no oscillation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from device_runtime.estimators import Estimates
+from draftlink import schedule, theory
+
+Drafting = Literal["stop-and-wait", "run-ahead"]
+Writer = Literal["stop-and-wait", "run-ahead", "stream"]
+
+LONGEST = 16  # tokens of a block that is planned
+HYSTERESIS = 0.05  # by how much another mode must be faster
+DWELL_TOKENS = 12  # written in a mode before it is left; doubled each time it is
+PROBE_SHARE = 0.03  # of what is left, in time, that finding out may cost
+MEMORY = 0.95  # what an epoch's time weighs after the next one
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to draft: ``first`` tokens before anything is sent, then ``waits`` or goes on.
+
+    ``window``: drafted tokens without a verdict, at most.
+    """
+
+    first: int
+    waits: bool
+    window: int
+
+
+@dataclass
+class _Record:
+    """Time that tokens took in a mode, over the time that was foretold for them."""
+
+    measured_s: float = 0.0
+    foretold_s: float = 0.0
+
+    def add(self, measured_s: float, foretold_s: float) -> None:
+        self.measured_s = MEMORY * self.measured_s + measured_s
+        self.foretold_s = MEMORY * self.foretold_s + foretold_s
+
+    def ratio(self, weight_s: float) -> float:
+        """Measured over foretold, with ``weight_s`` seconds that went as foretold added to both."""
+        return (self.measured_s + weight_s) / (self.foretold_s + weight_s)
+
+
+@dataclass
+class Controller:
+    """Decides for one generation. ``now`` and lengths come in; nothing is read.
+
+    ``gamma``: the draft length of stop-and-wait, if the caller has fixed it.
+    """
+
+    estimates: Estimates
+    gamma: int | None = None
+    writer: Writer = "stream"
+    _since: int = 0  # tokens written in this mode
+    _dwell: int = DWELL_TOKENS
+    _records: dict[Writer, _Record] = field(default_factory=dict)
+
+    @property
+    def drafts(self) -> Drafting:
+        """How to draft, where drafting it is."""
+        return "run-ahead" if self.writer == "stream" else self.writer
+
+    def plan(self, mode: Drafting) -> Plan:
+        """How to draft in a mode, as the estimates are now."""
+        if mode == "stop-and-wait":
+            length = self.gamma or self._best_gamma()
+            return Plan(length, waits=True, window=length)
+        return self._ahead()
+
+    def token_s(self, writer: Writer, alpha: float) -> float:
+        """Foretold seconds per token, if the acceptance rate is ``alpha``."""
+        here = self.estimates
+        if writer == "stream":
+            return here.target.mean or here.verify_s
+        draft_s, fixed_s = here.draft.mean, here.rtt.mean + here.verify_s
+        if writer == "stop-and-wait":
+            length = self.gamma or theory.best_draft_length(
+                alpha, fixed_s=fixed_s, draft_s=draft_s, longest=LONGEST
+            )
+            return (length * draft_s + fixed_s) / theory.expected_tokens(alpha, length)
+        return self._schedule(alpha).token_s
+
+    def drafted(self, writer: Drafting, tokens: int, seconds: float) -> None:
+        """An epoch, or a round, brought so many tokens in so many seconds."""
+        self._since += tokens
+        if self._known:
+            foretold_s = self._epoch_s(writer, tokens)
+            record = self._records.setdefault(writer, _Record())
+            record.add(min(seconds, 8.0 * foretold_s), foretold_s)
+
+    def streamed(self, tokens: int) -> None:
+        """So many tokens of a stream came."""
+        self._since += tokens
+
+    def _epoch_s(self, writer: Drafting, tokens: int) -> float:
+        """Foretold seconds of an epoch of so many tokens; of a round, whatever their number."""
+        here = self.estimates
+        if writer == "stop-and-wait":
+            return self.plan(writer).first * here.draft.mean + here.rtt.mean + here.verify_s
+        costs = theory.Costs(here.draft.mean, 1.0, here.verify_s, here.rtt.mean)
+        first = self._schedule(here.acceptance.alpha).first
+        return schedule.epoch_time(tokens, first, costs, restart_s=here.draft.mean / 2.0)
+
+    def choose(self, left: int) -> Writer:
+        """The mode for the next of ``left`` tokens; ``writer`` from now on."""
+        if not self._known:
+            return self.writer
+        here = self.estimates
+        costs = {writer: self._expected_s(writer) for writer in _WRITERS}
+        best = min(costs, key=costs.__getitem__)
+        current_s = costs[self.writer]
+        gain_s = (current_s - costs[best]) * left
+        if best != self.writer and "stream" not in (best, self.writer):
+            if costs[best] < (1.0 - HYSTERESIS) * current_s and self._since >= self._dwell:
+                self._change(best)  # both draft: changing costs nothing
+        elif best != self.writer:
+            change_s = here.rtt.mean + here.draft.mean
+            worth = costs[best] < (1.0 - HYSTERESIS) * current_s and gain_s > 2.0 * change_s
+            if worth and (self._since >= self._dwell or self._dwell == DWELL_TOKENS):
+                self._change(best)
+        elif self.writer == "stream" and self._worth_a_try(left):
+            self._change("run-ahead")
+        return self.writer
+
+    @property
+    def _known(self) -> bool:
+        here = self.estimates
+        return bool(len(here.rtt) and len(here.draft) and (len(here.target) or len(here.verify)))
+
+    def _expected_s(self, writer: Writer) -> float:
+        foretold_s = self.token_s(writer, self.estimates.acceptance.alpha)
+        record = self._records.get(writer)
+        # A few epochs say little: as long as a dozen tokens' time weighs against them.
+        return foretold_s if record is None else foretold_s * record.ratio(12.0 * foretold_s)
+
+    def _worth_a_try(self, left: int) -> bool:
+        """Whether drafting might be faster, and finding out costs little of what is left."""
+        here = self.estimates
+        hope = min(here.acceptance.alpha + here.acceptance.error, 0.98)
+        stream_s = self.token_s("stream", hope)
+        alpha = here.acceptance.alpha
+        epoch_s = (self.token_s("run-ahead", alpha) - stream_s) / (1.0 - alpha)
+        return (
+            self._dwell == DWELL_TOKENS  # else it was tried before
+            and self.token_s("run-ahead", hope) < (1.0 - HYSTERESIS) * stream_s
+            and epoch_s + here.rtt.mean < PROBE_SHARE * left * stream_s
+        )
+
+    def _change(self, writer: Writer) -> None:
+        if self.writer != "stream":
+            self._dwell *= 2
+        self.writer, self._since = writer, 0
+
+    def _best_gamma(self) -> int:
+        here = self.estimates
+        if not len(here.draft) or not len(here.rtt):
+            return 5  # too early to tell
+        return theory.best_draft_length(
+            here.acceptance.alpha,
+            fixed_s=here.rtt.mean + here.verify_s,
+            draft_s=here.draft.mean,
+            longest=LONGEST,
+        )
+
+    def _ahead(self) -> Plan:
+        here = self.estimates
+        draft_s = here.draft.typical
+        if not draft_s:
+            return Plan(2, waits=False, window=2 * LONGEST)
+        alpha, verify_s = here.acceptance.alpha, here.verify_s
+        first = self._schedule(alpha).first
+        # Enough to draft without pause until the first block's verdict is there, and no deeper than
+        # one epoch in a hundred gets.
+        until = first + int((here.rtt.typical + 2.0 * verify_s) / draft_s) + 1
+        deep = schedule.depth(alpha, 0.01)
+        window = max(first, min(until, deep))
+        # Others wait for the base station too: what it checks should stand.
+        load = here.queue.typical / verify_s if verify_s else 0.0
+        return Plan(first, waits=False, window=max(first, int(window / (1.0 + load))))
+
+    def _schedule(self, alpha: float) -> schedule.Schedule:
+        here = self.estimates
+        return schedule.planned(
+            round(100 * alpha),
+            _rounded_us(here.draft.mean),
+            _rounded_us(here.verify_s),
+            _rounded_us(here.rtt.mean),
+        )
+
+
+_WRITERS: tuple[Writer, ...] = ("run-ahead", "stop-and-wait", "stream")
+
+
+def _rounded_us(seconds: float) -> int:
+    """Microseconds to two digits, at least 1."""
+    whole = max(1, round(seconds * 1e6))
+    unit = 10 ** max(0, len(str(whole)) - 2)
+    return int(round(whole / unit) * unit)

@@ -1,0 +1,268 @@
+"""Drafting: a window of drafted tokens in flight, verdicts, and going back when one is rejected.
+
+Stop-and-wait is the window that closes after one block. In run-ahead the device drafts on while
+verdicts are under way: a block without ``waits`` brings no bonus token, and the next one follows.
+The first block behind a correction is sent when it is as long as planned, later ones just in time
+for the base station to take them when it is done with those before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from device_runtime.client import LinkError
+from device_runtime.controller import Drafting as Mode
+from device_runtime.controller import Plan
+from device_runtime.result import Kind
+from device_runtime.writing import Writing
+from draftlink import frames
+from draftlink.sparse import Drafted
+from draftlink.states import State
+
+
+@dataclass
+class _Block:
+    """Drafted tokens, the last of which the device waits behind or not."""
+
+    drafted: list[Drafted]
+    waits: bool
+    sent_s: float = 0.0
+
+
+class Drafting:
+    """Writes by drafting, in a ``mode`` that may change between epochs.
+
+    With ``auto`` the controller changes it; where it prefers to stream, this ends once the verdicts
+    that are under way have come.
+    """
+
+    def __init__(self, writing: Writing, mode: Mode, *, auto: bool) -> None:
+        self.mode: Mode = mode
+        self._writing = writing
+        self._auto = auto
+        self._sent: deque[_Block] = deque()
+        self._block: list[Drafted] = []  # drafted and not yet sent
+        self._ahead: list[int] = []  # the tokens of both
+        self._wants_out = False  # to the stream
+        self._leaves = False  # and has said so
+        self._stale = False  # what the job drafts does not stand
+        self._settled = 0  # tokens of the history that stood when it became so
+        self._plan: Plan
+        self._asked_s = 0.0  # when the job began
+        self._fed = 0  # tokens that it feeds before it drafts
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        """Something other than a drafted token stands last, and nothing is in flight."""
+        self._plan = self._writing.controller.plan(self.mode)
+        self._judged = 0  # tokens that stand, behind the epoch's beginning
+        self._free_s: float | None = None  # when the base station can take another block
+        self._began_s = self._writing.now()
+
+    async def more(self) -> list[tuple[int, Kind]]:
+        """What the next verdict makes stand; nothing if the base station streams from here on."""
+        writing = self._writing
+        while True:
+            await self._advance()
+            if writing.session.state is State.STREAMING:
+                writing.drafter.settle(len(writing.history))
+                return []
+            await writing.event()
+            if writing.job is not None and writing.job.done():
+                await self._collect()
+            if writing.incoming().done():
+                frame = await writing.receive()
+                if not isinstance(frame, frames.Verdict):
+                    raise LinkError(f"the base station sent {type(frame).__name__}, not Verdict")
+                return await self._settle(frame)
+
+    def _most(self) -> int:
+        """Tokens that can still be drafted behind those that have been."""
+        writing = self._writing
+        if self._ahead and self._ahead[-1] in writing.start.eos_ids:
+            return 0
+        # The history and all that is drafted must fit the draft; the last token is the target's.
+        room = writing.device.draft_context - len(writing.history)
+        return min(room, writing.left - 1) - len(self._ahead)
+
+    async def _advance(self) -> None:
+        """Send what is due, and draft on if there is room; not while a job is under way."""
+        writing = self._writing
+        if writing.job is not None or self._leaves or (self._sent and self._sent[-1].waits):
+            return
+        full = not self._ahead and writing.left > 1 and self._most() < 1  # the draft's context
+        if (self._wants_out or full) and writing.owed is None and writing.left > 0:
+            await self._leave()
+            return
+        block = self._cut()
+        if not (block and block.waits):
+            count = self._wanted()
+            if count > 0:
+                past = writing.history + self._ahead
+                self._asked_s, self._fed = writing.now(), len(past) - writing.device.model.length
+                writing.begin(writing.drafter.propose, past, count, not self._ahead)
+        if block:
+            await self._send(block)
+
+    def _wanted(self) -> int:
+        """How many tokens to draft before there is something to decide."""
+        count = min(self._most(), self._plan.window - len(self._ahead), self._longest())
+        if self._plan.waits:
+            return min(count, self._plan.first - len(self._block))
+        return min(count, 1)
+
+    def _longest(self) -> int:
+        """Tokens that still fit the block's message."""
+        writing = self._writing
+        size = writing.device.client.welcome.vocab_size
+        return writing.drafter.scheme.longest(size, frames.MAX_MESSAGE_BYTES) - len(self._block)
+
+    def _cut(self) -> _Block | None:
+        """The block that is to be sent now, if any."""
+        most = self._most()
+        if most <= 0:
+            # With nothing drafted it asks for a token of the target's.
+            if self._block or not self._sent:
+                return self._taken(waits=True)
+            return None
+        full = len(self._ahead) >= self._plan.window or self._longest() <= 0
+        if not self._block or not (full or self._is_due()):
+            return None
+        return self._taken(waits=self._plan.waits)
+
+    def _is_due(self) -> bool:
+        if self._plan.waits or self._free_s is None:
+            return len(self._block) >= self._plan.first
+        writing = self._writing
+        return writing.now() + writing.estimates.draft.typical > self._free_s
+
+    def _taken(self, *, waits: bool) -> _Block:
+        block = _Block(self._block, waits, self._writing.now())
+        self._block = []
+        self._sent.append(block)
+        # In this end's time: when it would have to be sent to arrive at that moment.
+        self._free_s = max(self._free_s or 0.0, block.sent_s) + self._writing.estimates.verify_s
+        return block
+
+    async def _send(self, block: _Block) -> None:
+        writing, session = self._writing, self._writing.session
+        tokens = sum(len(sent.drafted) for sent in self._sent) - len(block.drafted)
+        payload, bits = writing.drafter.encode(
+            writing.history + self._ahead[:tokens], block.drafted
+        )
+        owed, writing.owed = writing.owed, None
+        frame = frames.Draft(
+            session.epoch,
+            session.progress.expected,
+            len(block.drafted),
+            payload,
+            owed,
+            block.waits,
+        )
+        await writing.send(frame, bits)
+
+    async def _collect(self) -> None:
+        """Tokens have been drafted."""
+        writing = self._writing
+        drafted: list[Drafted] = await writing.done()
+        seconds = writing.now() - self._asked_s
+        writing.tally.draft_s += seconds
+        writing.tally.drafted += len(drafted)
+        if self._fed <= 2:  # else the prompt, or a backlog, was part of it
+            writing.estimates.draft.add(seconds / len(drafted))
+        if self._stale:
+            self._stale = False
+            writing.drafter.settle(self._settled)
+            return
+        self._block += drafted
+        self._ahead += [d.token for d in drafted]
+
+    async def _settle(self, verdict: frames.Verdict) -> list[tuple[int, Kind]]:
+        """Apply a verdict to history and cache; the tokens that it makes stand."""
+        writing, history, accepted = self._writing, self._writing.history, verdict.accepted
+        flight = [drafted for block in self._sent for drafted in block.drafted]
+        own = verdict.next is not None or bool(verdict.row)  # the target's own token comes behind
+        rejected = own and accepted < len(flight)
+        self._account(verdict, rejected)
+        batch: list[tuple[int, Kind]] = [(d.token, "draft") for d in flight[:accepted]]
+        history += self._ahead[:accepted]
+        following = verdict.next
+        if verdict.closes:
+            self._drop()
+            if verdict.row:
+                following = writing.owed = await self._correct(flight[accepted], verdict.row)
+            if following is not None:
+                history.append(following)
+                batch.append((following, "correction" if rejected else "bonus"))
+        else:
+            del self._ahead[:accepted]
+            while accepted:
+                accepted -= len(self._sent.popleft().drafted)
+        if writing.learned is not None and verdict.surprisals and not self._judged:
+            writing.learned.observe(batch[0][0], verdict.surprisals[0])
+        self._judged += verdict.accepted
+        if not verdict.ended:
+            await self._choose(closes=verdict.closes)
+        return batch
+
+    def _account(self, verdict: frames.Verdict, rejected: bool) -> None:
+        writing, tally, estimates = self._writing, self._writing.tally, self._writing.estimates
+        verify_s, queue_s = verdict.verify_us * 1e-6, verdict.queue_us * 1e-6
+        tally.verify_s += verify_s
+        tally.verdict(self._judged, verdict.accepted, rejected=rejected)
+        estimates.verify.add(verify_s)
+        estimates.queue.add(queue_s)
+        estimates.acceptance.judged(self._judged, verdict.accepted, rejected=rejected)
+        # Behind the prompt, or another verification, a block waits longer than the verdict says.
+        if not self._judged and tally.rounds > 1 and len(self._sent) == 1:
+            estimates.rtt.add(writing.now() - self._sent[0].sent_s - verify_s - queue_s)
+
+    def _drop(self) -> None:
+        """What has been drafted and does not stand; ``history`` ends where it began."""
+        writing = self._writing
+        self._sent.clear()
+        self._block, self._ahead = [], []
+        self._settled = len(writing.history)
+        if writing.job is not None:
+            self._stale = True  # and the cache is cut back when it is done
+        else:
+            writing.drafter.settle(self._settled)
+
+    async def _correct(self, rejected: Drafted, row: bytes) -> int:
+        """The token in the place of a rejected one, by the device (``split``)."""
+        writing = self._writing
+        if writing.job is not None:
+            await self._collect()
+        try:
+            token = await writing.call(writing.drafter.correct, writing.history, rejected, row)
+            if token >= writing.session.vocab_size:
+                raise ValueError(f"its row has the token {token}, which the draft lacks")
+        except ValueError as error:
+            raise LinkError(f"the base station broke the protocol: {error}") from None
+        return token
+
+    async def _choose(self, *, closes: bool) -> None:
+        """A verdict has come: how to go on."""
+        controller, writing = self._writing.controller, self._writing
+        if closes:
+            controller.drafted(self.mode, self._judged + 1, writing.now() - self._began_s)
+        if self._auto and not self._leaves:
+            writer = controller.choose(writing.left)
+            if writer == "stream":
+                # A token that is owed goes with a draft, which comes first.
+                self._wants_out = True
+            elif closes:
+                self.mode = writer
+        if closes:
+            self._begin_epoch()
+
+    async def _leave(self) -> None:
+        """The base station streams, once it has dealt with what is in flight."""
+        writing = self._writing
+        self._leaves = True
+        unsent = len(self._block)
+        self._block = []
+        if unsent:
+            del self._ahead[-unsent:]
+        await writing.send(frames.Switch(writing.start.generation, "stream"))

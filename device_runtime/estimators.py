@@ -1,0 +1,108 @@
+"""What the link and the two models cost, and how much is accepted: running estimates, no clock.
+
+Samples come in as values. A rare outlier (a retransmission, an outage, a machine that slept) moves
+no estimate far; a lasting change moves all of them within some tens of samples.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from dataclasses import dataclass, field
+
+KEPT = 31  # samples that a level looks back on
+FAR = 8.0  # times the typical value: as much of a sample counts, at the most
+MEMORY = 1.0 - 1.0 / 150.0  # what a judged token weighs after the next one
+PRIOR_ACCEPTED, PRIOR_REJECTED = 3.0, 1.0  # as if so many tokens had been judged before the first
+
+
+class Level:
+    """A duration in seconds that is sampled again and again."""
+
+    def __init__(self, first: float | None = None) -> None:
+        self._samples: deque[float] = deque([] if first is None else [first], maxlen=KEPT)
+
+    def add(self, seconds: float) -> None:
+        """A sample. What is below 0 (clocks, estimates taken off it) counts as 0."""
+        self._samples.append(max(seconds, 0.0))
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @property
+    def typical(self) -> float:
+        """The median of the last samples; 0 before the first."""
+        return statistics.median(self._samples) if self._samples else 0.0
+
+    @property
+    def mean(self) -> float:
+        """The mean, in which a sample counts as ``FAR`` times the typical one at the most.
+
+        What it costs on average: stalls that happen again and again are part of it.
+        """
+        if not self._samples:
+            return 0.0
+        most = FAR * self.typical
+        return statistics.fmean(min(sample, most) for sample in self._samples)
+
+
+class Acceptance:
+    """How likely a drafted token is to stand, the tokens before it standing."""
+
+    def __init__(self) -> None:
+        self._accepted = 0.0
+        self._rejected = 0.0
+        self.reached: list[int] = []  # by position behind the last correction: judged
+        self.stood: list[int] = []  # and accepted
+
+    def judged(self, position: int, accepted: int, *, rejected: bool) -> None:
+        """Of a block from ``position`` on, behind the last correction, ``accepted`` tokens stand.
+
+        ``rejected``: one more was judged, and did not. Those behind it were not judged.
+        """
+        for place in range(position, position + accepted + rejected):
+            self.reached += [0] * (place + 1 - len(self.reached))
+            self.stood += [0] * (place + 1 - len(self.stood))
+            stands = place < position + accepted
+            self.reached[place] += 1
+            self.stood[place] += stands
+            self.foretold(stands)
+
+    def foretold(self, stands: bool) -> None:
+        """A token that the target wrote alone is, or is not, what the draft would have proposed."""
+        self._accepted = MEMORY * self._accepted + stands
+        self._rejected = MEMORY * self._rejected + (not stands)
+
+    @property
+    def weight(self) -> float:
+        """Judged tokens that the estimate rests on."""
+        return self._accepted + self._rejected
+
+    @property
+    def alpha(self) -> float:
+        """The acceptance rate per judged token; never 0 or 1."""
+        return (self._accepted + PRIOR_ACCEPTED) / (self.weight + PRIOR_ACCEPTED + PRIOR_REJECTED)
+
+    @property
+    def error(self) -> float:
+        """The standard deviation of ``alpha``: of the Beta law that it is the mean of."""
+        total = self.weight + PRIOR_ACCEPTED + PRIOR_REJECTED
+        return math.sqrt(self.alpha * (1.0 - self.alpha) / (total + 1.0))
+
+
+@dataclass
+class Estimates:
+    """All that the choice of a mode rests on. A device keeps one for each of its connections."""
+
+    rtt: Level = field(default_factory=Level)
+    draft: Level = field(default_factory=Level)  # one draft forward of one token
+    verify: Level = field(default_factory=Level)  # one verification, from its first step on
+    queue: Level = field(default_factory=Level)  # what a draft waited before it
+    target: Level = field(default_factory=Level)  # between two tokens of a stream
+    acceptance: Acceptance = field(default_factory=Acceptance)
+
+    @property
+    def verify_s(self) -> float:
+        """A verification; before the first one, what the target takes for a token."""
+        return self.verify.mean if len(self.verify) else self.target.mean

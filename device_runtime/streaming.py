@@ -1,0 +1,89 @@
+"""Reading what the base station writes alone, and meanwhile seeing what the draft would have said.
+
+Where a proposal is a function of the draft's distribution (greedy and ``coupled``), comparing it
+with each token of the stream tells the acceptance rate before anything is drafted, for nothing but
+the device's own time. A cache that has kept up is also ready to draft at once.
+"""
+
+from __future__ import annotations
+
+from device_runtime.client import LinkError
+from device_runtime.result import Kind
+from device_runtime.writing import Writing
+from draftlink import frames
+
+
+class Streaming:
+    """Reads a stream. With ``auto`` the controller may end it."""
+
+    def __init__(self, writing: Writing, *, auto: bool) -> None:
+        self._writing = writing
+        self._auto = auto
+        self._foretells = auto and writing.drafter.foretells
+        self._last_s: float | None = None  # when the last token came
+        self._leaves = False
+        self._proposals: dict[int, int] = {}  # by position, of tokens that have not come yet
+
+    async def more(self) -> list[tuple[int, Kind]]:
+        """The next tokens; nothing if the device drafts from here on."""
+        writing = self._writing
+        while True:
+            if writing.job is None and self._foretells and not self._leaves:
+                self._foretell()
+            await writing.event()
+            if writing.job is not None and writing.job.done():
+                await self._compare()
+            if writing.incoming().done():
+                frame = await writing.receive()
+                if isinstance(frame, frames.Switched):
+                    if writing.job is not None:
+                        await self._compare()
+                    return []
+                if not isinstance(frame, frames.Tokens):
+                    raise LinkError(f"the base station sent {type(frame).__name__}, not Tokens")
+                return await self._take(frame)
+
+    async def _take(self, frame: frames.Tokens) -> list[tuple[int, Kind]]:
+        writing, now = self._writing, self._writing.now()
+        writing.history.extend(frame.ids)
+        if self._last_s is not None:
+            writing.estimates.target.add((now - self._last_s) / len(frame.ids))
+        self._last_s = now
+        self._judge()
+        if self._auto and not self._leaves and not frame.ended:
+            controller = writing.controller
+            controller.streamed(len(frame.ids))
+            if controller.choose(writing.left) != "stream" and self._fits():
+                self._leaves = True
+                await writing.send(frames.Switch(writing.start.generation, "draft"))
+        return [(token, "stream") for token in frame.ids]
+
+    def _fits(self) -> bool:
+        """Whether the draft's context has room for what is to be drafted."""
+        writing = self._writing
+        return len(writing.history) + writing.left <= writing.device.draft_context
+
+    def _foretell(self) -> None:
+        """Feed the draft the next token of the history, and note what it proposes behind it."""
+        writing = self._writing
+        length = writing.device.model.length
+        written = writing.start.begins  # the first position that the target wrote
+        until = max(length + 1, written)
+        if until <= len(writing.history):
+            self._asked_s, self._fed = writing.now(), until - length
+            writing.begin(writing.drafter.propose, writing.history[:until], 1)
+
+    async def _compare(self) -> None:
+        """The draft has proposed a token; the target's own may be there already."""
+        writing = self._writing
+        (drafted,) = await writing.done()
+        if self._fed <= 2:
+            writing.estimates.draft.add(writing.now() - self._asked_s)
+        self._proposals[writing.device.model.length] = drafted.token
+        self._judge()
+
+    def _judge(self) -> None:
+        writing = self._writing
+        for position in [p for p in self._proposals if p < len(writing.history)]:
+            stands = self._proposals.pop(position) == writing.history[position]
+            writing.estimates.acceptance.foretold(stands)
