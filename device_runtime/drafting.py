@@ -17,8 +17,8 @@ from device_runtime.controller import Plan
 from device_runtime.result import Kind
 from device_runtime.writing import Writing
 from draftlink import frames
-from draftlink.states import State
 from draftlink.sparse import Drafted
+from draftlink.states import State
 
 
 @dataclass
