@@ -379,6 +379,18 @@ def test_one_prompt_after_another():
     beside(attack, thief=Limits(tokens_per_s=50.0))
 
 
+def test_connecting_again_and_again():
+    async def attack(url: str, *_: Any) -> None:
+        with pytest.raises(InvalidStatus) as caught:
+            for _ in range(100):
+                async with raw(url) as socket:
+                    await greeted(socket)
+        assert caught.value.response.status_code == 503
+        assert caught.value.response.headers["Retry-After"] == "4"
+
+    beside(attack)
+
+
 def test_more_sessions_than_a_token_may_have():
     async def attack(url: str, *_: Any) -> None:
         async with raw(url) as first, raw(url) as second:
