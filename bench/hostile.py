@@ -3,10 +3,10 @@
     python -m bench.hostile
 
 The base station with the embedded target has a process of its own; the device drafts greedily in
-this one, and the attacker is a third process that begins again whenever it is refused or cut off. An
-attacker brings a machine of its own; here it gets the time that nobody else wants (nice 19). Its token
-has the default limits, but for prompts of 200 tokens: ``bombs`` exceed them, ``prompts`` do not. The
-device is measured alone before each attack, and its p99 beside it is held against that.
+this one, and the attacker is a third process that begins again whenever it is refused or cut off.
+An attacker brings a machine of its own; here it gets the time that nobody else wants (nice 19). Its
+token has the default limits, but for prompts of 200 tokens: ``bombs`` exceed them, ``prompts`` do
+not. The device is measured alone before each attack, and its p99 beside it is held against that.
 """
 
 from __future__ import annotations
