@@ -121,8 +121,14 @@ async def measure(device: Device, seconds: float) -> np.ndarray:
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         for prompt in bench.prompts(10):
-            options = {"sampling": Sampling(temperature=0.0), "gamma": 4, "max_tokens": 64}
-            async for _ in device.generate(prompt, **options):  # type: ignore[arg-type]
+            generation = device.generate(
+                prompt,
+                sampling=Sampling(temperature=0.0),
+                mode="stop-and-wait",
+                gamma=4,
+                max_tokens=64,
+            )
+            async for _ in generation:
                 pass
     return 1000 * np.array(delays)
 

@@ -56,7 +56,8 @@ def phone(url: str, token: str | None = TOKENS["phone"]) -> Device:
 
 
 async def text(device: Device, count: int = 40) -> list[int]:
-    generation = device.generate([1, 2, 3], max_tokens=count, sampling=GREEDY, gamma=3)
+    options = {"max_tokens": count, "sampling": GREEDY, "gamma": 3, "mode": "stop-and-wait"}
+    generation = device.generate([1, 2, 3], **options)
     return [token.id async for token in generation]
 
 
