@@ -4,13 +4,17 @@
 
 The base station with the embedded target has a process of its own; the device drafts greedily in
 this one, and the attacker is a third process that begins again whenever it is refused or cut off.
-Between attacks the device is measured alone, and each p99 is held against the alone run beside it.
+An attacker brings a machine of its own; here it gets the time that nobody else wants (nice 19). Its
+token has the default limits, but for prompts of 200 tokens: ``bombs`` exceed them, ``prompts`` do
+not. The device is measured alone before each attack, and its p99 beside it is held against that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import tempfile
 import time
 from contextlib import AsyncExitStack
 from itertools import count
@@ -31,8 +35,10 @@ from draftlink.cli.demo import base_station, draft_bundle
 from draftlink.schemes.topk import TopK
 from draftlink.tokenizer import tokenizer_hash
 
-ATTACKS = ("strangers", "tiny", "pings", "oversize", "prompts", "deaf")
-MEASURED_S = 12.0
+ATTACKS = ("strangers", "wrong", "tiny", "pings", "oversize", "bombs", "prompts", "deaf")
+TOKENS = {"phone": "the-token-of-the-device", "thief": "the-token-of-the-attacker"}
+PROMPT = 200  # tokens that the attacker's prompts may have
+MEASURED_S = 10.0
 
 
 async def _hello(socket: ClientConnection) -> frames.Welcome:
@@ -66,7 +72,11 @@ async def _once(kind: str, url: str) -> None:
         writer.write(b"GET / HTTP/1.1\r\nA: ")
         await asyncio.sleep(0.01)
         return
-    async with connect(url + "/v1/draft", compression=None, max_size=None) as socket:
+    token = "nobody-s-token-at-all" if kind == "wrong" else TOKENS["thief"]
+    headers = {"Authorization": f"Bearer {token}"}
+    async with connect(
+        url + "/v1/draft", additional_headers=headers, compression=None, max_size=None
+    ) as socket:
         welcome = await _hello(socket)
         if kind in ("tiny", "pings"):
             opcode = Opcode.PING if kind == "pings" else Opcode.BINARY
@@ -79,8 +89,8 @@ async def _once(kind: str, url: str) -> None:
                     return
         elif kind == "oversize":
             await socket.send(bytes(frames.MAX_MESSAGE_BYTES + 1))
-        elif kind == "prompts":
-            await socket.send(_start(welcome.context - 2))
+        elif kind in ("bombs", "prompts"):  # above what it may ask for, and within
+            await socket.send(_start(welcome.context - 2 if kind == "bombs" else PROMPT))
             await socket.send(frames.encode(frames.Finish(1, 0)))
             await socket.recv()
         elif kind == "deaf":
@@ -91,6 +101,8 @@ async def _once(kind: str, url: str) -> None:
 
 def attack(kind: str, url: str) -> None:
     """Attack until this process is ended."""
+
+    os.nice(19)
 
     async def run() -> None:
         for _ in count():
@@ -109,8 +121,14 @@ async def measure(device: Device, seconds: float) -> np.ndarray:
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         for prompt in bench.prompts(10):
-            options = {"sampling": Sampling(temperature=0.0), "gamma": 4, "max_tokens": 64}
-            async for _ in device.generate(prompt, **options):  # type: ignore[arg-type]
+            generation = device.generate(
+                prompt,
+                sampling=Sampling(temperature=0.0),
+                mode="stop-and-wait",
+                gamma=4,
+                max_tokens=64,
+            )
+            async for _ in generation:
                 pass
     return 1000 * np.array(delays)
 
@@ -128,7 +146,7 @@ async def run(console: Console, url: str, bundle: Path) -> None:
                     stack.push_async_callback(process.wait)
                     stack.callback(process.kill)
                     await asyncio.sleep(4.0)  # its imports are no attack
-                async with Device(bundle, url) as device:
+                async with Device(bundle, url, token=TOKENS["phone"]) as device:
                     delays = await measure(device, MEASURED_S)
                 row.append((np.median(delays), np.quantile(delays, 0.99), len(delays)))
         (p50, p99, _), (p50_beside, p99_beside, number) = row
@@ -142,8 +160,12 @@ def main() -> None:
     """The command."""
     console = Console()
     bundle = draft_bundle(console)
-    with base_station(console) as url:
-        asyncio.run(run(console, url, bundle))
+    with tempfile.NamedTemporaryFile("w") as file:
+        limits = {"phone": "tokens_per_s=1e6", "thief": f"prompt_tokens={PROMPT}"}
+        for name, token in TOKENS.items():
+            print(token, name, limits[name], file=file, flush=True)
+        with base_station(console, "tinypair", "--tokens", file.name) as url:
+            asyncio.run(run(console, url, bundle))
 
 
 if __name__ == "__main__":

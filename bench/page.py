@@ -113,7 +113,9 @@ def write(url: str, bundle: str, number: str) -> None:
     async def run() -> None:
         async with Device(Path(bundle), url) as device:
             for prompt in itertools.cycle(bench.prompts(10)[int(number) :]):
-                generation = device.generate(prompt, scheme=scheme, sampling=sampling)
+                generation = device.generate(
+                    prompt, scheme=scheme, sampling=sampling, mode="stop-and-wait"
+                )
                 async for _ in generation:
                     pass
 

@@ -97,7 +97,7 @@ class Station:
             raise trouble
         target = self.target
         assert target is not None
-        tenant.admit()
+        tenant.admit(time.monotonic())
         account = Account(tenant, self.stats)
         link = Link(socket, account)
         self._links.add(link)

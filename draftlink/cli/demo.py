@@ -45,10 +45,10 @@ def draft_bundle(err: Console) -> Path:
 
 
 @contextmanager
-def base_station(err: Console, model: str = "tinypair") -> Iterator[str]:
+def base_station(err: Console, model: str = "tinypair", *options: str) -> Iterator[str]:
     """A base station with a target in a process of its own; its address."""
     command = [sys.executable, "-m", "draftlink.cli", "bs", model, "--port", "0"]
-    command += ["--log-level", "warning"]
+    command += ["--log-level", "warning", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
