@@ -20,13 +20,15 @@ MEMORY = 0.95  # what an epoch's time weighs after the next one
 
 @dataclass(frozen=True)
 class Plan:
-    """How to draft: ``first`` tokens before anything is sent, then ``waits`` or goes on.
+    """How to draft: blocks of ``first`` tokens, and whether the device ``waits`` behind each.
 
-    ``window``: drafted tokens without a verdict, at most.
+    In run-ahead ``first`` is meant on average: a block is sent as soon as the probability that all
+    of it stands has fallen to ``sure``. ``window``: drafted tokens without a verdict, at most.
     """
 
     first: int
     waits: bool
+    sure: float
     window: int
 
 
@@ -69,7 +71,7 @@ class Controller:
         """How to draft in a mode, as the estimates are now."""
         if mode == "stop-and-wait":
             length = self.gamma or self._best_gamma()
-            return Plan(length, waits=True, window=length)
+            return Plan(length, waits=True, sure=0.0, window=length)
         return self._ahead()
 
     def token_s(self, writer: Writer, alpha: float) -> float:
@@ -171,7 +173,7 @@ class Controller:
         here = self.estimates
         draft_s = here.draft.typical
         if not draft_s:
-            return Plan(2, waits=False, window=2 * LONGEST)
+            return Plan(2, waits=False, sure=0.75, window=2 * LONGEST)
         alpha, verify_s = here.acceptance.alpha, here.verify_s
         first = self._schedule(alpha).first
         # Enough to draft without pause until the first block's verdict is there, and no deeper than
@@ -181,7 +183,8 @@ class Controller:
         window = max(first, min(until, deep))
         # Others wait for the base station too: what it checks should stand.
         load = here.queue.typical / verify_s if verify_s else 0.0
-        return Plan(first, waits=False, window=max(first, int(window / (1.0 + load))))
+        window = max(first, int(window / (1.0 + load)))
+        return Plan(first, waits=False, sure=alpha ** (first - 0.5), window=window)
 
     def _schedule(self, alpha: float) -> schedule.Schedule:
         here = self.estimates

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 KEPT = 31  # samples that a level looks back on
 FAR = 8.0  # times the typical value: as much of a sample counts, at the most
 MEMORY = 1.0 - 1.0 / 150.0  # what a judged token weighs after the next one
+EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # of the draft's probability
 PRIOR_ACCEPTED, PRIOR_REJECTED = 3.0, 1.0  # as if so many tokens had been judged before the first
 
 
@@ -53,26 +57,42 @@ class Acceptance:
     def __init__(self) -> None:
         self._accepted = 0.0
         self._rejected = 0.0
+        # By the draft's own probability for a token; beforehand it is taken at its word, mostly.
+        middles = [(low + high) / 2.0 for low, high in pairwise((0.0, *EDGES, 1.0))]
+        self._stood = [4.0 * (0.25 + 0.73 * middle) for middle in middles]
+        self._seen = [4.0] * len(middles)
         self.reached: list[int] = []  # by position behind the last correction: judged
         self.stood: list[int] = []  # and accepted
 
-    def judged(self, position: int, accepted: int, *, rejected: bool) -> None:
+    def judged(
+        self, position: int, chances: Sequence[float], accepted: int, *, rejected: bool
+    ) -> None:
         """Of a block from ``position`` on, behind the last correction, ``accepted`` tokens stand.
 
-        ``rejected``: one more was judged, and did not. Those behind it were not judged.
+        ``chances``: the draft's own probabilities of its tokens. ``rejected``: one more was judged,
+        and did not stand. Those behind it were not judged.
         """
-        for place in range(position, position + accepted + rejected):
+        for index in range(accepted + rejected):
+            place = position + index
             self.reached += [0] * (place + 1 - len(self.reached))
             self.stood += [0] * (place + 1 - len(self.stood))
             stands = place < position + accepted
             self.reached[place] += 1
             self.stood[place] += stands
-            self.foretold(stands)
+            self.foretold(chances[index], stands)
 
-    def foretold(self, stands: bool) -> None:
-        """A token that the target wrote alone is, or is not, what the draft would have proposed."""
+    def foretold(self, chance: float, stands: bool) -> None:
+        """A token that the target wrote alone is, or is not, what the draft proposes."""
+        index = bisect_right(EDGES, chance)
+        self._stood[index] += stands
+        self._seen[index] += 1.0
         self._accepted = MEMORY * self._accepted + stands
         self._rejected = MEMORY * self._rejected + (not stands)
+
+    def stands(self, chance: float) -> float:
+        """How likely a drafted token is to stand that the draft gave the probability ``chance``."""
+        index = bisect_right(EDGES, chance)
+        return self._stood[index] / self._seen[index]
 
     @property
     def weight(self) -> float:

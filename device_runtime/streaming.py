@@ -8,6 +8,7 @@ the device's own time. A cache that has kept up is also ready to draft at once.
 from __future__ import annotations
 
 from device_runtime.client import LinkError
+from device_runtime.drafter import Proposal
 from device_runtime.result import Kind
 from device_runtime.writing import Writing
 from draftlink import frames
@@ -22,7 +23,7 @@ class Streaming:
         self._foretells = auto and writing.drafter.foretells
         self._last_s: float | None = None  # when the last token came
         self._leaves = False
-        self._proposals: dict[int, int] = {}  # by position, of tokens that have not come yet
+        self._proposals: dict[int, Proposal] = {}  # by position, of tokens that have not come yet
 
     async def more(self) -> list[tuple[int, Kind]]:
         """The next tokens; nothing if the device drafts from here on."""
@@ -76,14 +77,15 @@ class Streaming:
     async def _compare(self) -> None:
         """The draft has proposed a token; the target's own may be there already."""
         writing = self._writing
-        (drafted,) = await writing.done()
+        (proposal,) = await writing.done()
         if self._fed <= 2:
             writing.estimates.draft.add(writing.now() - self._asked_s)
-        self._proposals[writing.device.model.length] = drafted.token
+        self._proposals[writing.device.model.length] = proposal
         self._judge()
 
     def _judge(self) -> None:
         writing = self._writing
         for position in [p for p in self._proposals if p < len(writing.history)]:
-            stands = self._proposals.pop(position) == writing.history[position]
-            writing.estimates.acceptance.foretold(stands)
+            proposal = self._proposals.pop(position)
+            stands = proposal.drafted.token == writing.history[position]
+            writing.estimates.acceptance.foretold(proposal.chance, stands)
