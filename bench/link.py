@@ -41,7 +41,8 @@ from draftlink.shaping import PROFILES, make_link, profile
 DRAFT_S = 0.010
 PACES = (0.045, 0.090)
 PROMPTS, TOKENS = 8, 256
-GAMMAS = (2, 3, 4, 5, 6, 8, 10, 13, 16)
+GAMMAS = (3, 4, 5, 6, 8, 10, 13)
+LOSSY_SEEDS = 2  # realisations of a link that loses packets, for each prompt
 RULES: dict[str, dict[str, Any]] = {
     "coupled": {"scheme": Coupled(), "seed": 0, "sampling": Sampling(temperature=0.8)},
     "greedy": {"sampling": Sampling(temperature=0.0)},
@@ -176,12 +177,14 @@ def measure(
                     (str(gamma), {"mode": "stop-and-wait", "gamma": gamma}) for gamma in gammas
                 ]
                 runs += [(mode, {"mode": mode}) for mode in ("run-ahead", "stream", "auto")]
+                seeds = LOSSY_SEEDS if PROFILES[link].loss else 1
                 for name, options in runs:
-                    result = bench_.write(
-                        link, pace, prompt, tokens, number, **options, **RULES[rule]
-                    )
-                    cell.add(name, result)
-                    texts.add(tuple(result.tokens))
+                    for seed in range(seeds * number, seeds * (number + 1)):
+                        result = bench_.write(
+                            link, pace, prompt, tokens, seed, **options, **RULES[rule]
+                        )
+                        cell.add(name, result)
+                        texts.add(tuple(result.tokens))
             if len(texts) != 1:
                 raise RuntimeError(f"{rule}, prompt {number}: {len(texts)} different texts")
             bench_.draft.forget()

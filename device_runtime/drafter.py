@@ -71,6 +71,8 @@ class Drafter:
         ``past`` is extended.
         """
         proposals: list[Proposal] = []
+        if self._model.length >= len(past):  # its row has been seen, but is not there any more
+            self._model.rollback(len(past) - 1)
         unfed = past[self._model.length :]
         params, learned = self._sampling, self._learned
         if learned is not None:

@@ -101,8 +101,11 @@ class Drafting:
         if writing.job is not None or self._leaves or (self._sent and self._sent[-1].waits):
             return
         full = not self._ahead and writing.left > 1 and self._most() < 1  # the draft's context
-        if (self._wants_out or full) and writing.owed is None and writing.left > 0:
-            await self._leave()
+        if (self._wants_out or full) and writing.left > 0:
+            if writing.owed is not None:
+                await self._send(self._taken(waits=True))  # which brings it, and nothing to judge
+            elif not self._sent or writing.drafter.scheme.corrects == "bs":
+                await self._leave()  # else a token may come to be owed
             return
         block = self._cut()
         if not (block and block.waits):
@@ -294,7 +297,6 @@ class Drafting:
         if self._auto and not self._leaves:
             writer = controller.choose(writing.left)
             if writer == "stream":
-                # A token that is owed goes with a draft, which comes first.
                 self._wants_out = True
             elif closes:
                 self.mode = writer

@@ -125,4 +125,4 @@ class Estimates:
     @property
     def verify_s(self) -> float:
         """A verification; before the first one, what the target takes for a token."""
-        return self.verify.mean if len(self.verify) else self.target.mean
+        return self.verify.mean if len(self.verify) else self.target.typical

@@ -56,6 +56,7 @@ class Generation:
             role = "coupled" if start.scheme.shares_seed else "device"
             key = noise.key_from_seed(start.seed, role)
         drafter = Drafter(device.model, start, device.client.welcome.vocab_size, key, learned)
+        controller.foretells = drafter.foretells
         self._writing = Writing(device, start, drafter, controller, learned)
         self._writers: list[str] = []  # modes, in the order in which they wrote
         self._writer: Drafting | Streaming

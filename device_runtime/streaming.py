@@ -14,6 +14,9 @@ from device_runtime.writing import Writing
 from draftlink import frames
 
 
+BURST_S = 0.002  # tokens that come closer to one another had waited for something on the link
+
+
 class Streaming:
     """Reads a stream. With ``auto`` the controller may end it."""
 
@@ -47,7 +50,7 @@ class Streaming:
     async def _take(self, frame: frames.Tokens) -> list[tuple[int, Kind]]:
         writing, now = self._writing, self._writing.now()
         writing.history.extend(frame.ids)
-        if self._last_s is not None:
+        if self._last_s is not None and now - self._last_s > BURST_S:
             writing.estimates.target.add((now - self._last_s) / len(frame.ids))
         self._last_s = now
         self._judge()
