@@ -1,60 +1,87 @@
-"""One base station, many devices: total tokens/s, verdict delay and batch size for 1 to 8 devices.
+"""One base station, many devices: total tokens/s, verdict delay, batch size, event-loop lag.
 
     python -m bench.batch
 
 The embedded pair over loopback, greedy. The base station has a process of its own, with one thread
-for the model; the devices share another, each with its own int8 draft and connection. All of them
-draft in earnest, so on a small machine they compete with the base station for its cores: the share
-of the time in which the model was at work says how far. The counts of devices are interleaved, and
-medians over the repeats are printed. A verdict's delay is what the device waits for it.
+for the model. Real devices, up to 8, share another process: each drafts in earnest, with its own
+int8 draft and connection, so on a small machine they compete with the base station for its cores.
+Replayed devices, up to 64, are in that process too: each sends the draft frames of a real
+generation that was recorded before, over its own socket, as soon as the verdict before is there,
+and every verdict must be the recorded one, which checks the texts. They draft in no time at all,
+so their one is faster than a real one. Each device writes its text again and again, prompt and all,
+and a window is measured that opens when every device has had a verdict.
+
+transformers' assisted generation, with the same target, the same draft as a torch model and the
+same draft length, writes for the same 8 prompts one after another, with all cores. Its texts must
+be the devices' texts. All counts and kinds are interleaved, and medians over the repeats printed. A
+verdict's delay is what the device waits for it. Lag is how late a callback of every 5 ms comes in
+the base station's event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import multiprocessing
 import os
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
+from websockets.asyncio.client import connect
 
 import bench
+import tinypair
+from device_runtime.client import PATH
 from device_runtime.device import Device, Sampling
+from device_runtime.generation import Generation
 from draftlink import frames
 from draftlink.cli.demo import draft_bundle
 
-DEVICES = (1, 2, 4, 8)
+REAL = (1, 2, 4, 8)
+REPLAYED = (1, 2, 4, 8, 16, 32, 64)
 REPEATS = 3
 GAMMA = 4
-TOKENS = 64
+TOKENS = 128
+WINDOW_S = 2.5
+LAG_S = 0.005
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run measured; delays in seconds."""
+    """What one run measured; times in seconds."""
 
     tokens_per_s: float
     p50_s: float
     p99_s: float
     batch: float  # sessions in a step, on average
     busy: float  # share of the time in which the model was at work
+    lag_s: float  # of the base station's event loop, p99
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A generation: the frames that the device sent, and the verdict on each draft."""
+
+    hello: bytes
+    start: bytes
+    drafts: list[bytes]
+    verdicts: list[tuple[object, ...]]
+    text: list[int]
 
 
 def station(pipe: Connection) -> None:
-    """A base station: sends its address, then its scheduler's totals whenever it is asked."""
+    """A base station: sends its address, then its totals and the lags since, when asked."""
     import torch
     import uvicorn
 
-    import tinypair
     from bs_runtime.app import create_app
     from bs_runtime.target import Target
 
@@ -64,20 +91,67 @@ def station(pipe: Connection) -> None:
         app, port=0, ws="websockets-sansio", ws_per_message_deflate=False, log_level="error"
     )
     server = uvicorn.Server(config)
-    threading.Thread(target=server.run, daemon=True).start()
+    lags: list[float] = []
+
+    async def probe() -> None:
+        while True:
+            asked = time.perf_counter()
+            await asyncio.sleep(LAG_S)
+            lags.append(time.perf_counter() - asked - LAG_S)
+
+    async def serve() -> None:
+        probing = asyncio.create_task(probe())
+        await server.serve()
+        probing.cancel()
+
+    threading.Thread(target=asyncio.run, args=(serve(),), daemon=True).start()
     while not server.started:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     pipe.send(f"ws://127.0.0.1:{port}")
     while pipe.recv():
-        pipe.send(asdict(app.state.scheduler.totals))
+        found, lags[:] = list(lags), []
+        pipe.send((asdict(app.state.scheduler.totals), found))
+
+
+def assistant(pipe: Connection) -> None:
+    """transformers' assisted generation: tokens/s, and the texts, for each list of prompts."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    target: Any = AutoModelForCausalLM.from_pretrained(tinypair.TARGET, dtype=torch.float32)
+    draft: Any = AutoModelForCausalLM.from_pretrained(tinypair.DRAFT, dtype=torch.float32)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tinypair.TARGET)  # type: ignore[no-untyped-call]
+    target.generation_config.pad_token_id = target.generation_config.eos_token_id
+    draft.generation_config.num_assistant_tokens = GAMMA
+    draft.generation_config.num_assistant_tokens_schedule = "constant"
+    draft.generation_config.assistant_confidence_threshold = 0.0
+
+    def write(prompt: str) -> list[int]:
+        given = tokenizer(prompt, return_tensors="pt")
+        out = target.generate(
+            input_ids=given["input_ids"],
+            attention_mask=given["attention_mask"],
+            assistant_model=draft,
+            do_sample=False,
+            max_new_tokens=TOKENS,
+        )
+        ids: list[int] = out[0, given["input_ids"].shape[1] :].tolist()
+        return ids
+
+    write("Once")
+    pipe.send("ready")
+    while prompts := pipe.recv():
+        begun = time.perf_counter()
+        texts = [write(prompt) for prompt in prompts]
+        pipe.send((sum(map(len, texts)) / (time.perf_counter() - begun), texts))
 
 
 @contextmanager
-def running() -> Iterator[tuple[str, Connection]]:
-    """A base station in a process of its own: its address, and the pipe to it."""
+def running(work: Callable[[Connection], None]) -> Iterator[tuple[Any, Connection]]:
+    """``work`` in a process of its own: its first message, and the pipe to it."""
     pipe, end = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=station, args=(end,))
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(end,))
     process.start()
     try:
         yield pipe.recv(), pipe
@@ -87,85 +161,204 @@ def running() -> Iterator[tuple[str, Connection]]:
         process.kill()
 
 
-def watch(device: Device, delays: list[float]) -> None:
-    """Note how long each verdict is waited for."""
+def essence(frame: frames.Verdict) -> tuple[object, ...]:
+    """What a verdict says, but for its times."""
+    return frame.epoch, frame.base, frame.accepted, frame.next, frame.ended
+
+
+class Load:
+    """Devices that write text after text, each by its own ``play``, and what comes in a window.
+
+    The window opens when every device has its first verdict.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.stopped = False
+        self._missing = count
+        self._started = asyncio.Event()
+        self._open = False
+        self._tokens = 0
+        self._delays: list[float] = []
+
+    def verdict(self, frame: frames.Verdict, delay_s: float, *, first: bool) -> None:
+        """A device has had to wait ``delay_s`` for a verdict; ``first``: its first one."""
+        self._missing -= first
+        if not self._missing:
+            self._started.set()
+        if self._open:
+            self._tokens += frame.accepted + (frame.next is not None)
+            self._delays.append(delay_s)
+
+    async def run(self, pipe: Connection, plays: Sequence[Coroutine[Any, Any, None]]) -> Run:
+        """Measure while all devices play."""
+
+        async def window() -> Run:
+            await self._started.wait()
+            pipe.send("totals")
+            before, _ = pipe.recv()
+            self._open, begun = True, time.perf_counter()
+            await asyncio.sleep(WINDOW_S)
+            self._open, seconds = False, time.perf_counter() - begun
+            pipe.send("totals")
+            after, lags = pipe.recv()
+            self.stopped = True
+            p50, p99 = np.quantile(self._delays, [0.5, 0.99])
+            return Run(
+                tokens_per_s=self._tokens / seconds,
+                p50_s=float(p50),
+                p99_s=float(p99),
+                batch=(after["rounds"] - before["rounds"]) / (after["steps"] - before["steps"]),
+                busy=(after["busy_s"] - before["busy_s"]) / seconds,
+                lag_s=float(np.quantile(lags, 0.99)),
+            )
+
+        async with asyncio.TaskGroup() as group:  # one that fails ends all
+            for play in plays:
+                group.create_task(play)
+            measuring = group.create_task(window())
+        return measuring.result()
+
+
+def watch(device: Device, note: Callable[[frames.Verdict, float], None]) -> list[bytes]:
+    """Stand between a device and its socket: what it sends from now on, and ``note`` verdicts."""
     client = device.client
     send, receive = client.send, client.receive
-    sent = 0.0
+    sent: list[bytes] = []
+    begun = 0.0
 
     async def timed_send(frame: frames.Frame, payload_bits: int | None = None) -> None:
-        nonlocal sent
-        sent = time.perf_counter()
+        nonlocal begun
+        sent.append(frames.encode(frame))
+        begun = time.perf_counter()
         await send(frame, payload_bits)
 
     async def timed_receive() -> frames.Frame:
         frame = await receive()
         if isinstance(frame, frames.Verdict):
-            delays.append(time.perf_counter() - sent)
+            note(frame, time.perf_counter() - begun)
         return frame
 
     client.send = timed_send  # type: ignore[method-assign]
     client.receive = timed_receive  # type: ignore[method-assign]
+    return sent
 
 
-async def write(device: Device, prompt: str, tokens: int) -> int:
-    """The number of tokens written."""
-    generation = device.generate(
-        prompt, max_tokens=tokens, sampling=Sampling(temperature=0.0), gamma=GAMMA
-    )
-    return len([token async for token in generation])
+def writing(device: Device, prompt: str) -> Generation:
+    """The generation that all kinds write."""
+    greedy = Sampling(temperature=0.0)
+    return device.generate(prompt, max_tokens=TOKENS, sampling=greedy, gamma=GAMMA)
 
 
-async def measure(bundle: Path, url: str, pipe: Connection, prompts: Sequence[str]) -> Run:
-    """Let one device for each prompt write at once."""
-    delays: list[float] = []
+async def record(bundle: Path, url: str, prompts: Sequence[str]) -> list[Recording]:
+    """A real generation for each prompt, each on a connection of its own."""
+    found = []
+    for prompt in prompts:
+        async with Device(bundle, url) as device:
+            told: list[frames.Verdict] = []
+            sent = watch(device, lambda frame, _, told=told: told.append(frame))  # type: ignore[misc]
+            text = [token.id async for token in writing(device, prompt)]
+            welcome = device.client.welcome
+            hello = frames.encode(
+                frames.Hello(
+                    frames.VERSION, welcome.tokenizer_hash, welcome.vocab_size, ["topk"], "bench"
+                )
+            )
+            verdicts = [essence(frame) for frame in told]
+            found.append(Recording(hello, sent[0], sent[1 : 1 + len(told)], verdicts, text))
+    return found
+
+
+async def real(
+    bundle: Path, url: str, pipe: Connection, prompts: Sequence[str], texts: Sequence[list[int]]
+) -> Run:
+    """A device for each prompt; each must write its text of ``texts``."""
+    load = Load(len(prompts))
+
+    async def play(device: Device, prompt: str, text: list[int]) -> None:
+        first = True
+
+        def note(frame: frames.Verdict, delay_s: float) -> None:
+            nonlocal first
+            load.verdict(frame, delay_s, first=first)
+            first = False
+
+        watch(device, note)
+        while not load.stopped:
+            written: list[int] = []
+            async for token in writing(device, prompt):
+                written.append(token.id)
+                if load.stopped:
+                    break
+            same = written == text[: len(written)]
+            assert same, "a device among others wrote another text than alone"
+
     async with AsyncExitStack() as stack:
         devices = [await stack.enter_async_context(Device(bundle, url)) for _ in prompts]
-        # The first forwards of a process are slow.
-        await asyncio.gather(*(write(d, p, 8) for d, p in zip(devices, prompts, strict=True)))
-        for device in devices:
-            watch(device, delays)
-        pipe.send("totals")
-        before = pipe.recv()
-        begun = time.perf_counter()
-        counts = await asyncio.gather(
-            *(write(d, p, TOKENS) for d, p in zip(devices, prompts, strict=True))
-        )
-        seconds = time.perf_counter() - begun
-        pipe.send("totals")
-        after = pipe.recv()
-    p50, p99 = np.quantile(delays, [0.5, 0.99])
-    return Run(
-        tokens_per_s=sum(counts) / seconds,
-        p50_s=float(p50),
-        p99_s=float(p99),
-        batch=(after["rounds"] - before["rounds"]) / (after["steps"] - before["steps"]),
-        busy=(after["busy_s"] - before["busy_s"]) / seconds,
-    )
+        return await load.run(pipe, list(map(play, devices, prompts, texts)))
+
+
+async def replay(url: str, pipe: Connection, recordings: Sequence[Recording]) -> Run:
+    """A device for each recording, that sends its frames again and again."""
+    load = Load(len(recordings))
+
+    async def play(one: Recording) -> None:
+        first = True
+        while not load.stopped:
+            async with connect(url + PATH, compression=None) as socket:
+                await socket.send(one.hello)
+                await socket.recv()
+                await socket.send(one.start)
+                for draft, expected in zip(one.drafts, one.verdicts, strict=True):
+                    sent = time.perf_counter()
+                    await socket.send(draft)
+                    data = await socket.recv()
+                    assert isinstance(data, bytes)
+                    verdict = frames.decode(data)
+                    assert isinstance(verdict, frames.Verdict), verdict
+                    found = essence(verdict)
+                    assert found == expected, f"{found}, where {expected} was recorded"
+                    load.verdict(verdict, time.perf_counter() - sent, first=first)
+                    first = False
+                    if load.stopped:
+                        break
+
+    return await load.run(pipe, list(map(play, recordings)))
 
 
 def main() -> None:
-    """Print one line for each number of devices."""
-    listed = json.loads((Path(bench.__file__).parent / "prompts.json").read_text())
-    prompts = [entry["prompt"] for entry in listed]
+    """Print one line for each kind and number of devices."""
+    prompts = bench.prompts(max(REAL))
     bundle = draft_bundle(Console(stderr=True))
-    runs: dict[int, list[Run]] = {count: [] for count in DEVICES}
-    with running() as (url, pipe):
+    runs: dict[tuple[str, int], list[Run]] = {}
+    assisted: list[float] = []
+    with running(station) as (url, pipe), running(assistant) as (_, peer):
+        recordings = asyncio.run(record(bundle, url, prompts))
+        texts = [one.text for one in recordings]
         for _ in range(REPEATS):
-            for count, found in runs.items():
-                found.append(asyncio.run(measure(bundle, url, pipe, prompts[:count])))
+            peer.send(prompts)
+            rate, found = peer.recv()
+            assert found == texts, "assisted generation writes other texts"
+            assisted.append(rate)
+            for count in REAL:
+                run = asyncio.run(real(bundle, url, pipe, prompts[:count], texts[:count]))
+                runs.setdefault(("real", count), []).append(run)
+            for count in REPLAYED:
+                chosen = [recordings[i % len(recordings)] for i in range(count)]
+                run = asyncio.run(replay(url, pipe, chosen))
+                runs.setdefault(("replayed", count), []).append(run)
     cores = len(os.sched_getaffinity(0))
     print(f"{cores} cores, load {os.getloadavg()[0]:.1f} at the end; γ={GAMMA}, {TOKENS} tokens")
-    print("devices  tokens/s  of one  p50 ms  p99 ms  batch  model busy")
-    one = statistics.median(run.tokens_per_s for run in runs[DEVICES[0]])
-    for count, found in runs.items():
-        rate, p50, p99, batch, busy = (
-            statistics.median(getattr(run, name) for run in found)
-            for name in ("tokens_per_s", "p50_s", "p99_s", "batch", "busy")
-        )
+    peer_rate = statistics.median(assisted)
+    print(f"assisted generation, {len(prompts)} prompts in turn: {peer_rate:.1f} tokens/s")
+    print("kind      devices  tokens/s  of one  of assisted  p50 ms  p99 ms  batch  busy  lag ms")
+    first: dict[str, float] = {}
+    for (kind, count), found in runs.items():
+        columns = zip(*(astuple(run) for run in found), strict=True)
+        rate, p50, p99, batch, busy, lag = (statistics.median(column) for column in columns)
+        first.setdefault(kind, rate)
         print(
-            f"{count:7}  {rate:8.1f}  {rate / one:6.2f}  {p50 * 1e3:6.1f}  {p99 * 1e3:6.1f}"
-            f"  {batch:5.2f}  {busy:10.2f}"
+            f"{kind:8}  {count:7}  {rate:8.1f}  {rate / first[kind]:6.2f}  {rate / peer_rate:11.2f}"
+            f"  {p50 * 1e3:6.1f}  {p99 * 1e3:6.1f}  {batch:5.2f}  {busy:4.2f}  {lag * 1e3:6.1f}"
         )
 
 

@@ -12,14 +12,17 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from bs_runtime.account import Account
 from bs_runtime.conversations import Conversation, Conversations
 from bs_runtime.generation import Generation
+from bs_runtime.limits import Closing, Refusal
 from bs_runtime.scheduler import Scheduler
 from bs_runtime.target import Target
 from draftlink import frames, schemes
 from draftlink.control import digest
 from draftlink.frames import Draft, Hello, Replay, Resume, Resumed, Start
-from draftlink.session import ProtocolError, RemoteProtocolError, Session, State
+from draftlink.session import ProtocolError, RemoteProtocolError, Session
+from draftlink.states import State
 
 log = logging.getLogger("draftlink.bs")
 
@@ -30,8 +33,8 @@ class Connection:
     """Serves one device until it goes away.
 
     ``receive`` returns the next binary message or None at the end; ``send`` sends one. What
-    needs the model is run by ``scheduler``, which many connections share. ``tenant``: whose device
-    it is.
+    needs the model is run by ``scheduler``, which many connections share. ``account``: whose device
+    it is, and what it may do.
     """
 
     def __init__(
@@ -41,14 +44,14 @@ class Connection:
         conversations: Conversations,
         receive: Callable[[], Awaitable[bytes | None]],
         send: Callable[[bytes], Awaitable[None]],
-        tenant: str = "",
+        account: Account | None = None,
     ) -> None:
         self._target = target
         self._scheduler = scheduler
         self._conversations = conversations
         self._receive = receive
         self._send_bytes = send
-        self._tenant = tenant
+        self._account = account or Account()
         self._session = Session("bs", target.vocab_size)
         self._conversation: Conversation | None = None
         self._drafts: list[Draft] = []  # that wait for a round
@@ -61,6 +64,7 @@ class Connection:
         self._over = asyncio.Event()
         self._sending: asyncio.Timeout | None = None
         self.fenced = False  # by a newer connection
+        self.closing: Closing | None = None  # why this end closes, to be opened again
 
     async def serve(self) -> None:
         """Run the session. The peer's mistakes are answered with a reason."""
@@ -82,6 +86,10 @@ class Connection:
                     raise error
         except ProtocolError as error:
             await self._refuse("protocol", str(error))
+        except Refusal as refusal:
+            await self._refuse(refusal.code, refusal.reason, refusal.retry_after_s)
+        except Closing as closing:
+            self.closing = closing
         except ConnectionError:
             log.info("the device has gone")
         except Exception as error:
@@ -111,7 +119,8 @@ class Connection:
             self._conversations.drop(self._conversation)
         else:
             loop, conversations = asyncio.get_running_loop(), self._conversations
-            self._conversation.session = self._session
+            if self._session.generation:  # else what was kept before still holds
+                self._conversation.session = self._session
             conversations.park(self._conversation, loop.time())
             loop.call_later(conversations.grace_s, lambda: conversations.expire(loop.time() + 1e-3))
 
@@ -124,6 +133,7 @@ class Connection:
                 return
             frame = self._session.receive(data)
             if frame is not None:
+                await self._account.received(frame, len(data))
                 await self._take(frame)
 
     async def _take(self, frame: frames.Frame) -> None:
@@ -155,7 +165,7 @@ class Connection:
         else:
             conversations = self._conversations
             here = await conversations.enter(
-                hello.ticket, self, self._tenant, asyncio.get_running_loop().time()
+                hello.ticket, self, self._account.tenant.name, asyncio.get_running_loop().time()
             )
             self._conversation = here
             await self._send(
@@ -187,7 +197,13 @@ class Connection:
         here.slot.rollback(min(here.slot.length, same))
         here.history[:] = history
         here.generation = Generation(
-            here.slot, start, here.history, target.vocab_size, target.context, here.ticket.key
+            here.slot,
+            start,
+            here.history,
+            target.vocab_size,
+            target.context,
+            here.ticket.key,
+            here.ticket.tenant,
         )
         self._prompt = True
 
@@ -219,7 +235,7 @@ class Connection:
             await self._send(Resumed(generation, 0, replay=True))
             return
         self._resuming = True  # nothing comes between
-        await self._send(Resumed(generation, self._session.progress.received, replay=False))
+        await self._send(Resumed(generation, self._session.progress.frames.received, replay=False))
         for data in self._session.resend(asked.seen):
             await self._deliver(data)
         self._resuming = False
@@ -311,6 +327,8 @@ class Connection:
 
     async def _finish(self) -> None:
         session, here = self._session, self._here()
+        if self._drafts and (first := self._drafts[0].first) is not None:
+            here.history.append(first)  # it is the text's, whatever becomes of the draft
         self._drafts.clear()
         self._prompt = False
         if here.generation is not None:
@@ -319,7 +337,9 @@ class Connection:
         await self._send(frames.Done(session.generation, session.kept, session.epoch + 1))
 
     async def _send(self, frame: frames.Frame) -> None:
-        await self._deliver(self._session.send(frame))
+        data = self._session.send(frame)
+        await self._deliver(data)
+        await self._account.sent(frame, len(data))
 
     async def _deliver(self, data: bytes) -> None:
         """Send, unless nobody reads it; a new connection gets what was not read."""
@@ -338,7 +358,7 @@ class Connection:
         log.error("a generation failed", exc_info=error)
         await self._refuse("internal", f"{type(error).__name__} at the base station")
 
-    async def _refuse(self, code: Any, reason: str) -> None:
+    async def _refuse(self, code: Any, reason: str, retry_after_s: int | None = None) -> None:
         log.warning("refused (%s): %s", code, reason)
         if self._session.state is not State.CLOSED:
-            await self._send(frames.Refused(code, reason))
+            await self._send(frames.Refused(code, reason, retry_after_s))

@@ -35,14 +35,19 @@ class Slot:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._length = 0
+        self._ids: list[int] = []
         self._capacity = 0
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
     def length(self) -> int:
         """Tokens in the cache."""
-        return self._length
+        return len(self._ids)
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens in the cache; not to be changed."""
+        return self._ids
 
     @property
     def bytes(self) -> int:
@@ -60,11 +65,27 @@ class Slot:
         """Cut the cache back to ``length`` tokens. Raises TargetError for more than it holds."""
         if not 0 <= length <= self.length:
             raise TargetError(f"cannot roll {self.length} tokens back to {length}")
-        self._length = length
+        del self._ids[length:]
+
+    def adopt(self, source: Slot, ids: Sequence[int]) -> None:
+        """Copy from another slot what it holds of ``ids`` behind what is cached here.
+
+        Nothing is copied unless what is cached here begins ``ids``.
+        """
+        begin, end = self.length, min(source.length, len(ids))
+        if end <= begin or source.ids[:end] != ids[:end] or self._ids != ids[:begin]:
+            return
+        self.reserve(end)
+        with torch.inference_mode():  # as the buffers were made in a forward
+            for layer in source._layers:
+                keys, values = source.read(layer, end)
+                self.write(layer, keys[:, :, begin:], values[:, :, begin:])
+        self._ids += ids[begin:end]
 
     def close(self) -> None:
         """Empty the slot and give its memory back; it can be fed again. Not during a forward."""
-        self._length = self._capacity = 0
+        self._ids.clear()
+        self._capacity = 0
         self._layers.clear()
 
     def reserve(self, length: int) -> None:
@@ -81,14 +102,14 @@ class Slot:
             held = self._grown(old_keys, keys), self._grown(old_values, values)
             self._layers[layer] = held
         count = keys.shape[2]
-        held[0].narrow(2, self._length, count).copy_(keys)
-        held[1].narrow(2, self._length, count).copy_(values)
+        held[0].narrow(2, self.length, count).copy_(keys)
+        held[1].narrow(2, self.length, count).copy_(values)
 
     def _grown(self, old: Tensor | None, like: Tensor) -> Tensor:
         """A buffer of the whole capacity, with what is cached in ``old``."""
         new = like.new_empty(1, like.shape[1], self._capacity, like.shape[3])
         if old is not None:
-            new[:, :, : self._length] = old[:, :, : self._length]
+            new[:, :, : self.length] = old[:, :, : self.length]
         return new
 
     def read(self, layer: int, length: int) -> tuple[Tensor, Tensor]:
@@ -96,9 +117,9 @@ class Slot:
         keys, values = self._layers[layer]
         return keys.narrow(2, 0, length), values.narrow(2, 0, length)
 
-    def advance(self, count: int) -> None:
-        """``count`` more tokens are in every layer."""
-        self._length += count
+    def advance(self, ids: Sequence[int]) -> None:
+        """These tokens are in every layer by now."""
+        self._ids += ids
 
 
 @dataclass(frozen=True)
@@ -233,7 +254,7 @@ class Engine:
             **options,
         ).logits[0]
         for feed in feeds:
-            feed.slot.advance(len(feed.ids))
+            feed.slot.advance(feed.ids)
         return (logits if self._keeps_logits else logits[keep])[: len(wanted)].float()
 
     def _part(self, feed: Feed, begin: int) -> Part:

@@ -38,7 +38,7 @@ class Generation:
     Between rounds the slot is in one of two states: all of the history cached and the row behind it
     kept, or something of the history not yet fed. One round at a time is under way. Every draw is a
     function of (key, position, purpose), so that the same draft at the same position is always
-    judged the same way; ``key`` is the session's secret.
+    judged the same way; ``key`` is the session's secret. ``tenant``: whose it is.
     """
 
     def __init__(
@@ -49,8 +49,10 @@ class Generation:
         vocab_size: int,
         context: int,
         key: bytes,
+        tenant: str = "",
     ) -> None:
         self.slot = slot
+        self.tenant = tenant
         self.start = start
         self.history = history
         written = len(history) - start.begins  # before a connection was lost
@@ -173,7 +175,8 @@ class Round:
 
     Steps feed it in parts (``feed``, then ``take``) until nothing is ``left``; its rows are then
     those behind the history and behind each drafted token. ``purpose``: what the target's own token
-    is drawn for, None if nothing is judged. ``waits``: it is drawn behind a whole draft, too.
+    is drawn for, None if nothing is judged. ``waits``: it is drawn behind a whole draft, too. The
+    slot may be emptied before a step; what it held is then fed again, or copied from ``source``.
     """
 
     def __init__(
@@ -188,36 +191,51 @@ class Round:
         self.purpose = purpose
         self._waits = waits
         self._generation = generation
-        self._slot = generation.slot
+        self.slot = generation.slot
+        self.tenant = generation.tenant
+        self.source: Slot | None = None
         self._tokens = [d.token for d in drafted]
         self._base = len(generation.history)
         kept = generation.kept_row()
         self._rows = [] if kept is None else [kept]
+        self._behind = self._base - (kept is None)  # the next token whose row is wanted
         if kept is None:  # the last row has to be made, again if the slot was rolled back
-            self._slot.rollback(min(self._slot.length, self._base - 1))
+            self.slot.rollback(min(self.slot.length, self._base - 1))
 
     @property
     def left(self) -> int:
         """Tokens that are still to be fed."""
-        return self._base + len(self._tokens) - self._slot.length
+        return self._base + len(self._tokens) - self.slot.length
 
     def feed(self, limit: int) -> Feed:
         """The next tokens, at most ``limit``; a prompt's are fed for its last row alone."""
-        begin = self._slot.length
+        begin = self.slot.length
         ids = self._generation.history[begin : begin + limit]
         drafted = begin + len(ids) - self._base
         ids += self._tokens[drafted : drafted + limit - len(ids)]
-        behind = begin + len(ids) - (self._base - 1)
-        return Feed(self._slot, ids, min(max(behind, 0), len(ids)))
+        return Feed(self.slot, ids, max(0, begin + len(ids) - max(begin, self._behind)))
 
     def take(self, rows: Tensor) -> None:
         """The rows that a feed asked for, (rows, V)."""
         self._rows.append(rows)
+        self._behind += len(rows)
+
+    @property
+    def prefix(self) -> list[int]:
+        """The tokens whose rows are of no account, so that another slot's cache will do."""
+        return self._generation.history[: self._base - 1]
+
+    def copy(self) -> None:
+        """Copy from ``source`` what it still holds of the prefix."""
+        if self.source is not None:
+            self.slot.adopt(self.source, self.prefix)
+            self.source = None
 
     def restart(self) -> None:
         """Begin again with an empty slot, after a step that failed."""
-        self._slot.close()
+        self.slot.close()
         self._rows = []
+        self._behind = self._base - 1
 
     def rows(self) -> Tensor:
         """All rows, (len(drafted) + 1, V), once nothing is left."""

@@ -7,6 +7,7 @@ event loop never waits for the model; whoever is done gets its judgement.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from bs_runtime import verify
 from bs_runtime.batching import Batcher
 from bs_runtime.engine import Feed, Slot
 from bs_runtime.generation import Judgement, Round
+from bs_runtime.slots import Slots
 
 log = logging.getLogger("draftlink.bs")
 
@@ -63,13 +65,15 @@ class _Request:
 class Scheduler:
     """Runs the rounds of many connections on one model, in the event loop that it is used from."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, slots: Slots | None = None) -> None:
         self.totals = Totals()
+        self.slots = Slots() if slots is None else slots
         self._model = model
         self._waiting: Batcher[_Request] = Batcher()
         # One worker: the model has one set of threads, and two forwards at once only slow each
         # other.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def run(self, round: Round) -> Served:
@@ -77,21 +81,46 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         now = loop.time()
         request = _Request(round, now, loop.create_future())
-        self._waiting.add(request, round.left, now)
+        self._waiting.add(request, round.left, now, session=round.slot)
+        self._arrived.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._steps())
         return await request.future
 
     def close(self, slot: Slot) -> None:
         """Give a slot back once no step uses it; its rounds must have ended or been cancelled."""
+        self._waiting.forget(slot)
+        self.slots.forget(slot)
         self._worker.submit(slot.close)
+
+    async def _hold(self) -> None:
+        """Wait for company as long as the batcher says."""
+        loop = asyncio.get_running_loop()
+        while (seconds := self._waiting.due(now := loop.time()) - now) > 0:
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._arrived.wait()
+
+    def _admit(self, request: _Request) -> bool:
+        """Whether a request can take part in the next step."""
+        return self.slots.admit(request.round)
+
+    def _unwanted(self, request: _Request) -> bool:
+        """Whether nobody waits for a request any more; its slot is then free for others."""
+        if request.future.cancelled():
+            self.slots.release(request.round.slot)
+        return request.future.cancelled()
 
     async def _steps(self) -> None:
         loop = asyncio.get_running_loop()
         while len(self._waiting):
             # The answers to the last step go out first: what they set off can join this one.
             await asyncio.sleep(0)
-            batch = [(r, n) for r, n in self._waiting.take() if not r.future.cancelled()]
+            await self._hold()
+            self._waiting.drop(self._unwanted)
+            self.slots.next_step()
+            batch = self._waiting.take(self._admit)
             if not batch:
                 continue
             begun = loop.time()
@@ -100,6 +129,8 @@ class Scheduler:
             self._count(batch, ended - begun)
             for request, fed in batch:
                 request.begun_s = begun if request.begun_s is None else request.begun_s
+                if request.result is not None or request.future.cancelled():
+                    self.slots.release(request.round.slot)
                 if request.future.cancelled():
                     continue
                 if isinstance(request.result, Exception):
@@ -107,6 +138,11 @@ class Scheduler:
                 elif request.result is None:
                     self._waiting.add(request, request.round.left, ended, fed=fed)
                 else:
+                    slot = request.round.slot
+                    if request.result.ended:
+                        self._waiting.forget(slot)
+                    else:
+                        self._waiting.answered(slot, ended)
                     queue_s, verify_s = request.begun_s - request.asked_s, ended - request.begun_s
                     served = Served(request.result, int(queue_s * 1e6), int(verify_s * 1e6))
                     request.future.set_result(served)
@@ -142,6 +178,8 @@ def step(model: Model, work: Sequence[tuple[Round, int]]) -> list[Judgement | No
 
     The judgements, in order; None where a round has more to feed.
     """
+    for round, _ in work:
+        round.copy()
     fed = [round for round, count in work if count]
     if fed:
         feeds = [round.feed(count) for round, count in work if count]

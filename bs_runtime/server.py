@@ -1,15 +1,62 @@
-"""uvicorn around the app."""
+"""uvicorn around the app: sockets, TLS, loading, and stopping without losing a round."""
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
+import os
 import socket
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 
 import uvicorn
+from starlette.applications import Starlette
 
-from bs_runtime.app import create_app
+from bs_runtime.guard import GuardedHttp, GuardedWebSocket
+from bs_runtime.station import Station
 from bs_runtime.target import Target
-from bs_runtime.tickets import Sealer
 from draftlink import frames
+
+
+def check_exposure(host: str, *, tokens: bool, tls: bool, insecure: bool) -> None:
+    """Raises ValueError where others could listen in, or draft at this machine's cost."""
+    if insecure or _is_loopback(host):
+        return
+    if not tokens:
+        raise ValueError(
+            f"{host} can be reached from other machines, and anybody could draft there: give"
+            " --tokens FILE, or --insecure if the network is yours alone"
+        )
+    if not tls:
+        raise ValueError(
+            f"on {host} tokens and texts would cross the network in clear: give --tls-cert and"
+            " --tls-key, or --insecure if a proxy or a VPN encrypts"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """The server's side of TLS. Raises ValueError for files that are none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        raise ValueError(
+            f"{certificate} and {key} are no PEM certificate and its key ({error})"
+        ) from None
+    return context
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -18,19 +65,84 @@ def listen(host: str, port: int) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind((host, port))
-    bound.listen(128)  # from here on a device waits for the model to load instead of being refused
+    bound.listen(128)
     return bound
 
 
-def serve(target: Target, bound: socket.socket, sealer: Sealer) -> None:
-    """Serve until interrupted."""
-    config = uvicorn.Config(
-        create_app(target, sealer),
-        ws="websockets-sansio",
-        ws_max_size=frames.MAX_MESSAGE_BYTES,
-        ws_per_message_deflate=False,  # rows are coded already, and its context would cost a device
-        ws_ping_timeout=frames.PING_TIMEOUT_S,
-        log_level="warning",
-        lifespan="off",
-    )
-    uvicorn.Server(config).run(sockets=[bound])
+class Server(uvicorn.Server):
+    """A server of the app: told to stop, it lets rounds end before it ends."""
+
+    def __init__(
+        self, app: Starlette, *, tls: ssl.SSLContext | None = None, stop_s: float = 10.0
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            port=0,
+            http=GuardedHttp,
+            ws=GuardedWebSocket,
+            ws_max_size=frames.MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,  # rows are coded, and its context would cost a device
+            ws_ping_timeout=frames.PING_TIMEOUT_S,
+            ssl_context_factory=None if tls is None else lambda *_: tls,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=2,  # for what is not a device
+        )
+        super().__init__(config)
+        self._station: Station = app.state.station
+        self._stop_s = stop_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: devices first, then the rest."""
+        await self._station.drain(0.0 if self.force_exit else self._stop_s)
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal. uvicorn would send it again in the end, and the exit code would not be 0."""
+        if self._station.target is None:
+            os._exit(0)  # nothing is in flight, and a load cannot be interrupted
+        self.force_exit = self.should_exit  # told twice
+        self.should_exit = True
+
+
+def serve(
+    app: Starlette,
+    load: Callable[[], Target],
+    ready: Callable[[Target], None],
+    bound: socket.socket,
+    *,
+    tls: ssl.SSLContext | None = None,
+    stop_s: float = 10.0,
+) -> None:
+    """Serve until SIGTERM or SIGINT; ``ready`` is called once devices are taken.
+
+    Raises what ``load`` raises.
+    """
+    server = Server(app, tls=tls, stop_s=stop_s)
+    failures: list[BaseException] = []
+
+    def opened(target: Target) -> None:
+        app.state.station.open(target)
+        ready(target)
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            try:
+                target = load()
+            except BaseException as error:
+                failures.append(error)
+                server.should_exit = True
+            else:
+                loop.call_soon_threadsafe(opened, target)
+
+        # Not in the executor of the loop: its end would be waited for.
+        threading.Thread(target=work, name="load", daemon=True).start()
+        await server.serve(sockets=[bound])
+
+    asyncio.run(run())
+    if failures:
+        raise failures[0]

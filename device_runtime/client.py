@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
+from msgspec.structs import replace
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.http11 import Response
 
 from draftlink import __version__, frames, schemes
+from draftlink.control import MAX_RETRY_S
 from draftlink.link import Ledger
-from draftlink.session import RemoteProtocolError, Session, State
+from draftlink.session import RemoteProtocolError, Session
+from draftlink.states import State
 
 PATH = "/v1/draft"
 PATIENCE_S = 60.0  # how long a lost base station is looked for
@@ -22,7 +28,14 @@ T = TypeVar("T", bound=frames.Frame)
 
 
 class LinkError(ConnectionError):
-    """The base station cannot be reached, refuses, or has gone; the text says what to do."""
+    """The base station cannot be reached, refuses, or has gone; the text says what to do.
+
+    ``retry_after_s``: when to try again, where the base station was only busy.
+    """
+
+    def __init__(self, text: str, retry_after_s: int | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
 
 
 class Socket(Protocol):
@@ -41,14 +54,34 @@ class Socket(Protocol):
 Connect = Callable[[str], Awaitable[Socket]]
 
 
-async def connect_websocket(url: str) -> Socket:
-    """A WebSocket to the base station at ``url``. Raises what ``websockets`` raises."""
-    return await connect(
-        url.rstrip("/") + PATH,
-        compression=None,
-        max_size=frames.MAX_MESSAGE_BYTES,
-        ping_timeout=frames.PING_TIMEOUT_S,
-    )
+def connector(token: str | None = None, ca: Path | None = None) -> Connect:
+    """Makes WebSockets with a bearer token; ``ca``: the certificates that ``wss`` trusts.
+
+    Raises ValueError for certificates that cannot be read. What it makes raises what ``websockets``
+    raises.
+    """
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    trusted: ssl.SSLContext | bool = True  # the system's certificates
+    if ca is not None:
+        try:
+            trusted = ssl.create_default_context(cafile=ca)
+        except OSError as error:
+            raise ValueError(f"{ca} holds no PEM certificates ({error})") from None
+
+    async def connect_with(url: str) -> Socket:
+        return await connect(
+            url.rstrip("/") + PATH,
+            additional_headers=headers,
+            ssl=trusted if url.startswith("wss:") else None,
+            compression=None,
+            max_size=frames.MAX_MESSAGE_BYTES,
+            ping_timeout=frames.PING_TIMEOUT_S,
+        )
+
+    return connect_with
+
+
+connect_websocket = connector()
 
 
 class Client:
@@ -89,6 +122,12 @@ class Client:
         try:
             await self._greet()
         except _Lost as error:
+            if error.retry_after_s is not None:
+                raise LinkError(
+                    f"{self._url} takes no more devices now ({error}); try again in"
+                    f" {error.retry_after_s} s",
+                    error.retry_after_s,
+                ) from None
             raise LinkError(
                 f"no base station at {self._url} ({error}); start one with `draftlink bs MODEL`,"
                 " or check the address"
@@ -96,8 +135,6 @@ class Client:
         except BaseException:
             await self.close()
             raise
-        # Vocabularies may be padded differently; an id that this draft lacks could not be fed.
-        self.session.vocab_size = min(self._vocab_size, self.welcome.vocab_size)
 
     async def send(self, frame: frames.Frame, payload_bits: int | None = None) -> None:
         """Send a frame; ``payload_bits`` of it are coded. Raises LinkError if nobody is there."""
@@ -175,6 +212,13 @@ class Client:
             raise LinkError(
                 f"{self._url!r} is not a WebSocket address such as ws://host:8765"
             ) from None
+        except InvalidStatus as error:
+            raise _denied(self._url, error.response) from None
+        except ssl.SSLCertVerificationError as error:
+            raise LinkError(
+                f"the certificate of {self._url} is not trusted ({error.verify_message}); give the"
+                " one that signed it with --ca FILE"
+            ) from None
         except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:
             raise _Lost(str(error) or type(error).__name__) from None
         hello = frames.Hello(
@@ -188,9 +232,18 @@ class Client:
         loop = asyncio.get_running_loop()
         asked_s = loop.time()
         await self._put(self.session.send(hello))
-        self.welcome = _checked(await self._get(), frames.Welcome)
+        welcome = _checked(await self._get(), frames.Welcome)
         self.rtt_s = loop.time() - asked_s
-        self._ticket = self.welcome.ticket
+        if self.session.stopped and replace(welcome, ticket=b"") != replace(
+            self.welcome, ticket=b""
+        ):
+            raise LinkError(
+                f"the base station at {self._url} now serves another target ({welcome.model},"
+                f" {welcome.dtype}); the text so far is kept, start a new one"
+            )
+        self.welcome, self._ticket = welcome, welcome.ticket
+        # Vocabularies may be padded differently; an id that this draft lacks could not be fed.
+        self.session.vocab_size = min(self._vocab_size, welcome.vocab_size)
 
     async def _reconnect(self, cause: _Lost) -> None:
         """A new connection, and on with the generation. Raises LinkError when patience ends."""
@@ -216,6 +269,7 @@ class Client:
                     f"the base station at {self._url} has gone ({cause}); the text so far is kept,"
                     " start the base station again and go on from there"
                 ) from None
+            pause = max(pause, cause.retry_after_s or 0)
             # Not all at once, where a base station that was restarted has many devices.
             await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))
             pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -260,13 +314,33 @@ class Client:
             except RemoteProtocolError as error:
                 raise LinkError(f"the base station broke the protocol: {error}") from error
             if isinstance(frame, frames.Refused):
-                raise LinkError(f"the base station refuses: {frame.reason}")
+                raise LinkError(f"the base station refuses: {frame.reason}", frame.retry_after_s)
             if frame is not None:
                 return frame
 
 
 class _Lost(Exception):
     """The connection is not there, or no more; the text says how that showed."""
+
+    def __init__(self, text: str, retry_after_s: int | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+def _denied(url: str, response: Response) -> Exception:
+    """What an HTTP answer in the place of a WebSocket means."""
+    words = (response.body or b"")[:200].decode("ascii", "replace").split("\n")[0]
+    reason = "".join(c for c in words if c.isprintable()) or f"HTTP {response.status_code}"
+    if response.status_code == 401:
+        return LinkError(
+            f"the base station at {url} refuses: {reason}; give its token with --token or in"
+            " DRAFTLINK_TOKEN"
+        )
+    if response.status_code == 503:
+        after = response.headers.get("Retry-After", "")
+        seconds = int(after) if after.isascii() and after.isdigit() else 1
+        return _Lost(reason, min(seconds, MAX_RETRY_S))
+    return LinkError(f"{url} is no base station, or not for this device: {reason}")
 
 
 def _checked(frame: frames.Frame, kind: type[T]) -> T:

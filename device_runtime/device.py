@@ -20,7 +20,14 @@ from types import TracebackType
 from tokenizers import Tokenizer
 
 from device_runtime.bundle import Bundle, load_bundle
-from device_runtime.client import PATIENCE_S, Client, Connect, LinkError, connect_websocket
+from device_runtime.client import (
+    PATIENCE_S,
+    Client,
+    Connect,
+    LinkError,
+    connect_websocket,
+    connector,
+)
 from device_runtime.controller import Controller
 from device_runtime.draft_model import DraftModel
 from device_runtime.drafter import Model
@@ -59,8 +66,14 @@ class Device:
         *,
         provider: str = "cpu",
         threads: int = 1,
+        token: str | None = None,
+        ca: Path | None = None,
     ) -> None:
-        """Load the bundle. Raises BundleError; the connection is made by ``open``."""
+        """Load the bundle; the connection is made by ``open``.
+
+        ``token``: the base station's, if it wants one; ``ca``: certificates that ``wss`` trusts.
+        Raises BundleError, ValueError.
+        """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._setup(
             DraftModel(loaded, provider=provider, threads=threads),
@@ -71,6 +84,7 @@ class Device:
             loaded.manifest.context,
             tuple(loaded.manifest.eos_token_ids),
         )
+        self._connect: Connect = connector(token, ca)
 
     @classmethod
     def from_parts(
@@ -111,7 +125,6 @@ class Device:
         self.draft_context = context
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="draft")
         self._url = url
-        self._connect: Connect = connect_websocket
         self.patience_s = PATIENCE_S  # how long a lost base station is looked for
         self._tokenizer_hash = tokenizer_hash
         self._vocab_size = vocab_size

@@ -19,7 +19,7 @@ from device_runtime.drafter import Proposal
 from device_runtime.result import Kind
 from device_runtime.writing import Writing
 from draftlink import frames
-from draftlink.session import State
+from draftlink.states import State
 from draftlink.sparse import Drafted
 
 BLOCK = 16  # tokens that are sent in any case, however certain

@@ -17,7 +17,7 @@ from device_runtime.temperature import DraftTemperature
 from device_runtime.writing import Writing
 from draftlink import frames, noise
 from draftlink.link import Ledger
-from draftlink.session import State
+from draftlink.states import State
 
 if TYPE_CHECKING:
     from device_runtime.device import Device

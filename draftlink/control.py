@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
 
 from draftlink.sampling import Sampling
 from draftlink.schemes import AnyScheme
+
+MAX_RETRY_S = 3600  # a device need not believe more
 
 Mode = Literal["draft", "stream"]  # who writes: the device drafts, or the base station alone
 
@@ -39,11 +41,15 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
     ticket: bytes = b""  # for a Hello after this connection is lost; sealed, opaque to the device
 
 
-class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """The base station will not go on; ``reason`` says what differs or is too much."""
+class Refused(msgspec.Struct, frozen=True, tag="refused", omit_defaults=True):
+    """The base station will not go on; ``reason`` says what differs or is too much.
 
-    code: Literal["version", "tokenizer", "request", "protocol", "internal"]
+    ``busy``: the same may be asked again after ``retry_after_s``.
+    """
+
+    code: Literal["version", "tokenizer", "request", "protocol", "internal", "busy"]
     reason: str
+    retry_after_s: Annotated[int, msgspec.Meta(ge=0, le=MAX_RETRY_S)] | None = None
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):

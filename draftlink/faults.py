@@ -123,8 +123,8 @@ def _control(
     if isinstance(frame, Switch):
         return _switch(session, frame)
     if isinstance(frame, Resumed):
-        if session.role == "device" and not 0 <= frame.handled <= progress.sent:
-            return f"{frame.handled} frames were handled, of {progress.sent}"
+        if session.role == "device" and not 0 <= frame.handled <= progress.frames.sent:
+            return f"{frame.handled} frames were handled, of {progress.frames.sent}"
         if session.role == "bs" and frame.replay == session.stopped:
             return "a generation is replayed exactly if it is not known"
     if isinstance(frame, ReplayFrame):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from draftlink.frames import Start, Verdict
+from draftlink.numbering import Numbering
 
 
 @dataclass
@@ -24,10 +25,7 @@ class Progress:
     first: bool = False  # the first of the drafts brings the token that was owed
     owed: bool = False  # the device owes the token after a rejection
     switching: bool = False  # once the drafts have their verdicts, the base station streams
-    sent: int = 0  # numbered frames of this generation, by this end
-    received: int = 0  # and by the peer
-    unacked: list[tuple[int, bytes]] = field(default_factory=list)  # of those sent, by number
-    began: int = 0  # ``sent`` when the epoch began: the peer that is in it has seen those before
+    frames: Numbering = field(default_factory=Numbering)
 
     @property
     def expected(self) -> int:

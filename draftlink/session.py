@@ -1,4 +1,4 @@
-"""The protocol without I/O: one transition table, two roles.
+"""The protocol without I/O: one transition table (see ``states``), two roles.
 
 Bytes come in and go out as values. A frame that the table does not allow, or whose numbers do not
 fit, raises ``LocalProtocolError`` when this end wanted to send it and ``RemoteProtocolError`` when
@@ -8,8 +8,6 @@ the peer did; the state stays as it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum, auto
-from typing import Literal
 
 import msgspec
 
@@ -22,7 +20,6 @@ from draftlink.frames import (
     Frame,
     Hello,
     Mode,
-    Refused,
     Replay,
     Resume,
     Resumed,
@@ -31,9 +28,9 @@ from draftlink.frames import (
     Switched,
     Tokens,
     Verdict,
-    Welcome,
 )
 from draftlink.progress import Progress
+from draftlink.states import NUMBERED, SENDER, TABLE, UNDER_WAY, Role, State
 
 
 class ProtocolError(Exception):
@@ -46,70 +43,6 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The peer's mistake."""
-
-
-class State(Enum):
-    """Where a session is."""
-
-    OPENED = auto()  # nothing said
-    GREETING = auto()  # the device has said hello
-    READY = auto()  # no generation
-    RESUMING = auto()  # the device has asked to go on with one
-    REPLAYING = auto()  # the base station needs its history
-    DRAFTING = auto()  # the device may draft; verdicts may be under way
-    VERIFYING = auto()  # the device waits for the verdicts of all its drafts
-    STREAMING = auto()  # the base station writes alone
-    SWITCHING = auto()  # and has been asked to stop
-    FINISHING = auto()  # the device has ended the generation, and Done is owed
-    CLOSED = auto()
-
-
-Role = Literal["device", "bs"]
-SENDER: dict[type[Frame], Role] = {
-    Hello: "device",
-    Start: "device",
-    Resume: "device",
-    Replay: "device",
-    Draft: "device",
-    Switch: "device",
-    Finish: "device",
-    Welcome: "bs",
-    Resumed: "bs",
-    Refused: "bs",
-    Verdict: "bs",
-    Tokens: "bs",
-    Switched: "bs",
-    Done: "bs",
-}
-
-# Where a frame is allowed, and where it leads; None: that depends on the frame (see _next).
-TABLE: dict[tuple[State, type[Frame]], State | None] = {
-    (State.OPENED, Hello): State.GREETING,
-    (State.GREETING, Welcome): State.READY,
-    (State.READY, Start): None,
-    (State.READY, Resume): State.RESUMING,
-    (State.RESUMING, Resumed): None,
-    (State.REPLAYING, Replay): None,
-    (State.DRAFTING, Draft): None,
-    (State.DRAFTING, Verdict): None,
-    (State.VERIFYING, Verdict): None,
-    (State.DRAFTING, Switch): None,
-    (State.VERIFYING, Switch): None,
-    (State.STREAMING, Tokens): None,
-    (State.STREAMING, Switch): State.SWITCHING,
-    (State.SWITCHING, Tokens): None,
-    (State.SWITCHING, Switched): State.DRAFTING,
-    (State.DRAFTING, Finish): State.FINISHING,
-    (State.VERIFYING, Finish): State.FINISHING,
-    (State.STREAMING, Finish): State.FINISHING,
-    (State.SWITCHING, Finish): State.FINISHING,
-    # The base station had already ended the generation when Finish reached it.
-    (State.READY, Finish): State.FINISHING,
-    (State.FINISHING, Done): State.READY,
-    **{(state, Refused): State.CLOSED for state in State if state is not State.CLOSED},
-}
-UNDER_WAY = (State.DRAFTING, State.VERIFYING, State.STREAMING, State.SWITCHING)
-NUMBERED = (Draft, Switch, Verdict, Tokens, Switched)  # sent again after a lost connection
 
 
 class Session:
@@ -147,11 +80,8 @@ class Session:
         data = frames.encode(frame)
         self._apply(frame, LocalProtocolError)
         if isinstance(frame, NUMBERED):
-            progress = self.progress
-            progress.unacked.append((progress.sent, data))
-            progress.sent += 1
-            if isinstance(frame, Switched) or (isinstance(frame, Verdict) and frame.closes):
-                progress.began = progress.sent
+            closes = isinstance(frame, Switched) or (isinstance(frame, Verdict) and frame.closes)
+            self.progress.frames.add(data, begins=closes)
         return data
 
     def receive(self, data: bytes) -> Frame | None:
@@ -166,7 +96,7 @@ class Session:
         if not overtaken:
             self._apply(frame, RemoteProtocolError)
         if isinstance(frame, NUMBERED):
-            self.progress.received += 1
+            self.progress.frames.received += 1
             if not overtaken:
                 self._acknowledged(frame)
         return None if overtaken else frame
@@ -187,16 +117,15 @@ class Session:
 
     def _acknowledged(self, frame: Frame) -> None:
         """Forget what the peer must have had when it sent ``frame``."""
-        progress = self.progress
+        if isinstance(frame, Switch) and frame.mode == "stream":
+            return  # it may have crossed a verdict
+        kept, drafts = self.progress.frames, len(self.progress.drafts)
         if self.role == "bs":
-            unseen = [one for one in progress.unacked if one[0] >= progress.began]
+            kept.in_epoch()
         elif isinstance(frame, Verdict) and not frame.ended:
-            drafts = [one for one in progress.unacked if frames.kind(one[1]) == "Draft"]
-            switch = [one for one in progress.unacked if frames.kind(one[1]) != "Draft"]
-            unseen = drafts[len(drafts) - len(progress.drafts) :] + switch
-        else:
-            unseen = progress.unacked[-1:] if self.state is State.SWITCHING else []
-        progress.unacked = unseen
+            kept.keep(drafts)
+        else:  # a switch that is not answered yet is the last
+            kept.keep_last(int(self.state is State.SWITCHING))
 
     def _apply(self, frame: Frame, error: type[ProtocolError]) -> None:
         key = (self.state, type(frame))
@@ -214,10 +143,7 @@ class Session:
         elif isinstance(frame, Resume):
             self.resuming = frame
         elif isinstance(frame, Resumed) and self.role == "device":
-            # What was overtaken is not sent again, and has no number any more.
-            behind = [one for one in progress.unacked if one[0] < frame.handled]
-            resent = list(enumerate(self.resend(frame.handled), frame.handled))
-            progress.unacked, progress.sent = behind + resent, frame.handled + len(resent)
+            progress.frames.go_on_from(frame.handled)
         elif isinstance(frame, Replay):
             self._replayed()
         elif isinstance(frame, Draft):
@@ -301,7 +227,7 @@ class Session:
             length=progress.agreed,
             digest=digest(history[: progress.agreed]),
             owes=progress.owed or progress.first,
-            seen=progress.received,
+            seen=progress.frames.received,
         )
 
     @property
@@ -317,13 +243,12 @@ class Session:
         """
         progress, asked = parked.progress, self.resuming
         assert asked is not None
-        oldest = progress.sent - len(progress.unacked)
         fits = (
             progress.generation == asked.start.generation
             and progress.start is not None
             and asked.epoch <= progress.epoch
             and asked.length <= progress.length
-            and oldest <= asked.seen <= progress.sent
+            and progress.frames.has(asked.seen)
         )
         if fits:
             self.progress, self._stopped = progress, parked.state
@@ -341,13 +266,10 @@ class Session:
             self.progress.owed = asked.owes
             self._stopped = State.STREAMING if start.mode == "stream" else State.DRAFTING
             return
-        last = len(progress.unacked)
-        if self._stopped in (State.STREAMING, State.SWITCHING):
-            last = int(self._stopped is State.SWITCHING)  # a switch that led here is done
-        resent = [data for _, data in progress.unacked[len(progress.unacked) - last :]]
-        progress.unacked = list(enumerate(resent))
-        progress.sent, progress.received, progress.began = last, 0, 0
+        if self._stopped in (State.STREAMING, State.SWITCHING):  # a switch that led here is done
+            progress.frames.keep_last(int(self._stopped is State.SWITCHING))
+        progress.frames.restart()
 
     def resend(self, seen: int) -> list[bytes]:
         """The frames that a peer which has dealt with ``seen`` of them has not."""
-        return [data for number, data in self.progress.unacked if number >= seen]
+        return self.progress.frames.lacks(seen)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-import uvicorn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from bs_runtime.app import create_app
 from bs_runtime.engine import Feed
+from bs_runtime.server import Server
 from device_runtime.device import Device
 
 HASH = "fake"
@@ -36,6 +37,15 @@ class FakeModel:
     @property
     def length(self) -> int:
         return len(self.cache)
+
+    @property
+    def ids(self) -> list[int]:
+        return self.cache
+
+    def adopt(self, source: FakeModel, ids: Sequence[int]) -> None:
+        end = min(source.length, len(ids))
+        if source.cache[:end] == ids[:end] and self.cache == ids[: self.length]:
+            self.cache += ids[self.length : end]
 
     def forward(self, ids: Sequence[int], *, last: bool = False) -> np.ndarray:
         assert len(ids) > 0
@@ -104,17 +114,18 @@ def fake_device(url: str, table: np.ndarray, eos_ids: tuple[int, ...] = (), **kw
 
 
 @contextlib.contextmanager
-def served(target: object) -> Iterator[str]:
-    """The real app on a real socket, in a thread; its address."""
-    config = uvicorn.Config(
-        create_app(target),  # type: ignore[arg-type]
-        port=0,
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,
-        log_level="error",
-        lifespan="off",
-    )
-    server = uvicorn.Server(config)
+def served(target: object, **options: object) -> Iterator[str]:
+    """The real app on a real socket, in a thread; its address. ``options``: ``create_app``'s."""
+    with serving(target, **options) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def serving(
+    target: object, *, tls: ssl.SSLContext | None = None, **options: object
+) -> Iterator[tuple[str, Server]]:
+    """The same; the server too."""
+    server = Server(create_app(target, **options), tls=tls)  # type: ignore[arg-type]
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 30
@@ -123,7 +134,8 @@ def served(target: object) -> Iterator[str]:
     assert server.started
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield f"ws://127.0.0.1:{port}"
+        yield f"{'ws' if tls is None else 'wss'}://127.0.0.1:{port}", server
     finally:
         server.should_exit = True
         thread.join(30)
+        assert not thread.is_alive()

@@ -230,8 +230,8 @@ def read_draft(
 ) -> dict[str, Any]:
     """Section 3.3, and the payload of ``topk`` with ``lattice``, ``split``, ``coupled``, greedy."""
     numbers, at = [], 2
-    assert data[0] == 2 and data[1] in (0, 1)
-    for _ in range(3 + data[1]):
+    assert data[0] == 2 and data[1] < 4
+    for _ in range(3 + data[1] % 2):
         value, shift = 0, 0
         while True:
             value |= (data[at] & 0x7F) << shift
@@ -240,7 +240,7 @@ def read_draft(
                 break
         numbers.append(value)
     epoch, base, length = numbers[:3]
-    first = numbers[3] if data[1] else None
+    first = numbers[3] if data[1] % 2 else None
     source, prior = Reader(data[at:]), Prior(vocab_size)
     drafted: list[dict[str, Any]]
     if scheme["type"] == "topk":
@@ -253,4 +253,11 @@ def read_draft(
             for item in drafted:
                 item["count"] = source.uniform(scheme["total"]) + 1
     source.finish()
-    return {"epoch": epoch, "base": base, "length": length, "first": first, "drafted": drafted}
+    return {
+        "epoch": epoch,
+        "base": base,
+        "length": length,
+        "first": first,
+        "waits": data[1] >= 2,
+        "drafted": drafted,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections import deque
 from pathlib import Path
 from typing import Any, get_args
 
@@ -62,9 +63,12 @@ def test_every_frame_scheme_and_coding_has_an_entry():
     assert {type(scheme) for scheme in sent} == {*schemes.BY_NAME.values(), Greedy}
     assert {s.coding for s in sent if isinstance(s, TopK)} == set(get_args(Coding))
     assert {entry["first"] is None for entry in DRAFTS} == {True, False}
+    assert {entry["waits"] for entry in DRAFTS} == {True, False}
     starts = [entry["fields"] for entry in CONTROL if entry["type"] == "Start"]
     assert {start["scheme"]["type"] for start in starts} == set(schemes.BY_NAME)
     assert {start["mode"] for start in starts} == set(get_args(frames.Mode))
+    switches = [entry["fields"] for entry in CONTROL if entry["type"] == "Switch"]
+    assert {switch["mode"] for switch in switches} == set(get_args(frames.Mode))
     codes = msgspec.inspect.type_info(frames.Refused).fields[0].type.values
     refused = [entry["fields"]["code"] for entry in CONTROL if entry["type"] == "Refused"]
     assert sorted(refused) == sorted(codes)
@@ -138,30 +142,104 @@ def test_drafts(entry):
     drafted = drafted_of(entry, scheme)
     payload, bits = scheme.encode(drafted, ids)
     assert (bits, entry["base"]) == (entry["bits"], len(entry["history"]))
-    frame = frames.Draft(entry["epoch"], entry["base"], entry["length"], payload, first)
+    numbers = entry["epoch"], entry["base"], entry["length"]
+    frame = frames.Draft(*numbers, payload, first, entry["waits"])
     assert frames.encode(frame).hex() == entry["hex"]
     assert frames.decode(bytes.fromhex(entry["hex"])) == frame
     assert plain(scheme.decode(payload, entry["length"], ids)) == plain(drafted)
 
 
-@each(FILES["sessions"]["sessions"])
-def test_sessions(entry):
-    ends = {role: Session(role, entry["vocab_size"]) for role in ("device", "bs")}
-    for step in entry["steps"]:
-        sender = ends[step["from"]]
-        receiver = ends["bs" if step["from"] == "device" else "device"]
-        data = bytes.fromhex(step["hex"])
+SESSIONS = FILES["sessions"]["sessions"]
+
+
+class Conversation:
+    """Both ends of a conversation, what is under way between them, and what comes again."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.vocab_size, self.history = entry["vocab_size"], entry["history"]
+        self.ends = {role: Session(role, self.vocab_size) for role in ("device", "bs")}
+        self.under_way: dict[str, deque[bytes]] = {"device": deque(), "bs": deque()}
+        self.again: dict[str, deque[bytes]] = {"device": deque(), "bs": deque()}
+        self.parked: Session | None = None
+
+    def play(self, step: Entry) -> None:
+        """One step: who said, sent or received what, and the numbers of that end afterwards."""
+        for verb in ("from", "sent", "received", "again"):
+            if verb in step:
+                role, other = step[verb], "bs" if step[verb] == "device" else "device"
+                getattr(self, f"_{verb}")(step, role, other)
+                return
+        device = self.ends["device"]
+        device.reopen()
+        self.parked = self.ends["bs"] if step["kept"] else None
+        self.ends["bs"] = Session("bs", self.vocab_size)
+        self.under_way = {"device": deque(), "bs": deque()}
+
+    def _from(self, step: Entry, role: str, other: str) -> None:
+        """Sent and received: both ends have the same numbers then."""
+        self._sent(step, role, other)
+        self._received({**step, "overtaken": False}, other, role)
+        with pytest.raises(ProtocolError):  # nothing here may come twice
+            self.ends[other].receive(bytes.fromhex(step["hex"]))
+
+    def _sent(self, step: Entry, role: str, other: str) -> None:
+        end, data = self.ends[role], bytes.fromhex(step["hex"])
         frame = frames.decode(data)
         assert type(frame).__name__ == step["type"]
-        assert sender.send(frame) == data and receiver.receive(data) == frame
-        for end in ends.values():
-            assert (end.state.name, end.epoch, end.length) == (
-                step["state"],
-                step["epoch"],
-                step["length"],
-            )
-        with pytest.raises(ProtocolError):  # nothing here may come twice
-            receiver.receive(data)
+        if isinstance(frame, frames.Resume):
+            assert end.resume(self.history) == frame
+        assert end.send(frame) == data
+        self.under_way[other].append(data)
+        self._check(step, role)
+
+    def _received(self, step: Entry, role: str, other: str) -> None:
+        self._take(step, role, self.under_way[role].popleft())
+
+    def _again(self, step: Entry, role: str, other: str) -> None:
+        """Sent again over a new connection, and received."""
+        assert self.again[role].popleft().hex() == step["hex"]
+        self._take(step, other, bytes.fromhex(step["hex"]))
+
+    def _take(self, step: Entry, role: str, data: bytes) -> None:
+        end, frame = self.ends[role], frames.decode(data)
+        assert type(frame).__name__ == step["type"]
+        assert end.receive(data) == (None if step["overtaken"] else frame)
+        self._check(step, role)
+        if isinstance(frame, frames.Resume):
+            live = self.parked is not None and end.adopt(self.parked)
+            assert live == (self.parked is not None)
+            self.again["bs"] = deque(end.resend(frame.seen) if live else [])
+        if isinstance(frame, frames.Resumed):
+            if not frame.replay:
+                self.again["device"] = deque(end.resend(frame.handled))
+        elif isinstance(frame, frames.Replay):
+            self.again["device"] = deque(self.ends["device"].resend(0))
+
+    def _check(self, step: Entry, role: str) -> None:
+        end = self.ends[role]
+        assert (end.state.name, end.epoch, end.length) == (
+            step["state"],
+            step["epoch"],
+            step["length"],
+        )
+
+
+@each(SESSIONS)
+def test_sessions(entry):
+    conversation = Conversation(entry)
+    for step in entry["steps"]:
+        conversation.play(step)
+    assert not any(conversation.under_way.values()) and not any(conversation.again.values())
+
+
+def test_sessions_hold_every_way_that_frames_may_go():
+    steps = [step for entry in SESSIONS for step in entry["steps"]]
+    assert {step["kept"] for step in steps if "lost" in step} == {True, False}
+    assert {step["again"] for step in steps if "again" in step} == {"device", "bs"}
+    said = {(s.get("from") or s.get("sent"), s["type"]) for s in steps if "lost" not in s}
+    assert {name for end, name in said if end} == {f.__name__ for f in get_args(frames.Frame)}
+    overtaken = {step["type"] for step in steps if step.get("overtaken")}
+    assert overtaken == {"Draft", "Switch", "Verdict", "Tokens", "Switched"}
 
 
 # --- Coders ---

@@ -23,7 +23,7 @@ def read(entry, data):
 
 @pytest.mark.parametrize("entry", RANGE_CODED, ids=lambda entry: entry["name"])
 def test_reads_golden_drafts(entry):
-    names = ("epoch", "base", "length", "first", "drafted")
+    names = ("epoch", "base", "length", "first", "waits", "drafted")
     assert read(entry, bytes.fromhex(entry["hex"])) == {name: entry[name] for name in names}
 
 

@@ -7,6 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from bs_runtime.slots import Slots
 from device_runtime.device import Coupled, Sampling, Split, TopK
 from tests.bs_runtime.tiny import CONFIGS, VOCAB, build, take
 from tests.fakes import HASH, FakeTarget, fake_device, random_logits, served
@@ -15,7 +16,9 @@ COUNT = 8
 GREEDY = {"sampling": Sampling(temperature=0.0)}
 
 
-def texts(target, draft: np.ndarray, cases: list[dict], *, together: bool) -> list[list[int]]:
+def texts(
+    target, draft: np.ndarray, cases: list[dict], *, together: bool, slots: Slots | None = None
+) -> list[list[int]]:
     """What a device for each case writes, one after the other or all at once."""
 
     async def write(url: str, number: int, options: dict) -> list[int]:
@@ -30,7 +33,7 @@ def texts(target, draft: np.ndarray, cases: list[dict], *, together: bool) -> li
             return await asyncio.gather(*(write(url, i, case) for i, case in enumerate(cases)))
         return [await write(url, i, case) for i, case in enumerate(cases)]
 
-    with served(target) as url:
+    with served(target, slots=slots) as url:
         return asyncio.run(run(url))
 
 

@@ -48,6 +48,7 @@ def draft_bundle(err: Console) -> Path:
 def base_station(err: Console, model: str = "tinypair") -> Iterator[str]:
     """A base station with a target in a process of its own; its address."""
     command = [sys.executable, "-m", "draftlink.cli", "bs", model, "--port", "0"]
+    command += ["--log-level", "warning"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

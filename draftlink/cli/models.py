@@ -82,18 +82,67 @@ def bs(
             " they go on where they were after a restart. By default in the state directory."
         ),
     ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="file of bearer tokens, `TOKEN [NAME] [operator] [limit=value ...]`"),
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="certificate chain, PEM")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="its key, PEM")] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="listen beyond this machine without tokens, or without TLS (a proxy has it)",
+        ),
+    ] = False,
+    sessions: Annotated[int, typer.Option(min=1, help="devices at once")] = 256,
+    slots: Annotated[
+        int,
+        typer.Option(min=1, help="of them, how many have a KV cache; others are prefilled anew"),
+    ] = 256,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="of a token, such as tokens_per_s=500; repeatable")
+    ] = None,
+    log_format: Annotated[str, typer.Option(help="text or json, on stderr")] = "text",
+    log_level: Annotated[str, typer.Option(help="info or warning")] = "info",
+    stop_s: Annotated[
+        float, typer.Option(min=0, help="seconds that rounds in flight get when it is stopped")
+    ] = 10.0,
 ) -> None:
-    """Run the base station: the target model behind a WebSocket."""
-    from bs_runtime import server
+    """Run the base station: the target model behind a WebSocket. docs/operating.md says more."""
+    from bs_runtime import auth, limits, logs, server
+    from bs_runtime.app import create_app
+    from bs_runtime.slots import Slots
     from bs_runtime.target import Target
     from bs_runtime.tickets import Sealer
 
+    if log_format not in ("text", "json"):
+        raise typer.BadParameter(f"{log_format!r} is not text or json")
+    if log_level not in ("info", "warning"):
+        raise typer.BadParameter(f"{log_level!r} is not info or warning")
+    if (tls_cert is None) != (tls_key is None):
+        raise typer.BadParameter("--tls-cert and --tls-key go together")
+    tls = None if tls_cert is None or tls_key is None else server.tls_context(tls_cert, tls_key)
+    server.check_exposure(host, tokens=tokens is not None, tls=tls is not None, insecure=insecure)
+    allowed = (limits.OPEN if tokens is None else limits.Limits()).with_(limit or [])
+    known = None if tokens is None else auth.load_tokens(tokens, allowed)
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     sealer = Sealer.from_file(ticket_key or state / "draftlink" / "ticket.key")
+    logs.setup(log_format, log_level)  # type: ignore[arg-type]
     bound = server.listen(host, port)
-    target = Target.load(model_path(model), device=device, dtype=dtype)
-    print(f"listening on ws://{host}:{bound.getsockname()[1]} ({target.name})", flush=True)
-    server.serve(target, bound, sealer)
+    station = create_app(
+        sealer=sealer, tokens=known, limits=allowed, sessions=sessions, slots=Slots(slots)
+    )
+
+    def load() -> Target:
+        return Target.load(model_path(model), device=device, dtype=dtype)
+
+    def announce(target: Target) -> None:
+        where = f"[{host}]" if ":" in host else host
+        address = f"{'ws' if tls is None else 'wss'}://{where}:{bound.getsockname()[1]}"
+        print(f"listening on {address} ({target.name})", flush=True)
+
+    server.serve(station, load, announce, bound, tls=tls, stop_s=stop_s)
 
 
 @app.command(epilog='Example: draftlink device ./draft --bs ws://127.0.0.1:8765 "Once upon a time"')
@@ -119,6 +168,12 @@ def device(
     max_tokens: Annotated[int, typer.Option()] = 128,
     stop: Annotated[list[str] | None, typer.Option(help="end before this text")] = None,
     seed: Seed = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="DRAFTLINK_TOKEN", help="bearer token, if it wants one")
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(help="wss: certificates to trust instead of the system's, PEM")
+    ] = None,
     provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider")] = "cpu",
     threads: Threads = 1,
     json: Json = None,
@@ -142,7 +197,8 @@ def device(
         raise typer.BadParameter(f"{scheme!r} is not one of {', '.join(known)}")
 
     async def run() -> Any:
-        async with Device(bundle, url, provider=provider, threads=threads) as opened:
+        opened = Device(bundle, url, provider=provider, threads=threads, token=token, ca=ca)
+        async with opened:
             generation = opened.generate(
                 prompt,
                 max_tokens=max_tokens,

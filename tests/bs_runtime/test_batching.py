@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bs_runtime.batching import LEAST_CAP, LEAST_PART, MOST_CAP, STEP_S, Batcher
+from bs_runtime import batching
+from bs_runtime.batching import HOLD, LEAST_CAP, LEAST_PART, MOST_CAP, STEP_S, Batcher
 
 DRAFT = 5  # tokens of a verdict's round
 # Seconds for the whole step: a CPU (linear), and a GPU (flat).
@@ -41,11 +42,15 @@ def simulate(
         while coming and coming[0][0] <= now:
             at, _, name, tokens = heapq.heappop(coming)
             left[name], begun[name] = tokens, at
-            batcher.add(name, tokens, at)
+            batcher.add(name, tokens, at, session=name)
         if not len(batcher):
             if not coming:
                 break
             now = coming[0][0]
+            continue
+        due = batcher.due(now)
+        if due > now:
+            now = min(due, coming[0][0]) if coming else due
             continue
         batch = batcher.take()
         tokens = sum(count for _, count in batch)
@@ -61,6 +66,8 @@ def simulate(
                 batcher.add(name, left[name], now, fed=count)
             else:
                 served[name].append((begun[name], now))
+                if think_s is not None:
+                    batcher.answered(name, now)
                 if think_s is not None and name.startswith("draft"):
                     heapq.heappush(coming, (now + think_s, next(number), name, DRAFT))
     return served, sizes
@@ -79,6 +86,81 @@ def test_what_gathers_during_a_step_is_the_next_one():
     arrivals = [(0.0, "draft0", DRAFT), *((0.001 * i, f"draft{i}", DRAFT) for i in range(1, 9))]
     _, sizes = simulate(arrivals, MACHINES["cpu"], 9)
     assert sizes == [1, 8]
+
+
+def test_devices_that_come_a_little_apart_are_gathered_into_one_step(monkeypatch):
+    """Four start apart by less than a step's hold; from the second round on they are one batch."""
+    drafts = [(0.0002 * i, f"draft{i}", DRAFT) for i in range(4)]
+
+    def rounds() -> tuple[int, float]:
+        served, sizes = simulate(drafts, MACHINES["cpu"], 5, think_s=0.004)
+        settled = sizes[len(sizes) // 2 :]
+        return sum(map(len, served.values())), sum(settled) / len(settled)
+
+    held, size = rounds()
+    assert size == 4
+    monkeypatch.setattr(batching, "HOLD", 0.0)  # control: without, they stay two groups
+    free, apart = rounds()
+    assert apart < 3
+    assert held > 1.2 * free
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_lone_device_never_waits(machine):
+    cost = MACHINES[machine]
+    served, _ = simulate([(0.0, "draft", DRAFT)], cost, 5, think_s=0.004)
+    assert max(end - at for at, end in served["draft"]) < 1.001 * cost(DRAFT)
+
+
+def test_a_step_is_held_only_for_company_that_is_expected_soon():
+    batcher: Batcher[str] = Batcher()
+
+    def round(name: str, at: float) -> None:
+        batcher.add(name, DRAFT, at, session=name)
+
+    for name, pause in (("soon", 0.004), ("late", 0.5)):
+        round(name, 0.0)
+        batcher.take()
+        batcher.answered(name, 0.0)
+        round(name, pause)
+        batcher.take()
+    batcher.ran(DRAFT, 0.02)
+    until = 1.0 + HOLD * 0.02
+    batcher.answered("late", 1.0)
+    round("here", 1.0)
+    assert batcher.due(1.0) == 1.0  # nobody is expected, or only long after
+    batcher.answered("soon", 1.0)
+    assert batcher.due(1.0) == batcher.due(1.001) == until
+    assert batcher.due(until) == until  # and no longer, whether it came or not
+    round("soon", 1.004)
+    assert batcher.due(1.004) == 1.004
+    batcher.take()
+    # One that stays away longer than it used to is not waited for again; nor one that has gone.
+    batcher.answered("soon", 1.1)
+    round("here", 2.0)
+    assert batcher.due(2.0) == 2.0
+    batcher.take()
+    batcher.answered("soon", 3.0)
+    round("here", 3.0)
+    assert batcher.due(3.0) > 3.0
+    batcher.forget("soon")
+    assert batcher.due(3.0) == 3.0
+    batcher.answered("soon", 3.0)
+    batcher.add("prompt", batcher.cap, 3.0)
+    assert batcher.due(3.0) == 3.0  # the step is full
+
+
+def test_who_is_not_admitted_goes_on_waiting():
+    batcher: Batcher[str] = Batcher()
+    for i in range(3):
+        batcher.add(f"draft{i}", DRAFT, 0.001 * i)
+    asked: list[str] = []
+    taken = batcher.take(lambda item: asked.append(item) or item != "draft1")
+    assert asked == ["draft0", "draft1", "draft2"]
+    assert taken == [("draft0", DRAFT), ("draft2", DRAFT)]
+    batcher.add("gone", DRAFT, 0.0)
+    batcher.drop(lambda item: item == "gone")
+    assert batcher.take() == [("draft1", DRAFT)]
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -19,7 +19,8 @@ from draftlink.control import digest
 from draftlink.sampling import Sampling
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from draftlink.session import LocalProtocolError, RemoteProtocolError, Session, State
+from draftlink.session import LocalProtocolError, RemoteProtocolError, Session
+from draftlink.states import State
 
 VOCAB = 1 << 20
 HELLO = frames.Hello(frames.VERSION, "x", VOCAB, ["topk"], "t")
@@ -157,6 +158,8 @@ class Walk:
         elif isinstance(frame, frames.Draft):
             self.queue.append((frame, self.payloads[frame.payload]))
         elif isinstance(frame, frames.Finish):
+            if self.queue and (first := self.queue[0][0].first) is not None:
+                self.texts[1].append(first)
             self.queue.clear()
             del self.texts[1][frame.keep :]
             self.bs_says(frames.Done(frame.generation, frame.keep, self.bs.epoch + 1))
@@ -220,7 +223,7 @@ class Walk:
         same = parked is not None and digest(self.texts[1][: asked.length]) == asked.digest
         if same and self.bs.adopt(parked):
             self.seen["live"] += 1
-            handled = self.bs.progress.received
+            handled = self.bs.progress.frames.received
             resumed = frames.Resumed(asked.start.generation, handled, False)
             assert self.device.receive(self.bs.send(resumed)) == resumed
             self.down += self.bs.resend(asked.seen)

@@ -12,14 +12,8 @@ from draftlink.sampling import Sampling
 from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from draftlink.session import (
-    SENDER,
-    TABLE,
-    LocalProtocolError,
-    RemoteProtocolError,
-    Session,
-    State,
-)
+from draftlink.session import LocalProtocolError, RemoteProtocolError, Session
+from draftlink.states import SENDER, TABLE, State
 from tests.draftlink.test_frames import EXAMPLES
 
 VOCAB = 100
@@ -102,6 +96,27 @@ def test_an_overtaken_verdict_ends_its_epoch_at_both_ends():
     pair.up(start(generation=2, base=3))
     assert pair.device.epoch == pair.bs.epoch
     pair.up(frames.Draft(pair.device.epoch, 6, 1, b""))
+
+
+def test_a_switch_does_not_say_that_a_verdict_has_come():
+    """It may have crossed it: the base station keeps the verdict for a new connection."""
+    pair = Pair().begun()
+    pair.up(frames.Draft(1, 3, 2, b"", waits=False))
+    pair.bs.send(frames.Verdict(1, 3, 1, 50, False, 0, 0))
+    pair.up(frames.Switch(1, "stream"))
+    parked = pair.bs
+    assert pair.device.state is State.VERIFYING and parked.state is State.STREAMING
+    pair.device.reopen()
+    pair.bs = Session("bs", VOCAB)
+    pair.up(HELLO)
+    pair.down(WELCOME)
+    pair.up(pair.device.resume(range(3)))
+    assert pair.bs.adopt(parked)
+    pair.down(frames.Resumed(1, parked.progress.frames.received, False))
+    for data in pair.bs.resend(pair.device.progress.frames.received):
+        pair.device.receive(data)
+    assert pair.device.state is pair.bs.state is State.STREAMING
+    assert (pair.device.epoch, pair.device.length) == (pair.bs.epoch, pair.bs.length) == (3, 5)
 
 
 @pytest.mark.parametrize(
