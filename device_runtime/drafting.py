@@ -19,8 +19,8 @@ from device_runtime.drafter import Proposal
 from device_runtime.result import Kind
 from device_runtime.writing import Writing
 from draftlink import frames
-from draftlink.states import State
 from draftlink.sparse import Drafted
+from draftlink.states import State
 
 BLOCK = 16  # tokens that are sent in any case, however certain
 LATE = 0.1  # by how much of a draft forward a verdict may be late before it is not waited for

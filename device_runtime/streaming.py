@@ -13,7 +13,6 @@ from device_runtime.result import Kind
 from device_runtime.writing import Writing
 from draftlink import frames
 
-
 BURST_S = 0.002  # tokens that come closer to one another had waited for something on the link
 
 
