@@ -36,7 +36,7 @@ from device_runtime.device import Coupled, Result, Sampling
 from device_runtime.draft_model import DraftModel
 from draftlink import schedule, theory
 from draftlink.cli.demo import draft_bundle
-from draftlink.shaping import PROFILES, make_link, profile
+from draftlink.shaping import PROFILES, adjusted, make_link, profile
 
 DRAFT_S = 0.010
 PACES = (0.045, 0.090)
@@ -135,13 +135,22 @@ class Bench:
         self._context = bundle.manifest.context
 
     def write(
-        self, link: str, target_s: float, prompt: str, tokens: int, link_seed: int, **options: Any
+        self,
+        link: str,
+        target_s: float,
+        prompt: str,
+        tokens: int,
+        link_seed: int,
+        *,
+        lossless: bool = False,
+        **options: Any,
     ) -> Result:
         """One generation."""
+        found = adjusted(profile(link), loss=0.0) if lossless else profile(link)
         world = World(self.draft, self.target, self._tokenizer, self._context, DRAFT_S, target_s)
 
         async def one() -> Result:
-            async with world.device(make_link(profile(link), seed=link_seed)) as device:
+            async with world.device(make_link(found, seed=link_seed)) as device:
                 generation = device.generate(prompt, max_tokens=tokens, **options)
                 async for _ in generation:
                     pass
