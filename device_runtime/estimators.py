@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 KEPT = 31  # samples that a level looks back on
+FEW = 8
 FAR = 8.0  # times the typical value: as much of a sample counts, at the most
 MEMORY = 1.0 - 1.0 / 150.0  # what a judged token weighs after the next one
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # of the draft's probability
@@ -36,17 +37,18 @@ class Level:
 
     @property
     def typical(self) -> float:
-        """The median of the last samples; 0 before the first."""
-        return statistics.median(self._samples) if self._samples else 0.0
+        """The median of the last samples, of two the lower; 0 before the first."""
+        return statistics.median_low(self._samples) if self._samples else 0.0
 
     @property
     def mean(self) -> float:
         """The mean, in which a sample counts as ``FAR`` times the typical one at the most.
 
-        What it costs on average: stalls that happen again and again are part of it.
+        What it costs on average: stalls that happen again and again are part of it. Of a few
+        samples it is the typical one, since the first may well have been an accident.
         """
-        if not self._samples:
-            return 0.0
+        if len(self._samples) < FEW:
+            return self.typical
         most = FAR * self.typical
         return statistics.fmean(min(sample, most) for sample in self._samples)
 

@@ -24,6 +24,8 @@ class Streaming:
         self._auto = auto
         self._foretells = auto and writing.drafter.foretells
         self._last_s: float | None = None  # when the last token came
+        self._first_s = 0.0
+        self._bounded = writing.tally.first_s is not None  # by tokens of an earlier stream, if any
         self._leaves = False
         self._proposals: dict[int, Proposal] = {}  # by position, of tokens that have not come yet
 
@@ -51,8 +53,11 @@ class Streaming:
         writing.history.extend(frame.ids)
         if self._last_s is not None and now - self._last_s > BURST_S:
             writing.estimates.target.add((now - self._last_s) / len(frame.ids))
+        else:
+            self._first_s = now
         self._last_s = now
         self._judge()
+        self._bound_rtt()
         if self._auto and not self._leaves and not frame.ended:
             controller = writing.controller
             controller.streamed(len(frame.ids))
@@ -60,6 +65,20 @@ class Streaming:
                 self._leaves = True
                 await writing.send(frames.Switch(writing.start.generation, "draft"))
         return [(token, "stream") for token in frame.ids]
+
+    def _bound_rtt(self) -> None:
+        """A round trip and the prompt came before the first token: no link is slower than that.
+
+        A greeting that stalled would otherwise keep a fast link from being used.
+        """
+        estimates = self._writing.estimates
+        if self._bounded or not len(estimates.target):
+            return
+        self._bounded = True
+        first_s = self._first_s - self._writing.tally.started_s
+        most_s = first_s - estimates.target.typical  # the prompt takes no less than a token
+        if 0.0 < most_s < estimates.rtt.typical:
+            estimates.rtt.add(most_s)
 
     def _fits(self) -> bool:
         """Whether the draft's context has room for what is to be drafted."""

@@ -51,7 +51,9 @@ def tokens() -> Tokens:
 
 async def write(url: str, count: int = 30, **options):
     async with fake_device(url, TABLE) as device:
-        generation = device.generate(PROMPT, max_tokens=count, gamma=4, gamma=4, mode="stop-and-wait", seed=3, **options)
+        generation = device.generate(
+            PROMPT, max_tokens=count, gamma=4, gamma=4, mode="stop-and-wait", seed=3, **options
+        )
         async for _ in generation:
             pass
         return generation.result
@@ -170,7 +172,12 @@ def test_a_device_waits_for_a_base_station_that_is_busy(monkeypatch):
 
     async def run(url: str, server) -> None:
         async with fake_device(url, TABLE) as device:
-            first = [t.id async for t in device.generate(PROMPT, max_tokens=9, gamma=4, mode="stop-and-wait", seed=1)]
+            first = [
+                t.id
+                async for t in device.generate(
+                    PROMPT, max_tokens=9, gamma=4, mode="stop-and-wait", seed=1
+                )
+            ]
             station = server._station
             station.stopping = True
             await device.client._socket.close()
@@ -192,7 +199,9 @@ def test_draining_ends_a_stream_between_two_tokens_and_it_goes_on_elsewhere():
     async def run(url: str, station) -> list[int]:
         loop = asyncio.get_running_loop()
         async with fake_device(url, TABLE) as device:
-            generation = device.generate(PROMPT, max_tokens=200, gamma=4, gamma=4, mode="stop-and-wait", seed=3, **options)
+            generation = device.generate(
+                PROMPT, max_tokens=200, gamma=4, gamma=4, mode="stop-and-wait", seed=3, **options
+            )
             seen = []
             async for token in generation:
                 seen.append(token.id)
