@@ -36,7 +36,7 @@ from device_runtime.device import Coupled, Result, Sampling
 from device_runtime.draft_model import DraftModel
 from draftlink import schedule, theory
 from draftlink.cli.demo import draft_bundle
-from draftlink.shaping import PROFILES, adjusted, make_link, profile
+from draftlink.shaping import PROFILES, LinkProfile, make_link
 
 DRAFT_S = 0.010
 PACES = (0.045, 0.090)
@@ -136,21 +136,20 @@ class Bench:
 
     def write(
         self,
-        link: str,
+        link: LinkProfile,
         target_s: float,
         prompt: str,
         tokens: int,
         link_seed: int,
         *,
-        lossless: bool = False,
+        draft_s: float = DRAFT_S,
         **options: Any,
     ) -> Result:
         """One generation."""
-        found = adjusted(profile(link), loss=0.0) if lossless else profile(link)
-        world = World(self.draft, self.target, self._tokenizer, self._context, DRAFT_S, target_s)
+        world = World(self.draft, self.target, self._tokenizer, self._context, draft_s, target_s)
 
         async def one() -> Result:
-            async with world.device(make_link(found, seed=link_seed)) as device:
+            async with world.device(make_link(link, seed=link_seed)) as device:
                 generation = device.generate(prompt, max_tokens=tokens, **options)
                 async for _ in generation:
                     pass
@@ -190,7 +189,7 @@ def measure(
                 for name, options in runs:
                     for seed in range(seeds * number, seeds * (number + 1)):
                         result = bench_.write(
-                            link, pace, prompt, tokens, seed, **options, **RULES[rule]
+                            PROFILES[link], pace, prompt, tokens, seed, **options, **RULES[rule]
                         )
                         cell.add(name, result)
                         texts.add(tuple(result.tokens))

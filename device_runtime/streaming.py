@@ -2,7 +2,8 @@
 
 Where a proposal is a function of the draft's distribution (greedy and ``coupled``), comparing it
 with each token of the stream tells the acceptance rate before anything is drafted, for nothing but
-the device's own time. A cache that has kept up is also ready to draft at once.
+the device's own time. A cache that has kept up is also ready to draft at once. In other schemes a
+few proposals are made for the time that they take, and forgotten.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from draftlink import frames
 
 BURST_S = 0.002  # tokens that come closer to one another had waited for something on the link
 
+LOOKS = 3  # draft forwards that are timed, whatever else they tell
+
 
 class Streaming:
     """Reads a stream. With ``auto`` the controller may end it."""
@@ -22,7 +25,6 @@ class Streaming:
     def __init__(self, writing: Writing, *, auto: bool) -> None:
         self._writing = writing
         self._auto = auto
-        self._foretells = auto and writing.drafter.foretells
         self._last_s: float | None = None  # when the last token came
         self._first_s = 0.0
         self._bounded = writing.tally.first_s is not None  # by tokens of an earlier stream, if any
@@ -33,7 +35,7 @@ class Streaming:
         """The next tokens; nothing if the device drafts from here on."""
         writing = self._writing
         while True:
-            if writing.job is None and self._foretells and not self._leaves:
+            if writing.job is None and self._looks():
                 self._foretell()
             await writing.event()
             if writing.job is not None and writing.job.done():
@@ -85,6 +87,11 @@ class Streaming:
         writing = self._writing
         return len(writing.history) + writing.left <= writing.device.draft_context
 
+    def _looks(self) -> bool:
+        """Whether the draft is to follow: always, if that tells what would be accepted."""
+        drafter, draft = self._writing.drafter, self._writing.estimates.draft
+        return self._auto and not self._leaves and (drafter.foretells or len(draft) < LOOKS)
+
     def _foretell(self) -> None:
         """Feed the draft the next token of the history, and note what it proposes behind it."""
         writing = self._writing
@@ -101,8 +108,9 @@ class Streaming:
         (proposal,) = await writing.done()
         if self._fed <= 2:
             writing.estimates.draft.add(writing.now() - self._asked_s)
-        self._proposals[writing.device.model.length] = proposal
-        self._judge()
+        if writing.drafter.foretells:
+            self._proposals[writing.device.model.length] = proposal
+            self._judge()
 
     def _judge(self) -> None:
         writing = self._writing

@@ -85,6 +85,15 @@ def test_run_ahead_hides_the_round_trip_and_auto_is_as_fast_as_the_best():
     assert rates["auto"] > 0.95 * rates["stream"]
 
 
+def test_auto_finds_out_about_schemes_that_send_probabilities():
+    link = LinkProfile(5e7, 5e7, 0.015)
+    for scheme in SAMPLED:
+        alone, _ = written(world(0.3), link, mode="stream", **scheme)
+        result, _ = written(world(0.3), link, mode="auto", **scheme)
+        assert result.mode == "stream, then run-ahead"
+        assert result.tokens_per_s > 1.2 * alone.tokens_per_s
+
+
 def test_the_first_token_comes_as_soon_as_from_the_target_alone():
     ttft = {mode: written(world(), mode=mode, **COUPLED)[0].ttft_s for mode in ("stream", "auto")}
     assert ttft["auto"] <= ttft["stream"] + 0.010
