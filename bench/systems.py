@@ -3,8 +3,8 @@
     python -m bench.systems
 
 Virtual time, paced, the embedded pair (see ``bench.link``). TK-SLT as published: stop-and-wait,
-``topk`` with K = 320 in FP16, its own γ*, which knows no round trip. DSSD: stop-and-wait, ``split``,
-γ from the measured costs. Against them ``auto`` with ``coupled`` and with the default ``topk``. For
+``topk`` with K = 320 in FP16, its own γ*, which knows no round trip. DSSD: stop-and-wait,
+``split``, γ from the measured costs. Against them ``auto`` with ``coupled`` and with the default ``topk``. For
 ``topk`` the texts of two modes differ, so their ratio has a 95% interval over prompts.
 """
 
@@ -73,7 +73,8 @@ class Systems:
             ours = rate(self.run(link, scheme=Coupled(), mode="auto"))
             topk = rate(self.run(link, scheme=TopK(), mode="auto"))
             print(
-                f"{link:10} {paper:6.1f} ({gamma})   {dssd:6.1f}   {ours:9.1f}  {ours / paper:10.2f}"
+                f"{link:10} {paper:6.1f} ({gamma})   {dssd:6.1f}   {ours:9.1f}"
+                f"  {ours / paper:10.2f}"
                 f" {ours / dssd:7.2f} {topk:10.1f} {topk / paper:8.2f}"
             )
 
