@@ -11,11 +11,14 @@ import typer
 
 from draftlink.cli.common import (
     Json,
+    PaceDraft,
+    PaceTarget,
     Seed,
     Temperature,
     Threads,
     app,
     err,
+    hold,
     model_path,
     out,
     show,
@@ -108,6 +111,7 @@ def bs(
     stop_s: Annotated[
         float, typer.Option(min=0, help="seconds that rounds in flight get when it is stopped")
     ] = 10.0,
+    pace_target: PaceTarget = None,
 ) -> None:
     """Run the base station: the target model behind a WebSocket. docs/operating.md says more."""
     from bs_runtime import auth, limits, logs, server
@@ -135,7 +139,9 @@ def bs(
     )
 
     def load() -> Target:
-        return Target.load(model_path(model), device=device, dtype=dtype)
+        target = Target.load(model_path(model), device=device, dtype=dtype)
+        hold(target, pace_target)
+        return target
 
     def announce(target: Target) -> None:
         where = f"[{host}]" if ":" in host else host
@@ -176,6 +182,7 @@ def device(
     ] = None,
     provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider")] = "cpu",
     threads: Threads = 1,
+    pace_draft: PaceDraft = None,
     json: Json = None,
 ) -> None:
     """Generate a text on the device with a base station's help."""
@@ -198,6 +205,7 @@ def device(
 
     async def run() -> Any:
         opened = Device(bundle, url, provider=provider, threads=threads, token=token, ca=ca)
+        hold(opened.model, pace_draft)
         async with opened:
             generation = opened.generate(
                 prompt,

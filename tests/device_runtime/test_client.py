@@ -46,7 +46,7 @@ async def turns(count: int = 20) -> None:
 
 
 def test_a_sender_leaves_a_lost_connection_to_whoever_receives():
-    """A verdict has been taken off the link and is not in the history yet: no Resume before it is."""
+    """A verdict has come and is not in the history yet: no Resume before it is."""
 
     async def run() -> None:
         first = Socket(WELCOME)
