@@ -113,7 +113,9 @@ def _nucleus(p: NDArray[Any], mass: float) -> NDArray[np.int64]:
     """Ids of the fewest entries of p (V,), largest first, that hold ``mass``."""
     few = largest.ranked(p, NUCLEUS)
     ids = few if p[few].sum(dtype=np.float64) > mass + SLACK else largest.ranked(p, len(p))
-    return ids[np.cumsum(p[ids], dtype=np.float64) - p[ids] < mass]
+    held: NDArray[np.float64] = np.cumsum(p[ids], dtype=np.float64) - p[ids]
+    nucleus: NDArray[np.int64] = ids[held < mass]
+    return nucleus
 
 
 def _keep(p: NDArray[Any], ids: NDArray[np.int64]) -> None:
