@@ -54,9 +54,12 @@ class Device:
         url: str,
         *,
         provider: str = "cpu",
-        threads: int = 1,
+        threads: int | None = None,
     ) -> None:
-        """Load the bundle. Raises BundleError; the connection is made by ``open``."""
+        """Load the bundle. ``threads``: measured if not given. Raises BundleError.
+
+        The connection is made by ``open``.
+        """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._setup(
             DraftModel(loaded, provider=provider, threads=threads),

@@ -166,7 +166,7 @@ def _checked(bundle: Bundle, model: Any, ids: list[int], text: str, progress: Pr
         progress(f"checking {precision} against PyTorch, {position} of {len(ids)} tokens")
 
     try:
-        draft = DraftModel(bundle)
+        draft = DraftModel(bundle, threads=1)
         result = check.compare(draft, model, ids, precision, text, tell)
     except BundleError as error:
         raise ExportError(f"the {precision} {kind} graph does not load: {error}") from error

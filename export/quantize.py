@@ -23,7 +23,7 @@ BLOCK = 32
 # bits the step is fine enough, and nothing is gained.)
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 ROWS = 4096  # quantized at a time, to bound the memory
-EMBEDDED_BYTES = 1 << 30  # weights inside the graph's file, at most: protobuf ends at 2 GiB
+EMBEDDED_BYTES = 1 << 20  # weights in the graph's file; more lie beside it, memory-mapped
 
 
 def fold(source: Path, target: Path) -> onnx.ModelProto:

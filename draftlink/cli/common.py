@@ -28,7 +28,9 @@ Seed = Annotated[int | None, typer.Option(help="Makes the text reproducible.")]
 RateUp = Annotated[str | None, typer.Option(help="instead of the profile's, such as 5M")]
 RateDown = Annotated[str | None, typer.Option(help="instead of the profile's, such as 5M")]
 Rtt = Annotated[str | None, typer.Option(help="instead of the profile's, such as 60ms")]
-Threads = Annotated[int, typer.Option(help="Threads of the draft model.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of the draft model; measured if not given.")
+]
 
 
 def model_path(model: str) -> str:

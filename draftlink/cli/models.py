@@ -107,7 +107,7 @@ def device(
     stop: Annotated[list[str] | None, typer.Option(help="end before this text")] = None,
     seed: Seed = None,
     provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider")] = "cpu",
-    threads: Threads = 1,
+    threads: Threads = None,
     json: Json = None,
 ) -> None:
     """Generate a text on the device with a base station's help."""
