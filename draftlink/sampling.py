@@ -89,7 +89,8 @@ def distribution(
     with np.errstate(over="ignore", invalid="ignore"):
         # The difference may overflow to -inf, whose exponential is 0.
         np.subtract(scores, scores.max(), out=p, dtype=p.dtype, casting="same_kind")
-        p /= sampling.temperature
+        if sampling.temperature != 1.0:
+            p *= 1.0 / sampling.temperature
     np.exp(p, out=p)
     total = p.sum()
     if not total >= 1.0:

@@ -69,9 +69,8 @@ def top(q: NDArray[np.floating], k: int, mass: float = 1.0) -> NDArray[np.int64]
     Below a ``mass`` of 1 only as many of them, largest first, as it takes to hold that mass (the
     top-p truncation of TSLT): a peaked row then needs few entries.
     """
-    ids = largest.at_least(q, k)
-    if len(ids) <= k and mass == 1.0:
-        return ids
+    if k >= len(q) and mass == 1.0:
+        return largest.at_least(q, k)
     ids = largest.ranked(q, k)
     if mass < 1.0:
         ids = ids[np.cumsum(q[ids]) - q[ids] < mass]
