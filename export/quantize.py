@@ -42,21 +42,23 @@ def fold(source: Path, target: Path) -> onnx.ModelProto:
     return onnx.load(target)
 
 
-def codes(weight: NDArray[Any], bits: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Round (rows, width) to codes (rows, blocks, 32) and scales (rows, blocks).
+def codes(
+    weight: NDArray[Any], bits: int, block: int = BLOCK
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Round (rows, width) to codes (rows, blocks, block) and scales (rows, blocks).
 
     A weight is (code - 2^(bits - 1)) times its block's scale; of the steps in ``SHARES`` each block
     takes the one with the least squared error. Rows are padded with zeros.
     """
     rows, width = weight.shape
-    blocks = -(-width // BLOCK)
-    code = np.empty((rows, blocks, BLOCK), np.uint8)
+    blocks = -(-width // block)
+    code = np.empty((rows, blocks, block), np.uint8)
     scale = np.empty((rows, blocks), np.float32)
     for begin in range(0, rows, ROWS):
-        part = np.zeros((min(ROWS, rows - begin), blocks * BLOCK), np.float32)
+        part = np.zeros((min(ROWS, rows - begin), blocks * block), np.float32)
         part[:, :width] = weight[begin : begin + ROWS]
         here = slice(begin, begin + ROWS)
-        code[here], scale[here] = _rounded(part.reshape(-1, blocks, BLOCK), bits)
+        code[here], scale[here] = _rounded(part.reshape(-1, blocks, block), bits)
     return code, scale
 
 
@@ -79,9 +81,9 @@ def _rounded(part: NDArray[np.float32], bits: int) -> tuple[NDArray[Any], NDArra
     return code, scale
 
 
-def rounded(weight: NDArray[Any], bits: int) -> NDArray[np.float32]:
+def rounded(weight: NDArray[Any], bits: int, block: int = BLOCK) -> NDArray[np.float32]:
     """The weights (rows, width) that the codes stand for."""
-    code, scale = codes(weight, bits)
+    code, scale = codes(weight, bits, block)
     value: NDArray[np.float32] = (code.astype(np.float32) - 2 ** (bits - 1)) * scale[..., None]
     return value.reshape(len(weight), -1)[:, : weight.shape[1]]
 
