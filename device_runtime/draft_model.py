@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from device_runtime.bundle import Bundle, BundleError
 from device_runtime.cache import PortableGraph, SharedGraph
+from device_runtime.static_graph import StaticGraph
 from device_runtime.threads import available, fastest
 
 PREFILL = 128  # tokens fed at once
@@ -41,7 +43,7 @@ class DraftModel:
         self._bundle = bundle
         self._provider = provider
         self._length = 0
-        self._graph: SharedGraph | PortableGraph
+        self._graph: SharedGraph | PortableGraph | StaticGraph
         most = available() if provider == "cpu" else 1
         self._load(threads or fastest(self._seconds, most))
 
@@ -50,11 +52,18 @@ class DraftModel:
         if threads == self.threads:
             return
         self.__dict__.pop("_graph", None)  # two would take twice the memory
-        session = _session(self._bundle, self._provider, threads)
-        manifest = self._bundle.manifest
-        self._graph = (
-            SharedGraph(session, manifest) if manifest.graph == "shared" else PortableGraph(session)
-        )
+        bundle, manifest = self._bundle, self._bundle.manifest
+
+        def session(path: Path) -> ort.InferenceSession:
+            return _session(path, self._provider, threads)
+
+        if manifest.graph == "shared":
+            self._graph = SharedGraph(session(bundle.graph), manifest)
+        elif manifest.graph == "portable":
+            self._graph = PortableGraph(session(bundle.graph))
+        else:
+            buckets = {count: session(bundle.bucket(count)) for count in manifest.buckets}
+            self._graph = StaticGraph(buckets, manifest)
         self.threads = threads
 
     def _seconds(self, threads: int) -> float:
@@ -100,7 +109,7 @@ class DraftModel:
         self._length = length
 
 
-def _session(bundle: Bundle, provider: str, threads: int) -> ort.InferenceSession:
+def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     """The graph on an execution provider. Raises BundleError."""
     present = [name for name, ep in PROVIDERS.items() if ep in ort.get_available_providers()]
     if provider not in present:
@@ -115,9 +124,9 @@ def _session(bundle: Bundle, provider: str, threads: int) -> ort.InferenceSessio
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 4  # what fails is raised, and need not be printed as well
     try:
-        session = ort.InferenceSession(str(bundle.graph), options, providers=[PROVIDERS[provider]])
+        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
     except Exception as error:  # onnxruntime's exceptions have no common base
-        raise BundleError(f"onnxruntime cannot load {bundle.graph}: {error}") from None
+        raise BundleError(f"onnxruntime cannot load {path}: {error}") from None
     if session.get_providers()[0] != PROVIDERS[provider]:
         # Its libraries or its hardware are missing: onnxruntime would go on with the CPU.
         raise BundleError(
