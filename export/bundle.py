@@ -51,6 +51,7 @@ def export_bundle(
     context: int | None = None,
     text: Path | None = None,
     calibrate: Path | None = None,
+    target: str | Path | None = None,
     progress: Progress = lambda step: None,
 ) -> Bundle:
     """Export a model (a transformers folder or a hub id) to a bundle folder ``out``.
@@ -58,7 +59,8 @@ def export_bundle(
     ``graph``: "shared" rolls back for nothing, "portable" has standard operators only and copies
     its cache, "static" has fixed shapes for NPUs and, in int8, is quantized by ranges measured on
     the text in ``calibrate``. ``context``: tokens that the KV cache holds, the model's own where
-    None. ``text``: a file to check on instead of the built-in paragraph. Raises ExportError; a
+    None. ``text``: a file to check on instead of the built-in paragraph. ``target``: the model that
+    shall verify this draft, whose tokenizer must be the same. Raises ExportError; a
     failed check is one, and then nothing is left at ``out``.
     """
     if graph == "static" and precision == "int4":
@@ -72,6 +74,8 @@ def export_bundle(
         raise ExportError(f"{out} exists and is not a bundle; choose another folder")
     progress(f"loading {model}")
     loaded, tokenizer = source.load(model)
+    if target is not None:
+        source.check_target(tokenizer, target)
     context = source.context(loaded, context)
     ids = _check_ids(tokenizer, text)[: min(check.POSITIONS, context)]
     sample = [] if calibrate is None else _check_ids(tokenizer, calibrate)

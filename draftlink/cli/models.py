@@ -34,6 +34,9 @@ def export(
     ] = "shared",
     context: Annotated[int | None, typer.Option(help="tokens in the KV cache")] = None,
     text: Annotated[Path | None, typer.Option(help="text file to check on")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="model to draft for: its tokenizer must be the same")
+    ] = None,
     npu: Annotated[
         bool, typer.Option("--npu", help="static shapes, int8 QDQ; needs --calibrate")
     ] = False,
@@ -64,6 +67,7 @@ def export(
             context=context,
             text=text,
             calibrate=calibrate,
+            target=None if target is None else model_path(target),
             progress=status.update,
         )
     check = bundle.manifest.check
