@@ -5,7 +5,7 @@
 Virtual time, paced, the embedded pair (see ``bench.link``). TK-SLT as published: stop-and-wait,
 ``topk`` with K = 320 in FP16, its own γ*, which knows no round trip. DSSD: stop-and-wait,
 ``split``, γ from the measured costs. Against them ``auto`` with ``coupled`` and with the default
-``topk``. For ``topk`` the texts of two modes differ, so their ratio has a 95% interval over prompts.
+``topk``. For ``topk`` the texts of two modes differ: their ratio has a 95% interval over prompts.
 """
 
 from __future__ import annotations

@@ -56,6 +56,9 @@ class Drafter:
         self._sampling = start.sampling
         self._ids = IdModel(vocab_size)
         self._key = key
+        # Written anew for each token. A draft's distribution may be rounded as it likes: the base
+        # station judges what is sent.
+        self._q = np.empty(vocab_size, dtype=np.float32)
         self._learned = None if start.sampling.greedy else learned
 
     @property
@@ -82,9 +85,9 @@ class Drafter:
         for _ in range(count):
             logits = self._model.forward(unfed)[: self._ids.vocab_size]
             if params.greedy:
-                q = sampling.penalised(logits, params, past).astype(np.float64)
+                q = sampling.penalised(logits, params, past)
             else:
-                q = sampling.distribution(logits, params, past)
+                q = sampling.distribution(logits, params, past, out=self._q[: len(logits)])
             if learned is not None:
                 learned.drafted(sampling.penalised(logits, params, past))
             drafted = self.scheme.propose(q, self._key, len(past))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from draftlink import largest
+
 FP16_UNIT = 2.0**-24  # every finite float16 in [0, 1] is an integer multiple of it
 
 
@@ -61,30 +63,29 @@ class Drafted:
         return int(np.searchsorted(self.row.ids, self.token))
 
 
-def top(q: NDArray[np.float64], k: int, mass: float = 1.0) -> NDArray[np.int64]:
+def top(q: NDArray[np.floating], k: int, mass: float = 1.0) -> NDArray[np.int64]:
     """Ids (≤ k,), ascending, of the k largest entries of q (V,); entries of 0 are left out.
 
     Below a ``mass`` of 1 only as many of them, largest first, as it takes to hold that mass (the
     top-p truncation of TSLT): a peaked row then needs few entries.
     """
-    if k < len(q):
-        ids = np.argpartition(q, len(q) - k)[len(q) - k :]
-    else:
-        ids = np.arange(len(q))
+    if k >= len(q) and mass == 1.0:
+        return largest.at_least(q, k)
+    ids = largest.ranked(q, k)
     if mass < 1.0:
-        ids = ids[np.argsort(-q[ids], kind="stable")]
         ids = ids[np.cumsum(q[ids]) - q[ids] < mass]
-    return np.sort(ids[q[ids] > 0.0]).astype(np.int64)
+    return np.sort(ids)
 
 
-def lattice(q: NDArray[np.float64], k: int, total: int, mass: float = 1.0) -> SparseRow:
+def lattice(q: NDArray[np.floating], k: int, total: int, mass: float = 1.0) -> SparseRow:
     """``top`` of q (V,), renormalised and rounded to counts with sum ``total``.
 
     Largest remainders go up, which is nearest in total variation. K is a cap: entries that round
     to 0 leave the set.
     """
     ids = top(q, k, mass)
-    share = q[ids] * (total / q[ids].sum())
+    share = q[ids].astype(np.float64)
+    share *= total / share.sum()
     counts = np.floor(share).astype(np.int64)
     missing = total - int(counts.sum())
     if missing > 0:
@@ -96,7 +97,7 @@ def lattice(q: NDArray[np.float64], k: int, total: int, mass: float = 1.0) -> Sp
     return SparseRow(ids[kept], counts[kept], total)
 
 
-def half(q: NDArray[np.float64], k: int, mass: float = 1.0) -> SparseRow:
+def half(q: NDArray[np.floating], k: int, mass: float = 1.0) -> SparseRow:
     """``top`` of q (V,), renormalised and rounded to FP16, as TK-SLT sends it.
 
     An FP16 value is an integer times 2**-24: those integers are the counts, so the row is as

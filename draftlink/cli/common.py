@@ -35,7 +35,9 @@ PaceTarget = Annotated[
 PaceDraft = Annotated[
     str | None, typer.Option(help="for benchmarks: hold each draft forward to this time, as 10ms")
 ]
-Threads = Annotated[int, typer.Option(help="Threads of the draft model.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of the draft model; measured if not given.")
+]
 
 
 def model_path(model: str) -> str:

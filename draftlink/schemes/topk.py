@@ -51,11 +51,11 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
         width = 16 if self.coding == "fp16" else width_for(self.total) + 2
         return (self.k + 1) * (width + width_for(vocab_size))
 
-    def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
+    def propose(self, q: NDArray[np.floating], key: bytes, position: int) -> Drafted:
         """Truncate, round, draw."""
         return base.draw(self.row(q), key, position)
 
-    def row(self, q: NDArray[np.float64]) -> sparse.SparseRow:
+    def row(self, q: NDArray[np.floating]) -> sparse.SparseRow:
         """What is sent of the draft's distribution q (V,)."""
         if self.coding == "fp16":
             return sparse.half(q, self.k, self.mass)
