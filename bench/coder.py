@@ -228,7 +228,8 @@ def main() -> None:
                 found["rows"].append(head | {"T": temperature} | measured)
 
     rows = Table("V", "ids", "K", "ℓ", "tiers", "T", "entries", "bits", "bound", "bits/bound",
-                 "fixed width", "encode µs", "decode µs", title="a row, per drafted token")  # fmt: skip
+                 "fixed width", "encode µs", "decode µs",
+                 title="a row, per drafted token")  # fmt: skip
     for r in found["rows"]:
         rows.add_row(
             *(str(r[key]) for key in ("V", "ids", "K", "l", "tiers", "T")),

@@ -36,12 +36,13 @@ from device_runtime.device import Coupled, Result, Sampling
 from device_runtime.draft_model import DraftModel
 from draftlink import schedule, theory
 from draftlink.cli.demo import draft_bundle
-from draftlink.shaping import PROFILES, make_link, profile
+from draftlink.shaping import PROFILES, LinkProfile, make_link
 
 DRAFT_S = 0.010
 PACES = (0.045, 0.090)
 PROMPTS, TOKENS = 8, 256
-GAMMAS = (2, 3, 4, 5, 6, 8, 10, 13, 16)
+GAMMAS = (3, 4, 5, 6, 8, 10, 13)
+LOSSY_SEEDS = 2  # realisations of a link that loses packets, for each prompt
 RULES: dict[str, dict[str, Any]] = {
     "coupled": {"scheme": Coupled(), "seed": 0, "sampling": Sampling(temperature=0.8)},
     "greedy": {"sampling": Sampling(temperature=0.0)},
@@ -134,13 +135,21 @@ class Bench:
         self._context = bundle.manifest.context
 
     def write(
-        self, link: str, target_s: float, prompt: str, tokens: int, link_seed: int, **options: Any
+        self,
+        link: LinkProfile,
+        target_s: float,
+        prompt: str,
+        tokens: int,
+        link_seed: int,
+        *,
+        draft_s: float = DRAFT_S,
+        **options: Any,
     ) -> Result:
         """One generation."""
-        world = World(self.draft, self.target, self._tokenizer, self._context, DRAFT_S, target_s)
+        world = World(self.draft, self.target, self._tokenizer, self._context, draft_s, target_s)
 
         async def one() -> Result:
-            async with world.device(make_link(profile(link), seed=link_seed)) as device:
+            async with world.device(make_link(link, seed=link_seed)) as device:
                 generation = device.generate(prompt, max_tokens=tokens, **options)
                 async for _ in generation:
                     pass
@@ -176,12 +185,14 @@ def measure(
                     (str(gamma), {"mode": "stop-and-wait", "gamma": gamma}) for gamma in gammas
                 ]
                 runs += [(mode, {"mode": mode}) for mode in ("run-ahead", "stream", "auto")]
+                seeds = LOSSY_SEEDS if PROFILES[link].loss else 1
                 for name, options in runs:
-                    result = bench_.write(
-                        link, pace, prompt, tokens, number, **options, **RULES[rule]
-                    )
-                    cell.add(name, result)
-                    texts.add(tuple(result.tokens))
+                    for seed in range(seeds * number, seeds * (number + 1)):
+                        result = bench_.write(
+                            PROFILES[link], pace, prompt, tokens, seed, **options, **RULES[rule]
+                        )
+                        cell.add(name, result)
+                        texts.add(tuple(result.tokens))
             if len(texts) != 1:
                 raise RuntimeError(f"{rule}, prompt {number}: {len(texts)} different texts")
             bench_.draft.forget()

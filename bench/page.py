@@ -2,8 +2,8 @@
 
     python -m bench.page --out docs
 
-Needs Chromium (``--chromium`` names another). The base station and each device are processes of
-their own; the browser is driven over its DevTools protocol.
+Needs Chromium (``--chromium`` names another) and the extra ``plot``. The base station and each
+device are processes of their own; the browser is driven over its DevTools protocol.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import io
 import itertools
 import json
 import shutil
@@ -22,6 +23,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -31,7 +33,7 @@ from draftlink.cli.demo import base_station, draft_bundle
 DEVICES = 3
 WATCHED_S = 40.0
 # Width and height in CSS pixels, pixels in each, and whether it is a phone.
-SIZES = {"desktop": (1280, 980, 1, False), "phone": (390, 1180, 2, True)}
+SIZES = {"desktop": (1280, 890, 1, False), "phone": (390, 1420, 2, True)}
 
 
 class Browser:
@@ -111,7 +113,9 @@ def write(url: str, bundle: str, number: str) -> None:
     async def run() -> None:
         async with Device(Path(bundle), url) as device:
             for prompt in itertools.cycle(bench.prompts(10)[int(number) :]):
-                generation = device.generate(prompt, scheme=scheme, sampling=sampling)
+                generation = device.generate(
+                    prompt, scheme=scheme, sampling=sampling, mode="stop-and-wait"
+                )
                 async for _ in generation:
                     pass
 
@@ -146,7 +150,9 @@ async def watch(console: Console, chromium: str, url: str, out: Path) -> None:
             await asyncio.sleep(1.5)
             shot = await page.call("Page.captureScreenshot", format="png")
             path = out / f"page-{name}.png"
-            path.write_bytes(base64.b64decode(shot["data"]))
+            # Few colours are all it has; the file is a third of the browser's.
+            image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
+            image.quantize(256).save(path, optimize=True)
             console.print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -85,5 +85,5 @@ def _digest(token: str) -> bytes:
 
 
 def anyone(limits: Limits | None = None) -> Tenant:
-    """The tenant of all devices where no tokens are asked for."""
-    return Tenant("anyone", limits or OPEN)
+    """The tenant of all devices where no tokens are asked for: nobody's, so nothing is shared."""
+    return Tenant("", limits or OPEN)

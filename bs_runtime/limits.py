@@ -39,6 +39,7 @@ class Limits:
 
     # of a token, over all its connections
     sessions: float = 16
+    connections_per_s: float = 5  # each costs a greeting, a slot, and a place among the parked
     tokens_per_s: float = 4_000  # that the target is fed: prompts, drafted, streamed
     bytes_per_s: float = 16 << 20  # up; `dense` rows of a large vocabulary are 300 kB each
     # of each connection
@@ -67,7 +68,9 @@ class Limits:
 
 
 # Where no tokens are asked for, all devices share the one budget: only the sessions are counted.
-OPEN = Limits(sessions=math.inf, tokens_per_s=math.inf, bytes_per_s=math.inf)
+OPEN = Limits(
+    sessions=math.inf, connections_per_s=math.inf, tokens_per_s=math.inf, bytes_per_s=math.inf
+)
 
 
 class Bucket:
@@ -100,6 +103,8 @@ class Bucket:
 
     def spend(self, count: float, now: float) -> bool:
         """Take ``count`` if it is there."""
+        if math.isinf(self._rate):
+            return True
         self._fill(now)
         if count > self._level:
             return False
@@ -121,10 +126,13 @@ class Tenant:
         self.sessions = 0
         # Full at any time that comes first.
         self.tokens = Bucket(limits.tokens_per_s, -math.inf)
+        self._connections = Bucket(limits.connections_per_s, -math.inf)
         self.bytes = Bucket(limits.bytes_per_s, -math.inf)
 
-    def admit(self) -> None:
+    def admit(self, now: float) -> None:
         """Count one more session. Raises Refusal."""
+        if not self._connections.spend(1, now):
+            raise Refusal("busy", "this token connects too often", math.ceil(BURST_S))
         if self.sessions >= self.limits.sessions:
             raise Refusal("busy", f"this token has {self.sessions} sessions open already", 30)
         self.sessions += 1

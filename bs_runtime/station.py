@@ -9,7 +9,7 @@ import time
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from bs_runtime import logs
+from bs_runtime import guard, logs
 from bs_runtime.account import Account
 from bs_runtime.auth import Tokens, anyone
 from bs_runtime.connection import Connection
@@ -97,7 +97,7 @@ class Station:
             raise trouble
         target = self.target
         assert target is not None
-        tenant.admit()
+        tenant.admit(time.monotonic())
         account = Account(tenant, self.stats)
         link = Link(socket, account)
         self._links.add(link)
@@ -180,10 +180,12 @@ class Link:
             raise ConnectionResetError("the device has gone") from error
 
     async def close(self, code: int, reason: str) -> None:
-        """Close, if it is open."""
+        """Close, if it is open. A device that does not read is not waited for."""
         socket = self._socket
         if socket.application_state.name == "CONNECTED" and socket.client_state.name == "CONNECTED":
-            await socket.close(code, reason)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(guard.CLOSE_S):
+                    await socket.close(code, reason)
 
     def stop(self) -> None:
         """``receive`` is to end with Closing."""

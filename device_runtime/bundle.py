@@ -43,7 +43,7 @@ class Manifest(msgspec.Struct, frozen=True):
     format: int
     model: str
     architecture: str
-    graph: Literal["shared", "portable"]
+    graph: Literal["shared", "portable", "static"]
     precision: Literal["fp32", "int8", "int4"]
     vocab_size: int
     context: int
@@ -56,6 +56,7 @@ class Manifest(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     files: dict[str, File]
     check: Check | None
+    buckets: list[int] = []  # of a static graph: tokens that each file feeds, the first in GRAPH
 
 
 class Bundle:
@@ -70,10 +71,19 @@ class Bundle:
         """The ONNX file."""
         return self.path / GRAPH
 
+    def bucket(self, count: int) -> Path:
+        """The ONNX file that feeds ``count`` tokens, of a static graph."""
+        return self.path / bucket_file(count)
+
     @property
     def tokenizer(self) -> Path:
         """The tokenizer.json."""
         return self.path / TOKENIZER
+
+
+def bucket_file(count: int) -> str:
+    """The file of the static graph that feeds ``count`` tokens."""
+    return GRAPH if count == 1 else GRAPH.replace(".onnx", f"-{count}.onnx")
 
 
 def digest(path: Path) -> File:
@@ -97,7 +107,7 @@ def load_bundle(path: Path) -> Bundle:
         raise BundleError(f"{path} has format {manifest.format}, this is {FORMAT}; {again}")
     if manifest.check is None or not manifest.check.passed:
         raise BundleError(f"{path} has no passed check against PyTorch; {again}")
-    for name in (GRAPH, TOKENIZER):
+    for name in (GRAPH, TOKENIZER, *map(bucket_file, manifest.buckets)):
         if name not in manifest.files:
             raise BundleError(f"the manifest of {path} does not list {name}; {again}")
     for name, file in manifest.files.items():

@@ -87,7 +87,7 @@ connect_websocket = connector()
 class Client:
     """A greeted session, over one connection after another.
 
-    When a connection is lost, the next ``send`` or ``receive`` makes a new one and goes on with the
+    When a connection is lost, the next ``receive`` makes a new one and goes on with the
     generation where both ends had agreed; nothing of it is drawn again. ``ledger`` counts what
     crosses, and may be replaced. ``history``: the tokens of the session so far.
     """
@@ -115,7 +115,6 @@ class Client:
         self._socket: Socket | None = None
         self._closed = False
         self._mending = asyncio.Lock()  # held while frames are sent, or a new connection is made
-        self._receives = False
 
     async def open(self) -> None:
         """Connect and greet. Raises LinkError."""
@@ -137,33 +136,27 @@ class Client:
             raise
 
     async def send(self, frame: frames.Frame, payload_bits: int | None = None) -> None:
-        """Send a frame; ``payload_bits`` of it are coded. Raises LinkError if nobody is there."""
+        """Send a frame; ``payload_bits`` of it are coded. Raises LinkError after ``close``.
+
+        Where the connection is lost the next ``receive`` makes a new one, and sends it again.
+        """
         async with self._mending:
             self._connected()
-            data = self.session.send(frame)
-            try:
-                await self._put(data, payload_bits)
-            except _Lost as error:
-                # Making a new connection sends it again. Whoever receives finds the loss out, too,
-                # and may have been told why.
-                if not self._receives:
-                    await self._reconnect(error)
+            await self._put(self.session.send(frame), payload_bits)
 
     async def receive(self) -> frames.Frame:
         """The next frame that has not been overtaken. Raises LinkError.
 
-        A task may send meanwhile.
+        A task may send meanwhile. What was received before must be in ``history``: after a lost
+        connection both ends go on from there.
         """
         while True:
             async with self._mending:  # a sender may be at it
                 socket = self._socket
-            self._receives = True
             try:
                 return await self._get()
             except _Lost as error:
                 lost = error
-            finally:
-                self._receives = False
             async with self._mending:
                 if self._socket is socket:
                     await self._reconnect(lost)
@@ -285,15 +278,11 @@ class Client:
             await self._put(data)
 
     async def _put(self, data: bytes, payload_bits: int | None = None) -> None:
-        """Send bytes. Raises _Lost, and LinkError where the base station has said why."""
-        socket = self._connected()
+        """Send bytes. If the connection is lost, ``_get`` says so, and why if it was told."""
         try:
-            await socket.send(data)
-        except ConnectionClosed as error:
-            if self._receives:
-                raise _Lost(str(error)) from None
-            while True:  # it may have said why before it closed
-                await self._get()
+            await self._connected().send(data)
+        except ConnectionClosed:
+            return
         self.ledger.record("up", frames.kind(data), len(data), payload_bits)
 
     async def _get(self) -> frames.Frame:

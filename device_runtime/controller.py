@@ -13,6 +13,8 @@ Writer = Literal["stop-and-wait", "run-ahead", "stream"]
 
 LONGEST = 16  # tokens of a block that is planned
 HYSTERESIS = 0.05  # by how much another mode must be faster
+WAITS_BELOW = 0.95  # of run-ahead's time per token, before stop-and-wait is chosen
+CAUTION = 0.5  # standard errors of the acceptance rate, at the most
 DWELL_TOKENS = 12  # written in a mode before it is left; doubled each time it is
 PROBE_SHARE = 0.03  # of what is left, in time, that finding out may cost
 MEMORY = 0.95  # what an epoch's time weighs after the next one
@@ -20,13 +22,15 @@ MEMORY = 0.95  # what an epoch's time weighs after the next one
 
 @dataclass(frozen=True)
 class Plan:
-    """How to draft: ``first`` tokens before anything is sent, then ``waits`` or goes on.
+    """How to draft: blocks of ``first`` tokens, and whether the device ``waits`` behind each.
 
-    ``window``: drafted tokens without a verdict, at most.
+    In run-ahead ``first`` is meant on average: a block is sent as soon as the probability that all
+    of it stands has fallen to ``sure``. ``window``: drafted tokens without a verdict, at most.
     """
 
     first: int
     waits: bool
+    sure: float
     window: int
 
 
@@ -50,15 +54,17 @@ class _Record:
 class Controller:
     """Decides for one generation. ``now`` and lengths come in; nothing is read.
 
-    ``gamma``: the draft length of stop-and-wait, if the caller has fixed it.
+    ``gamma``: the draft length of stop-and-wait, if the caller has fixed it. ``foretells``: what
+    would be accepted is also learned while the target streams.
     """
 
     estimates: Estimates
     gamma: int | None = None
     writer: Writer = "stream"
+    foretells: bool = False
     _since: int = 0  # tokens written in this mode
     _dwell: int = DWELL_TOKENS
-    _records: dict[Writer, _Record] = field(default_factory=dict)
+    _record: _Record = field(default_factory=_Record)  # of drafting
 
     @property
     def drafts(self) -> Drafting:
@@ -69,14 +75,14 @@ class Controller:
         """How to draft in a mode, as the estimates are now."""
         if mode == "stop-and-wait":
             length = self.gamma or self._best_gamma()
-            return Plan(length, waits=True, window=length)
+            return Plan(length, waits=True, sure=0.0, window=length)
         return self._ahead()
 
     def token_s(self, writer: Writer, alpha: float) -> float:
         """Foretold seconds per token, if the acceptance rate is ``alpha``."""
         here = self.estimates
         if writer == "stream":
-            return here.target.mean or here.verify_s
+            return here.target.typical or here.verify_s  # a stream makes up for stalls
         draft_s, fixed_s = here.draft.mean, here.rtt.mean + here.verify_s
         if writer == "stop-and-wait":
             length = self.gamma or theory.best_draft_length(
@@ -90,8 +96,7 @@ class Controller:
         self._since += tokens
         if self._known:
             foretold_s = self._epoch_s(writer, tokens)
-            record = self._records.setdefault(writer, _Record())
-            record.add(min(seconds, 8.0 * foretold_s), foretold_s)
+            self._record.add(min(seconds, 8.0 * foretold_s), foretold_s)
 
     def streamed(self, tokens: int) -> None:
         """So many tokens of a stream came."""
@@ -111,32 +116,46 @@ class Controller:
         if not self._known:
             return self.writer
         here = self.estimates
-        costs = {writer: self._expected_s(writer) for writer in _WRITERS}
-        best = min(costs, key=costs.__getitem__)
-        current_s = costs[self.writer]
-        gain_s = (current_s - costs[best]) * left
-        if best != self.writer and "stream" not in (best, self.writer):
-            if costs[best] < (1.0 - HYSTERESIS) * current_s and self._since >= self._dwell:
-                self._change(best)  # both draft: changing costs nothing
-        elif best != self.writer:
-            change_s = here.rtt.mean + here.draft.mean
-            worth = costs[best] < (1.0 - HYSTERESIS) * current_s and gain_s > 2.0 * change_s
-            if worth and (self._since >= self._dwell or self._dwell == DWELL_TOKENS):
-                self._change(best)
-        elif self.writer == "stream" and self._worth_a_try(left):
-            self._change("run-ahead")
+        alpha = here.acceptance.alpha
+        # Run-ahead looks at each token's probability, which its formula knows nothing of.
+        waits = self.token_s("stop-and-wait", alpha) < WAITS_BELOW * self.token_s(
+            "run-ahead", alpha
+        )
+        drafting: Drafting = "stop-and-wait" if waits else "run-ahead"
+        stream_s = self.token_s("stream", alpha)
+        change_s = here.rtt.mean + here.draft.mean
+        if self.writer == "stream":
+            # A guess that proves wrong costs two changes: the less that matters, the bolder.
+            caution = min(1.0, 2.0 * change_s / (PROBE_SHARE * left * stream_s)) * CAUTION
+            cautious = max(alpha - caution * here.acceptance.error, 0.0)
+            draft_s = self._drafting_s(drafting, cautious)
+            better = draft_s < (1.0 - HYSTERESIS) * stream_s
+            pays = better and (stream_s - draft_s) * left > 2.0 * change_s and self._rested
+            if pays or (not self.foretells and self._worth_a_try(left)):
+                self._change(drafting)
+        elif self._since >= self._dwell:
+            draft_s = self._drafting_s(self.writer, alpha)
+            if stream_s < (1.0 - HYSTERESIS) * draft_s:
+                self._change("stream")
+            elif drafting != self.writer:
+                self._change(drafting)
         return self.writer
+
+    @property
+    def _rested(self) -> bool:
+        """Whether the stream has lasted long enough; the first one need not."""
+        return self._dwell == DWELL_TOKENS or self._since >= self._dwell
 
     @property
     def _known(self) -> bool:
         here = self.estimates
         return bool(len(here.rtt) and len(here.draft) and (len(here.target) or len(here.verify)))
 
-    def _expected_s(self, writer: Writer) -> float:
-        foretold_s = self.token_s(writer, self.estimates.acceptance.alpha)
-        record = self._records.get(writer)
-        # A few epochs say little: as long as a dozen tokens' time weighs against them.
-        return foretold_s if record is None else foretold_s * record.ratio(12.0 * foretold_s)
+    def _drafting_s(self, writer: Drafting, alpha: float) -> float:
+        """Seconds per token of a drafting mode: foretold, and corrected by what was measured."""
+        foretold_s = self.token_s(writer, alpha)
+        # A few epochs say little: as long as two dozen tokens' time weighs against them.
+        return foretold_s * self._record.ratio(24.0 * foretold_s)
 
     def _worth_a_try(self, left: int) -> bool:
         """Whether drafting might be faster, and finding out costs little of what is left."""
@@ -171,7 +190,7 @@ class Controller:
         here = self.estimates
         draft_s = here.draft.typical
         if not draft_s:
-            return Plan(2, waits=False, window=2 * LONGEST)
+            return Plan(2, waits=False, sure=0.75, window=2 * LONGEST)
         alpha, verify_s = here.acceptance.alpha, here.verify_s
         first = self._schedule(alpha).first
         # Enough to draft without pause until the first block's verdict is there, and no deeper than
@@ -181,7 +200,8 @@ class Controller:
         window = max(first, min(until, deep))
         # Others wait for the base station too: what it checks should stand.
         load = here.queue.typical / verify_s if verify_s else 0.0
-        return Plan(first, waits=False, window=max(first, int(window / (1.0 + load))))
+        window = max(first, int(window / (1.0 + load)))
+        return Plan(first, waits=False, sure=alpha ** (first - 0.5), window=window)
 
     def _schedule(self, alpha: float) -> schedule.Schedule:
         here = self.estimates
@@ -191,9 +211,6 @@ class Controller:
             _rounded_us(here.verify_s),
             _rounded_us(here.rtt.mean),
         )
-
-
-_WRITERS: tuple[Writer, ...] = ("run-ahead", "stop-and-wait", "stream")
 
 
 def _rounded_us(seconds: float) -> int:

@@ -65,14 +65,14 @@ class Device:
         url: str,
         *,
         provider: str = "cpu",
-        threads: int = 1,
+        threads: int | None = None,
         token: str | None = None,
         ca: Path | None = None,
     ) -> None:
         """Load the bundle; the connection is made by ``open``.
 
-        ``token``: the base station's, if it wants one; ``ca``: certificates that ``wss`` trusts.
-        Raises BundleError, ValueError.
+        ``threads``: measured if not given. ``token``: the base station's, if it wants one; ``ca``:
+        certificates that ``wss`` trusts. Raises BundleError, ValueError.
         """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._setup(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -10,7 +13,11 @@ from numpy.typing import NDArray
 
 from device_runtime.bundle import Bundle, BundleError
 from device_runtime.cache import PortableGraph, SharedGraph
+from device_runtime.static_graph import StaticGraph
+from device_runtime.threads import available, fastest
 
+PREFILL = 128  # tokens fed at once
+TRIALS = 7  # forwards that a thread count is measured by
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "xnnpack": "XnnpackExecutionProvider",
@@ -24,15 +31,51 @@ PROVIDERS = {
 class DraftModel:
     """A bundle's graph and one KV cache."""
 
-    def __init__(self, bundle: Bundle, *, provider: str = "cpu", threads: int = 1) -> None:
-        manifest = bundle.manifest
-        session = _session(bundle, provider, threads)
-        self.vocab_size = manifest.vocab_size
-        self.context = manifest.context
+    def __init__(
+        self, bundle: Bundle, *, provider: str = "cpu", threads: int | None = None
+    ) -> None:
+        """Load the graph. ``threads``: measured if not given. Raises BundleError, ValueError."""
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
+        self.vocab_size = bundle.manifest.vocab_size
+        self.context = bundle.manifest.context
+        self.threads = 0
+        self._bundle = bundle
+        self._provider = provider
         self._length = 0
-        self._graph = (
-            SharedGraph(session, manifest) if manifest.graph == "shared" else PortableGraph(session)
-        )
+        self._graph: SharedGraph | PortableGraph | StaticGraph
+        most = available() if provider == "cpu" else 1
+        self._load(threads or fastest(self._seconds, most))
+
+    def _load(self, threads: int) -> None:
+        """Have the graph run with a number of threads."""
+        if threads == self.threads:
+            return
+        self.__dict__.pop("_graph", None)  # two would take twice the memory
+        bundle, manifest = self._bundle, self._bundle.manifest
+
+        def session(path: Path) -> ort.InferenceSession:
+            return _session(path, self._provider, threads)
+
+        if manifest.graph == "shared":
+            self._graph = SharedGraph(session(bundle.graph), manifest)
+        elif manifest.graph == "portable":
+            self._graph = PortableGraph(session(bundle.graph))
+        else:
+            buckets = {count: session(bundle.bucket(count)) for count in manifest.buckets}
+            self._graph = StaticGraph(buckets, manifest)
+        self.threads = threads
+
+    def _seconds(self, threads: int) -> float:
+        """What a forward of one token takes: the median of a few, into an empty cache."""
+        self._load(threads)
+        times = []
+        for _ in range(TRIALS):
+            begun = time.perf_counter()
+            self._graph.run([0], 0)
+            times.append(time.perf_counter() - begun)
+            self._graph.cut(0)
+        return statistics.median(times)
 
     @property
     def length(self) -> int:
@@ -48,8 +91,11 @@ class DraftModel:
             raise ValueError(
                 f"{len(ids)} tokens after {self._length}, where the context is {self.context}"
             )
-        logits = self._graph.run(ids, self._length)
-        self._length += len(ids)
+        # In parts, so that a long prompt takes no more memory than a short one.
+        for begin in range(0, len(ids), PREFILL):
+            part = ids[begin : begin + PREFILL]
+            logits = self._graph.run(part, self._length)
+            self._length += len(part)
         return logits
 
     def rollback(self, length: int) -> None:
@@ -63,7 +109,7 @@ class DraftModel:
         self._length = length
 
 
-def _session(bundle: Bundle, provider: str, threads: int) -> ort.InferenceSession:
+def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     """The graph on an execution provider. Raises BundleError."""
     present = [name for name, ep in PROVIDERS.items() if ep in ort.get_available_providers()]
     if provider not in present:
@@ -72,13 +118,15 @@ def _session(bundle: Bundle, provider: str, threads: int) -> ort.InferenceSessio
         )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    # A spinning pool would burn a core while the device waits for a verdict.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads spin between the nodes of a forward, which a sleep each time would slow by some 10%,
+    # and stop at its end: they would burn a core while the device waits for a verdict.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 4  # what fails is raised, and need not be printed as well
     try:
-        session = ort.InferenceSession(str(bundle.graph), options, providers=[PROVIDERS[provider]])
+        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
     except Exception as error:  # onnxruntime's exceptions have no common base
-        raise BundleError(f"onnxruntime cannot load {bundle.graph}: {error}") from None
+        raise BundleError(f"onnxruntime cannot load {path}: {error}") from None
     if session.get_providers()[0] != PROVIDERS[provider]:
         # Its libraries or its hardware are missing: onnxruntime would go on with the CPU.
         raise BundleError(

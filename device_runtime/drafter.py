@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -30,6 +30,13 @@ class Model(Protocol):
         """Cut the cache back."""
 
 
+class Proposal(NamedTuple):
+    """A drafted token, and the draft's own probability for it."""
+
+    drafted: Drafted
+    chance: float
+
+
 class Drafter:
     """Drafts for one generation. ``vocab_size``: ids from there on are never drafted.
 
@@ -49,6 +56,10 @@ class Drafter:
         self._sampling = start.sampling
         self._ids = IdModel(vocab_size)
         self._key = key
+        # Written anew for each token; ids that the draft lacks have probability 0, and are seen to
+        # have it. A draft's distribution may be rounded as it likes: the base station judges what
+        # is sent.
+        self._q = np.zeros(vocab_size, dtype=np.float32)
         self._learned = None if start.sampling.greedy else learned
 
     @property
@@ -56,14 +67,16 @@ class Drafter:
         """Whether a proposal stands exactly if the target's own token is the same."""
         return self.scheme.rule in ("greedy", "coupled")
 
-    def propose(self, past: list[int], count: int, fresh: bool = True) -> list[Drafted]:
+    def propose(self, past: list[int], count: int, fresh: bool = True) -> list[Proposal]:
         """``count`` tokens after ``past``, of which the cache holds a true prefix.
 
         What the cache lacks is fed first: the prompt, a correction, or the last drafted token
         after a block that was accepted whole. ``fresh``: nothing drafted is in flight before them.
         ``past`` is extended.
         """
-        drafted: list[Drafted] = []
+        proposals: list[Proposal] = []
+        if self._model.length >= len(past):  # its row has been seen, but is not there any more
+            self._model.rollback(len(past) - 1)
         unfed = past[self._model.length :]
         params, learned = self._sampling, self._learned
         if learned is not None:
@@ -73,17 +86,20 @@ class Drafter:
         for _ in range(count):
             logits = self._model.forward(unfed)[: self._ids.vocab_size]
             if params.greedy:
-                q = sampling.penalised(logits, params, past).astype(np.float64)
+                q = sampling.penalised(logits, params, past)
             else:
-                q = sampling.distribution(logits, params, past)
+                sampling.distribution(logits, params, past, out=self._q[: len(logits)])
+                q = self._q
             if learned is not None:
                 learned.drafted(sampling.penalised(logits, params, past))
-            # Ids that the draft lacks have probability 0, and are seen to have it.
-            q = np.pad(q, (0, self._ids.vocab_size - len(q)))
-            drafted.append(self.scheme.propose(q, self._key, len(past)))
-            past.append(drafted[-1].token)
+            drafted = self.scheme.propose(q, self._key, len(past))
+            chance = q[drafted.token]
+            if params.greedy:
+                chance = 1.0 / np.exp(q - chance).sum()
+            proposals.append(Proposal(drafted, float(chance)))
+            past.append(drafted.token)
             unfed = past[-1:]
-        return drafted
+        return proposals
 
     def encode(self, past: Sequence[int], drafted: Sequence[Drafted]) -> tuple[bytes, int]:
         """The payload that carries tokens drafted after ``past``, and its length in bits."""

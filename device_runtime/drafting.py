@@ -8,26 +8,33 @@ for the base station to take them when it is done with those before.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
 from device_runtime.client import LinkError
 from device_runtime.controller import Drafting as Mode
 from device_runtime.controller import Plan
+from device_runtime.drafter import Proposal
 from device_runtime.result import Kind
 from device_runtime.writing import Writing
 from draftlink import frames
-from draftlink.states import State
 from draftlink.sparse import Drafted
+from draftlink.states import State
+
+BLOCK = 16  # tokens that are sent in any case, however certain
+LATE = 0.1  # by how much of a draft forward a verdict may be late before it is not waited for
 
 
 @dataclass
 class _Block:
-    """Drafted tokens, the last of which the device waits behind or not."""
+    """Drafted tokens in a frame of their own, behind which the device waits or not."""
 
-    drafted: list[Drafted]
+    proposals: list[Proposal]
     waits: bool
-    sent_s: float = 0.0
+    stands: float  # how likely all of it is to stand
+    sent_s: float
+    due_s: float  # when its verdict should come
 
 
 class Drafting:
@@ -42,7 +49,7 @@ class Drafting:
         self._writing = writing
         self._auto = auto
         self._sent: deque[_Block] = deque()
-        self._block: list[Drafted] = []  # drafted and not yet sent
+        self._block: list[Proposal] = []  # drafted and not yet sent
         self._ahead: list[int] = []  # the tokens of both
         self._wants_out = False  # to the stream
         self._leaves = False  # and has said so
@@ -51,6 +58,7 @@ class Drafting:
         self._plan: Plan
         self._asked_s = 0.0  # when the job began
         self._fed = 0  # tokens that it feeds before it drafts
+        self._pause_s: float | None = None  # until when nothing is drafted
         self._begin_epoch()
 
     def _begin_epoch(self) -> None:
@@ -68,7 +76,8 @@ class Drafting:
             if writing.session.state is State.STREAMING:
                 writing.drafter.settle(len(writing.history))
                 return []
-            await writing.event()
+            pause_s = self._pause_s
+            await writing.event(None if pause_s is None else max(pause_s - writing.now(), 0.0))
             if writing.job is not None and writing.job.done():
                 await self._collect()
             if writing.incoming().done():
@@ -92,13 +101,16 @@ class Drafting:
         if writing.job is not None or self._leaves or (self._sent and self._sent[-1].waits):
             return
         full = not self._ahead and writing.left > 1 and self._most() < 1  # the draft's context
-        if (self._wants_out or full) and writing.owed is None and writing.left > 0:
-            await self._leave()
+        if (self._wants_out or full) and writing.left > 0:
+            if writing.owed is not None:
+                await self._send(self._taken(waits=True))  # which brings it, and nothing to judge
+            elif not self._sent or writing.drafter.scheme.corrects == "bs":
+                await self._leave()  # else a token may come to be owed
             return
         block = self._cut()
         if not (block and block.waits):
             count = self._wanted()
-            if count > 0:
+            if count > 0 and not self._holds():
                 past = writing.history + self._ahead
                 self._asked_s, self._fed = writing.now(), len(past) - writing.device.model.length
                 writing.begin(writing.drafter.propose, past, count, not self._ahead)
@@ -132,30 +144,62 @@ class Drafting:
         return self._taken(waits=self._plan.waits)
 
     def _is_due(self) -> bool:
-        if self._plan.waits or self._free_s is None:
-            return len(self._block) >= self._plan.first
-        writing = self._writing
-        return writing.now() + writing.estimates.draft.typical > self._free_s
+        """Whether the base station should check the block, rather than wait for more of it."""
+        writing, plan = self._writing, self._plan
+        if plan.waits or len(self._block) >= BLOCK:
+            return len(self._block) >= plan.first
+        # The next token would come too late for the next verification. While it is all but certain
+        # that nothing is rejected, that would be for nothing.
+        next_s = writing.now() + writing.estimates.draft.typical
+        free = self._free_s is None or next_s > self._free_s
+        return free and self._stands() <= plan.sure
+
+    def _stands(self) -> float:
+        """How likely all of the block is to stand, if all before it does."""
+        acceptance = self._writing.estimates.acceptance
+        return math.prod(acceptance.stands(proposal.chance) for proposal in self._block)
+
+    def _holds(self) -> bool:
+        """Whether to wait for a verdict that is due before another token could be drafted.
+
+        A forward is not interrupted: one that is under way when a rejection comes only delays what
+        follows.
+        """
+        writing, pause_s = self._writing, self._pause_s
+        now, draft_s = writing.now(), writing.estimates.draft.typical
+        if pause_s is not None and now < pause_s:
+            return True
+        self._pause_s = None
+        if pause_s is not None or not self._sent:
+            return False
+        block = self._sent[0]
+        lost_s, idle_s = now + draft_s - block.due_s, block.due_s - now
+        if idle_s <= 0.0 or (1.0 - block.stands) * lost_s <= block.stands * idle_s:
+            return False
+        self._pause_s = block.due_s + LATE * draft_s
+        return True
 
     def _taken(self, *, waits: bool) -> _Block:
-        block = _Block(self._block, waits, self._writing.now())
+        writing, estimates = self._writing, self._writing.estimates
+        # In this end's time: when it would have to be sent to arrive at that moment.
+        begin_s = max(self._free_s or 0.0, writing.now())
+        self._free_s = begin_s + estimates.verify_s
+        due_s = self._free_s + estimates.rtt.typical
+        block = _Block(self._block, waits, self._stands(), writing.now(), due_s)
         self._block = []
         self._sent.append(block)
-        # In this end's time: when it would have to be sent to arrive at that moment.
-        self._free_s = max(self._free_s or 0.0, block.sent_s) + self._writing.estimates.verify_s
         return block
 
     async def _send(self, block: _Block) -> None:
         writing, session = self._writing, self._writing.session
-        tokens = sum(len(sent.drafted) for sent in self._sent) - len(block.drafted)
-        payload, bits = writing.drafter.encode(
-            writing.history + self._ahead[:tokens], block.drafted
-        )
+        drafted = [proposal.drafted for proposal in block.proposals]
+        tokens = sum(len(sent.proposals) for sent in self._sent) - len(drafted)
+        payload, bits = writing.drafter.encode(writing.history + self._ahead[:tokens], drafted)
         owed, writing.owed = writing.owed, None
         frame = frames.Draft(
             session.epoch,
             session.progress.expected,
-            len(block.drafted),
+            len(drafted),
             payload,
             owed,
             block.waits,
@@ -165,40 +209,43 @@ class Drafting:
     async def _collect(self) -> None:
         """Tokens have been drafted."""
         writing = self._writing
-        drafted: list[Drafted] = await writing.done()
+        proposals: list[Proposal] = await writing.done()
         seconds = writing.now() - self._asked_s
         writing.tally.draft_s += seconds
-        writing.tally.drafted += len(drafted)
+        writing.tally.drafted += len(proposals)
         if self._fed <= 2:  # else the prompt, or a backlog, was part of it
-            writing.estimates.draft.add(seconds / len(drafted))
+            writing.estimates.draft.add(seconds / len(proposals))
         if self._stale:
             self._stale = False
             writing.drafter.settle(self._settled)
             return
-        self._block += drafted
-        self._ahead += [d.token for d in drafted]
+        self._block += proposals
+        self._ahead += [proposal.drafted.token for proposal in proposals]
 
     async def _settle(self, verdict: frames.Verdict) -> list[tuple[int, Kind]]:
         """Apply a verdict to history and cache; the tokens that it makes stand."""
         writing, history, accepted = self._writing, self._writing.history, verdict.accepted
-        flight = [drafted for block in self._sent for drafted in block.drafted]
+        flight = [proposal for block in self._sent for proposal in block.proposals]
         own = verdict.next is not None or bool(verdict.row)  # the target's own token comes behind
         rejected = own and accepted < len(flight)
-        self._account(verdict, rejected)
-        batch: list[tuple[int, Kind]] = [(d.token, "draft") for d in flight[:accepted]]
+        self._account(verdict, [proposal.chance for proposal in flight], rejected)
+        batch: list[tuple[int, Kind]] = [(token, "draft") for token in self._ahead[:accepted]]
         history += self._ahead[:accepted]
         following = verdict.next
         if verdict.closes:
             self._drop()
             if verdict.row:
-                following = writing.owed = await self._correct(flight[accepted], verdict.row)
+                following = writing.owed = await self._correct(
+                    flight[accepted].drafted, verdict.row
+                )
             if following is not None:
                 history.append(following)
                 batch.append((following, "correction" if rejected else "bonus"))
         else:
+            self._pause_s = None
             del self._ahead[:accepted]
             while accepted:
-                accepted -= len(self._sent.popleft().drafted)
+                accepted -= len(self._sent.popleft().proposals)
         if writing.learned is not None and verdict.surprisals and not self._judged:
             writing.learned.observe(batch[0][0], verdict.surprisals[0])
         self._judged += verdict.accepted
@@ -206,14 +253,14 @@ class Drafting:
             await self._choose(closes=verdict.closes)
         return batch
 
-    def _account(self, verdict: frames.Verdict, rejected: bool) -> None:
+    def _account(self, verdict: frames.Verdict, chances: list[float], rejected: bool) -> None:
         writing, tally, estimates = self._writing, self._writing.tally, self._writing.estimates
         verify_s, queue_s = verdict.verify_us * 1e-6, verdict.queue_us * 1e-6
         tally.verify_s += verify_s
         tally.verdict(self._judged, verdict.accepted, rejected=rejected)
         estimates.verify.add(verify_s)
         estimates.queue.add(queue_s)
-        estimates.acceptance.judged(self._judged, verdict.accepted, rejected=rejected)
+        estimates.acceptance.judged(self._judged, chances, verdict.accepted, rejected=rejected)
         # Behind the prompt, or another verification, a block waits longer than the verdict says.
         if not self._judged and tally.rounds > 1 and len(self._sent) == 1:
             estimates.rtt.add(writing.now() - self._sent[0].sent_s - verify_s - queue_s)
@@ -222,7 +269,7 @@ class Drafting:
         """What has been drafted and does not stand; ``history`` ends where it began."""
         writing = self._writing
         self._sent.clear()
-        self._block, self._ahead = [], []
+        self._block, self._ahead, self._pause_s = [], [], None
         self._settled = len(writing.history)
         if writing.job is not None:
             self._stale = True  # and the cache is cut back when it is done
@@ -250,7 +297,6 @@ class Drafting:
         if self._auto and not self._leaves:
             writer = controller.choose(writing.left)
             if writer == "stream":
-                # A token that is owed goes with a draft, which comes first.
                 self._wants_out = True
             elif closes:
                 self.mode = writer

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 KEPT = 31  # samples that a level looks back on
+FEW = 8
 FAR = 8.0  # times the typical value: as much of a sample counts, at the most
 MEMORY = 1.0 - 1.0 / 150.0  # what a judged token weighs after the next one
+EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # of the draft's probability
 PRIOR_ACCEPTED, PRIOR_REJECTED = 3.0, 1.0  # as if so many tokens had been judged before the first
 
 
@@ -32,17 +37,18 @@ class Level:
 
     @property
     def typical(self) -> float:
-        """The median of the last samples; 0 before the first."""
-        return statistics.median(self._samples) if self._samples else 0.0
+        """The median of the last samples, of two the lower; 0 before the first."""
+        return statistics.median_low(self._samples) if self._samples else 0.0
 
     @property
     def mean(self) -> float:
         """The mean, in which a sample counts as ``FAR`` times the typical one at the most.
 
-        What it costs on average: stalls that happen again and again are part of it.
+        What it costs on average: stalls that happen again and again are part of it. Of a few
+        samples it is the typical one, since the first may well have been an accident.
         """
-        if not self._samples:
-            return 0.0
+        if len(self._samples) < FEW:
+            return self.typical
         most = FAR * self.typical
         return statistics.fmean(min(sample, most) for sample in self._samples)
 
@@ -53,26 +59,42 @@ class Acceptance:
     def __init__(self) -> None:
         self._accepted = 0.0
         self._rejected = 0.0
+        # By the draft's own probability for a token; beforehand it is taken at its word, mostly.
+        middles = [(low + high) / 2.0 for low, high in pairwise((0.0, *EDGES, 1.0))]
+        self._stood = [4.0 * (0.25 + 0.73 * middle) for middle in middles]
+        self._seen = [4.0] * len(middles)
         self.reached: list[int] = []  # by position behind the last correction: judged
         self.stood: list[int] = []  # and accepted
 
-    def judged(self, position: int, accepted: int, *, rejected: bool) -> None:
+    def judged(
+        self, position: int, chances: Sequence[float], accepted: int, *, rejected: bool
+    ) -> None:
         """Of a block from ``position`` on, behind the last correction, ``accepted`` tokens stand.
 
-        ``rejected``: one more was judged, and did not. Those behind it were not judged.
+        ``chances``: the draft's own probabilities of its tokens. ``rejected``: one more was judged,
+        and did not stand. Those behind it were not judged.
         """
-        for place in range(position, position + accepted + rejected):
+        for index in range(accepted + rejected):
+            place = position + index
             self.reached += [0] * (place + 1 - len(self.reached))
             self.stood += [0] * (place + 1 - len(self.stood))
             stands = place < position + accepted
             self.reached[place] += 1
             self.stood[place] += stands
-            self.foretold(stands)
+            self.foretold(chances[index], stands)
 
-    def foretold(self, stands: bool) -> None:
-        """A token that the target wrote alone is, or is not, what the draft would have proposed."""
+    def foretold(self, chance: float, stands: bool) -> None:
+        """A token that the target wrote alone is, or is not, what the draft proposes."""
+        index = bisect_right(EDGES, chance)
+        self._stood[index] += stands
+        self._seen[index] += 1.0
         self._accepted = MEMORY * self._accepted + stands
         self._rejected = MEMORY * self._rejected + (not stands)
+
+    def stands(self, chance: float) -> float:
+        """How likely a drafted token is to stand that the draft gave the probability ``chance``."""
+        index = bisect_right(EDGES, chance)
+        return self._stood[index] / self._seen[index]
 
     @property
     def weight(self) -> float:
@@ -105,4 +127,4 @@ class Estimates:
     @property
     def verify_s(self) -> float:
         """A verification; before the first one, what the target takes for a token."""
-        return self.verify.mean if len(self.verify) else self.target.mean
+        return self.verify.mean if len(self.verify) else self.target.typical

@@ -11,6 +11,7 @@ from tokenizers.decoders import DecodeStream
 from device_runtime.controller import Controller
 from device_runtime.drafter import Drafter
 from device_runtime.drafting import Drafting
+from device_runtime.estimators import Estimates
 from device_runtime.result import Kind, Mode, Result, Token
 from device_runtime.streaming import Streaming
 from device_runtime.temperature import DraftTemperature
@@ -56,6 +57,7 @@ class Generation:
             role = "coupled" if start.scheme.shares_seed else "device"
             key = noise.key_from_seed(start.seed, role)
         drafter = Drafter(device.model, start, device.client.welcome.vocab_size, key, learned)
+        controller.foretells = drafter.foretells
         self._writing = Writing(device, start, drafter, controller, learned)
         self._writers: list[str] = []  # modes, in the order in which they wrote
         self._writer: Drafting | Streaming
@@ -63,6 +65,11 @@ class Generation:
 
     def __aiter__(self) -> AsyncIterator[Token]:
         return self._iterator
+
+    @property
+    def estimates(self) -> Estimates:
+        """What the device has found out about link, models and acceptance."""
+        return self._writing.estimates
 
     def cancel(self) -> None:
         """End after the tokens that have been returned; the iterator then stops."""

@@ -2,15 +2,21 @@
 
 Where a proposal is a function of the draft's distribution (greedy and ``coupled``), comparing it
 with each token of the stream tells the acceptance rate before anything is drafted, for nothing but
-the device's own time. A cache that has kept up is also ready to draft at once.
+the device's own time. A cache that has kept up is also ready to draft at once. In other schemes a
+few proposals are made for the time that they take, and forgotten.
 """
 
 from __future__ import annotations
 
 from device_runtime.client import LinkError
+from device_runtime.drafter import Proposal
 from device_runtime.result import Kind
 from device_runtime.writing import Writing
 from draftlink import frames
+
+BURST_S = 0.002  # tokens that come closer to one another had waited for something on the link
+
+LOOKS = 3  # draft forwards that are timed, whatever else they tell
 
 
 class Streaming:
@@ -19,16 +25,17 @@ class Streaming:
     def __init__(self, writing: Writing, *, auto: bool) -> None:
         self._writing = writing
         self._auto = auto
-        self._foretells = auto and writing.drafter.foretells
         self._last_s: float | None = None  # when the last token came
+        self._first_s = 0.0
+        self._bounded = writing.tally.first_s is not None  # by tokens of an earlier stream, if any
         self._leaves = False
-        self._proposals: dict[int, int] = {}  # by position, of tokens that have not come yet
+        self._proposals: dict[int, Proposal] = {}  # by position, of tokens that have not come yet
 
     async def more(self) -> list[tuple[int, Kind]]:
         """The next tokens; nothing if the device drafts from here on."""
         writing = self._writing
         while True:
-            if writing.job is None and self._foretells and not self._leaves:
+            if writing.job is None and self._looks():
                 self._foretell()
             await writing.event()
             if writing.job is not None and writing.job.done():
@@ -46,10 +53,13 @@ class Streaming:
     async def _take(self, frame: frames.Tokens) -> list[tuple[int, Kind]]:
         writing, now = self._writing, self._writing.now()
         writing.history.extend(frame.ids)
-        if self._last_s is not None:
+        if self._last_s is not None and now - self._last_s > BURST_S:
             writing.estimates.target.add((now - self._last_s) / len(frame.ids))
+        else:
+            self._first_s = now
         self._last_s = now
         self._judge()
+        self._bound_rtt()
         if self._auto and not self._leaves and not frame.ended:
             controller = writing.controller
             controller.streamed(len(frame.ids))
@@ -58,10 +68,29 @@ class Streaming:
                 await writing.send(frames.Switch(writing.start.generation, "draft"))
         return [(token, "stream") for token in frame.ids]
 
+    def _bound_rtt(self) -> None:
+        """A round trip and the prompt came before the first token: no link is slower than that.
+
+        A greeting that stalled would otherwise keep a fast link from being used.
+        """
+        estimates = self._writing.estimates
+        if self._bounded or not len(estimates.target):
+            return
+        self._bounded = True
+        first_s = self._first_s - self._writing.tally.started_s
+        most_s = first_s - estimates.target.typical  # the prompt takes no less than a token
+        if 0.0 < most_s < estimates.rtt.typical:
+            estimates.rtt.add(most_s)
+
     def _fits(self) -> bool:
         """Whether the draft's context has room for what is to be drafted."""
         writing = self._writing
         return len(writing.history) + writing.left <= writing.device.draft_context
+
+    def _looks(self) -> bool:
+        """Whether the draft is to follow: always, if that tells what would be accepted."""
+        drafter, draft = self._writing.drafter, self._writing.estimates.draft
+        return self._auto and not self._leaves and (drafter.foretells or len(draft) < LOOKS)
 
     def _foretell(self) -> None:
         """Feed the draft the next token of the history, and note what it proposes behind it."""
@@ -76,14 +105,16 @@ class Streaming:
     async def _compare(self) -> None:
         """The draft has proposed a token; the target's own may be there already."""
         writing = self._writing
-        (drafted,) = await writing.done()
+        (proposal,) = await writing.done()
         if self._fed <= 2:
             writing.estimates.draft.add(writing.now() - self._asked_s)
-        self._proposals[writing.device.model.length] = drafted.token
-        self._judge()
+        if writing.drafter.foretells:
+            self._proposals[writing.device.model.length] = proposal
+            self._judge()
 
     def _judge(self) -> None:
         writing = self._writing
         for position in [p for p in self._proposals if p < len(writing.history)]:
-            stands = self._proposals.pop(position) == writing.history[position]
-            writing.estimates.acceptance.foretold(stands)
+            proposal = self._proposals.pop(position)
+            stands = proposal.drafted.token == writing.history[position]
+            writing.estimates.acceptance.foretold(proposal.chance, stands)

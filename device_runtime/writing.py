@@ -101,11 +101,11 @@ class Writing:
         finally:
             self._incoming = None
 
-    async def event(self) -> None:
-        """Until the job is done or a frame is there."""
+    async def event(self, timeout_s: float | None = None) -> None:
+        """Until the job is done or a frame is there, or for ``timeout_s`` seconds."""
         waited = {self.incoming(), *([] if self.job is None else [self.job])}
         begun = self.now()
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if self.job is None:
             self.tally.wait_s += self.now() - begun
 

@@ -7,14 +7,18 @@ greedy decoding, a branch of its own: only the arg max counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from draftlink import largest
+
 Floats = NDArray[np.floating]
 
-
+NUCLEUS = 1024  # entries that mostly hold the mass of a top-p; where they do not, all are sorted
+SLACK = 1e-5  # of a sum that was rounded
 COLDEST = 1e-6  # of temperatures above 0: scores divided by less could overflow to inf − inf
 
 
@@ -69,27 +73,57 @@ def greedy_token(logits: Floats, sampling: Sampling, history: Sequence[int]) -> 
     return int(np.argmax(penalised(logits, sampling, history)))
 
 
-def distribution(logits: Floats, sampling: Sampling, history: Sequence[int]) -> NDArray[np.float64]:
-    """The distribution (V,), float64, that one token is drawn from at temperature > 0."""
-    scores = penalised(logits, sampling, history).astype(np.float64)
-    scores /= sampling.temperature
-    scores -= scores.max()
-    p: NDArray[np.float64] = np.exp(scores)
-    p /= p.sum()
-    size = len(p)
-    if 0 < sampling.top_k < size:
-        # Ties at the edge stay, as in transformers.
-        p[p < np.partition(p, size - sampling.top_k)[size - sampling.top_k]] = 0.0
-        p /= p.sum()
+def distribution(
+    logits: Floats,
+    sampling: Sampling,
+    history: Sequence[int],
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """The distribution (V,) that one token is drawn from at temperature > 0.
+
+    In float64; or in ``out`` (V,), which is overwritten, and in its precision. Raises ValueError
+    for logits without a largest number.
+    """
+    scores = penalised(logits, sampling, history)
+    p: NDArray[Any] = np.empty(len(scores)) if out is None else out
+    with np.errstate(over="ignore", invalid="ignore"):
+        # The difference may overflow to -inf, whose exponential is 0.
+        np.subtract(scores, scores.max(), out=p, dtype=p.dtype, casting="same_kind")
+        if sampling.temperature != 1.0:
+            p *= 1.0 / sampling.temperature
+    np.exp(p, out=p)
+    total = p.sum()
+    if not total >= 1.0:
+        raise ValueError("the logits hold no largest number: the model is broken")
+    p /= total
+    if 0 < sampling.top_k < len(p):
+        ids = largest.at_least(p, sampling.top_k)
+        edge = len(ids) - sampling.top_k
+        if edge > 0:  # ties at the edge stay, as in transformers
+            ids = ids[p[ids] >= np.partition(p[ids], edge)[edge]]
+        _keep(p, ids)
     if sampling.top_p < 1.0:
-        order = np.argsort(-p, kind="stable")
-        before = np.cumsum(p[order]) - p[order]
-        p[order[before >= sampling.top_p]] = 0.0
-        p /= p.sum()
+        _keep(p, _nucleus(p, sampling.top_p))
     if sampling.min_p > 0.0:
         p[p < sampling.min_p * p.max()] = 0.0
         p /= p.sum()
     return p
+
+
+def _nucleus(p: NDArray[Any], mass: float) -> NDArray[np.int64]:
+    """Ids of the fewest entries of p (V,), largest first, that hold ``mass``."""
+    few = largest.ranked(p, NUCLEUS)
+    ids = few if p[few].sum(dtype=np.float64) > mass + SLACK else largest.ranked(p, len(p))
+    held: NDArray[np.float64] = np.cumsum(p[ids], dtype=np.float64) - p[ids]
+    nucleus: NDArray[np.int64] = ids[held < mass]
+    return nucleus
+
+
+def _keep(p: NDArray[Any], ids: NDArray[np.int64]) -> None:
+    """Only ``ids`` stay in the distribution p (V,)."""
+    kept = p[ids]
+    p.fill(0.0)
+    p[ids] = kept / kept.sum()
 
 
 def draw(weights: NDArray[np.float64], uniform: float) -> int:

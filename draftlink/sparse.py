@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from draftlink import largest
 from draftlink.idprior import prior
 
 FP16_UNIT = 2.0**-24  # every finite float16 in [0, 1] is an integer multiple of it
@@ -83,24 +84,22 @@ class Drafted:
         return int(np.searchsorted(self.row.ids, self.token))
 
 
-def top(q: NDArray[np.float64], k: int, mass: float = 1.0) -> NDArray[np.int64]:
+def top(q: NDArray[np.floating], k: int, mass: float = 1.0) -> NDArray[np.int64]:
     """Ids (≤ k,), ascending, of the k largest entries of q (V,); entries of 0 are left out.
 
     Below a ``mass`` of 1 only as many of them, largest first, as it takes to hold that mass (the
     top-p truncation of TSLT): a peaked row then needs few entries.
     """
-    if k < len(q):
-        ids = np.argpartition(q, len(q) - k)[len(q) - k :]
-    else:
-        ids = np.arange(len(q))
+    if k >= len(q) and mass == 1.0:
+        return largest.at_least(q, k)
+    ids = largest.ranked(q, k)
     if mass < 1.0:
-        ids = ids[np.argsort(-q[ids], kind="stable")]
         ids = ids[np.cumsum(q[ids]) - q[ids] < mass]
-    return np.sort(ids[q[ids] > 0.0]).astype(np.int64)
+    return np.sort(ids)
 
 
 def lattice(
-    q: NDArray[np.float64], k: int, total: int, mass: float = 1.0, *, rest: bool = False
+    q: NDArray[np.floating], k: int, total: int, mass: float = 1.0, *, rest: bool = False
 ) -> SparseRow:
     """``top`` of q (V,), renormalised and rounded to counts with sum ``total``.
 
@@ -108,12 +107,12 @@ def lattice(
     to 0 leave the set. ``rest``: what is cut off is rounded with them, as one count.
     """
     ids = top(q, k, mass)
-    weights = q[ids]
+    share = q[ids].astype(np.float64)
     if rest:
         outside = q.copy()
         outside[ids] = 0.0
-        weights = np.append(weights, outside.sum())
-    share = weights * (total / weights.sum())
+        share = np.append(share, outside.sum(dtype=np.float64))
+    share *= total / share.sum()
     counts = np.floor(share).astype(np.int64)
     missing = total - int(counts.sum())
     if missing > 0:
@@ -161,7 +160,7 @@ def expected_acceptance(p: NDArray[np.float64], rows: Iterable[SparseRow]) -> fl
     return accepted
 
 
-def half(q: NDArray[np.float64], k: int, mass: float = 1.0) -> SparseRow:
+def half(q: NDArray[np.floating], k: int, mass: float = 1.0) -> SparseRow:
     """``top`` of q (V,), renormalised and rounded to FP16, as TK-SLT sends it.
 
     An FP16 value is an integer times 2**-24: those integers are the counts, so the row is as

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Kind = Literal["shared", "portable"]
+Kind = Literal["shared", "portable", "static"]
 
 
 class ExportError(Exception):

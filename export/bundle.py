@@ -29,10 +29,11 @@ from device_runtime.bundle import (
 )
 from device_runtime.draft_model import DraftModel
 from draftlink.tokenizer import tokenizer_hash
-from export import ExportError, Kind, check, first_line, quantize, source
+from export import ExportError, Kind, check, first_line, npu, quantize, source
 from export.graph import cache_shapes, export_shared
 from export.portable import export_portable, keep_last_position
 from export.quantize import Precision
+from export.static import export_static
 
 PACKAGES = (
     *("draftlink", "torch", "transformers", "optimum", "optimum-onnx"),
@@ -49,39 +50,63 @@ def export_bundle(
     graph: Kind = "shared",
     context: int | None = None,
     text: Path | None = None,
+    calibrate: Path | None = None,
+    target: str | Path | None = None,
     progress: Progress = lambda step: None,
 ) -> Bundle:
     """Export a model (a transformers folder or a hub id) to a bundle folder ``out``.
 
     ``graph``: "shared" rolls back for nothing, "portable" has standard operators only and copies
-    its cache. ``context``: tokens that the KV cache holds, the model's own where None. ``text``: a
-    file to check on instead of the built-in paragraph. Raises ExportError; a failed check is one,
-    and then nothing is left at ``out``.
+    its cache, "static" has fixed shapes for NPUs and, in int8, is quantized by ranges measured on
+    the text in ``calibrate``. ``context``: tokens that the KV cache holds, the model's own where
+    None. ``text``: a file to check on instead of the built-in paragraph. ``target``: the model that
+    shall verify this draft, whose tokenizer must be the same. Raises ExportError; a
+    failed check is one, and then nothing is left at ``out``.
     """
+    if graph == "static" and precision == "int4":
+        raise ExportError("an NPU's graph is int8 or fp32; leave int4 to the shared graph")
+    if (graph == "static" and precision == "int8") != (calibrate is not None):
+        raise ExportError(
+            "an int8 graph for NPUs, and no other, is calibrated; give a text with --calibrate"
+        )
     taken = out.exists() and any(out.iterdir() if out.is_dir() else [out])
     if taken and not (out / MANIFEST).is_file():
         raise ExportError(f"{out} exists and is not a bundle; choose another folder")
     progress(f"loading {model}")
     loaded, tokenizer = source.load(model)
+    if target is not None:
+        source.check_target(tokenizer, target)
     context = source.context(loaded, context)
     ids = _check_ids(tokenizer, text)[: min(check.POSITIONS, context)]
+    sample = [] if calibrate is None else _check_ids(tokenizer, calibrate)
     # Beside the bundle, so that moving it there is a rename; yet a failure leaves no new folder.
     home = next(folder for folder in out.absolute().parents if folder.is_dir())
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=home) as scratch:
         folder = Path(scratch) / "bundle"
         folder.mkdir()
-        traced = _traced(loaded, graph, context, Path(scratch), progress)
+        buckets = [n for n in npu.BUCKETS if n < context] if graph == "static" else []
+        traced = (
+            {n: _traced(loaded, graph, context, Path(scratch), progress, n) for n in buckets}
+            if buckets
+            else {1: _traced(loaded, graph, context, Path(scratch), progress)}
+        )
         (folder / TOKENIZER).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
-        manifest = _manifest(Path(model).name, loaded, tokenizer, graph, context)
+        manifest = _manifest(Path(model).name, loaded, tokenizer, graph, context, buckets)
         # The float graph first: it is what the quantized ones are made from.
         for step in dict.fromkeys(("fp32", precision)):
             if step != "fp32":
                 progress(f"quantizing to {step}")
                 with _quiet():
-                    quantize.quantize(traced, step)
-            for path in folder.glob(f"{GRAPH}*"):
+                    if buckets:
+                        traced = npu.quantized(traced, manifest, sample, Path(scratch))
+                    else:
+                        quantize.quantize(traced[1], step)
+            for path in folder.glob(f"{Path(GRAPH).stem}*"):
                 path.unlink()
-            quantize.write(traced, folder / GRAPH)
+            if buckets:
+                npu.write(traced, folder)
+            else:
+                quantize.write(traced[1], folder / GRAPH)
             manifest = msgspec.structs.replace(manifest, precision=step)
             result = _checked(
                 Bundle(folder, manifest), loaded, ids, text.name if text else "built-in", progress
@@ -113,19 +138,24 @@ def _check_ids(tokenizer: Any, text: Path | None) -> list[int]:
 
 
 def _traced(
-    model: Any, kind: Kind, context: int, scratch: Path, progress: Progress
+    model: Any, kind: Kind, context: int, scratch: Path, progress: Progress, count: int = 0
 ) -> onnx.ModelProto:
-    """The float graph, constants folded. Raises ExportError."""
-    progress(f"tracing the {kind} graph")
+    """The float graph, constants folded; ``count``: the tokens of a static one.
+
+    Raises ExportError.
+    """
+    progress(f"tracing the {kind} graph" + f" of {count} tokens" * bool(count))
     try:
         with _quiet():
             if kind == "shared":
                 return export_shared(model, context)
+            if kind == "static":
+                return export_static(model, context, count)
             path = export_portable(model, scratch / "traced")
             progress("folding constants")
             proto = quantize.fold(path, scratch / "folded.onnx")
     except Exception as error:  # an architecture can fail anywhere in three libraries
-        other = "; try --graph portable" if kind == "shared" else "; use another model"
+        other = "; use another model" if kind == "portable" else "; try --graph portable"
         raise ExportError(
             f"{type(model).__name__} has no {kind} graph ({first_line(error)}){other}"
         ) from error
@@ -133,7 +163,9 @@ def _traced(
     return proto
 
 
-def _manifest(name: str, model: Any, tokenizer: Any, kind: Kind, context: int) -> Manifest:
+def _manifest(
+    name: str, model: Any, tokenizer: Any, kind: Kind, context: int, buckets: list[int]
+) -> Manifest:
     """What the device must know; precision, files and check are still to come."""
     config = model.config.get_text_config()
     shapes = cache_shapes(model)
@@ -155,6 +187,7 @@ def _manifest(name: str, model: Any, tokenizer: Any, kind: Kind, context: int) -
         versions={package: importlib.metadata.version(package) for package in PACKAGES},
         files={},
         check=None,
+        buckets=buckets,
     )
 
 
@@ -166,7 +199,7 @@ def _checked(bundle: Bundle, model: Any, ids: list[int], text: str, progress: Pr
         progress(f"checking {precision} against PyTorch, {position} of {len(ids)} tokens")
 
     try:
-        draft = DraftModel(bundle)
+        draft = DraftModel(bundle, threads=1)
         result = check.compare(draft, model, ids, precision, text, tell)
     except BundleError as error:
         raise ExportError(f"the {precision} {kind} graph does not load: {error}") from error

@@ -6,7 +6,7 @@ one ``GroupQueryAttention`` node, registered through transformers' attention int
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,7 +69,7 @@ def _attention(
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """GroupQueryAttention is causal by itself."""
+    """What replaces attention is causal by itself."""
 
 
 class _Traced(nn.Module):
@@ -102,11 +102,12 @@ def _note(tables: Tables) -> None:
 
 
 @contextmanager
-def _registered(model: Any) -> Iterator[None]:
-    AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, _no_mask)
+def replaced_attention(model: Any, name: str, attention: Callable[..., Any]) -> Iterator[None]:
+    """The model with another attention function and no mask."""
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, _no_mask)
     before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(name)
     try:
         yield
     finally:
@@ -138,7 +139,11 @@ def export_shared(model: Any, context: int) -> onnx.ModelProto:
     names = [f"{i}.{part}" for i in range(layers) for part in ("key", "value")]
     length = 3  # any length above 1: the axis is dynamic
     n = torch.export.Dim("n", min=1, max=context)
-    with _registered(model), inside_attention(model, context, size, _note), torch.no_grad():
+    with (
+        replaced_attention(model, NAME, _attention),
+        inside_attention(model, context, size, _note),
+        torch.no_grad(),
+    ):
         program = torch.onnx.export(
             _Traced(model).eval(),
             (

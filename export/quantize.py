@@ -19,11 +19,12 @@ from export.edit import Edit, attributes
 Precision = Literal["fp32", "int8", "int4"]
 BITS: dict[Precision, int] = {"int8": 8, "int4": 4}
 BLOCK = 32
+SMALLEST_BLOCK = 16  # of the operators
 # A block's largest weight may be clipped, to this share: the others then get a finer step. (With 8
 # bits the step is fine enough, and nothing is gained.)
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 ROWS = 4096  # quantized at a time, to bound the memory
-EMBEDDED_BYTES = 1 << 30  # weights inside the graph's file, at most: protobuf ends at 2 GiB
+EMBEDDED_BYTES = 1 << 20  # weights in the graph's file; more lie beside it, memory-mapped
 
 
 def fold(source: Path, target: Path) -> onnx.ModelProto:
@@ -42,21 +43,23 @@ def fold(source: Path, target: Path) -> onnx.ModelProto:
     return onnx.load(target)
 
 
-def codes(weight: NDArray[Any], bits: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Round (rows, width) to codes (rows, blocks, 32) and scales (rows, blocks).
+def codes(
+    weight: NDArray[Any], bits: int, block: int = BLOCK
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Round (rows, width) to codes (rows, blocks, block) and scales (rows, blocks).
 
     A weight is (code - 2^(bits - 1)) times its block's scale; of the steps in ``SHARES`` each block
     takes the one with the least squared error. Rows are padded with zeros.
     """
     rows, width = weight.shape
-    blocks = -(-width // BLOCK)
-    code = np.empty((rows, blocks, BLOCK), np.uint8)
+    blocks = -(-width // block)
+    code = np.empty((rows, blocks, block), np.uint8)
     scale = np.empty((rows, blocks), np.float32)
     for begin in range(0, rows, ROWS):
-        part = np.zeros((min(ROWS, rows - begin), blocks * BLOCK), np.float32)
+        part = np.zeros((min(ROWS, rows - begin), blocks * block), np.float32)
         part[:, :width] = weight[begin : begin + ROWS]
         here = slice(begin, begin + ROWS)
-        code[here], scale[here] = _rounded(part.reshape(-1, blocks, BLOCK), bits)
+        code[here], scale[here] = _rounded(part.reshape(-1, blocks, block), bits)
     return code, scale
 
 
@@ -79,14 +82,24 @@ def _rounded(part: NDArray[np.float32], bits: int) -> tuple[NDArray[Any], NDArra
     return code, scale
 
 
-def rounded(weight: NDArray[Any], bits: int) -> NDArray[np.float32]:
+def rounded(weight: NDArray[Any], bits: int, block: int = BLOCK) -> NDArray[np.float32]:
     """The weights (rows, width) that the codes stand for."""
-    code, scale = codes(weight, bits)
+    code, scale = codes(weight, bits, block)
     value: NDArray[np.float32] = (code.astype(np.float32) - 2 ** (bits - 1)) * scale[..., None]
     return value.reshape(len(weight), -1)[:, : weight.shape[1]]
 
 
-def quantize(model: onnx.ModelProto, precision: Precision) -> None:
+def block_for(width: int, block: int = BLOCK) -> int:
+    """The block that rows of ``width`` are cut into: at most ``block``, and no rest if that can be.
+
+    A table of embeddings must be cut without one.
+    """
+    while width % block and block > SMALLEST_BLOCK:
+        block //= 2
+    return block
+
+
+def quantize(model: onnx.ModelProto, precision: Precision, block: int = BLOCK) -> None:
     """Quantize the embedding and every product with a constant matrix, in place.
 
     accuracy_level 4 also rounds activations to int8 inside the product, which is what makes it
@@ -96,7 +109,7 @@ def quantize(model: onnx.ModelProto, precision: Precision) -> None:
         return
     if all(opset.domain != "com.microsoft" for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    work = _Quantizer(Edit(model), BITS[precision])
+    work = _Quantizer(Edit(model), BITS[precision], block)
     for node in list(model.graph.node):
         if node.op_type == "Gather":
             work.gather(node)
@@ -107,16 +120,17 @@ def quantize(model: onnx.ModelProto, precision: Precision) -> None:
 
 
 class _Quantizer:
-    def __init__(self, edit: Edit, bits: int) -> None:
+    def __init__(self, edit: Edit, bits: int, block: int) -> None:
         self.edit = edit
         self._bits = bits
+        self._block = block
         self._tables: dict[str, NDArray[Any]] = {}  # embeddings: (V, width)
 
     def _store(self, name: str, weight: NDArray[Any]) -> tuple[str, str]:
         """The names of the codes (rows, blocks, bytes) and the scales of (rows, width)."""
         codes_name, scales_name = f"{name}.int{self._bits}", f"{name}.scale"
         if codes_name not in self.edit.constants:
-            code, scale = codes(weight, self._bits)
+            code, scale = codes(weight, self._bits, block_for(weight.shape[1], self._block))
             packed = code if self._bits == 8 else code[..., ::2] | code[..., 1::2] << 4
             self.edit.add_constant(codes_name, packed)
             self.edit.add_constant(scales_name, scale)
@@ -127,7 +141,10 @@ class _Quantizer:
         name = node.input[0]
         ids = self.edit.behind(node.input[1], ("Cast", "Identity", "Reshape"))
         weight = self.edit.array(name)
-        if ids != "input_ids" or weight is None or weight.ndim != 2 or weight.shape[1] % BLOCK:
+        if ids != "input_ids" or weight is None or weight.ndim != 2:
+            return
+        block = block_for(weight.shape[1], self._block)
+        if weight.shape[1] % block:
             return
         self._tables[name] = weight
         stored, scales = self._store(name, weight)
@@ -142,7 +159,7 @@ class _Quantizer:
             domain="com.microsoft",
             gather_axis=0,
             quantize_axis=1,
-            block_size=BLOCK,
+            block_size=block,
             bits=self._bits,
         )
         node.CopyFrom(made)
@@ -169,7 +186,7 @@ class _Quantizer:
             K=weight.shape[1],
             N=weight.shape[0],
             bits=self._bits,
-            block_size=BLOCK,
+            block_size=block_for(weight.shape[1], self._block),
             accuracy_level=4,
         )
         node.CopyFrom(made)

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from draftlink.tokenizer import differences
 from export import ExportError, first_line
 
 
@@ -79,6 +80,21 @@ def _tokenizer(model: str | Path) -> Any:
             f"{model} has no fast tokenizer (tokenizer.json), the one form that the device reads"
         )
     return tokenizer
+
+
+def check_target(tokenizer: Any, target: str | Path) -> None:
+    """Raise ExportError, with the first differences, unless the target's tokenizer is the same.
+
+    The sizes of the two models' logits may differ: padding is no part of a tokenizer.
+    """
+    found = differences(
+        tokenizer.backend_tokenizer.to_str(), _tokenizer(target).backend_tokenizer.to_str()
+    )
+    if found:
+        raise ExportError(
+            f"the draft's tokenizer is not that of {target}: {'; '.join(found)}; choose a draft of"
+            " the target's family"
+        )
 
 
 def context(model: Any, asked: int | None) -> int:

@@ -46,12 +46,11 @@ def save_random(path: Path, architecture: str, tokenizer: Any, **changes: Any) -
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         architecture,
-        vocab_size=len(tokenizer),
         bos_token_id=0,
         eos_token_id=0,
         pad_token_id=0,
         initializer_range=0.05,  # random, but not flat
-        **sizes(architecture) | changes,
+        **{"vocab_size": len(tokenizer)} | sizes(architecture) | changes,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(path)
     tokenizer.save_pretrained(path)

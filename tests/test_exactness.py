@@ -228,7 +228,7 @@ def test_withholding_an_unlikely_drawn_token_fails(monkeypatch):
     def shy(self, past, count):
         length = len(past)
         drafted = honest(self, past, count)
-        if count and share[drafted[0].token] < 0.25:
+        if count and share[drafted[0].drafted.token] < 0.25:
             self.settle(length)
             return []
         return drafted

@@ -33,7 +33,7 @@ def texts(
             return await asyncio.gather(*(write(url, i, case) for i, case in enumerate(cases)))
         return [await write(url, i, case) for i, case in enumerate(cases)]
 
-    with served(target, slots) as url:
+    with served(target, slots=slots) as url:
         return asyncio.run(run(url))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,15 @@ Seed = Annotated[int | None, typer.Option(help="Makes the text reproducible.")]
 RateUp = Annotated[str | None, typer.Option(help="instead of the profile's, such as 5M")]
 RateDown = Annotated[str | None, typer.Option(help="instead of the profile's, such as 5M")]
 Rtt = Annotated[str | None, typer.Option(help="instead of the profile's, such as 60ms")]
-Threads = Annotated[int, typer.Option(help="Threads of the draft model.")]
+PaceTarget = Annotated[
+    str | None, typer.Option(help="for benchmarks: hold each target forward to this time, as 45ms")
+]
+PaceDraft = Annotated[
+    str | None, typer.Option(help="for benchmarks: hold each draft forward to this time, as 10ms")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of the draft model; measured if not given.")
+]
 
 
 def model_path(model: str) -> str:
@@ -38,6 +47,16 @@ def model_path(model: str) -> str:
 
         return str(tinypair.TARGET)
     return model
+
+
+def hold(model: Any, stated: str | None) -> None:
+    """Pace a model's forwards, where a time is stated. Raises ValueError for what is no time."""
+    from draftlink import units
+    from draftlink.pacing import pace
+
+    if stated is not None:
+        seconds = units.seconds(stated)
+        model.forward = pace(model.forward, seconds, time.perf_counter, time.sleep)
 
 
 async def show(prompt: str, generation: Any) -> Any:

@@ -22,7 +22,7 @@ import bench as listed
 import tinypair
 from device_runtime.bundle import BundleError, load_bundle
 from device_runtime.device import Device, Result, Sampling
-from draftlink.cli.common import show
+from draftlink.cli.common import hold, show
 from export.bundle import export_bundle
 
 BENCH_PROMPTS = 10
@@ -45,10 +45,10 @@ def draft_bundle(err: Console) -> Path:
 
 
 @contextmanager
-def base_station(err: Console, model: str = "tinypair") -> Iterator[str]:
+def base_station(err: Console, model: str = "tinypair", *options: str) -> Iterator[str]:
     """A base station with a target in a process of its own; its address."""
     command = [sys.executable, "-m", "draftlink.cli", "bs", model, "--port", "0"]
-    command += ["--log-level", "warning"]
+    command += ["--log-level", "warning", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -87,12 +87,16 @@ def demo(
     max_tokens: int,
     seed: int | None,
     gamma: int | None,
+    pace_target: str | None = None,
+    pace_draft: str | None = None,
 ) -> dict[str, Any]:
     """Write one text together, then the same length with the target alone; the numbers of both."""
     bundle = draft_bundle(err)
 
     async def run(url: str) -> tuple[Result, Result, int]:
-        async with Device(bundle, url) as device:
+        opened = Device(bundle, url)
+        hold(opened.model, pace_draft)
+        async with opened as device:
             for mode in ("stop-and-wait", "stream"):  # the first forward of a process is slow
                 await one(device, prompt, temperature, 8, mode=mode)
             generation = device.generate(
@@ -106,7 +110,8 @@ def demo(
             alone = await one(device, prompt, temperature, max_tokens, seed=seed, mode="stream")
             return written, alone, device.client.welcome.vocab_size
 
-    with base_station(err) as url:
+    pace = () if pace_target is None else ("--pace-target", pace_target)
+    with base_station(err, "tinypair", *pace) as url:
         result, alone, vocab_size = asyncio.run(run(url))
     out.print(
         "[green]drafted and accepted[/]  [yellow]corrected[/]  [cyan]written by the target[/]\n"

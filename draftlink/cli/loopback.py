@@ -9,6 +9,8 @@ import typer
 
 from draftlink.cli.common import (
     Json,
+    PaceDraft,
+    PaceTarget,
     Seed,
     Temperature,
     app,
@@ -27,6 +29,8 @@ def demo(
     max_tokens: Annotated[int, typer.Option()] = 128,
     seed: Seed = None,
     gamma: Annotated[int | None, typer.Option(help="draft length; measured if not given")] = None,
+    pace_target: PaceTarget = None,
+    pace_draft: PaceDraft = None,
     bench: Annotated[bool, typer.Option("--bench", help="the 10 listed prompts, compared")] = False,
     json: Json = None,
 ) -> None:
@@ -36,7 +40,8 @@ def demo(
     if bench:
         write_json(json, loopback.bench(out, err, gamma))
         return
-    write_json(json, loopback.demo(out, err, prompt, temperature, max_tokens, seed, gamma))
+    paces = (pace_target, pace_draft)
+    write_json(json, loopback.demo(out, err, prompt, temperature, max_tokens, seed, gamma, *paces))
 
 
 @app.command(epilog="Example: draftlink compare --temperature 0.7 --plot schemes.png")

@@ -11,11 +11,14 @@ import typer
 
 from draftlink.cli.common import (
     Json,
+    PaceDraft,
+    PaceTarget,
     Seed,
     Temperature,
     Threads,
     app,
     err,
+    hold,
     model_path,
     out,
     show,
@@ -35,6 +38,15 @@ def export(
     ] = "shared",
     context: Annotated[int | None, typer.Option(help="tokens in the KV cache")] = None,
     text: Annotated[Path | None, typer.Option(help="text file to check on")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="model to draft for: its tokenizer must be the same")
+    ] = None,
+    npu: Annotated[
+        bool, typer.Option("--npu", help="static shapes, int8 QDQ; needs --calibrate")
+    ] = False,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="--npu: text file that value ranges are measured on")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Export a draft model to a checked, quantized ONNX bundle."""
@@ -45,23 +57,29 @@ def export(
         raise typer.BadParameter(f"{precision!r} is not int8, int4 or fp32")
     if graph not in ("shared", "portable"):
         raise typer.BadParameter(f"{graph!r} is not shared or portable")
+    if npu and (graph, precision) != ("shared", "int8"):
+        raise typer.BadParameter("--npu has its own graph, in int8; leave --graph and --precision")
+    if npu != (calibrate is not None):
+        raise typer.BadParameter("--npu and --calibrate FILE go together")
     source = str(tinypair.DRAFT) if model == "tinypair" else model
     with err.status("exporting") as status:
         bundle = export_bundle(
             source,
             output,
             precision,  # type: ignore[arg-type]
-            graph=graph,  # type: ignore[arg-type]
+            graph="static" if npu else graph,  # type: ignore[arg-type]
             context=context,
             text=text,
+            calibrate=calibrate,
+            target=None if target is None else model_path(target),
             progress=status.update,
         )
     check = bundle.manifest.check
     assert check is not None
     size = sum(file.bytes for file in bundle.manifest.files.values())
     out.print(
-        f"{output}: {precision}, {graph} graph, {size / 1e6:.1f} MB; against PyTorch over"
-        f" {check.positions} positions: overlap {check.overlap:.4f}, top-1 agreement"
+        f"{output}: {precision}, {bundle.manifest.graph} graph, {size / 1e6:.1f} MB; against"
+        f" PyTorch over {check.positions} positions: overlap {check.overlap:.4f}, top-1 agreement"
         f" {check.top1_agreement:.1%}, largest logit difference {check.max_logit_difference:.2g},"
         " rollback exact"
     )
@@ -108,6 +126,7 @@ def bs(
     stop_s: Annotated[
         float, typer.Option(min=0, help="seconds that rounds in flight get when it is stopped")
     ] = 10.0,
+    pace_target: PaceTarget = None,
 ) -> None:
     """Run the base station: the target model behind a WebSocket. docs/operating.md says more."""
     from bs_runtime import auth, limits, logs, server
@@ -135,7 +154,9 @@ def bs(
     )
 
     def load() -> Target:
-        return Target.load(model_path(model), device=device, dtype=dtype)
+        target = Target.load(model_path(model), device=device, dtype=dtype)
+        hold(target, pace_target)
+        return target
 
     def announce(target: Target) -> None:
         where = f"[{host}]" if ":" in host else host
@@ -178,7 +199,8 @@ def device(
         Path | None, typer.Option(help="wss: certificates to trust instead of the system's, PEM")
     ] = None,
     provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider")] = "cpu",
-    threads: Threads = 1,
+    threads: Threads = None,
+    pace_draft: PaceDraft = None,
     json: Json = None,
 ) -> None:
     """Generate a text on the device with a base station's help."""
@@ -203,6 +225,7 @@ def device(
 
     async def run() -> Any:
         opened = Device(bundle, url, provider=provider, threads=threads, token=token, ca=ca)
+        hold(opened.model, pace_draft)
         async with opened:
             generation = opened.generate(
                 prompt,

@@ -52,7 +52,7 @@ class Scheme(msgspec.Struct, frozen=True):
         head = 64  # the frame's own
         return min(MAX_DRAFT, 8 * (message_bytes - head) // self.most_bits(vocab_size))
 
-    def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
+    def propose(self, q: NDArray[np.floating], key: bytes, position: int) -> Drafted:
         """The token drafted at ``position``, where the draft's distribution is q (V,)."""
         raise NotImplementedError
 

@@ -30,6 +30,6 @@ class Coupled(base.IdScheme, frozen=True, tag="coupled"):
         """The scheme."""
         return "coupled"
 
-    def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
+    def propose(self, q: NDArray[np.floating], key: bytes, position: int) -> Drafted:
         """The token that the shared noise picks from q."""
-        return Drafted(Race(key).pick(position, q))
+        return Drafted(Race(key).pick(position, q.astype(np.float64, copy=False)))

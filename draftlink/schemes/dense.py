@@ -29,7 +29,7 @@ class Dense(base.Scheme, frozen=True, tag="dense"):
         """V values and an id."""
         return 16 * vocab_size + width_for(vocab_size)
 
-    def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
+    def propose(self, q: NDArray[np.floating], key: bytes, position: int) -> Drafted:
         """Round the whole row, draw."""
         return base.draw(sparse.half(q, len(q)), key, position)
 

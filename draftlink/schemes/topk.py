@@ -74,7 +74,7 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
             bits += (shape.k + 2) * (width + width_for(vocab_size))
         return bits
 
-    def propose(self, q: NDArray[np.float64], key: bytes, position: int) -> Drafted:
+    def propose(self, q: NDArray[np.floating], key: bytes, position: int) -> Drafted:
         """Truncate, round, draw; where the draw falls on the rest, once more."""
         above: list[sparse.SparseRow] = []
         for tier, row in enumerate(self.rows(q)):
@@ -86,11 +86,11 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
         # The prior's row is known to both ends.
         return replace(drafted, row=None) if len(above) == len(self._shapes()) else drafted
 
-    def row(self, q: NDArray[np.float64]) -> sparse.SparseRow:
+    def row(self, q: NDArray[np.floating]) -> sparse.SparseRow:
         """What is sent of the draft's distribution q (V,) for every token."""
         return next(self.rows(q))
 
-    def rows(self, q: NDArray[np.float64]) -> Iterator[sparse.SparseRow]:
+    def rows(self, q: NDArray[np.floating]) -> Iterator[sparse.SparseRow]:
         """The row of q (V,), and while the last has a rest, the next, of what q has there.
 
         Behind the last tier's comes the prior's, unless q has ids of probability 0: those must not

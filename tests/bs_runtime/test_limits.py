@@ -47,17 +47,28 @@ def test_spending_never_borrows():
 
 def test_without_a_rate_nothing_waits():
     assert Bucket(math.inf, 0.0).take(1e12, 0.0) == 0.0
-    Tenant("anyone", OPEN).admit()
+    Tenant("", OPEN).admit(0.0)
 
 
 def test_sessions_of_a_tenant():
     tenant = Tenant("x", Limits(sessions=2))
-    tenant.admit()
-    tenant.admit()
+    tenant.admit(0.0)
+    tenant.admit(0.0)
     with pytest.raises(Refusal, match="2 sessions"):
-        tenant.admit()
+        tenant.admit(0.0)
     tenant.leave()
-    tenant.admit()
+    tenant.admit(0.0)
+
+
+def test_connections_of_a_tenant():
+    tenant = Tenant("x", Limits(connections_per_s=1))
+    for _ in range(int(BURST_S)):
+        tenant.admit(0.0)
+        tenant.leave()
+    with pytest.raises(Refusal, match="too often"):
+        tenant.admit(0.5)
+    assert tenant.sessions == 0
+    tenant.admit(1.0)
 
 
 @pytest.mark.parametrize("text", ["speed=3", "sessions", "sessions=", "sessions=-1", "idle_s=nan"])

@@ -15,7 +15,10 @@ IDS = [5, 9, 40, 7, 100, 3, 77, 21]
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_rollback_and_go_on_equals_a_fresh_run_bit_for_bit(bundle, graph):
-    fresh, model = DraftModel(bundle(graph=graph)), DraftModel(bundle(graph=graph))
+    fresh, model = (
+        DraftModel(bundle(graph=graph), threads=1),
+        DraftModel(bundle(graph=graph), threads=1),
+    )
     fresh.forward(IDS[:4])
     expected = [fresh.forward([token]).copy() for token in IDS[4:]]
     model.forward(IDS[:4])
@@ -35,7 +38,7 @@ def test_random_histories_equal_a_fresh_run(bundle, architecture, graph):
     """Accepted and rejected tokens in any order leave the cache of the tokens that stand."""
     rng = np.random.default_rng(3)
     made = bundle(architecture, graph=graph)
-    model, fresh = DraftModel(made), DraftModel(made)
+    model, fresh = DraftModel(made, threads=1), DraftModel(made, threads=1)
     history: list[int] = []
     for _ in range(40):
         # Up to 20: both those chunks whose arrays are kept, and longer ones.
@@ -54,7 +57,7 @@ def test_random_histories_equal_a_fresh_run(bundle, architecture, graph):
 
 
 def test_a_shared_rollback_copies_nothing(bundle):
-    model = DraftModel(bundle())
+    model = DraftModel(bundle(), threads=1)
     places = [buffer.ctypes.data for buffer in model._graph.buffers]
     model.forward(IDS)
     model.rollback(3)
@@ -65,7 +68,7 @@ def test_a_shared_rollback_copies_nothing(bundle):
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_the_context_can_be_filled_to_its_last_token(bundle, graph):
-    model = DraftModel(bundle(graph=graph))
+    model = DraftModel(bundle(graph=graph), threads=1)
     model.forward([1] * (model.context - 1))
     assert np.isfinite(model.forward([2])).all()
     assert model.length == model.context
@@ -73,7 +76,7 @@ def test_the_context_can_be_filled_to_its_last_token(bundle, graph):
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_limits_are_errors_and_change_nothing(bundle, graph):
-    model = DraftModel(bundle(graph=graph))
+    model = DraftModel(bundle(graph=graph), threads=1)
     model.forward(IDS)
     for ids in ([], [1] * model.context):
         with pytest.raises(ValueError, match="where the context is 128"):

@@ -10,6 +10,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 
 with contextlib.ExitStack() as stack:
@@ -126,7 +127,11 @@ def seeds(target: str) -> list[bytes]:
         for frame in (
             start,
             frames.Finish(3, 20),
+            frames.Switched(3, 5, 20),
+            frames.Resume(msgspec.structs.replace(start, base=1, ids=[]), 4, 9, b"d" * 16, True, 5),
+            frames.Resumed(3, 2, True),
             frames.Draft(300, 70_000, 5, b"\x01\x02", 19),
+            frames.Draft(300, 70_000, 5, b"\x01\x02", waits=False),
             frames.Verdict(300, 70_000, 4, 19, False, 12, 3400, b"", b"\x01"),
             frames.Verdict(1, 2, 3, None, False, 0, 0, b"row"),
             frames.Tokens(1, 2, (5, 6, 7), True),

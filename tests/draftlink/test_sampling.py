@@ -11,7 +11,6 @@ from transformers import generation
 from draftlink import noise, sampling
 from draftlink.noise import Purpose
 from draftlink.sampling import Sampling
-from draftlink.tokenizer import tokenizer_hash
 
 CASES = [
     Sampling(temperature=0.7),
@@ -69,16 +68,6 @@ def test_noise_is_the_same_everywhere():
     ]
     assert len(set(found)) == len(Purpose)
     assert noise.key_from_seed(7, "device") != key
-
-
-def test_the_hash_knows_what_a_tokenizer_does_and_not_how_it_is_written():
-    one = '{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"]}}'
-    two = '{"model":{"merges":[["a","b"]],"vocab":{"b":1,"a":0},"type":"BPE","dropout":null}}'
-    other = '{"model": {"type": "BPE", "vocab": {"a": 1, "b": 0}, "merges": ["a b"]}}'
-    assert tokenizer_hash(one) == tokenizer_hash(two) != tokenizer_hash(other)
-    for broken in ("", "[]", '{"no": 1}'):
-        with pytest.raises(ValueError, match=r"not a tokenizer\.json"):
-            tokenizer_hash(broken)
 
 
 @pytest.mark.parametrize("value", [1e-308, 1e-7, -1.0, 101.0, float("nan"), float("inf")])

@@ -7,6 +7,7 @@ import json
 import pytest
 from transformers import BertConfig, T5Config
 
+import tinypair
 from export import ExportError, source
 from export.bundle import export_bundle
 from tests.conftest import save_random
@@ -109,3 +110,14 @@ def test_an_architecture_without_the_graph(tmp_path, tokenizer):
     assert made.manifest.check.passed
     other = save_random(tmp_path / "other", "starcoder2", tokenizer)
     assert "has no portable graph" in refused(other, tmp_path / "x", graph="portable")
+
+
+def test_another_tokenizer_than_the_targets(model_folder, tmp_path):
+    """Padded logits are no difference; the first differing entries are told."""
+    words = refused(model_folder("llama"), tmp_path, target=tinypair.TARGET)
+    assert "the draft's tokenizer is not that of" in words
+    assert " against " in words and "more of this kind" in words
+    other = save_random(
+        tmp_path / "padded", "llama", source.load(model_folder("llama"))[1], vocab_size=320
+    )
+    source.check_target(source.load(model_folder("llama"))[1], other)

@@ -4,73 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 
 from websockets.exceptions import ConnectionClosedError
 
-import device_runtime.client
 from bs_runtime.connection import Connection
+from bs_runtime.conversations import Conversations
 from bs_runtime.generation import Round
 from bs_runtime.scheduler import Served, step
-from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
+from bs_runtime.tickets import Sealer
+from device_runtime.device import Device
 from draftlink import frames
 from draftlink.session import Session
-from tests.fakes import FakeTarget, fake_device, random_logits
+from draftlink.states import State
+from tests.fakes import FakeModel, FakeTarget, fake_device
+from tests.hostile.plans import DRAFT, EOS, SIZE, TARGET, Plan
 
-SIZE = 20
 CONTEXT = 48  # of the target: bounds what a hostile Start can have it write
-EOS = 7
-TARGET = random_logits(1, SIZE)
-DRAFT = TARGET + random_logits(2, SIZE, 0.7)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One device's generations, one after the other on one connection."""
-
-    name: str
-    options: dict[str, Any]
-    context: int = 1 << 20  # the draft's
-
-    async def speak(self, device: Device) -> None:
-        """A whole text, a turn that is cancelled on the same slot, and a text with a stop string.
-
-        A ValueError is what a caller gets for parameters that this base station does not take.
-        """
-        for turn in range(3):
-            options = {"max_tokens": 9, "gamma": 3, "seed": 5 + turn, **self.options}
-            stop = ("ab", "d") if turn == 2 else ()
-            try:
-                generation = device.generate([1, 2, 3], append=turn > 0, stop=stop, **options)
-            except ValueError:
-                return
-            async for token in generation:
-                # Whatever the base station sends: no more than was asked for, and no unknown ids.
-                assert 0 <= token.id < SIZE and len(generation.tokens) <= options["max_tokens"]
-                if turn == 1 and len(generation.tokens) == 2:
-                    generation.cancel()
-
-
-def _sampled(**changes: Any) -> dict[str, Any]:
-    return {"sampling": Sampling(**{"temperature": 0.9, **changes})}
-
-
-PLANS = [
-    Plan("topk-lattice", {**_sampled(), "scheme": TopK(6, 16)}),
-    Plan("topk-fp16", {**_sampled(top_p=0.9), "scheme": TopK(6, coding="fp16")}),
-    Plan("topk-top-p", {**_sampled(top_k=9), "scheme": TopK(9, 64, mass=0.8)}),
-    Plan("dense", {**_sampled(repetition_penalty=1.2), "scheme": Dense()}),
-    Plan("split", {**_sampled(min_p=0.02), "scheme": Split(6, 16)}),
-    Plan("coupled", {**_sampled(), "scheme": Coupled(), "learn_temperature": True}),
-    Plan("learned", {**_sampled(), "scheme": Split(9, 64), "learn_temperature": True}),
-    Plan("greedy", _sampled(temperature=0.0)),
-    Plan("stream", {**_sampled(), "mode": "stream"}),
-    Plan("switch", {**_sampled(), "scheme": Split(6, 16)}, context=9),
-]
 
 
 class Inline(Executor):
@@ -83,10 +36,6 @@ class Inline(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
-
-
-INLINE = Inline()
-STATION_TARGET = FakeTarget(TARGET, CONTEXT)
 
 
 class Alone:
@@ -105,40 +54,115 @@ class Alone:
         pass
 
 
-STATION_SCHEDULER = Alone(STATION_TARGET)
+INLINE = Inline()
+STATION_TARGET = FakeTarget(TARGET, CONTEXT)
+SCHEDULER = Alone(STATION_TARGET)
+SEALER = Sealer(bytes(32))  # one for all: tickets of recordings are true at every station
+
+
+def conversations() -> Conversations:
+    """A base station's memory."""
+    return Conversations(
+        STATION_TARGET.open,  # type: ignore[arg-type]
+        SCHEDULER.close,
+        SEALER,
+        grace_s=5.0,  # a timer of each connection holds on to it for so long
+    )
+
+
+MEMORY = conversations()  # of the station that is under test now
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a connection at the base station and its memory hold between two frames."""
+
+    fields: dict[str, Any]  # of the connection
+    known: Any  # the conversations
+
+    @classmethod
+    def of(cls, connection: Connection, memory: Conversations) -> Kept:
+        """A copy."""
+        names = ("_session", "_conversation", "_drafts", "_prompt")
+        fields = {name: vars(connection)[name] for name in names}
+        kept = cls(fields, memory._known).copied(connection)
+        for conversation in kept.known.values():
+            conversation.owner = None
+        return kept
+
+    def copied(self, *shared: object) -> Kept:
+        """A copy that shares the model and nothing that changes."""
+        memo = {id(x): x for x in (STATION_TARGET, SCHEDULER, TARGET, *shared)}
+        return copy.deepcopy(self, memo)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the base station does nothing until it hears from the device."""
+        busy = (State.STREAMING, State.SWITCHING, State.FINISHING)
+        work = self.fields["_drafts"] or self.fields["_prompt"]
+        return not work and self.fields["_session"].state not in busy
 
 
 class Station:
-    """The real ``Connection``, fed with a list of messages."""
+    """The real ``Connection``, in the midst of a conversation, fed with a list of messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Kept) -> None:
+        kept = kept.copied()
+        now = asyncio.get_running_loop().time()
+        MEMORY._known = kept.known
+        for conversation in kept.known.values():
+            conversation.parked_s = now
         self._inbox: list[bytes] = []
         self._pauses = 0
         self.sent: list[bytes] = []
         self.connection = Connection(
             STATION_TARGET,  # type: ignore[arg-type]
-            STATION_SCHEDULER,  # type: ignore[arg-type]
+            SCHEDULER,  # type: ignore[arg-type]
+            MEMORY,
             self._receive,
             self._send,
         )
-        self.slot = STATION_TARGET.slots.pop()
+        vars(self.connection).update(kept.fields)
+        if self.conversation is not None:
+            self.conversation.owner = self.connection
+
+    @property
+    def conversation(self) -> Any:
+        """The one that the device is in."""
+        return self.connection._conversation
+
+    @property
+    def slot(self) -> FakeModel:
+        """The cache of the conversation, or of the one that could be gone on with."""
+        known = [self.conversation, *MEMORY._known.values()]
+        slots = [one.slot for one in known if one is not None]
+        return slots[0] if slots else FakeModel(TARGET, rows=True)
 
     async def feed(self, messages: Sequence[bytes], pauses: int = 0) -> None:
-        """Serve the messages, with so many turns of the event loop before the last of them."""
-        self._inbox, self._pauses, self.sent = list(messages), pauses, []
-        await self.connection.serve()
+        """Serve the messages, with so many turns of the event loop before the last of them.
 
-    def fork(self) -> Station:
-        """A copy that shares the model and nothing that changes."""
-        return copy.deepcopy(self, {id(x): x for x in (STATION_TARGET, STATION_SCHEDULER, TARGET)})
+        The device goes once the base station has nothing more to do.
+        """
+        self._inbox, self._pauses = list(messages), pauses
+        await self.connection.serve()
 
     async def _receive(self) -> bytes | None:
         if not self._inbox:
+            await self._rest()
             return None
         if len(self._inbox) == 1:
             for _ in range(self._pauses):
                 await asyncio.sleep(0)
         return self._inbox.pop(0)
+
+    async def _rest(self) -> None:
+        """Come back when nothing has happened for some turns of the event loop."""
+        still, before = 0, None
+        while still < 5:
+            now = (len(self.sent), self.connection._session.state, self.slot.forwards)
+            still = still + 1 if now == before else 0
+            before = now
+            await asyncio.sleep(0)
 
     async def _send(self, data: bytes) -> None:
         self.sent.append(data)
@@ -146,11 +170,17 @@ class Station:
 
 
 class Script:
-    """A socket of the device's: answers with a list of messages, and is closed after the last."""
+    """A socket of the device's: answers with a list of messages, and is closed after the last.
 
-    def __init__(self, messages: Sequence[bytes | str]) -> None:
+    ``after``: how many the device had sent before it heard each. For one that now sends fewer they
+    come all the same.
+    """
+
+    def __init__(self, messages: Sequence[bytes | str], after: Sequence[int] = ()) -> None:
         self._messages = list(messages)
         self._messages.reverse()
+        self._after = list(after) + [0] * (len(messages) - len(after))
+        self._after.reverse()
         self.sent: list[bytes] = []
 
     async def send(self, data: bytes) -> None:
@@ -159,115 +189,150 @@ class Script:
     async def recv(self, decode: bool | None = None) -> bytes | str:
         if not self._messages:
             raise ConnectionClosedError(None, None)
-        message = self._messages.pop()
-        if decode is False and isinstance(message, str):  # as websockets has it
-            return message.encode()
-        return message
+        for _ in range(50):
+            if len(self.sent) >= self._after[-1]:
+                break
+            await asyncio.sleep(0)
+        self._after.pop()
+        return self._messages.pop()
 
     async def close(self) -> None:
         pass
 
 
-class _Live:
-    """A socket of the device's whose other end is a connection in another task."""
+def scripts(each: Sequence[Script]) -> Callable[[str], Awaitable[Script]]:
+    """A ``connect`` that gives one script after the other, and then nothing."""
+    left = list(each)
 
-    def __init__(self) -> None:
-        self.up: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self.down: asyncio.Queue[bytes] = asyncio.Queue()
-        self.said: list[tuple[str, bytes]] = []
+    async def connect(url: str) -> Script:
+        if not left:
+            raise ConnectionRefusedError("nobody is there")
+        return left.pop(0)
 
-    async def send(self, data: bytes) -> None:
-        self.said.append(("up", data))
-        await self.up.put(data)
-
-    async def recv(self, decode: bool | None = None) -> bytes:
-        self.said.append(("down", await self.down.get()))
-        return self.said[-1][1]
-
-    async def close(self) -> None:
-        await self.up.put(None)
+    return connect
 
 
-async def converse(plan: Plan, socket: Any) -> Device:
-    """The plan's real device on that socket. Raises what it raises."""
-
-    async def connect(*_: Any, **__: Any) -> Any:
-        return socket
-
+def in_memory(plan: Plan, connect: Any) -> Device:
+    """The plan's real device on what ``connect`` gives."""
     device = fake_device("ws://in-memory", DRAFT, eos_ids=(EOS,), context=plan.context)
     device.executor.shutdown(wait=False)
     device.executor = INLINE  # type: ignore[assignment]
-    with mock.patch.object(device_runtime.client, "connect", connect):
-        await device.open()
+    device._connect, device.patience_s = connect, 0.0
+    return device
+
+
+async def run(plan: Plan, device: Device) -> None:
+    """The device's part of the plan. Raises what it raises."""
+    await device.open()
     try:
         await plan.speak(device)
     finally:
         # The draft's cache never holds anything but the history.
         cache = device.model.cache  # type: ignore[attr-defined]
         assert cache == device.history[: len(cache)]
-        await socket.close()
-    return device
+        await device.close()
+
+
+async def converse(plan: Plan, *each: Script) -> None:
+    """The plan's device against scripts, one for each connection. Raises what it raises."""
+    await run(plan, in_memory(plan, scripts(each)))
 
 
 @dataclass(frozen=True)
 class Situation:
-    """A base station in mid conversation. ``before`` is fed with what comes next: it streams."""
+    """A base station in mid conversation, and what the device did say next."""
 
-    station: Station
-    before: tuple[bytes, ...]
-    next: bytes  # what the device did say next
+    kept: Kept
+    next: bytes
 
 
-@dataclass(frozen=True)
+@dataclass
 class Recording:
-    """What both ends of a plan said. ``sessions``: the device's before each frame down."""
+    """What both ends of a plan said. ``down``: each connection's frames; ``after``: how many the
+    device had sent before it heard each; ``sessions``: the device's session then.
+    """
 
     plan: Plan
-    up: list[bytes]
-    down: list[bytes]
-    situations: list[Situation]
-    sessions: list[Session]
+    up: list[bytes] = field(default_factory=list)
+    down: list[list[bytes]] = field(default_factory=list)
+    after: list[list[int]] = field(default_factory=list)
+    situations: list[Situation] = field(default_factory=list)
+    sessions: list[list[Session]] = field(default_factory=list)
+    heard: int = 0  # frames down, those that were lost with their connection included
+
+
+class _Live:
+    """A socket of the device's whose other end is a connection in another task."""
+
+    def __init__(self, device: Device, recording: Recording, memory: Conversations) -> None:
+        self._device = device
+        self._recording = recording
+        self._memory = memory
+        self._up: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._down: asyncio.Queue[bytes] = asyncio.Queue(2)  # a stream waits to be read
+        self._lost = False
+        self._sent = 0
+        recording.down.append([])
+        recording.after.append([])
+        recording.sessions.append([])
+        self._connection = Connection(
+            STATION_TARGET,  # type: ignore[arg-type]
+            SCHEDULER,  # type: ignore[arg-type]
+            memory,
+            self._receive,
+            self._down.put,
+        )
+        self._serving = asyncio.create_task(self._connection.serve())
+
+    async def _receive(self) -> bytes | None:
+        data = await self._up.get()
+        if data is not None:
+            kept = Kept.of(self._connection, self._memory)
+            self._recording.situations.append(Situation(kept, data))
+        return data
+
+    async def send(self, data: bytes) -> None:
+        if self._lost:
+            raise ConnectionClosedError(None, None)
+        self._sent += 1
+        self._recording.up.append(data)
+        await self._up.put(data)
+
+    async def recv(self, decode: bool | None = None) -> bytes:
+        data = await self._down.get()
+        if not isinstance(frames.decode(data), frames.Welcome | frames.Resumed):
+            self._recording.heard += 1
+            if self._recording.heard - 1 in self._recording.plan.breaks:
+                self._lost = True
+                raise ConnectionClosedError(None, None)
+        self._recording.sessions[-1].append(copy.deepcopy(self._session()))
+        self._recording.down[-1].append(data)
+        self._recording.after[-1].append(self._sent)
+        return data
+
+    def _session(self) -> Session:
+        if self._device._client is not None:
+            return self._device.client.session
+        session = Session("device", SIZE)  # that which the device is opening
+        session.send(frames.decode(self._recording.up[0]))
+        return session
+
+    async def close(self) -> None:
+        await self._up.put(None)
+        await self._serving
 
 
 async def record(plan: Plan) -> Recording:
-    """Run the plan's device against a base station, then the base station alone."""
-    live = _Live()
-    target = FakeTarget(TARGET, CONTEXT)
-    connection = Connection(target, Alone(target), live.up.get, live.down.put)  # type: ignore[arg-type]
-    serving = asyncio.create_task(connection.serve())
-    await converse(plan, live)
-    await serving
-    up = [data for direction, data in live.said if direction == "up"]
-    down = [data for direction, data in live.said if direction == "down"]
-    station, situations = Station(), []
-    before: tuple[bytes, ...] = ()
-    for data in up:
-        situations.append(Situation(station, before, data))
-        if before:
-            station = station.fork()
-            await station.feed(before)
-            situations.append(Situation(station, (), data))
-            before = ()
-        if streams(data):
-            before = (data,)
-        else:
-            station = station.fork()
-            await station.feed([data])
-    return Recording(plan, up, down, situations, _sessions(live.said))
+    """Run the plan's device against a base station."""
+    recording, memory = Recording(plan), conversations()
 
+    async def connect(url: str) -> _Live:
+        if recording.down and plan.forgets:
+            memory._known.clear()
+        return _Live(device, recording, memory)
 
-def _sessions(said: Sequence[tuple[str, bytes]]) -> list[Session]:
-    session, before = Session("device", SIZE), []
-    for direction, data in said:
-        if direction == "up":
-            session.send(frames.decode(data))
-        else:
-            before.append(copy.copy(session))
-            session.receive(data)
-    return before
-
-
-def streams(data: bytes) -> bool:
-    """Whether the base station writes alone after this frame."""
-    frame = frames.decode(data)
-    return isinstance(frame, frames.Start | frames.Switch) and frame.mode == "stream"
+    device = in_memory(plan, connect)
+    await run(plan, device)
+    assert len(recording.down) == 1 + len(plan.breaks), "a break that never came"
+    STATION_TARGET.slots.clear()
+    return recording

@@ -14,8 +14,19 @@ from dataclasses import dataclass, field
 from device_runtime.device import LinkError
 from draftlink import frames
 from draftlink.session import RemoteProtocolError, Session
-from tests.hostile.conversations import CONTEXT, SIZE, Recording, Script, Situation, converse
+from draftlink.states import State
+from tests.hostile.conversations import (
+    CONTEXT,
+    MEMORY,
+    STATION_TARGET,
+    Recording,
+    Script,
+    Situation,
+    Station,
+    converse,
+)
 from tests.hostile.mutations import Mutator
+from tests.hostile.plans import SIZE
 
 
 class Raised(logging.Handler):
@@ -64,31 +75,54 @@ def _resident_bytes() -> int:
 
 
 def _corpus(recordings: list[Recording]) -> list[bytes]:
-    return [data for recording in recordings for data in (*recording.up, *recording.down)]
+    return [d for r in recordings for said in (r.up, *r.down) for d in said]
 
 
 async def against_station(situation: Situation, data: bytes, pauses: int, log: Raised) -> str:
     """Feed one frame to the base station; what became of it."""
-    station = situation.station.fork()
-    slot = station.slot
-    cached, forwards = list(slot.cache), slot.forwards
+    kept = situation.kept
+    station = Station(kept)
+    session, slot = station.connection._session, station.slot
+    taken = _screened(session, data)
+    cached, forwards, known = list(slot.cache), slot.forwards, len(MEMORY)
     log.last = None
-    await station.feed([*situation.before, data], pauses)
+    await station.feed([data], pauses)
     answers = [frames.decode(sent) for sent in station.sent]
     if answers and isinstance(answers[-1], frames.Refused):
         refused = answers.pop()
         assert refused.code != "internal", data.hex()[:2000]
-        if not situation.before:
+        assert session.state is State.CLOSED
+        if kept.quiet:
             assert not answers and slot.cache == cached and slot.forwards == forwards
+        if station.conversation is not None:  # what was refused leaves nothing
+            assert len(MEMORY) == known - 1
         outcome = "refused"
     else:
+        assert taken or not kept.quiet
         outcome = type(frames.decode(data)).__name__
+        _agree(station)
     assert log.last is None
     # One frame makes the base station feed a draft, or a prompt, or stream to its context's end.
     streamed = sum(isinstance(a, frames.Tokens) for a in answers)
-    assert slot.forwards - forwards <= 2 + len(situation.before) + streamed
-    assert len(slot.cache) <= CONTEXT and len(answers) <= CONTEXT
+    pending = bool(kept.fields["_drafts"]) + kept.fields["_prompt"]
+    assert slot.forwards - forwards <= 2 + pending + streamed
+    assert len(slot.cache) <= CONTEXT and len(answers) <= 2 * CONTEXT
+    assert len(MEMORY) <= known + 1
+    assert len(session.progress.frames.kept) <= 2 * CONTEXT
+    MEMORY._known.clear()
+    STATION_TARGET.slots.clear()
     return outcome
+
+
+def _agree(station: Station) -> None:
+    """The session, the history and the cache of a conversation are of one mind."""
+    here, session = station.conversation, station.connection._session
+    if here is None:
+        return
+    assert here.slot.cache == here.history[: len(here.slot.cache)]
+    if session.generation and session.state is not State.CLOSED:
+        assert session.length == len(here.history)
+        assert not session.progress.drafts and not station.connection._drafts
 
 
 async def run_station(recordings: list[Recording], count: int, seed: int, log: Raised) -> Report:
@@ -113,8 +147,8 @@ async def run_station(recordings: list[Recording], count: int, seed: int, log: R
 
 
 def _screened(session: Session, data: bytes) -> bool:
-    """Whether the device's session takes the frame; where it does not, it stays as it was."""
-    tried = copy.copy(session)
+    """Whether a session takes the frame; where it does not, it stays as it was."""
+    tried = copy.deepcopy(session)
     try:
         tried.receive(data)
     except RemoteProtocolError:
@@ -123,11 +157,14 @@ def _screened(session: Session, data: bytes) -> bool:
     return True
 
 
-async def against_device(recording: Recording, at: int, message: bytes | str) -> str:
-    """The device's whole run, with one message in the place of the base station's ``at``-th."""
-    script = [*recording.down[:at], message, *recording.down[at + 1 :]]
+async def against_device(
+    recording: Recording, connection: int, at: int, message: bytes | str
+) -> str:
+    """The device's whole run, with one message in the place of a connection's ``at``-th."""
+    said: list[list[bytes | str]] = [list(down) for down in recording.down]
+    said[connection][at] = message
     try:
-        await converse(recording.plan, Script(script))
+        await converse(recording.plan, *map(Script, said, recording.after))
     except LinkError as error:
         return "broke" if "broke the protocol" in str(error) else "gone"
     return "went on"
@@ -142,12 +179,14 @@ async def run_device(recordings: list[Recording], count: int, seed: int) -> Repo
     mutator = Mutator(seed, _corpus(recordings), SIZE)
     for i in range(count):
         recording = chance.choice(recordings)
-        at = chance.randrange(len(recording.down))
-        data = mutator.mutate(recording.down[at])
+        connection = chance.randrange(len(recording.down))
+        at = chance.randrange(len(recording.down[connection]))
+        data = mutator.mutate(recording.down[connection][at])
         begun = time.perf_counter()
         try:
-            if _screened(recording.sessions[at], data) or chance.random() < 0.02:
-                outcome = await against_device(recording, at, data)
+            session = recording.sessions[connection][at]
+            if _screened(session, data) or chance.random() < 0.02:
+                outcome = await against_device(recording, connection, at, data)
             else:
                 outcome = "broke"
         except BaseException as error:

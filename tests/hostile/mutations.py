@@ -115,7 +115,7 @@ class Mutator:
 
     def _field(self, name: str, value: Any) -> Any:
         pick = self._random.choice
-        if name == "ended":
+        if name in ("ended", "waits"):
             return not value
         if name == "payload":
             other = frames.decode(pick(self._corpus))
@@ -214,6 +214,10 @@ class Mutator:
             return [pick((self._small(), pick(NUMBERS), 1)) for _ in range(size)]
         if isinstance(value, float) and self._random.random() < 0.8:
             return pick(FLOATS)
+        if isinstance(value, bool) and self._random.random() < 0.8:
+            return not value
+        if isinstance(value, bytes) and value and self._random.random() < 0.8:  # tickets, digests
+            return pick((self._flipped(value), self._cut(value), self._extended(value), b""))
         if isinstance(value, int) and self._random.random() < 0.8:
             return pick((value + 1, value - 1, pick(NUMBERS), pick(NUMBERS)))
         return pick(

@@ -56,7 +56,8 @@ def phone(url: str, token: str | None = TOKENS["phone"]) -> Device:
 
 
 async def text(device: Device, count: int = 40) -> list[int]:
-    generation = device.generate([1, 2, 3], max_tokens=count, sampling=GREEDY, gamma=3)
+    options = {"max_tokens": count, "sampling": GREEDY, "gamma": 3, "mode": "stop-and-wait"}
+    generation = device.generate([1, 2, 3], **options)
     return [token.id async for token in generation]
 
 
@@ -377,6 +378,18 @@ def test_one_prompt_after_another():
         assert refused.retry_after_s >= 1
 
     beside(attack, thief=Limits(tokens_per_s=50.0))
+
+
+def test_connecting_again_and_again():
+    async def attack(url: str, *_: Any) -> None:
+        with pytest.raises(InvalidStatus) as caught:
+            for _ in range(100):
+                async with raw(url) as socket:
+                    await greeted(socket)
+        assert caught.value.response.status_code == 503
+        assert caught.value.response.headers["Retry-After"] == "4"
+
+    beside(attack)
 
 
 def test_more_sessions_than_a_token_may_have():

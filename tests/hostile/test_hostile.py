@@ -21,11 +21,11 @@ import torch
 
 import bs_runtime.generation
 from bs_runtime import verify
-from draftlink import frames
+from draftlink import faults, frames
+from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.topk import TopK
-from draftlink.session import MAX_DRAFT, Session
 from tests.draftlink.test_frames import START
-from tests.hostile.conversations import PLANS, SIZE, Recording, record
+from tests.hostile.conversations import Recording, record
 from tests.hostile.harness import (
     Raised,
     Report,
@@ -34,6 +34,7 @@ from tests.hostile.harness import (
     run_device,
     run_station,
 )
+from tests.hostile.plans import PLANS, SIZE
 
 FULL_PER_ROLE = 500_000
 
@@ -78,7 +79,10 @@ def _drawable(drafted, rule: str) -> None:
     if drafted.row is not None:
         ids, counts = drafted.row.ids, drafted.row.counts
         assert (np.diff(ids) > 0).all() and ids[0] >= 0 and ids[-1] < SIZE
-        assert counts.min() >= 1 and counts.sum() == drafted.row.total == drafted.total
+        assert (
+            counts.min() >= 1
+            and counts.sum() + drafted.row.rest == drafted.row.total == drafted.total
+        )
         assert counts[ids == drafted.token] == [drafted.count]
 
 
@@ -95,7 +99,8 @@ def test_base_station(recordings, raised, count):
     _holds(report, count)
     # Most frames are refused; but where none were taken, the states behind would go untested.
     assert report.outcomes["refused"] > count / 2
-    assert all(report.outcomes[kind] > count / 2000 for kind in ("Start", "Draft", "Finish"))
+    taken = ("Start", "Draft", "Finish", "Switch", "Resume", "Replay")
+    assert all(report.outcomes[kind] > count / 2000 for kind in taken)
 
 
 @pytest.mark.parametrize("count", [5000, pytest.param(FULL_PER_ROLE, marks=pytest.mark.full)])
@@ -106,7 +111,7 @@ def test_device(recordings, count):
     assert report.outcomes["went on"] > count / 100
 
 
-@pytest.mark.parametrize("broken", ["counts", "keep"])
+@pytest.mark.parametrize("broken", ["counts", "keep", "history"])
 def test_a_missing_check_is_noticed(recordings, raised, monkeypatch, broken):
     """Negative controls: the same run, with one check of the base station taken out."""
     if broken == "counts":
@@ -117,9 +122,9 @@ def test_a_missing_check_is_noticed(recordings, raised, monkeypatch, broken):
             lambda *args: [dataclasses.replace(d, count=d.count - 1) for d in decode(*args)],
         )
     else:
-        fault = Session._fault
+        find, kind = faults.find, frames.Finish if broken == "keep" else frames.Replay
         monkeypatch.setattr(
-            Session, "_fault", lambda s, f: None if isinstance(f, frames.Finish) else fault(s, f)
+            faults, "find", lambda s, f: None if isinstance(f, kind) else find(s, f)
         )
     with pytest.raises(AssertionError):
         asyncio.run(run_station(recordings, 2500, 1, raised))
@@ -150,7 +155,7 @@ def test_a_frame_costs_no_more_memory_than_a_multiple_of_its_size(name, data, re
     tracemalloc.start()
     try:
         asyncio.run(against_station(situation, data, 0, raised))
-        asyncio.run(against_device(recordings[4], 1, data))
+        asyncio.run(against_device(recordings[4], 0, 1, data))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

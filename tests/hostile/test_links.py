@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 import torch
 from websockets.asyncio.client import connect
@@ -14,9 +15,9 @@ from device_runtime import client as device_client
 from device_runtime.client import Client, LinkError
 from device_runtime.device import Sampling, Split, TopK
 from draftlink import frames, noise
-from draftlink.session import Session
-from tests.fakes import FakeModel, FakeTarget, fake_device, random_logits, served
-from tests.hostile.conversations import PLANS, SIZE, TARGET, Script, Station, converse, record
+from tests.fakes import HASH, FakeModel, FakeTarget, fake_device, random_logits, served
+from tests.hostile.conversations import MEMORY, Kept, Script, Station, converse, record
+from tests.hostile.plans import PLANS, SIZE, TARGET
 
 
 def test_a_text_message_is_refused_by_the_base_station():
@@ -35,7 +36,7 @@ def test_a_text_message_is_refused_by_the_device():
         recording = await record(PLANS[0])
         text = frames.encode(frames.Tokens(1, 3, (5,), True)).decode()
         with pytest.raises(LinkError, match="a text message"):
-            await converse(PLANS[0], Script([recording.down[0], text]))
+            await converse(PLANS[0], Script([recording.down[0][0], text]))
 
     asyncio.run(run())
 
@@ -45,9 +46,19 @@ def test_a_base_station_that_does_not_close_is_not_waited_for(monkeypatch):
         async def close(self) -> None:
             await asyncio.Event().wait()
 
-    timeout = asyncio.timeout
-    monkeypatch.setattr(device_client.asyncio, "timeout", lambda seconds: timeout(0.01))
-    asyncio.run(Client("ws://x", Deaf([]), Session("device", SIZE)).close())  # type: ignore[arg-type]
+    async def run() -> None:
+        recording = await record(PLANS[0])
+
+        async def deaf(url: str) -> Deaf:
+            return Deaf(recording.down[0][:1])
+
+        client = Client("ws://x", HASH, SIZE, deaf)
+        await client.open()
+        timeout = asyncio.timeout
+        monkeypatch.setattr(device_client.asyncio, "timeout", lambda seconds: timeout(0.01))
+        await client.close()
+
+    asyncio.run(run())
 
 
 def test_a_stream_that_fails_is_told(monkeypatch):
@@ -55,10 +66,10 @@ def test_a_stream_that_fails_is_told(monkeypatch):
 
     async def run() -> list[frames.Frame]:
         recording = await record(next(plan for plan in PLANS if plan.name == "stream"))
-        station = Station()
-        await station.feed(recording.up[:1])
+        start = recording.situations[1]
+        station = Station(start.kept)
         monkeypatch.setattr(Generation, "next", lambda generation: 1 // 0)
-        await station.feed(recording.up[1:2])
+        await station.feed([start.next])
         return [frames.decode(data) for data in station.sent]
 
     (answer,) = asyncio.run(run())
@@ -94,3 +105,36 @@ def test_ids_that_the_smaller_vocabulary_lacks():
 
     with served(FakeTarget(TARGET)) as url:
         asyncio.run(run(url))
+
+
+def test_a_connection_that_only_greeted_leaves_what_was_kept():
+    """The link is lost again before Resume comes: the base station still knows the generation."""
+
+    async def run() -> list[frames.Frame]:
+        recording = await record(next(plan for plan in PLANS if plan.name == "resumed"))
+        situations = recording.situations
+        at = next(
+            i for i, s in enumerate(situations) if isinstance(frames.decode(s.next), frames.Resume)
+        )
+        new, hello = situations[at - 1].kept, situations[at - 1].next
+        await Station(new).feed([hello])  # and gone
+        again = Station(Kept(new.fields, MEMORY._known))
+        await again.feed([hello, situations[at].next])
+        return [frames.decode(data) for data in again.sent]
+
+    answers = asyncio.run(run())
+    assert isinstance(answers[1], frames.Resumed) and not answers[1].replay
+
+
+def test_a_generation_does_not_go_on_with_another_target():
+    async def run() -> None:
+        plan = next(plan for plan in PLANS if plan.name == "resumed")
+        recording = await record(plan)
+        welcome = frames.decode(recording.down[1][0])
+        assert isinstance(welcome, frames.Welcome)
+        other = frames.encode(msgspec.structs.replace(welcome, model="another"))
+        with pytest.raises(LinkError, match="now serves another target"):
+            first = Script(recording.down[0], recording.after[0])
+            await converse(plan, first, Script([other, *recording.down[1][1:]]))
+
+    asyncio.run(run())

@@ -1,0 +1,298 @@
+"""int4 decoding on one board: this runtime against onnxruntime-genai and llama.cpp.
+
+    python -m bench.decode [--cache DIR] [--threads 2] [--json FILE]
+
+One model, Qwen2.5-0.5B's shape with random weights (``bench.shape`` makes it), in each runtime's
+own 4-bit form, a token at a time after 128 and after 1,024 tokens of context. Each runtime has a
+process of its own and waits while another is measured; turns are interleaved, and medians quoted.
+Peers that are not installed are named. onnxruntime-genai runs with one thread too (its default),
+and its better count is what the ratio is taken to. The share of the read bandwidth counts the
+weights that a token reads, over what the same threads read at best from a large array.
+
+    pip install onnxruntime-genai llama-cpp-python gguf 'transformers>=5'    # in a venv of its own
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.metadata
+import json
+import math
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bench import shape
+
+CONTEXTS = (128, 1024)
+REPEATS = 7
+TOKENS = 24  # in a turn
+PROBE_BYTES = 1 << 30
+
+
+class Runtime(Protocol):
+    """A model and its cache."""
+
+    def prefill(self, ids: list[int]) -> None:
+        """Start anew with ``ids``."""
+
+    def step(self, token: int) -> None:
+        """Feed one token; its logits are then there to be read."""
+
+    def rollback(self, length: int) -> None:
+        """Keep the first ``length`` tokens."""
+
+
+class Draftlink:
+    """This repository's."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        from device_runtime.bundle import load_bundle
+        from device_runtime.draft_model import DraftModel
+
+        self._model = DraftModel(load_bundle(path), threads=threads)
+
+    def prefill(self, ids: list[int]) -> None:
+        """Start anew."""
+        self._model.rollback(0)
+        self._model.forward(ids)
+
+    def step(self, token: int) -> None:
+        """One token."""
+        self._model.forward([token])
+
+    def rollback(self, length: int) -> None:
+        """Cut back."""
+        self._model.rollback(length)
+
+
+class Genai:
+    """onnxruntime-genai; threads are set in its configuration."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime_genai as og
+
+        config = og.Config(str(path))
+        options = {"intra_op_num_threads": threads}
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+        self._model = og.Model(config)
+        params = og.GeneratorParams(self._model)
+        params.set_search_options(max_length=shape.CONTEXT, do_sample=False)
+        self._generator = og.Generator(self._model, params)
+
+    def prefill(self, ids: list[int]) -> None:
+        """Start anew."""
+        if self._generator.token_count():
+            self._generator.rewind_to(0)
+        self._generator.append_tokens(ids)
+
+    def step(self, token: int) -> None:
+        """One token."""
+        self._generator.append_tokens([token])
+
+    def rollback(self, length: int) -> None:
+        """Cut back."""
+        self._generator.rewind_to(length)
+
+
+class LlamaCpp:
+    """llama.cpp by its own C interface."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import llama_cpp
+
+        self._lib = llama_cpp
+        quiet = llama_cpp.llama_log_callback(lambda *_: None)
+        self._quiet = quiet  # kept: C holds a pointer to it
+        llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
+        model = llama_cpp.llama_model_load_from_file(
+            str(path).encode(), llama_cpp.llama_model_default_params()
+        )
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_batch = shape.CONTEXT, shape.CONTEXT
+        params.n_threads = params.n_threads_batch = threads
+        self._context = llama_cpp.llama_init_from_model(model, params)
+        self._memory = llama_cpp.llama_get_memory(self._context)
+
+    def prefill(self, ids: list[int]) -> None:
+        """Start anew."""
+        self._lib.llama_memory_clear(self._memory, True)
+        self._decode(ids)
+
+    def step(self, token: int) -> None:
+        """One token."""
+        self._decode([token])
+
+    def _decode(self, ids: list[int]) -> None:
+        array = (ctypes.c_int32 * len(ids))(*ids)
+        if self._lib.llama_decode(self._context, self._lib.llama_batch_get_one(array, len(ids))):
+            raise RuntimeError("llama_decode failed")
+        self._lib.llama_get_logits_ith(self._context, -1)  # waits until they are there
+
+    def rollback(self, length: int) -> None:
+        """Cut back."""
+        self._lib.llama_memory_seq_rm(self._memory, 0, length, -1)
+
+
+KINDS: dict[str, type] = {"Draftlink": Draftlink, "genai": Genai, "llama.cpp": LlamaCpp}
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held, its memory-mapped files counted (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+def worker(pipe: Connection, kind: str, path: Path, threads: int) -> None:
+    """Run a runtime in this process: (context, begin anew) in, seconds a token out."""
+    runtime: Runtime = KINDS[kind](path, threads)
+    rng = np.random.default_rng(0)
+    pipe.send(None)
+    while order := pipe.recv():
+        if order == "memory":
+            pipe.send(peak_bytes())
+            continue
+        context = order
+        runtime.prefill(rng.integers(1, 8000, context).tolist())
+        runtime.step(1)
+        runtime.rollback(context)
+        times = []
+        for token in rng.integers(1, 8000, TOKENS).tolist():
+            begun = time.perf_counter()
+            runtime.step(token)
+            times.append(time.perf_counter() - begun)
+        pipe.send(statistics.median(times))
+
+
+def probe(pipe: Connection, threads: int) -> None:
+    """Read 1 GiB with ``threads`` threads: bytes/s of the best of three ways, for each order."""
+    import torch
+
+    torch.set_num_threads(threads)
+    matrix = torch.ones(PROBE_BYTES >> 17, 1 << 15)
+    vector = torch.ones(1 << 15)
+    readers = (lambda: matrix @ vector, matrix.sum, matrix.max)
+    pipe.send(None)
+    while pipe.recv():
+        least = math.inf
+        for read in readers:
+            begun = time.perf_counter()
+            read()
+            least = min(least, time.perf_counter() - begun)
+        pipe.send(PROBE_BYTES / least)
+
+
+@contextmanager
+def process(target: Any, *arguments: Any) -> Iterator[Connection]:
+    """A process of its own that answers through a pipe."""
+    pipe, end = multiprocessing.Pipe()
+    made = multiprocessing.get_context("spawn").Process(target=target, args=(end, *arguments))
+    made.start()
+    end.close()
+    try:
+        pipe.recv()
+        yield pipe
+    finally:
+        pipe.send(None)
+        made.join(10)
+        made.kill()
+
+
+def peers(cache: Path, threads: int, console: Console) -> list[tuple[str, str, Path, int]]:
+    """(title, kind, files, threads) of what is installed."""
+    found = [("Draftlink", "Draftlink", shape.bundle(cache), threads)]
+    if shape.installed("onnxruntime_genai"):
+        version = importlib.metadata.version("onnxruntime-genai")
+        for count in sorted({1, threads}, reverse=True):
+            found.append((f"genai {version}", "genai", shape.genai(cache), count))
+    else:
+        console.print("onnxruntime-genai is not installed, and left out")
+    if shape.installed("llama_cpp", "gguf"):
+        version = importlib.metadata.version("llama-cpp-python")
+        found.append((f"llama.cpp ({version})", "llama.cpp", shape.gguf(cache), threads))
+    else:
+        console.print("llama-cpp-python (and gguf) is not installed, and left out")
+    return found
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of a folder's files."""
+    return sum(f.stat().st_size for f in ([path] if path.is_file() else path.iterdir()))
+
+
+def main() -> None:
+    """Print tokens/s of each runtime and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cache", type=Path, default=shape.CACHE)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "active")  # llama.cpp's threads, at their best
+
+    console = Console()
+    listed = peers(options.cache, options.threads, console)
+    seconds: dict[tuple[int, int], list[float]] = {}
+    read: list[float] = []
+    with ExitStack() as stack:
+        pipes = [stack.enter_context(process(worker, *entry[1:])) for entry in listed]
+        prober = stack.enter_context(process(probe, options.threads))
+        for repeat in range(options.repeats):
+            for index, pipe in enumerate(pipes):
+                for context in CONTEXTS:
+                    with console.status(f"{listed[index][0]}, {context}, {repeat + 1}"):
+                        pipe.send(context)
+                        seconds.setdefault((index, context), []).append(pipe.recv())
+            prober.send(True)
+            read.append(prober.recv())
+        peaks = []
+        for pipe in pipes:
+            pipe.send("memory")
+            peaks.append(pipe.recv())
+
+    best_read = max(read)
+    table = Table("int4", "threads", "file MB", "peak MB",
+                  *(f"tokens/s at {c}" for c in CONTEXTS), "of read bandwidth",
+                  title=f"medians of {options.repeats}")  # fmt: skip
+    rows = []
+    for index, (title, kind, path, threads) in enumerate(listed):
+        medians = [statistics.median(seconds[index, context]) for context in CONTEXTS]
+        share = size(path) / medians[0] / best_read
+        rows.append(
+            {"runtime": title, "kind": kind, "threads": threads, "file_bytes": size(path),
+             "peak_bytes": peaks[index], "bandwidth_share": share,
+             "tokens_per_s": dict(zip(map(str, CONTEXTS), (1 / m for m in medians), strict=True))}
+        )  # fmt: skip
+        table.add_row(
+            title, str(threads), f"{size(path) / 1e6:.0f}", f"{peaks[index] / 1e6:.0f}",
+            *(f"{1 / m:.1f}" for m in medians), f"{share:.0%}",
+        )  # fmt: skip
+    console.print(table)
+    ratios = {}
+    for kind in ("genai", "llama.cpp"):
+        them = [r["tokens_per_s"] for r in rows if r["kind"] == kind]
+        if them:
+            ratios[kind] = {
+                c: rows[0]["tokens_per_s"][c] / max(t[c] for t in them) for c in map(str, CONTEXTS)
+            }
+            told = ", ".join(f"{ratio:.2f} at {c}" for c, ratio in ratios[kind].items())
+            console.print(f"Draftlink / {kind} at its best: {told}")
+    console.print(f"read bandwidth, {options.threads} threads: {best_read / 1e9:.1f} GB/s at best")
+    if options.json:
+        told = {"runtimes": rows, "ratios": ratios, "read_bytes_per_s": best_read}
+        options.json.write_text(json.dumps(told, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

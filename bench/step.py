@@ -1,0 +1,151 @@
+"""What drafting costs beside the draft model's forward, at a vocabulary of 151,936; and a rollback.
+
+    python -m bench.step [--bundle DIR] [--threads N] [--json FILE]
+
+The whole step (forward, Top-K, lattice, draw, encode) against bare forwards of the same tokens, in
+turns, at a context of 128; then the parts that are not the forward, alone; then rollbacks. Without
+``--bundle``: Qwen2.5-0.5B's shape with random weights (``bench.shape`` makes it), int4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bench import shape
+from device_runtime.bundle import load_bundle
+from device_runtime.draft_model import DraftModel
+from device_runtime.drafter import Drafter
+from draftlink import frames, noise, sampling
+from draftlink.idcode import IdModel
+from draftlink.sampling import Sampling
+from draftlink.schemes import AnyScheme
+from draftlink.schemes.coupled import Coupled
+from draftlink.schemes.split import Split
+from draftlink.schemes.topk import TopK
+
+CONTEXT = 128
+GAMMA = 4
+REPEATS = 40
+SCHEMES: tuple[AnyScheme, ...] = (TopK(), TopK(64, 1024), TopK(320, coding="fp16"), Split(),
+                                  Coupled())  # fmt: skip
+REQUESTS = (Sampling(0.8), Sampling(0.8, top_k=50), Sampling(0.8, top_p=0.9))
+
+
+def median_s(call: Callable[[], object], repeats: int = 200) -> float:
+    """The median time of a call, in seconds."""
+    call()
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def started(scheme: AnyScheme, params: Sampling) -> frames.Start:
+    """A request."""
+    return frames.Start(
+        generation=1, base=0, ids=[1], sampling=params, scheme=scheme, mode="stop-and-wait",
+        max_tokens=100, eos_ids=[], seed=1, surprisals=False,
+    )  # fmt: skip
+
+
+def whole_step(model: DraftModel, scheme: AnyScheme) -> tuple[float, float]:
+    """Seconds a token: bare forwards, and drafts of GAMMA tokens, interleaved."""
+    history = np.random.default_rng(0).integers(1, 8000, CONTEXT).tolist()
+    drafter = Drafter(
+        model, started(scheme, Sampling(0.8)), model.vocab_size, noise.key_from_seed(1, "device")
+    )
+    model.rollback(0)
+    model.forward(history[:-1])
+    drafter.draft(history, GAMMA)  # the id model learns the history once
+    bare, whole = [], []
+    for _ in range(REPEATS):
+        drafter.settle(CONTEXT - 1)
+        begun = time.perf_counter()
+        block = drafter.draft(history, GAMMA)
+        whole.append((time.perf_counter() - begun) / GAMMA)
+        drafter.settle(CONTEXT - 1)
+        fed = [history[-1], *block.tokens[:-1]]
+        begun = time.perf_counter()
+        for token in fed:
+            model.forward([token])
+        bare.append((time.perf_counter() - begun) / GAMMA)
+    return statistics.median(bare), statistics.median(whole)
+
+
+def parts(vocab_size: int, scheme: AnyScheme, params: Sampling) -> dict[str, float]:
+    """Seconds a token of what follows the forward, on logits as peaked as a language model's."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0.0, 3.0, vocab_size).astype(np.float32)
+    q = np.empty_like(logits)
+    key = noise.key_from_seed(1, "device")
+    spent = median_s(lambda: sampling.distribution(logits, params, (), q))
+    drafted = scheme.propose(q, key, 7)
+    ids = IdModel(vocab_size)
+    return {
+        "distribution_s": spent,
+        "truncate_round_draw_s": median_s(lambda: scheme.propose(q, key, 7)),
+        "encode_s": median_s(lambda: scheme.encode([drafted] * GAMMA, ids)) / GAMMA,
+    }
+
+
+def rollbacks(model: DraftModel) -> float:
+    """The median time of rollbacks of 1 to 100 tokens, in seconds."""
+    times = []
+    for length in range(1, 101):
+        model.forward([5] * length)
+        begun = time.perf_counter()
+        model.rollback(model.length - length)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Print the three tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--cache", type=Path, default=shape.CACHE)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    console = Console()
+    bundle = load_bundle(options.bundle or shape.bundle(options.cache))
+    model = DraftModel(bundle, threads=options.threads)
+    found: dict[str, list[dict[str, object]]] = {"step": [], "parts": []}
+
+    table = Table("scheme", "forward, ms", "whole step, ms", "more",
+                  title=f"a drafted token, context {CONTEXT}, {model.threads} threads")  # fmt: skip
+    for scheme in SCHEMES:
+        bare, whole = whole_step(model, scheme)
+        found["step"].append({"scheme": scheme.name, "forward_s": bare, "step_s": whole})
+        table.add_row(f"{scheme}", f"{bare * 1e3:.2f}", f"{whole * 1e3:.2f}",
+                      f"{whole / bare - 1:.1%}")  # fmt: skip
+    console.print(table)
+    table = Table("scheme", "request", "distribution, µs", "truncate, round, draw, µs",
+                  "encode, µs", title=f"its parts, V = {model.vocab_size:,}")  # fmt: skip
+    for params in REQUESTS:
+        for scheme in SCHEMES:
+            spent = parts(model.vocab_size, scheme, params)
+            asked = f"T={params.temperature} top_k={params.top_k} top_p={params.top_p}"
+            found["parts"].append({"scheme": f"{scheme}", "request": asked, **spent})
+            table.add_row(f"{scheme}", asked, *(f"{value * 1e6:.0f}" for value in spent.values()))
+    console.print(table)
+    rollback = rollbacks(model)
+    console.print(f"a rollback of 1 to 100 tokens: {rollback * 1e6:.2f} µs")
+    if options.json:
+        told = found | {"rollback_s": rollback, "threads": model.threads}
+        options.json.write_text(json.dumps(told, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

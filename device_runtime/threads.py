@@ -1,0 +1,36 @@
+"""How many threads a draft runs with: more are only taken where they pay."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+# A thread more costs power, and a core that something else may need; so must gain something.
+GAIN = 1.1
+
+
+def available() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def counts(most: int) -> list[int]:
+    """What is tried: 1, 2, 4, ... and ``most``, ascending."""
+    powers = [1 << i for i in range(most.bit_length()) if 1 << i < most]
+    return [*powers, most]
+
+
+def fastest(seconds: Callable[[int], float], most: int) -> int:
+    """The thread count, up to ``most``, whose forward takes the least time, by ``seconds``.
+
+    Counts are tried in ascending order, and no more once one has not gained a tenth.
+    """
+    best, least = 1, seconds(1)
+    for count in counts(most)[1:]:
+        took = seconds(count)
+        if took * GAIN > least:
+            break
+        best, least = count, took
+    return best

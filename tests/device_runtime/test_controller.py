@@ -1,0 +1,89 @@
+"""Which mode is chosen at stated costs, and that it is left alone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from device_runtime.controller import Controller
+from device_runtime.estimators import Estimates
+
+
+def known(
+    alpha: float, *, rtt_s: float, target_s: float, draft_s: float = 0.01, judged: int = 300
+) -> Estimates:
+    here = Estimates()
+    here.rtt.add(rtt_s)
+    here.draft.add(draft_s)
+    here.verify.add(target_s)
+    here.target.add(target_s)
+    rng = random.Random(2)
+    for _ in range(judged):
+        here.acceptance.foretold(0.6, rng.random() < alpha)
+    return here
+
+
+def test_nothing_is_decided_before_anything_is_known():
+    assert Controller(Estimates()).choose(200) == "stream"
+
+
+@pytest.mark.parametrize(
+    ("alpha", "rtt_s", "target_s", "writer"),
+    [
+        (0.8, 0.005, 0.045, "run-ahead"),
+        (0.8, 0.060, 0.045, "run-ahead"),
+        (0.8, 0.300, 0.045, "stream"),  # 10 + 0.2 · 345 ms a token, against 45
+        (0.95, 0.300, 0.090, "run-ahead"),
+        (0.3, 0.060, 0.045, "stream"),
+    ],
+)
+def test_the_cheapest_mode_is_chosen_and_kept(alpha, rtt_s, target_s, writer):
+    controller = Controller(known(alpha, rtt_s=rtt_s, target_s=target_s), foretells=True)
+    chosen = []
+    for _ in range(50):
+        chosen.append(controller.choose(200))
+        controller.streamed(5)
+    assert set(chosen) == {writer}
+
+
+def test_a_slow_link_found_out_late_ends_drafting():
+    controller = Controller(known(0.8, rtt_s=0.01, target_s=0.045), foretells=True)
+    assert controller.choose(500) == "run-ahead"
+    for _ in range(40):
+        controller.estimates.rtt.add(0.5)
+        controller.drafted("run-ahead", 5, 0.6)
+        controller.choose(500)
+    assert controller.writer == "stream"
+
+
+def test_noise_around_the_break_even_point_does_not_make_it_oscillate():
+    here = known(0.8, rtt_s=0.13, target_s=0.045)  # run-ahead takes about 45 ms a token, too
+    controller, rng, changes = Controller(here, foretells=True), random.Random(3), 0
+    for _ in range(2000):
+        before = controller.writer
+        here.acceptance.foretold(0.6, rng.random() < 0.8)
+        here.rtt.add(0.13 * rng.uniform(0.7, 1.3))
+        if before == "stream":
+            controller.streamed(1)
+        else:
+            controller.drafted("run-ahead", 1, 0.045)
+        changes += controller.choose(1000) != before
+    assert changes <= 16  # a mode is kept for twice as long after each return
+
+
+def test_a_window_holds_a_round_trip_of_drafts_and_shrinks_under_load():
+    here = known(0.9, rtt_s=0.06, target_s=0.045)
+    plan = Controller(here).plan("run-ahead")
+    assert plan.window >= (0.06 + 0.045) / 0.01
+    assert 0.0 < plan.sure < 1.0
+    assert not plan.waits
+    for _ in range(40):
+        here.queue.add(0.18)
+    assert Controller(here).plan("run-ahead").window <= plan.window / 3
+
+
+def test_a_fixed_draft_length_is_kept():
+    controller = Controller(known(0.8, rtt_s=0.06, target_s=0.045), gamma=7)
+    plan = controller.plan("stop-and-wait")
+    assert (plan.first, plan.waits, plan.window) == (7, True, 7)

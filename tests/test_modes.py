@@ -1,0 +1,184 @@
+"""Whoever writes, and however often that changes: the same text, no deadlock, nothing lost."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from bench.virtual.loop import run
+from bench.virtual.world import World
+from device_runtime.controller import Controller, Plan
+from device_runtime.device import Coupled, Sampling, Split, TopK
+from draftlink.shaping import LinkProfile, make_link
+from tests.fakes import FakeModel, FakeTarget, letters, random_logits
+
+SIZE = 20
+LTE = LinkProfile(5e6, 5e6, 0.060, jitter_s=0.005, loss=0.02)
+GREEDY = {"sampling": Sampling(temperature=0.0)}
+COUPLED = {"scheme": Coupled(), "seed": 3}
+SAMPLED = [{"scheme": TopK(8, 64), "seed": 3}, {"scheme": Split(8, 64), "seed": 3}]
+MODES = ("stop-and-wait", "run-ahead", "stream", "auto")
+
+
+def world(noise: float = 0.7, draft_s: float = 0.01, **limits: int) -> World:
+    table = random_logits(7, SIZE, 1.5)
+    draft = table + np.random.default_rng(8).normal(0.0, noise, table.shape)
+    return World(
+        FakeModel(draft, rows=False), FakeTarget(table), letters(SIZE),
+        limits.get("context", 1 << 20), draft_s, 0.045,
+    )  # fmt: skip
+
+
+def written(world: World, link: LinkProfile = LTE, outages=(), tokens: int = 200, **options):
+    """The result, and the kinds of its tokens."""
+
+    async def main():
+        async with world.device(make_link(link, seed=1, outages=outages)) as device:
+            generation = device.generate([1, 2, 3], max_tokens=tokens, **options)
+            kinds = [token.kind async for token in generation]
+            # Both caches hold a prefix of the history, and no hole.
+            for cache in (world.draft.cache, world.target.slots[-1].cache):
+                assert cache == device.history[: len(cache)]
+            return generation.result, kinds
+
+    return run(main())
+
+
+@pytest.mark.parametrize("options", [GREEDY, COUPLED], ids=["greedy", "coupled"])
+@pytest.mark.parametrize("outages", [(), [(1.0, 6.0)]], ids=["", "outage"])
+def test_the_text_is_the_same_in_every_mode(options, outages):
+    results = {mode: written(world(), outages=outages, mode=mode, **options) for mode in MODES}
+    assert len({tuple(result.tokens) for result, _ in results.values()}) == 1
+    assert all(len(result.tokens) == 200 for result, _ in results.values())
+    ahead, kinds = results["run-ahead"]
+    assert ahead.mode == "run-ahead"
+    assert kinds.count("bonus") <= 1  # the last token of all
+    assert ahead.accepted + kinds.count("correction") + kinds.count("bonus") == 200
+
+
+@pytest.mark.parametrize("options", SAMPLED, ids=["topk", "split"])
+def test_schemes_that_send_probabilities_run_ahead_too(options):
+    result, kinds = written(world(), mode="run-ahead", tokens=100, **options)
+    assert len(result.tokens) == len(kinds) == 100
+    # The same draws: positions and keys decide them, not blocks.
+    again, _ = written(
+        world(), LinkProfile(1e9, 1e9, 0.001), mode="run-ahead", tokens=100, **options
+    )
+    assert result.tokens == again.tokens
+
+
+def test_run_ahead_hides_the_round_trip_and_auto_is_as_fast_as_the_best():
+    rates = {
+        mode: written(world(0.4), mode=mode, tokens=400, **COUPLED)[0].tokens_per_s
+        for mode in MODES
+    }
+    assert rates["run-ahead"] > 1.1 * rates["stop-and-wait"]
+    assert rates["auto"] > 0.9 * max(rates.values())
+    far = LinkProfile(5e6, 5e6, 0.6)
+    rates = {
+        mode: written(world(), far, mode=mode, tokens=400, **COUPLED)[0].tokens_per_s
+        for mode in MODES
+    }
+    assert max(rates, key=rates.__getitem__) == "stream"
+    assert rates["auto"] > 0.95 * rates["stream"]
+
+
+def test_auto_finds_out_about_schemes_that_send_probabilities():
+    link = LinkProfile(5e7, 5e7, 0.015)
+    for scheme in SAMPLED:
+        alone, _ = written(world(0.3), link, mode="stream", **scheme)
+        result, _ = written(world(0.3), link, mode="auto", **scheme)
+        assert result.mode == "stream, then run-ahead"
+        assert result.tokens_per_s > 1.2 * alone.tokens_per_s
+
+
+def test_the_first_token_comes_as_soon_as_from_the_target_alone():
+    ttft = {mode: written(world(), mode=mode, **COUPLED)[0].ttft_s for mode in ("stream", "auto")}
+    assert ttft["auto"] <= ttft["stream"] + 0.010
+
+
+def test_a_draft_out_of_context_lets_the_target_go_on():
+    expected, _ = written(world(), mode="stream", **COUPLED)
+    for mode in ("stop-and-wait", "run-ahead"):
+        result, _ = written(world(context=60), mode=mode, **COUPLED)
+        assert result.tokens == expected.tokens
+        assert result.mode == f"{mode}, then stream"
+    result, _ = written(world(context=60), mode="auto", **COUPLED)
+    assert result.tokens == expected.tokens
+
+
+@pytest.mark.parametrize("mode", ["run-ahead", "auto"])
+def test_stopping_in_the_middle_leaves_nothing_behind(mode):
+    async def main() -> None:
+        here = world()
+        async with here.device(make_link(LTE)) as device:
+            texts = []
+            for count in (1, 5, 17, 40):
+                generation = device.generate([1, 2, 3], max_tokens=60, mode=mode, **COUPLED)
+                taken = []
+                async for token in generation:
+                    taken.append(token.id)
+                    if len(taken) == count:
+                        generation.cancel()
+                assert len(taken) == count
+                assert device.history == [1, 2, 3, *taken]
+                texts.append(taken)
+            # An iterator that is simply left: the next generation tidies up behind it.
+            left = device.generate([1, 2, 3], max_tokens=60, mode=mode, **COUPLED)
+            async for _ in left:
+                break
+            whole = device.generate([1, 2, 3], max_tokens=60, mode=mode, **COUPLED)
+            ids = [token.id async for token in whole]
+            assert all(ids[: len(text)] == text for text in texts)
+            assert len(ids) == 60
+
+    run(main())
+
+
+class Restless(Controller):
+    """Changes its mind at random, and its plans too."""
+
+    rng = random.Random(0)
+    changes = 0
+
+    def choose(self, left: int):
+        if self.rng.random() < 0.5:
+            before = self.writer
+            self.writer = self.rng.choice(["stream", "run-ahead", "stop-and-wait"])
+            type(self).changes += before != self.writer
+        return self.writer
+
+    def plan(self, mode):
+        first = self.rng.randrange(1, 6)
+        return Plan(
+            first, mode == "stop-and-wait", self.rng.random(), first + self.rng.randrange(20)
+        )
+
+
+def switch_at_random(monkeypatch, switches: int) -> None:
+    expected: dict[str, list[int]] = {}
+    monkeypatch.setattr("device_runtime.device.Controller", Restless)
+    Restless.rng, Restless.changes = random.Random(5), 0
+    links = [LTE, LinkProfile(1e9, 1e9, 0.0), LinkProfile(1e5, 1e6, 0.3, jitter_s=0.05)]
+    schemes = {"greedy": GREEDY, "coupled": COUPLED, "split": SAMPLED[1]}
+    number = 0
+    while Restless.changes < switches:
+        name = list(schemes)[number % 3]
+        here = world(Restless.rng.choice([0.2, 0.7, 2.0]), Restless.rng.choice([0.002, 0.01, 0.06]))
+        link = links[Restless.rng.randrange(3)]
+        result, kinds = written(here, link, tokens=300, mode="auto", **schemes[name])
+        assert len(result.tokens) == len(kinds) == 300
+        if name != "split":  # whose text depends on who draws
+            assert expected.setdefault(name, result.tokens) == result.tokens
+        number += 1
+
+
+def test_switching_at_random(monkeypatch):
+    switch_at_random(monkeypatch, 600)
+
+
+@pytest.mark.full
+def test_switching_at_random_10_000_times(monkeypatch):
+    switch_at_random(monkeypatch, 10_000)
