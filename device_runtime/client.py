@@ -114,6 +114,7 @@ class Client:
         self._ticket = b""
         self._socket: Socket | None = None
         self._closed = False
+        self._gone = f"the connection to {url} was closed; open the device anew"
         self._mending = asyncio.Lock()  # held while frames are sent, or a new connection is made
 
     async def open(self) -> None:
@@ -187,7 +188,7 @@ class Client:
     def _connected(self) -> Socket:
         """The connection. Raises LinkError where it was lost for good."""
         if self._socket is None:
-            raise LinkError(f"there is no connection to {self._url} any more; open the device anew")
+            raise LinkError(self._gone)
         return self._socket
 
     async def _hang_up(self) -> None:
@@ -258,10 +259,11 @@ class Client:
                 return
             left = until - loop.time()
             if left <= 0:
-                raise LinkError(
+                self._gone = (
                     f"the base station at {self._url} has gone ({cause}); the text so far is kept,"
-                    " start the base station again and go on from there"
-                ) from None
+                    " start the base station again and open the device anew"
+                )
+                raise LinkError(self._gone) from None
             pause = max(pause, cause.retry_after_s or 0)
             # Not all at once, where a base station that was restarted has many devices.
             await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))

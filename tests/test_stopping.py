@@ -214,7 +214,9 @@ def test_a_different_tokenizer_is_refused_with_what_differs():
 def test_a_base_station_that_dies_in_mid_text_leaves_the_text_so_far():
     async def run() -> None:
         with served(FakeTarget(cycle())) as url:
-            device = await fake_device(url, cycle()).open()
+            device = fake_device(url, cycle())
+            device.patience_s = 0.2
+            await device.open()
             generation = device.generate("a", max_tokens=1000, sampling=GREEDY, gamma=1)
             iterator = aiter(generation)
             await anext(iterator)
