@@ -129,9 +129,15 @@ async def run_station(recordings: list[Recording], count: int, seed: int, log: R
     report, chance = Report(), random.Random(seed)
     mutator = Mutator(seed, _corpus(recordings), SIZE)
     situations = [s for r in recordings for s in r.situations]
+    kinds: dict[type, list[Situation]] = {}
+    for situation in situations:
+        kinds.setdefault(type(frames.decode(situation.next)), []).append(situation)
+    by_kind = list(kinds.values())
     for i in range(count):
-        situation = chance.choice(situations)
-        data = mutator.mutate(situation.next)
+        # Every other time a kind of frame first, so that the rare ones have their share.
+        situation = chance.choice(chance.choice(by_kind) if i % 2 else situations)
+        # One in twenty is left as it was said: those must be taken, whatever becomes of the others.
+        data = situation.next if i % 20 == 1 else mutator.mutate(situation.next)
         begun = time.perf_counter()
         try:
             outcome = await against_station(situation, data, chance.choice((0, 1, 9)), log)
