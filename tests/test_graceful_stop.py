@@ -45,7 +45,9 @@ def options(tmp_path, port: str = "0") -> list[str]:
     path = tmp_path / "tokens"
     path.write_text(f"{TOKEN} phone\n")
     key = str(tmp_path / "ticket.key")
-    return ["--port", port, "--tokens", str(path), "--log-format", "json", "--ticket-key", key]
+    given = ["--tokens", str(path), "--log-format", "json", "--ticket-key", key]
+    # An unpaced toy writes its whole text before a signal can reach the process.
+    return ["--port", port, "--pace-target", "20ms", *given]
 
 
 @pytest.mark.parametrize("mode", ["stream", "stop-and-wait"])
