@@ -56,7 +56,7 @@ class Connection:
         self._conversation: Conversation | None = None
         self._drafts: list[Draft] = []  # that wait for a round
         self._prompt = False  # one is to be fed
-        self._resuming = False  # what the device has not seen is being sent again
+        self._beginning = False  # the session has a generation, the rest of this end not yet
         self._wake = asyncio.Event()
         self._gone = False  # nobody hears what is sent; it is kept for a new connection
         self._refused = False  # nothing more is to be done for this device
@@ -119,7 +119,9 @@ class Connection:
             self._conversations.drop(self._conversation)
         else:
             loop, conversations = asyncio.get_running_loop(), self._conversations
-            if self._session.generation:  # else what was kept before still holds
+            if self._beginning:  # of no use to come back to: the device tells its history again
+                self._conversation.session = None
+            elif self._session.generation:  # else what was kept before still holds
                 self._conversation.session = self._session
             conversations.park(self._conversation, loop.time())
             loop.call_later(conversations.grace_s, lambda: conversations.expire(loop.time() + 1e-3))
@@ -133,8 +135,13 @@ class Connection:
                 return
             frame = self._session.receive(data)
             if frame is not None:
+                # The worker looks at the session's state: not before all of this end is there, for
+                # the limits may make a frame wait, or refuse it.
+                self._beginning = isinstance(frame, Start | Resume | Replay)
                 await self._account.received(frame, len(data))
                 await self._take(frame)
+                self._beginning = False
+                self._wake.set()
 
     async def _take(self, frame: frames.Frame) -> None:
         if isinstance(frame, Hello):
@@ -147,7 +154,6 @@ class Connection:
             self._replay(frame)
         elif isinstance(frame, Draft):
             self._drafts.append(frame)
-        self._wake.set()
 
     async def _greet(self, hello: Hello) -> None:
         target = self._target
@@ -234,11 +240,9 @@ class Connection:
         if parked is None or not same or not self._session.adopt(parked):
             await self._send(Resumed(generation, 0, replay=True))
             return
-        self._resuming = True  # nothing comes between
         await self._send(Resumed(generation, self._session.progress.frames.received, replay=False))
         for data in self._session.resend(asked.seen):
             await self._deliver(data)
-        self._resuming = False
 
     def _replay(self, replay: Replay) -> None:
         start = self._session.progress.start
@@ -269,7 +273,7 @@ class Connection:
     async def _step(self) -> bool:
         """Do one thing; False if there is nothing to do."""
         state = self._session.state
-        if self._resuming:
+        if self._beginning:
             return False
         if state is State.FINISHING:
             await self._finish()

@@ -111,6 +111,19 @@ def test_device(recordings, count):
     assert report.outcomes["went on"] > count / 100
 
 
+def test_a_start_over_the_limits_costs_nothing(recordings, raised):
+    # Found at random: a worker that looked at the session's state before the limits had been
+    # looked at wrote a token, of the generation before.
+    tried = 0
+    for situation in [s for r in recordings for s in r.situations if s.kept.quiet]:
+        if isinstance(start := frames.decode(situation.next), frames.Start):
+            start = msgspec.structs.replace(start, mode="stream", max_tokens=65_536)
+            run = against_station(situation, frames.encode(start), 0, raised)
+            assert asyncio.run(run) == "refused"
+            tried += 1
+    assert tried > 5
+
+
 @pytest.mark.parametrize("broken", ["counts", "keep", "history"])
 def test_a_missing_check_is_noticed(recordings, raised, monkeypatch, broken):
     """Negative controls: the same run, with one check of the base station taken out."""
