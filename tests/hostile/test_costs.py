@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import math
 import socket as sockets
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -20,107 +18,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from bs_runtime import guard
-from bs_runtime.auth import Tokens
-from bs_runtime.limits import WAITING_MESSAGES, Limits, Tenant
+from bs_runtime.limits import WAITING_MESSAGES, Limits
 from bs_runtime.server import Server
-from device_runtime.client import LinkError, connector
-from device_runtime.device import Device, Sampling
-from draftlink import __version__, frames, schemes
-from draftlink.schemes.topk import TopK
-from tests.fakes import HASH, FakeTarget, fake_device, random_logits, serving
-
-SIZE = 20
-TABLE = random_logits(1, SIZE)
-GREEDY = Sampling(temperature=0.0)
-TOKENS = {name: f"the-secret-token-of-{name}" for name in ("phone", "thief", "ops")}
-
-
-def tokens_of(**limits: Limits) -> Tokens:
-    """The tenants of TOKENS; ``limits`` by name."""
-    return Tokens(
-        tuple(
-            (
-                hashlib.sha256(token.encode()).digest(),
-                Tenant(name, limits.get(name, Limits()), operator=name == "ops"),
-            )
-            for name, token in TOKENS.items()
-        )
-    )
-
-
-def phone(url: str, token: str | None = TOKENS["phone"]) -> Device:
-    device = fake_device(url, TABLE)
-    device._connect = connector(token)
-    device.patience_s = 5.0
-    return device
-
-
-async def text(device: Device, count: int = 40) -> list[int]:
-    options = {"max_tokens": count, "sampling": GREEDY, "gamma": 3, "mode": "stop-and-wait"}
-    generation = device.generate([1, 2, 3], **options)
-    return [token.id async for token in generation]
-
-
-@contextlib.asynccontextmanager
-async def raw(
-    url: str, token: str = TOKENS["thief"], **options: Any
-) -> AsyncIterator[ClientConnection]:
-    headers = {"Authorization": f"Bearer {token}"}
-    options |= {"additional_headers": headers, "compression": None, "max_size": None}
-    async with connect(url + "/v1/draft", **options) as socket:
-        yield socket
-
-
-async def greeted(socket: ClientConnection) -> frames.Welcome:
-    names = list(schemes.BY_NAME)
-    hello = frames.Hello(frames.VERSION, HASH, SIZE, names, f"x/{__version__}")
-    await socket.send(frames.encode(hello))
-    welcome = frames.decode(await socket.recv(decode=False))
-    assert isinstance(welcome, frames.Welcome)
-    return welcome
-
-
-def start(ids: list[int], base: int = 0, max_tokens: int = 5, mode: Any = "draft") -> bytes:
-    frame = frames.Start(1, base, ids, GREEDY, TopK(4, 16), mode, max_tokens, [], None)
-    return frames.encode(frame)
-
-
-async def last_word(socket: ClientConnection) -> frames.Refused | int:
-    """The refusal, or the code that the connection was closed with; 1006: it was cut off."""
-    while True:
-        try:
-            frame = frames.decode(await socket.recv(decode=False))
-        except ConnectionClosed as closed:
-            return 1006 if closed.rcvd is None else closed.rcvd.code
-        if isinstance(frame, frames.Refused):
-            return frame
-
-
-Attack = Callable[[str, Device, Server], Awaitable[None]]
-
-
-def beside(attack: Attack, **limits: Limits) -> None:
-    """Run the attack while a device writes, and check what it writes; then all are gone."""
-
-    async def run(url: str, server: Server) -> None:
-        async with phone(url) as device:
-            alone = await text(device)
-            writing = asyncio.create_task(text(device))
-            async with asyncio.timeout(60):
-                await attack(url, device, server)
-            assert await writing == alone
-            assert await text(device) == alone
-            assert device.client.reconnects == 0
-
-    with serving(FakeTarget(TABLE, 1 << 17), tokens=tokens_of(**limits)) as (url, server):
-        asyncio.run(run(url, server))
-        station = server._station
-        for _ in range(500):
-            if not station._links:
-                break
-            asyncio.run(asyncio.sleep(0.01))
-        assert not station._links and not station.stats.devices
-        assert all(tenant.sessions == 0 for _, tenant in station.tokens.tenants)
+from device_runtime.client import LinkError
+from device_runtime.device import Device
+from draftlink import frames, schemes
+from tests.fakes import HASH
+from tests.hostile.peers import SIZE, TOKENS, beside, greeted, last_word, phone, raw, start, text
 
 
 @pytest.mark.parametrize("token", [None, "not-a-token-at-all", TOKENS["ops"]])

@@ -21,6 +21,7 @@ import torch
 
 import bs_runtime.generation
 from bs_runtime import verify
+from bs_runtime.limits import Limits
 from draftlink import faults, frames
 from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.topk import TopK
@@ -114,10 +115,11 @@ def test_device(recordings, count):
 def test_a_start_over_the_limits_costs_nothing(recordings, raised):
     # Found at random: a worker that looked at the session's state before the limits had been
     # looked at wrote a token, of the generation before.
+    above = int(Limits().max_tokens) + 1
     tried = 0
-    for situation in [s for r in recordings for s in r.situations if s.kept.quiet]:
+    for situation in (s for r in recordings for s in r.situations if s.kept.quiet):
         if isinstance(start := frames.decode(situation.next), frames.Start):
-            start = msgspec.structs.replace(start, mode="stream", max_tokens=65_536)
+            start = msgspec.structs.replace(start, mode="stream", max_tokens=above)
             run = against_station(situation, frames.encode(start), 0, raised)
             assert asyncio.run(run) == "refused"
             tried += 1
