@@ -80,6 +80,19 @@ class Collector:
         yield GaugeMetricFamily(
             PREFIX + "sessions_limit", "Devices that there is room for.", value=station.sessions
         )
+        if station.target is not None:
+            slots = station.scheduler.slots
+            yield CounterMetricFamily(
+                PREFIX + "num_preemptions", "KV slots emptied for others.", value=slots.evicted
+            )
+            yield GaugeMetricFamily(
+                PREFIX + "kv_cache_usage_perc",
+                "Share of the KV slots that are filled, 1 at most.",
+                value=len(slots) / slots.limit,
+            )
+            yield GaugeMetricFamily(
+                PREFIX + "kv_cache_bytes", "Memory of filled KV slots.", value=slots.bytes
+            )
         ready = station.trouble() is None
         yield GaugeMetricFamily(PREFIX + "ready", "1 while devices are taken.", value=ready)
         yield _histogram("request_queue_time_seconds", "A round's wait for a step.", counts.queue)

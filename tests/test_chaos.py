@@ -7,12 +7,6 @@ often than it may: the text would lean towards the draft. So links break there b
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +20,7 @@ from draftlink.session import Session
 from export.bundle import export_bundle
 from tests.fakes import FakeTarget, fake_device, random_logits, served
 from tests.fragile import Breaks, at_random, connector
+from tests.killable import Station
 from tests.test_exactness import ERROR_RATE, POWER, chi_square, power
 
 TARGET = random_logits(1, 20)
@@ -170,29 +165,6 @@ def test_a_base_station_that_draws_again_fails(monkeypatch):
 
 
 # --- Real processes ---
-
-
-class Station:
-    """``draftlink bs tinypair``, which can be killed and started again on the same port."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._key = folder / "ticket.key"
-        self._process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "draftlink.cli", "bs", "tinypair"]
-        command += ["--port", str(self.port), "--ticket-key", str(self._key)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline().startswith("listening")
-
-    def kill(self) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGKILL)
-        self._process.wait(30)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import random
 import resource
@@ -54,6 +55,7 @@ class Report:
             self.seconds.append(time.perf_counter() - begun)
 
     def watch_memory(self) -> None:
+        gc.collect()  # what waits to be collected is no leak
         self._resident.append(_resident_bytes())
 
     @property
@@ -65,7 +67,9 @@ class Report:
     def __str__(self) -> str:
         return (
             f"{dict(self.outcomes)}, median {statistics.median(self.seconds) * 1e6:.0f} µs,"
-            f" grew {self.growth / 1e6:.1f} MB"
+            f" grew {self.growth / 1e6:.1f} MB, resident"
+            f" {[size // 1_000_000 for size in self._resident[:: max(1, len(self._resident) // 20)]]}"
+            " MB"
         )
 
 

@@ -1,0 +1,130 @@
+"""More devices than KV slots, while links break and the base station is killed.
+
+Slots are emptied for others at any time, and devices come back with their histories: every text is
+the one that its device writes alone. That a round is fed twice, or that a slot keeps a token of a
+draft that was rejected, would show as a text that differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import bench
+import tinypair
+from device_runtime.device import Coupled, Device, Sampling
+from export.bundle import export_bundle
+from tests.fragile import Breaks, at_random, connector
+from tests.killable import Station
+
+GROWTH = 8 << 20  # of the base station's memory, at most, from one wave of devices to the next
+
+
+def options(number: int) -> dict:
+    """Of a device, and its prompt; modes in which the text does not depend on what was drafted."""
+    prompts = bench.prompts(50)
+    scheme = [
+        {"scheme": Coupled(), "seed": number},
+        {"sampling": Sampling(temperature=0.0), "seed": number},
+    ]
+    mode = ["stop-and-wait", "run-ahead", "auto"]
+    return {
+        "prompt": prompts[number % len(prompts)],
+        "gamma": 1 + number % 5,
+        "mode": mode[number % 3],
+        **scheme[number % 2],
+    }
+
+
+@dataclass
+class Wave:
+    """Devices that write at once."""
+
+    station: Station
+    bundle: Path
+    tokens: int
+    breaks: Breaks = lambda *_: False
+    kill_at: list[int] = field(default_factory=list)  # counted over all devices
+    reconnects: int = 0
+    evicted: float = 0.0
+    written: int = 0
+
+    def texts(self, numbers: Sequence[int]) -> list[list[int]]:
+        return asyncio.run(self._run(numbers))
+
+    async def _run(self, numbers: Sequence[int]) -> list[list[int]]:
+        self._restarting = asyncio.Lock()
+        greeted = False  # who finds no base station at first is not to wait for one
+        async with AsyncExitStack() as stack:
+            devices = [
+                Device(self.bundle, f"ws://127.0.0.1:{self.station.port}", threads=1)
+                for _ in numbers
+            ]
+            for device in devices:
+                device._connect = connector(lambda *what: greeted and self.breaks(*what))
+                await stack.enter_async_context(device)
+            greeted = True
+            found = await asyncio.gather(*map(self._write, devices, numbers))
+            self.reconnects = sum(device.client.reconnects for device in devices)
+            await asyncio.to_thread(self._look)
+        return found
+
+    async def _write(self, device: Device, number: int) -> list[int]:
+        found = []
+        async for token in device.generate(**options(number), max_tokens=self.tokens):
+            found.append(token.id)
+            self.written += 1
+            async with self._restarting:
+                if self.kill_at and self.written >= self.kill_at[0]:
+                    del self.kill_at[0]
+                    await asyncio.to_thread(self._kill)
+        return found
+
+    def _look(self) -> None:
+        self.evicted += self.station.metric("num_preemptions_total")
+
+    def _kill(self) -> None:
+        self._look()
+        self.station.kill()
+        self.station.start()
+
+
+@pytest.mark.parametrize(
+    "devices, slots, tokens, kills, cuts",
+    [(8, 2, 24, 1, 8), pytest.param(64, 16, 128, 5, 200, marks=pytest.mark.full)],
+    ids=["8 devices", "64 devices"],
+)
+def test_texts_survive_overload(tmp_path, devices, slots, tokens, kills, cuts):
+    bundle = export_bundle(tinypair.DRAFT, tmp_path / "draft", "int8").path
+    everyone, total = range(devices), devices * tokens
+    chaos = at_random(3, cuts / total, 4 * cuts / total)
+    roomy, tight = Station(tmp_path), Station(tmp_path, "--slots", str(slots))
+    roomy.start()
+    try:
+        alone = [Wave(roomy, bundle, tokens).texts([number])[0] for number in everyone]
+    finally:
+        roomy.kill()
+    tight.start()
+    try:
+        kill_at = [total * (2 * i + 1) // (2 * kills) for i in range(kills)]
+        wild = Wave(tight, bundle, tokens, chaos, kill_at)
+        assert wild.texts(everyone) == alone
+        sizes = []
+        for _ in range(3):
+            assert Wave(tight, bundle, tokens, chaos).texts(everyone) == alone
+            sizes.append(tight.resident_bytes)
+            assert tight.metric("sessions") == 0
+    finally:
+        tight.kill()
+    print(
+        f"{total} tokens, {wild.reconnects} reconnects, {kills} kills, {wild.evicted:.0f} slots"
+        f" emptied; then {', '.join(f'{size / 2**20:.1f}' for size in sizes)} MiB after each wave"
+    )
+    assert wild.reconnects >= kills + cuts // 2
+    assert wild.evicted >= devices - slots
+    assert sizes[-1] - sizes[0] < GROWTH
