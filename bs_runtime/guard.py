@@ -7,12 +7,15 @@ classes it could hold a connection, or fill memory, for as long as it liked.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from bs_runtime.limits import PENDING_CONNECTIONS, WAITING_MESSAGES, Bucket
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
 
 HTTP_S = 15.0  # from a connection to its end, or to its upgrade
 CLOSE_S = 5.0  # for a peer to take what is left in the buffer
@@ -82,6 +85,12 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         """A fragment; small ones count: a message of them takes far more memory than its bytes."""
         if len(event.data) >= LEAST_FRAGMENT_BYTES or self._allowed():
             super().handle_cont(event)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """What the app says."""
+        await super().send(message)
+        if self.close_sent:  # a refusal ends the handshake too: uvicorn would log it as an error
+            self.handshake_complete = True
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """The app has done with the connection."""

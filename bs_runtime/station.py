@@ -183,7 +183,9 @@ class Link:
         """Close, if it is open. A device that does not read is not waited for."""
         socket = self._socket
         if socket.application_state.name == "CONNECTED" and socket.client_state.name == "CONNECTED":
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(
+                TimeoutError, WebSocketDisconnect, RuntimeError
+            ):  # gone by now
                 async with asyncio.timeout(guard.CLOSE_S):
                     await socket.close(code, reason)
 

@@ -39,6 +39,10 @@ class FakeModel:
         return len(self.cache)
 
     @property
+    def bytes(self) -> int:
+        return 8 * len(self.cache)
+
+    @property
     def ids(self) -> list[int]:
         return self.cache
 

@@ -15,10 +15,12 @@ from importlib import resources
 import pytest
 import trustme
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from bs_runtime.auth import Tokens
 from bs_runtime.limits import Limits, Tenant
 from bs_runtime.server import check_exposure, tls_context
+from bs_runtime.station import Link
 from device_runtime.client import LinkError, connector
 from device_runtime.device import Sampling
 from draftlink.link import total
@@ -78,6 +80,8 @@ def test_what_the_metrics_say_is_what_the_device_counted():
         "request_queue_time_seconds_count": drafts.frames,
         "sessions": 0,
         "ready": 1,
+        "num_preemptions_total": 0,
+        "kv_cache_usage_perc": 1 / 256,  # the device that has gone may come back
     }.items():
         assert values[f"draftlink:{name}",] == value, name
     for position, accepted in enumerate(result.accept_histogram):
@@ -136,7 +140,7 @@ def test_the_page_needs_nothing_from_elsewhere():
     assert "default-src 'none'" in headers["content-security-policy"]
 
 
-def test_not_ready_while_it_loads():
+def test_not_ready_while_it_loads(caplog):
     with serving(None) as (url, server):
         assert get(url, "/healthz")[0] == 200
         status, text, headers = get(url, "/readyz")
@@ -147,6 +151,17 @@ def test_not_ready_while_it_loads():
         server._station.open(FakeTarget(TABLE))
         assert get(url, "/readyz")[0] == 200
         assert len(asyncio.run(write(url)).tokens) == 30
+    assert not caplog.records  # a refusal is the device's to know, and no error
+
+
+def test_a_device_that_goes_while_it_is_told_to_is_no_error():
+    class Gone:
+        application_state = client_state = WebSocketState.CONNECTED
+
+        async def close(self, code: int, reason: str) -> None:
+            raise WebSocketDisconnect(1006)
+
+    asyncio.run(Link(Gone(), None).close(1012, "the base station restarts"))
 
 
 def test_no_more_sessions_than_there_is_room_for():

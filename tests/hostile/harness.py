@@ -65,11 +65,11 @@ class Report:
         return max(self._resident[half:]) - max(self._resident[:half])
 
     def __str__(self) -> str:
+        every = max(1, len(self._resident) // 20)
         return (
             f"{dict(self.outcomes)}, median {statistics.median(self.seconds) * 1e6:.0f} µs,"
-            f" grew {self.growth / 1e6:.1f} MB, resident"
-            f" {[size // 1_000_000 for size in self._resident[:: max(1, len(self._resident) // 20)]]}"
-            " MB"
+            f" grew {self.growth / 1e6:.1f} MB; MB resident:"
+            f" {[size // 1_000_000 for size in self._resident[::every]]}"
         )
 
 
