@@ -115,6 +115,8 @@ class Client:
         self._socket: Socket | None = None
         self._closed = False
         self._gone = f"the connection to {url} was closed; open the device anew"
+        self.connected = asyncio.Event()  # not set while a new connection is looked for
+        self.connected.set()
         self._mending = asyncio.Lock()  # held while frames are sent, or a new connection is made
 
     async def open(self) -> None:
@@ -160,7 +162,11 @@ class Client:
                 lost = error
             async with self._mending:
                 if self._socket is socket:
-                    await self._reconnect(lost)
+                    self.connected.clear()
+                    try:
+                        await self._reconnect(lost)
+                    finally:
+                        self.connected.set()
 
     async def expect(self, kind: type[T]) -> T:
         """The next frame, which the protocol says is a ``kind``. Raises LinkError."""

@@ -10,6 +10,7 @@ async with Device(bundle, "ws://127.0.0.1:8765") as device:
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from types import TracebackType
 
 from tokenizers import Tokenizer
 
+from device_runtime.alone import Alone
 from device_runtime.bundle import Bundle, load_bundle
 from device_runtime.client import (
     PATIENCE_S,
@@ -184,13 +186,16 @@ class Device:
         stop: Sequence[str] = (),
         append: bool = False,
         learn_temperature: bool = False,
+        offline_after_s: float | None = None,
     ) -> Generation:
         """Generate after ``prompt``; with ``append``, after the history and ``prompt``.
 
         ``gamma``: tokens drafted a round; None follows the measured acceptance and costs.
         ``stop``: the text ends before the first of these strings. ``learn_temperature``: the
-        draft's temperature follows what the verdicts tell (one byte down per token). Raises
-        ValueError for parameters or prompts that cannot work.
+        draft's temperature follows what the verdicts tell (one byte down per token).
+        ``offline_after_s``: after so many seconds without a word from the base station the draft
+        goes on alone, with provisional tokens (see ``Token``). Raises ValueError for parameters or
+        prompts that cannot work.
         """
         sampling = sampling or Sampling()
         sampling.check()
@@ -216,6 +221,10 @@ class Device:
             raise ValueError(f"gamma must be between 1 and 64, not {gamma}")
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
+        if offline_after_s is not None and not 0.0 <= offline_after_s < math.inf:
+            raise ValueError(f"offline_after_s must not be negative, but is {offline_after_s}")
+        if offline_after_s is not None and learn_temperature:
+            raise ValueError("offline_after_s and learn_temperature do not go together; leave one")
         if not prompt:
             raise ValueError("the prompt is empty; give at least one character")
         if not append:
@@ -260,7 +269,8 @@ class Device:
             acceptance=self._acceptance.setdefault((scheme, sampling), Acceptance()),
         )
         controller = Controller(estimates, gamma, "stream" if mode == "auto" else mode)
-        return Generation(self, start, mode, len(ids), controller, tuple(stop), learned)
+        alone = None if offline_after_s is None else Alone(offline_after_s)
+        return Generation(self, start, mode, len(ids), controller, tuple(stop), learned, alone)
 
     async def take_over(self, writing: Writing) -> None:
         """A generation begins; nothing is left under way of one whose iterator was abandoned."""

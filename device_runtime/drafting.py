@@ -72,12 +72,17 @@ class Drafting:
         """What the next verdict makes stand; nothing if the base station streams from here on."""
         writing = self._writing
         while True:
-            await self._advance()
-            if writing.session.state is State.STREAMING:
+            while writing.agreed and await self._advance():
+                pass
+            if writing.agreed and writing.session.state is State.STREAMING:
                 writing.drafter.settle(len(writing.history))
                 return []
-            pause_s = self._pause_s
-            await writing.event(None if pause_s is None else max(pause_s - writing.now(), 0.0))
+            alone_s = writing.alone_s(self._waits_since_s())
+            if alone_s is not None and writing.now() >= alone_s:
+                if shown := await writing.go_on(self._flight() + self._block):
+                    return shown
+                alone_s = None  # no more than that
+            await writing.event(self._pause_s, alone_s)
             if writing.job is not None and writing.job.done():
                 await self._collect()
             if writing.incoming().done():
@@ -95,27 +100,44 @@ class Drafting:
         room = writing.device.draft_context - len(writing.history)
         return min(room, writing.left - 1) - len(self._ahead)
 
-    async def _advance(self) -> None:
-        """Send what is due, and draft on if there is room; not while a job is under way."""
+    def _flight(self) -> list[Proposal]:
+        """What has been sent, and not judged yet."""
+        return [proposal for block in self._sent for proposal in block.proposals]
+
+    def _waits_since_s(self) -> float | None:
+        """Since when something of the base station's is due, if anything is."""
+        if self._sent:
+            return self._sent[0].sent_s
+        return self._began_s if self._leaves or not self._writing.agreed else None
+
+    async def _advance(self) -> bool:
+        """Send what is due, and draft on if there is room; not while a job is under way.
+
+        True if there may be more to do at once.
+        """
         writing = self._writing
         if writing.job is not None or self._leaves or (self._sent and self._sent[-1].waits):
-            return
+            return False
         full = not self._ahead and writing.left > 1 and self._most() < 1  # the draft's context
         if (self._wants_out or full) and writing.left > 0:
             if writing.owed is not None:
                 await self._send(self._taken(waits=True))  # which brings it, and nothing to judge
             elif not self._sent or writing.drafter.scheme.corrects == "bs":
                 await self._leave()  # else a token may come to be owed
-            return
-        block = self._cut()
+            return False
+        block, known = self._cut(), []
         if not (block and block.waits):
             count = self._wanted()
-            if count > 0 and not self._holds():
+            if count > 0 and writing.alone is not None:
+                known = writing.alone.known(len(self._ahead), count)
+            if count > 0 and not known and not self._holds():
                 past = writing.history + self._ahead
                 self._asked_s, self._fed = writing.now(), len(past) - writing.device.model.length
                 writing.begin(writing.drafter.propose, past, count, not self._ahead)
         if block:
             await self._send(block)
+        self._append(known)
+        return bool(known)
 
     def _wanted(self) -> int:
         """How many tokens to draft before there is something to decide."""
@@ -193,7 +215,7 @@ class Drafting:
     async def _send(self, block: _Block) -> None:
         writing, session = self._writing, self._writing.session
         drafted = [proposal.drafted for proposal in block.proposals]
-        tokens = sum(len(sent.proposals) for sent in self._sent) - len(drafted)
+        tokens = len(self._flight()) - len(drafted)
         payload, bits = writing.drafter.encode(writing.history + self._ahead[:tokens], drafted)
         owed, writing.owed = writing.owed, None
         frame = frames.Draft(
@@ -219,18 +241,20 @@ class Drafting:
             self._stale = False
             writing.drafter.settle(self._settled)
             return
+        self._append(proposals)
+
+    def _append(self, proposals: list[Proposal]) -> None:
         self._block += proposals
         self._ahead += [proposal.drafted.token for proposal in proposals]
 
     async def _settle(self, verdict: frames.Verdict) -> list[tuple[int, Kind]]:
         """Apply a verdict to history and cache; the tokens that it makes stand."""
-        writing, history, accepted = self._writing, self._writing.history, verdict.accepted
-        flight = [proposal for block in self._sent for proposal in block.proposals]
+        writing, accepted, flight = self._writing, verdict.accepted, self._flight()
         own = verdict.next is not None or bool(verdict.row)  # the target's own token comes behind
         rejected = own and accepted < len(flight)
         self._account(verdict, [proposal.chance for proposal in flight], rejected)
         batch: list[tuple[int, Kind]] = [(token, "draft") for token in self._ahead[:accepted]]
-        history += self._ahead[:accepted]
+        writing.stand(self._ahead[:accepted])
         following = verdict.next
         if verdict.closes:
             self._drop()
@@ -239,7 +263,7 @@ class Drafting:
                     flight[accepted].drafted, verdict.row
                 )
             if following is not None:
-                history.append(following)
+                writing.stand([following])
                 batch.append((following, "correction" if rejected else "bonus"))
         else:
             self._pause_s = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from tokenizers.decoders import DecodeStream
 
+from device_runtime.alone import Alone
 from device_runtime.controller import Controller
 from device_runtime.drafter import Drafter
 from device_runtime.drafting import Drafting
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 class Generation:
     """An async iterator of tokens; ``result`` is there when it has ended.
 
-    ``text`` and ``tokens`` hold what has come so far, also after an error.
+    ``text`` and ``tokens`` hold what has come so far and stands, also after an error;
+    ``provisional`` the tokens behind it that were returned and may be taken back. Those that are
+    left when it ends do not stand.
     """
 
     def __init__(
@@ -39,9 +42,11 @@ class Generation:
         controller: Controller,
         stop: tuple[str, ...],
         learned: DraftTemperature | None,
+        alone: Alone | None,
     ) -> None:
         self.text = ""
         self.tokens: list[int] = []
+        self.provisional: list[int] = []
         self.result: Result
         self._device = device
         self._start = start
@@ -49,6 +54,7 @@ class Generation:
         self._prompt_tokens = prompt_tokens
         self._stop = stop
         self._decoder = DecodeStream(skip_special_tokens=True)
+        self._guesses: DecodeStream  # of the provisional tokens
         self._reason: str | None = None
         self._cancelled = False
         if start.seed is None:
@@ -58,7 +64,7 @@ class Generation:
             key = noise.key_from_seed(start.seed, role)
         drafter = Drafter(device.model, start, device.client.welcome.vocab_size, key, learned)
         controller.foretells = drafter.foretells
-        self._writing = Writing(device, start, drafter, controller, learned)
+        self._writing = Writing(device, start, drafter, controller, learned, alone)
         self._writers: list[str] = []  # modes, in the order in which they wrote
         self._writer: Drafting | Streaming
         self._iterator = self._run()
@@ -80,7 +86,7 @@ class Generation:
         client, start, keep = device.client, self._start, self._start.base
         client.ledger, reconnects = Ledger(), client.reconnects
         await device.take_over(writing)
-        writing.tally.started_s = writing.now()
+        writing.tally.started_s = writing.heard_s = writing.now()
         await self._begin()
         try:
             while self._reason is None:
@@ -88,11 +94,14 @@ class Generation:
                     if self._cancelled:
                         self._reason = "cancel"
                         break
+                    if kind == "provisional":
+                        yield self._guess(token)
+                        continue
                     yield self._take(token, kind)
                     if self._reason is not None:
                         break
                 else:
-                    if client.session.state is State.READY:
+                    if writing.agreed and client.session.state is State.READY:
                         self._reason = "length"
         finally:
             keep = start.base + len(start.ids) + len(self.tokens)
@@ -101,6 +110,8 @@ class Generation:
             writing.drafter.settle(keep)
         if client.session.state is not State.READY or client.session.length > keep:
             await client.finish(keep)
+        writing.tally.taken_back += len(self.provisional)
+        self.provisional.clear()
         self.result = writing.tally.result(
             text=self.text,
             tokens=self.tokens,
@@ -132,7 +143,7 @@ class Generation:
         writing, auto = self._writing, self._mode == "auto"
         streaming = writing.session.state in (State.STREAMING, State.SWITCHING)
         writer = getattr(self, "_writer", None)
-        if writer is None or isinstance(writer, Streaming) is not streaming:
+        if writer is None or (writing.agreed and isinstance(writer, Streaming) is not streaming):
             if streaming:
                 writer = Streaming(writing, auto=auto)
             else:
@@ -146,16 +157,36 @@ class Generation:
     def _take(self, token: int, kind: Kind) -> Token:
         """A token has come: count it, decode it, see whether the text ends here."""
         self.tokens.append(token)
-        self._writing.tally.token(self._writing.now())
+        tally, takes_back = self._writing.tally, 0
+        tally.token(self._writing.now())
+        confirms = self.provisional[:1] == [token]
+        if confirms:
+            del self.provisional[0]
+        elif self.provisional:
+            takes_back = len(self.provisional)
+            tally.taken_back += takes_back
+            self.provisional.clear()
         if len(self.tokens) == self._start.max_tokens:
             self._reason = "length"
         if token in self._start.eos_ids:
             self._reason = "eos"
-            return Token(token, "", kind)
+            return Token(token, "", kind, confirms, takes_back)
         piece = self._decoder.step(self._device.tokenizer, token) or ""
         before, self.text = len(self.text), self.text + piece
         ends = [at for at in (self.text.find(s) for s in self._stop if s) if at >= 0]
         if ends:
             self.text, self._reason = self.text[: min(ends)], "stop"
             piece = self.text[before:]
-        return Token(token, piece, kind)
+        return Token(token, piece, kind, confirms, takes_back)
+
+    def _guess(self, token: int) -> Token:
+        """A provisional token, behind the others."""
+        if not self.provisional:
+            self._guesses = DecodeStream(skip_special_tokens=True)
+            for stands in self.tokens:
+                self._guesses.step(self._device.tokenizer, stands)
+        self.provisional.append(token)
+        self._writing.tally.provisional += 1
+        eos = token in self._start.eos_ids
+        piece = None if eos else self._guesses.step(self._device.tokenizer, token)
+        return Token(token, piece or "", "provisional")

@@ -11,16 +11,23 @@ from draftlink.link import Entry, total
 
 Mode = Literal["stop-and-wait", "run-ahead", "stream", "auto"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-Kind = Literal["draft", "correction", "bonus", "stream"]
+Kind = Literal["draft", "correction", "bonus", "stream", "provisional"]
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token as it arrives: ``text`` may be empty while a character is incomplete."""
+    """A token as it arrives: ``text`` may be empty while a character is incomplete.
+
+    One of the kind ``provisional`` is the draft's own, shown while nothing is heard of the base
+    station. Every other token stands, and comes in the place of the first provisional one, if there
+    are any: it ``confirms`` that one, or ``takes_back`` that many, which is all of them.
+    """
 
     id: int
     text: str
     kind: Kind
+    confirms: bool = False
+    takes_back: int = 0
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -51,6 +58,8 @@ class Result(msgspec.Struct, frozen=True):
     uplink_payload_bits: int
     downlink_payload_bits: int
     reconnects: int
+    provisional: int  # tokens that were shown before they were judged
+    taken_back: int  # of them, those that do not stand
     stop_reason: str  # "eos", "length", "stop", "cancel"
     draft_temperature: float  # over the request's, at the end
     ledger: list[Entry]
@@ -71,6 +80,8 @@ class Tally:
     draft_s: float = 0.0
     wait_s: float = 0.0
     verify_s: float = 0.0
+    provisional: int = 0
+    taken_back: int = 0
 
     def verdict(self, position: int, accepted: int, *, rejected: bool) -> None:
         """Of a block, ``position`` tokens behind the last correction, ``accepted`` stand.
@@ -135,6 +146,8 @@ class Tally:
             uplink_payload_bits=total(ledger, "up", "Draft").payload_bits,
             downlink_payload_bits=total(ledger, "down", "Verdict", "Tokens").payload_bits,
             reconnects=reconnects,
+            provisional=self.provisional,
+            taken_back=self.taken_back,
             stop_reason=stop_reason,
             draft_temperature=draft_temperature,
             ledger=ledger,

@@ -37,7 +37,12 @@ class Streaming:
         while True:
             if writing.job is None and self._looks():
                 self._foretell()
-            await writing.event()
+            alone_s = writing.alone_s(writing.tally.started_s)
+            if alone_s is not None and writing.now() >= alone_s:
+                if shown := await writing.go_on(()):
+                    return shown
+                alone_s = None  # no more than that
+            await writing.event(alone_s)
             if writing.job is not None and writing.job.done():
                 await self._compare()
             if writing.incoming().done():
@@ -52,7 +57,10 @@ class Streaming:
 
     async def _take(self, frame: frames.Tokens) -> list[tuple[int, Kind]]:
         writing, now = self._writing, self._writing.now()
-        writing.history.extend(frame.ids)
+        begin = len(writing.history)
+        place = writing.stand(frame.ids)
+        if place is not None and writing.job is None:  # a job has no more than history before it
+            writing.drafter.settle(begin + place)
         if self._last_s is not None and now - self._last_s > BURST_S:
             writing.estimates.target.add((now - self._last_s) / len(frame.ids))
         else:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from device_runtime.alone import Alone
 from device_runtime.controller import Controller
-from device_runtime.drafter import Drafter
+from device_runtime.drafter import Drafter, Proposal
 from device_runtime.estimators import Estimates
-from device_runtime.result import Tally
+from device_runtime.result import Kind, Tally
 from device_runtime.temperature import DraftTemperature
 from draftlink import frames
 from draftlink.session import Session
@@ -21,7 +22,10 @@ T = TypeVar("T")
 
 
 class Writing:
-    """A generation under way. ``owed``: the token that the next draft sends first (``split``)."""
+    """A generation under way. ``owed``: the token that the next draft sends first (``split``).
+
+    ``alone``: how the draft goes on while nothing is heard, where it may.
+    """
 
     def __init__(
         self,
@@ -30,12 +34,15 @@ class Writing:
         drafter: Drafter,
         controller: Controller,
         learned: DraftTemperature | None,
+        alone: Alone | None,
     ) -> None:
         self.device = device
         self.start = start
         self.drafter = drafter
         self.controller = controller
         self.learned = learned
+        self.alone = alone
+        self.heard_s = 0.0  # when the last frame came
         self.tally = Tally(0.0)
         self.owed: int | None = None
         self.job: asyncio.Future[Any] | None = None
@@ -50,6 +57,15 @@ class Writing:
     def left(self) -> int:
         """Tokens that may still be written."""
         return self.start.begins + self.start.max_tokens - len(self.history)
+
+    @property
+    def agreed(self) -> bool:
+        """Whether the session is where the history is, and frames can be sent.
+
+        Not while a frame waits to be read, or a new connection is looked for.
+        """
+        unread = self._incoming is not None and self._incoming.done()
+        return not unread and self.device.client.connected.is_set()
 
     @property
     def session(self) -> Session:
@@ -97,17 +113,61 @@ class Writing:
         """The next frame. Raises LinkError."""
         task = self.incoming()
         try:
-            return await task
+            frame = await task
         finally:
             self._incoming = None
+        self.heard_s = self.now()
+        return frame
 
-    async def event(self, timeout_s: float | None = None) -> None:
-        """Until the job is done or a frame is there, or for ``timeout_s`` seconds."""
-        waited = {self.incoming(), *([] if self.job is None else [self.job])}
+    async def event(self, *until_s: float | None) -> None:
+        """Until the job is done, a frame or a connection is there, or until a time."""
+        waited: set[asyncio.Future[Any]] = {self.incoming()}
+        if self.job is not None:
+            waited.add(self.job)
+        back = None
+        if not self.device.client.connected.is_set():
+            back = asyncio.create_task(self.device.client.connected.wait())
+            waited.add(back)
         begun = self.now()
+        times = [at_s for at_s in until_s if at_s is not None]
+        timeout_s = max(min(times) - begun, 0.0) if times else None
         await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if back is not None:
+            back.cancel()
         if self.job is None:
             self.tally.wait_s += self.now() - begun
+
+    def alone_s(self, since_s: float | None) -> float | None:
+        """When the draft goes on alone, if nothing is heard that is due since ``since_s``."""
+        unread = self._incoming is not None and self._incoming.done()
+        if self.alone is None or since_s is None or unread:
+            return None
+        return max(self.heard_s, since_s) + self.alone.after_s
+
+    async def go_on(self, ahead: Sequence[Proposal]) -> list[tuple[int, Kind]]:
+        """Provisional tokens: those of ``ahead``, which are in flight, and then one more a call."""
+        alone, fresh = self.alone, list[Proposal]()
+        assert alone is not None
+        shown = alone.tokens
+        room = min(self.left, self.device.draft_context - len(self.history)) - len(shown)
+        ended = shown[-1:] and shown[-1] in self.start.eos_ids
+        if len(ahead) > len(shown):
+            fresh = list(ahead[len(shown) :])
+        elif self.job is None and room > 0 and not ended:
+            begun = self.now()
+            fresh = await self.call(self.drafter.propose, self.history + shown, 1)
+            self.tally.draft_s += self.now() - begun
+            self.tally.drafted += 1
+        return [(token, "provisional") for token in alone.show(fresh)]
+
+    def stand(self, ids: Sequence[int]) -> int | None:
+        """``ids`` stand from here on; how many of them before one that differs from what was shown.
+
+        None if all was foreseen, or nothing shown.
+        """
+        place = None if self.alone is None else self.alone.stand(ids)
+        self.history.extend(ids)
+        return place
 
     async def close(self) -> None:
         """Nothing is under way any more: neither a job nor a frame that is waited for."""

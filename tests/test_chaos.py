@@ -31,6 +31,8 @@ CASES = {
     "dense": {**AT_ONE, "scheme": Dense()},
     "split": {**AT_ONE, "scheme": Split(6, 16)},
     "coupled": {**AT_ONE, "scheme": Coupled()},
+    "run-ahead": {**AT_ONE, "scheme": TopK(6, 16), "mode": "run-ahead"},
+    "offline": {**AT_ONE, "scheme": TopK(6, 16), "mode": "run-ahead", "offline_after_s": 0.0},
     "greedy": GREEDY,
     "stream": {**AT_ONE, "mode": "stream"},
 }
@@ -40,7 +42,7 @@ async def texts(device: Device, count: int, tokens: int, **options: object) -> l
     found = []
     for seed in range(count):
         stream = device.generate([1, 2, 3], max_tokens=tokens, seed=seed, **options)
-        found.append([token.id async for token in stream])
+        found.append([token.id async for token in stream if token.kind != "provisional"])
     return found
 
 

@@ -60,10 +60,25 @@ def hold(model: Any, stated: str | None) -> None:
 
 
 async def show(prompt: str, generation: Any) -> Any:
-    """Print a generation as it comes, coloured by who wrote each token; its result."""
+    """Print a generation as it comes, coloured by who wrote each token; its result.
+
+    What stands goes to stdout; provisional tokens to stderr, between brackets, on a line below.
+    """
     out.print(f"[dim]{escape(prompt)}[/dim]", end="", highlight=False)
     try:
+        alone = False
         async for token in generation:
+            if token.kind == "provisional":
+                if not alone:
+                    err.print("\n[dim]nothing heard; going on alone: \\[[/]", end="")
+                alone = True
+                err.print(f"[dim]{escape(token.text)}[/]", end="", highlight=False, soft_wrap=True)
+                continue
+            if alone:
+                err.print("[dim]][/]")
+            if token.takes_back:
+                err.print(f"[dim]{token.takes_back} tokens taken back[/]")
+            alone = False
             colour = COLOURS[token.kind]
             out.print(f"[{colour}]{escape(token.text)}[/]", end="", highlight=False, soft_wrap=True)
     finally:

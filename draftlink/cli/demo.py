@@ -122,7 +122,7 @@ def demo(
         f"{result.tokens_per_s:.0f}",
         f"{alone.tokens_per_s:.0f}",
     )
-    table.add_row("acceptance rate", f"{result.acceptance_rate:.2f}", "")
+    table.add_row("acceptance: alpha", f"{result.alpha:.2f}", "")
     table.add_row("mean accepted length, tokens a round", f"{result.tokens_per_round:.2f}", "")
     if result.accepted:
         full = full_row_bits(vocab_size) * result.drafted / result.accepted

@@ -192,6 +192,13 @@ def device(
     max_tokens: Annotated[int, typer.Option()] = 128,
     stop: Annotated[list[str] | None, typer.Option(help="end before this text")] = None,
     seed: Seed = None,
+    offline_after: Annotated[
+        str | None,
+        typer.Option(
+            help="after so long without a word from the base station show what the draft alone"
+            " would write, until it is checked; such as 2s"
+        ),
+    ] = None,
     token: Annotated[
         str | None, typer.Option(envvar="DRAFTLINK_TOKEN", help="bearer token, if it wants one")
     ] = None,
@@ -206,6 +213,7 @@ def device(
     """Generate a text on the device with a base station's help."""
     from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
     from device_runtime.result import MODES
+    from draftlink import units
     from draftlink.schemes import AnyScheme
 
     if mode not in MODES:
@@ -237,6 +245,7 @@ def device(
                 stop=tuple(stop or ()),
                 seed=seed,
                 learn_temperature=learn_temperature,
+                offline_after_s=None if offline_after is None else units.seconds(offline_after),
             )
             return await show(prompt, generation)
 
