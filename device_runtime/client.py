@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.http11 import Response
 
+from device_runtime.tcp import Crossed, crossed
 from draftlink import __version__, frames, schemes
 from draftlink.control import MAX_RETRY_S
 from draftlink.link import Ledger
@@ -113,6 +114,7 @@ class Client:
         self._tokenizer_hash = tokenizer_hash
         self._ticket = b""
         self._socket: Socket | None = None
+        self._crossed = Crossed()  # before this connection, since the ledger began
         self._closed = False
         self._gone = f"the connection to {url} was closed; open the device anew"
         self.connected = asyncio.Event()  # not set while a new connection is looked for
@@ -172,6 +174,19 @@ class Client:
         """The next frame, which the protocol says is a ``kind``. Raises LinkError."""
         return _checked(await self.receive(), kind)
 
+    def begin_ledger(self) -> None:
+        """Count from here on."""
+        self.ledger = Ledger()
+        now = crossed(self._socket) or Crossed()
+        self._crossed = Crossed(-now.up, -now.down)
+
+    def close_ledger(self) -> None:
+        """Enter what the kernel has counted too, where it does."""
+        now = crossed(self._socket)
+        if now is not None:
+            self.ledger.crossed("up", self._crossed.up + now.up)
+            self.ledger.crossed("down", self._crossed.down + now.down)
+
     async def finish(self, keep: int) -> None:
         """End the generation: the base station forgets what comes behind ``keep`` tokens.
 
@@ -198,6 +213,8 @@ class Client:
         return self._socket
 
     async def _hang_up(self) -> None:
+        ended = crossed(self._socket) or Crossed()
+        self._crossed = Crossed(self._crossed.up + ended.up, self._crossed.down + ended.down)
         socket, self._socket = self._socket, None
         if socket is not None:
             with contextlib.suppress(TimeoutError):

@@ -18,7 +18,6 @@ from device_runtime.streaming import Streaming
 from device_runtime.temperature import DraftTemperature
 from device_runtime.writing import Writing
 from draftlink import frames, noise
-from draftlink.link import Ledger
 from draftlink.states import State
 
 if TYPE_CHECKING:
@@ -84,7 +83,8 @@ class Generation:
     async def _run(self) -> AsyncIterator[Token]:
         device, writing = self._device, self._writing
         client, start, keep = device.client, self._start, self._start.base
-        client.ledger, reconnects = Ledger(), client.reconnects
+        client.begin_ledger()
+        reconnects = client.reconnects
         await device.take_over(writing)
         writing.tally.started_s = writing.heard_s = writing.now()
         await self._begin()
@@ -112,6 +112,7 @@ class Generation:
             await client.finish(keep)
         writing.tally.taken_back += len(self.provisional)
         self.provisional.clear()
+        client.close_ledger()
         self.result = writing.tally.result(
             text=self.text,
             tokens=self.tokens,

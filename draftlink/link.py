@@ -16,6 +16,7 @@ SEGMENT_BYTES = 1448  # of data in a packet: Ethernet's 1500 less IPv4 20, TCP 2
 PACKET_BYTES = 52  # those headers
 TLS_BYTES = 22  # a TLS 1.3 record: header 5, content type 1, tag 16 (RFC 8446, section 5.2)
 RECORD_BYTES = 16_384  # at most so much data is in one
+OTHER = "other"  # in a ledger, in the place of a kind of frame
 
 
 def websocket_bytes(payload: int, *, masked: bool) -> int:
@@ -30,15 +31,18 @@ def websocket_bytes(payload: int, *, masked: bool) -> int:
 def packet_bytes(message: int) -> int:
     """Bytes of a WebSocket message in packets, under TLS: an estimate.
 
-    The message leaves at once in packets of its own; acknowledgements are not counted, since the
-    answer carries most of them.
+    The message leaves at once in packets of its own, and the answer acknowledges it.
     """
     data = message + TLS_BYTES * -(-message // RECORD_BYTES)
     return data + PACKET_BYTES * -(-data // SEGMENT_BYTES)
 
 
 class Entry(msgspec.Struct):
-    """The frames of one kind in one direction."""
+    """The frames of one kind in one direction.
+
+    ``OTHER`` is what a kernel counts beyond the packets that are estimated for frames: those that
+    only acknowledge, WebSocket pings, packets sent again; less where messages shared a packet.
+    """
 
     direction: Direction
     kind: str
@@ -66,6 +70,15 @@ class Ledger:
         entry.frame_bytes += frame_bytes
         entry.websocket_bytes += message
         entry.packet_bytes += packet_bytes(message)
+
+    def crossed(self, direction: Direction, size: int) -> None:
+        """A kernel has counted ``size`` bytes of packets so far, those of the frames among them."""
+        known = sum(
+            entry.packet_bytes
+            for entry in self._entries.values()
+            if entry.direction == direction and entry.kind != OTHER
+        )
+        self._entries[direction, OTHER] = Entry(direction, OTHER, packet_bytes=size - known)
 
     def entries(self) -> list[Entry]:
         """All entries, copied, the device's first."""

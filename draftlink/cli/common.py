@@ -77,7 +77,7 @@ async def show(prompt: str, generation: Any) -> Any:
             if alone:
                 err.print("[dim]][/]")
             if token.takes_back:
-                err.print(f"[dim]{token.takes_back} tokens taken back[/]")
+                err.print(f"\n[dim]{token.takes_back} tokens taken back[/]")
             alone = False
             colour = COLOURS[token.kind]
             out.print(f"[{colour}]{escape(token.text)}[/]", end="", highlight=False, soft_wrap=True)
