@@ -67,15 +67,22 @@ def whole_step(model: DraftModel, scheme: AnyScheme) -> tuple[float, float]:
     )
     model.rollback(0)
     model.forward(history[:-1])
-    drafter.draft(history, GAMMA)  # the id model learns the history once
+
+    def draft() -> list[int]:
+        proposals = drafter.propose(list(history), GAMMA)
+        drafted = [proposal.drafted for proposal in proposals]
+        drafter.encode(history, drafted)
+        return [one.token for one in drafted]
+
+    draft()  # the id model learns the history once
     bare, whole = [], []
     for _ in range(REPEATS):
         drafter.settle(CONTEXT - 1)
         begun = time.perf_counter()
-        block = drafter.draft(history, GAMMA)
+        tokens = draft()
         whole.append((time.perf_counter() - begun) / GAMMA)
         drafter.settle(CONTEXT - 1)
-        fed = [history[-1], *block.tokens[:-1]]
+        fed = [history[-1], *tokens[:-1]]
         begun = time.perf_counter()
         for token in fed:
             model.forward([token])
