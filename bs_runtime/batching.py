@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-STEP_S = 0.05  # what a full step should take: what others may add to a request's delay
+STEP_S = 0.025  # what a full step should take: what others may add to a request's delay
 LEAST_CAP, MOST_CAP = 64, 8192  # tokens; with fewer, verdicts would hardly share a forward
 LEAST_PART = 16  # tokens of a request that is fed in parts; so a short draft is not torn up
 HOLD = 0.25  # of the last step's time: the longest that a step is held for company
