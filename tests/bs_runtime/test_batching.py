@@ -213,7 +213,7 @@ def test_prompts_take_turns():
     [
         (lambda tokens: 0.001, MOST_CAP),
         (lambda tokens: 1.0, LEAST_CAP),
-        (lambda tokens: 0.01 + tokens * 1e-4, 256),
+        (lambda tokens: STEP_S * (0.2 + tokens / 500), 256),
     ],
 )
 def test_the_cap_fits_the_machine(cost, cap):
