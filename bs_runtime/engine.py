@@ -194,7 +194,9 @@ class Engine:
         self.vocab_size = vocab_size
         self.context = context
         self.packed = False
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        known = inspect.signature(model.forward).parameters
+        self._keeps_logits = "logits_to_keep" in known
+        self._cache = "cache" if "cache" in known else "past_key_values"  # until transformers 5.24
 
     def open(self) -> Slot:
         """A new, empty slot."""
@@ -249,8 +251,8 @@ class Engine:
             options["logits_to_keep"] = keep
         logits: Tensor = model(
             input_ids=torch.tensor([ids], device=model.device),
-            past_key_values=StepCache(parts, packed=self.packed),
             use_cache=True,
+            **{self._cache: StepCache(parts, packed=self.packed)},
             **options,
         ).logits[0]
         for feed in feeds:

@@ -68,4 +68,5 @@ def setup(form: Format, level: Literal["info", "warning"]) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)  # Python's, which libraries give; in the same form
     logging.getLogger("draftlink").setLevel(level.upper())

@@ -263,7 +263,10 @@ class Client:
         self.session.vocab_size = min(self._vocab_size, welcome.vocab_size)
 
     async def _reconnect(self, cause: _Lost) -> None:
-        """A new connection, and on with the generation. Raises LinkError when patience ends."""
+        """A new connection, and on with the generation. Raises LinkError when patience ends.
+
+        Patience is for a base station that is not there; one that is busy is waited for.
+        """
         loop = asyncio.get_running_loop()
         until, pause = loop.time() + self._patience_s, FIRST_PAUSE_S
         while True:
@@ -277,6 +280,8 @@ class Client:
                     await self._resume()
             except _Lost as error:
                 cause = error
+                if error.retry_after_s is not None:  # it is there, and says when to come back
+                    until = loop.time() + self._patience_s
             else:
                 self.reconnects += 1
                 return

@@ -181,11 +181,16 @@ def test_no_more_sessions_than_there_is_room_for():
 
 
 def test_a_device_waits_for_a_base_station_that_is_busy(monkeypatch):
-    """When it comes back for a generation, busy is no end: it tries again when it was told to."""
+    """When it comes back for a generation, busy is no end: it tries again when it was told to.
+
+    However long that takes: its patience is for a base station that is not there.
+    """
     monkeypatch.setattr("bs_runtime.station.RESTART_S", 0)
 
     async def run(url: str, server) -> None:
-        async with fake_device(url, TABLE) as device:
+        device = fake_device(url, TABLE)
+        device.patience_s = 0.05
+        async with device:
             given = {"max_tokens": 9, "gamma": 4, "mode": "stop-and-wait", "seed": 1}
             first = [t.id async for t in device.generate(PROMPT, **given)]
             station = server._station
