@@ -81,7 +81,8 @@ def export(
         f"{output}: {precision}, {bundle.manifest.graph} graph, {size / 1e6:.1f} MB; against"
         f" PyTorch over {check.positions} positions: overlap {check.overlap:.4f}, top-1 agreement"
         f" {check.top1_agreement:.1%}, largest logit difference {check.max_logit_difference:.2g},"
-        " rollback exact"
+        " rollback exact",
+        soft_wrap=True,
     )
     write_json(json, bundle.manifest)
 

@@ -65,11 +65,10 @@ class Report:
         return max(self._resident[half:]) - max(self._resident[:half])
 
     def __str__(self) -> str:
-        every = max(1, len(self._resident) // 20)
         return (
             f"{dict(self.outcomes)}, median {statistics.median(self.seconds) * 1e6:.0f} µs,"
             f" grew {self.growth / 1e6:.1f} MB; MB resident:"
-            f" {[size // 1_000_000 for size in self._resident[::every]]}"
+            f" {[size // 1_000_000 for size in self._resident]}"
         )
 
 
@@ -151,7 +150,7 @@ async def run_station(recordings: list[Recording], count: int, seed: int, log: R
                 raise error from log.last
             raise
         report.add(outcome, begun)
-        if i % max(1, count // 100) == 0:
+        if i % max(1, count // 20) == 0:
             report.watch_memory()
     return report
 
@@ -205,6 +204,6 @@ async def run_device(recordings: list[Recording], count: int, seed: int) -> Repo
             )
             raise
         report.add(outcome, begun)
-        if i % max(1, count // 100) == 0:
+        if i % max(1, count // 20) == 0:
             report.watch_memory()
     return report
