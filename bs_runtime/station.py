@@ -30,6 +30,7 @@ OVERLOAD_WINDOW_S = 10
 RESTART_S = 5  # after which a device may look again for a base station that stops or loads
 RESTART = 1012  # WebSocket close codes (IANA registry): service restart,
 IDLE, POLICY = 1001, 1008  # going away, policy violation
+GONE = (WebSocketDisconnect, RuntimeError)  # what sending to a device raises that is not there
 
 
 class Station:
@@ -176,16 +177,14 @@ class Link:
         """Send a message. Raises ConnectionResetError."""
         try:
             await self._socket.send_bytes(data)
-        except (WebSocketDisconnect, RuntimeError) as error:
+        except GONE as error:
             raise ConnectionResetError("the device has gone") from error
 
     async def close(self, code: int, reason: str) -> None:
         """Close, if it is open. A device that does not read is not waited for."""
         socket = self._socket
         if socket.application_state.name == "CONNECTED" and socket.client_state.name == "CONNECTED":
-            with contextlib.suppress(
-                TimeoutError, WebSocketDisconnect, RuntimeError
-            ):  # gone by now
+            with contextlib.suppress(TimeoutError, *GONE):
                 async with asyncio.timeout(guard.CLOSE_S):
                     await socket.close(code, reason)
 

@@ -64,8 +64,12 @@ class Writing:
 
         Not while a frame waits to be read, or a new connection is looked for.
         """
-        unread = self._incoming is not None and self._incoming.done()
-        return not unread and self.device.client.connected.is_set()
+        return not self._unread and self.device.client.connected.is_set()
+
+    @property
+    def _unread(self) -> bool:
+        """Whether a frame has come that nobody has looked at."""
+        return self._incoming is not None and self._incoming.done()
 
     @property
     def session(self) -> Session:
@@ -139,8 +143,7 @@ class Writing:
 
     def alone_s(self, since_s: float | None) -> float | None:
         """When the draft goes on alone, if nothing is heard that is due since ``since_s``."""
-        unread = self._incoming is not None and self._incoming.done()
-        if self.alone is None or since_s is None or unread:
+        if self.alone is None or since_s is None or self._unread:
             return None
         return max(self.heard_s, since_s) + self.alone.after_s
 

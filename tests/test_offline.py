@@ -135,9 +135,7 @@ def test_a_base_station_that_comes_back_late(name, mode):
 
     async def write(url: str, lost_at: int | None) -> tuple[list[Token], Generation]:
         device, come, lost = fake_device(url, draft), [], False
-        enough = (
-            asyncio.Event()
-        )  # provisional tokens have been shown, or all that there is room for
+        enough = asyncio.Event()  # provisional tokens are there, or all that can be
         real = connector(lambda *_: lost)
 
         async def connect(url: str):
