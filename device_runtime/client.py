@@ -114,7 +114,7 @@ class Client:
         self._tokenizer_hash = tokenizer_hash
         self._ticket = b""
         self._socket: Socket | None = None
-        self._crossed = Crossed()  # before this connection, since the ledger began
+        self._begun: Crossed | None = None  # what had crossed when the ledger began, if known
         self._closed = False
         self._gone = f"the connection to {url} was closed; open the device anew"
         self.connected = asyncio.Event()  # not set while a new connection is looked for
@@ -177,15 +177,14 @@ class Client:
     def begin_ledger(self) -> None:
         """Count from here on."""
         self.ledger = Ledger()
-        now = crossed(self._socket) or Crossed()
-        self._crossed = Crossed(-now.up, -now.down)
+        self._begun = crossed(self._socket)
 
     def close_ledger(self) -> None:
-        """Enter what the kernel has counted too, where it does."""
-        now = crossed(self._socket)
-        if now is not None:
-            self.ledger.crossed("up", self._crossed.up + now.up)
-            self.ledger.crossed("down", self._crossed.down + now.down)
+        """Enter what the kernel has counted too, where it does and the connection is still one."""
+        now, begun = crossed(self._socket), self._begun
+        if now is not None and begun is not None:
+            self.ledger.crossed("up", now.up - begun.up)
+            self.ledger.crossed("down", now.down - begun.down)
 
     async def finish(self, keep: int) -> None:
         """End the generation: the base station forgets what comes behind ``keep`` tokens.
@@ -213,10 +212,9 @@ class Client:
         return self._socket
 
     async def _hang_up(self) -> None:
-        ended = crossed(self._socket) or Crossed()
-        self._crossed = Crossed(self._crossed.up + ended.up, self._crossed.down + ended.down)
         socket, self._socket = self._socket, None
         if socket is not None:
+            self._begun = None  # of a connection that was lost no kernel tells any more
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(5):
                     await socket.close()

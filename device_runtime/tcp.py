@@ -15,8 +15,8 @@ RECEIVED, SENT = struct.Struct("=128xQ2I"), struct.Struct("=200xQ")
 class Crossed(NamedTuple):
     """Bytes with TCP/IP headers since the connection began."""
 
-    up: int = 0
-    down: int = 0
+    up: int
+    down: int
 
 
 def crossed(websocket: Any) -> Crossed | None:

@@ -41,7 +41,8 @@ class Entry(msgspec.Struct):
     """The frames of one kind in one direction.
 
     ``OTHER`` is what a kernel counts beyond the packets that are estimated for frames: those that
-    only acknowledge, WebSocket pings, packets sent again; less where messages shared a packet.
+    only acknowledge, WebSocket pings, packets sent again; less where messages shared a packet, or
+    where there is no TLS.
     """
 
     direction: Direction

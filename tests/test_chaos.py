@@ -7,6 +7,7 @@ often than it may: the text would lean towards the draft. So links break there b
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import tinypair
 from bs_runtime import generation
 from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
 from draftlink import frames, noise
+from draftlink.link import OTHER
 from draftlink.session import Session
 from export.bundle import export_bundle
 from tests.fakes import FakeTarget, fake_device, random_logits, served
@@ -70,6 +72,25 @@ def test_texts_survive_links_that_break(monkeypatch, name, remembers):
         found, reconnects = under(at_random(5, 0.05, 0.6), url, CASES[name], 4, 40)
     assert found == calm
     assert reconnects >= 10
+
+
+def test_the_ledger_does_not_guess_what_crossed_a_connection_that_was_lost():
+    async def run(url: str) -> list[list[str]]:
+        async with fake_device(url, DRAFT) as device:
+            kinds = []
+            for lost in (False, True):
+                stream = device.generate([1, 2, 3], max_tokens=40, gamma=3, seed=1)
+                async for _ in stream:
+                    if lost and len(stream.tokens) == 20:
+                        device.client._socket.transport.abort()
+                assert stream.result.reconnects == lost
+                kinds.append([entry.kind for entry in stream.result.ledger])
+            return kinds
+
+    with served(FakeTarget(TARGET)) as url:
+        calm, wild = asyncio.run(run(url))
+    assert calm.count(OTHER) == (2 if sys.platform == "linux" else 0)
+    assert OTHER not in wild
 
 
 def test_a_session_whose_base_station_never_comes_back_ends_in_an_error():
