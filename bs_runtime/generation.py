@@ -118,8 +118,15 @@ class Generation:
 
     def job(self, drafted: Sequence[Drafted], purpose: Purpose) -> verify.Job:
         """What ``verify.judge`` is to know of a draft behind the history."""
+        start = self.start
         return verify.Job(
-            drafted, self.history, self.start.sampling, self._scheme, self._key, purpose
+            drafted,
+            self.history,
+            start.sampling,
+            self._scheme,
+            self._key,
+            purpose,
+            start.surprisals,
         )
 
     def kept_row(self) -> Tensor | None:
@@ -155,7 +162,7 @@ class Generation:
         else:
             self._write(following)
         emitted = accepted + (following is not None)
-        surprisals = outcome.surprisals[:emitted] if self.start.surprisals else []
+        surprisals = outcome.surprisals[:emitted]
         return Judgement(
             accepted,
             following,

@@ -192,7 +192,7 @@ def step(model: Model, work: Sequence[tuple[Round, int]]) -> list[Judgement | No
     jobs = {id(round): job for round in done if (job := round.job())}
     outcomes: dict[int, verify.Outcome] = {}
     if jobs:
-        judged = verify.judge(torch.cat([rows_of[key] for key in jobs]), list(jobs.values()))
+        judged = verify.judge([rows_of[key] for key in jobs], list(jobs.values()))
         outcomes = dict(zip(jobs, judged, strict=True))
     return [
         None if round.left else round.settle(rows_of[id(round)], outcomes.get(id(round)))

@@ -1,4 +1,4 @@
-"""Judging drafts in torch: every position of every session of a step at once.
+"""Judging drafts in torch: every position of many sessions at once.
 
 Rows stay on the target's device. Acceptance gathers the target's probabilities at the drafted ids;
 only the row behind each session's last accepted token is turned into a residual and drawn from.
@@ -22,6 +22,8 @@ from draftlink.schemes import Scheme
 from draftlink.schemes.base import Rule
 from draftlink.sparse import Drafted, SparseRow
 
+CPU_ELEMENTS = 1 << 16  # of rows judged together; in float64 half a megabyte, a core's own cache
+
 _TINY = torch.finfo(torch.float64).tiny
 
 
@@ -30,7 +32,7 @@ class Job:
     """One session's draft after ``history``. Its rows are len(drafted) + 1: one behind each token.
 
     ``purpose`` is what the target's own token, behind a draft that was accepted whole, is drawn
-    for. Draws are functions of (key, position, purpose).
+    for. Draws are functions of (key, position, purpose). ``surprisals``: whether they are wanted.
     """
 
     drafted: Sequence[Drafted]
@@ -39,6 +41,7 @@ class Job:
     scheme: Scheme
     key: bytes
     purpose: Purpose = Purpose.BONUS
+    surprisals: bool = True
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Outcome:
     """The first ``accepted`` tokens stand; ``following`` is the target's token behind them.
 
     It is None after a rejection that the device corrects. ``surprisals``: −log2 p, in bits, of the
-    accepted tokens and of ``following``.
+    accepted tokens and of ``following``, if the job wants them.
     """
 
     accepted: int
@@ -54,11 +57,45 @@ class Outcome:
     surprisals: list[float]
 
 
-def judge(logits: Tensor, jobs: Sequence[Job]) -> list[Outcome]:
-    """Judge every job; ``logits`` (R, V) holds their rows one after the other."""
+def judge(rows: Sequence[Tensor], jobs: Sequence[Job]) -> list[Outcome]:
+    """Judge every job; ``rows`` holds the logits (len(drafted) + 1, V) of each."""
+    outcomes: dict[int, Outcome] = {}
+    for group in _groups(rows, jobs):
+        found = _judge(torch.cat([rows[i] for i in group]), [jobs[i] for i in group])
+        outcomes.update(zip(group, found, strict=True))
+    return [outcomes[i] for i in range(len(jobs))]
+
+
+def _groups(rows: Sequence[Tensor], jobs: Sequence[Job]) -> Iterator[list[int]]:
+    """Which jobs are judged together: on a GPU all, on a CPU those whose rows fit its cache.
+
+    Jobs that need no probabilities are kept apart, as they cost much less.
+    """
+    for bare in (True, False):
+        group: list[int] = []
+        elements = 0
+        for i, job in enumerate(jobs):
+            if _is_bare(job) is not bare:
+                continue
+            if group and rows[i].device.type == "cpu" and elements + rows[i].numel() > CPU_ELEMENTS:
+                yield group
+                group, elements = [], 0
+            group.append(i)
+            elements += rows[i].numel()
+        if group:
+            yield group
+
+
+def _is_bare(job: Job) -> bool:
+    """Whether the arg max of the logits is all that is wanted of the target."""
+    plain = job.sampling.repetition_penalty == 1.0
+    return job.scheme.rule == "greedy" and plain and not job.surprisals
+
+
+def _judge(logits: Tensor, jobs: Sequence[Job]) -> list[Outcome]:
     counts = [len(job.drafted) for job in jobs]
     begins = np.cumsum([0, *(count + 1 for count in counts)])[:-1].tolist()
-    p = distributions(logits, jobs)
+    p = logits if all(map(_is_bare, jobs)) else distributions(logits, jobs)
     picked = own_picks(p, jobs, begins)
     stands = accepted_positions(p, jobs, begins, picked)
     accepted, at = [], 0
@@ -70,14 +107,15 @@ def judge(logits: Tensor, jobs: Sequence[Job]) -> list[Outcome]:
     following = _following(p, jobs, accepted, ends, picked)
     rows: list[int] = []
     tokens: list[int] = []
+    told = []
     for job, begin, n, token in zip(jobs, begins, accepted, following, strict=True):
         emitted = [d.token for d in job.drafted[:n]] + ([] if token is None else [token])
-        rows += range(begin, begin + len(emitted))
-        tokens += emitted
-    bits = (-torch.log2(_at(p, rows, tokens))).tolist()
+        told.append(len(emitted) if job.surprisals else 0)
+        rows += range(begin, begin + told[-1])
+        tokens += emitted[: told[-1]]
+    bits = (-torch.log2(_at(p, rows, tokens))).tolist() if rows else []
     outcomes, at = [], 0
-    for n, token in zip(accepted, following, strict=True):
-        count = n + (token is not None)
+    for n, token, count in zip(accepted, following, told, strict=True):
         outcomes.append(Outcome(n, token, bits[at : at + count]))
         at += count
     return outcomes
@@ -246,10 +284,10 @@ def own_picks(p: Tensor, jobs: Sequence[Job], begins: Sequence[int]) -> dict[int
             positions += range(len(job.history), len(job.history) + count)
     picks: dict[int, int] = {}
     if rows["greedy"]:
-        best = p[rows["greedy"]].argmax(-1)
+        best = _rows(p, rows["greedy"]).argmax(-1)
         picks.update(zip(rows["greedy"], best.tolist(), strict=True))
     if rows["coupled"]:
-        racing = p[rows["coupled"]]
+        racing = _rows(p, rows["coupled"])
         # On the CPU numpy is the faster of the two, and draws the same.
         drawn = pick_many(keys, positions, racing if racing.is_cuda else racing.numpy())
         picks.update(zip(rows["coupled"], drawn.tolist(), strict=True))
@@ -330,6 +368,11 @@ def _penalised(scores: Tensor, jobs: Sequence[Job]) -> Tensor:
     penalty = torch.from_numpy(np.concatenate(penalties)).to(scores.device)
     found = scores[index]
     return scores.index_put(index, torch.where(found > 0, found / penalty, found * penalty))
+
+
+def _rows(p: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some rows of p, all different; no copy if it is all of them."""
+    return p if len(rows) == len(p) else p[rows]
 
 
 def _column(like: Tensor, values: Sequence[float]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -70,31 +72,53 @@ def test_jobs_of_a_step_do_not_disturb_each_other(device):
         GREEDY,
         TopK(4, 1, "fp16"),
     ]
-    jobs = [job(PARAMS[i % len(PARAMS)], kinds[i % len(kinds)], i % 5, i) for i in range(60)]
-    rows = sum(len(j.drafted) + 1 for j in jobs)
-    logits = torch.tensor(
-        np.random.default_rng(0).normal(0, 1.5, (rows, SIZE)), dtype=torch.float32, device=device
-    )
-    together = verify.judge(logits, jobs)
-    at = 0
+    jobs = [
+        replace(
+            job(PARAMS[i % len(PARAMS)], kinds[i % len(kinds)], i % 5, i), surprisals=i % 3 > 0
+        )
+        for i in range(120)
+    ]
+    random = np.random.default_rng(0)
+    rows = [
+        torch.tensor(
+            random.normal(0, 1.5, (len(j.drafted) + 1, SIZE)), dtype=torch.float32, device=device
+        )
+        for j in jobs
+    ]
+    together = verify.judge(rows, jobs)
     kinds_seen = set()
-    for one, outcome in zip(jobs, together, strict=True):
-        count = len(one.drafted) + 1
-        (alone,) = verify.judge(logits[at : at + count], [one])
+    for one, mine, outcome in zip(jobs, rows, together, strict=True):
+        # Told of its surprisals, a greedy job is judged by its distribution, not by logits alone.
+        (alone,) = verify.judge([mine], [replace(one, surprisals=True)])
         assert (alone.accepted, alone.following) == (outcome.accepted, outcome.following)
-        assert np.allclose(alone.surprisals, outcome.surprisals)
         rejected = outcome.accepted < len(one.drafted)
         assert (outcome.following is None) == (rejected and one.scheme.corrects == "device")
-        kinds_seen.add((type(one.scheme), rejected))
-        at += count
-    assert len(kinds_seen) >= 2 * len({type(k) for k in kinds})
+        told = alone.surprisals if one.surprisals else []
+        assert np.allclose(told, outcome.surprisals)
+        assert len(told) == one.surprisals * (outcome.accepted + (outcome.following is not None))
+        kinds_seen.add((type(one.scheme), rejected, one.surprisals))
+    assert len(kinds_seen) >= 4 * len({type(k) for k in kinds})
+
+
+def test_on_a_cpu_rows_are_judged_in_parts_that_fit_its_cache(monkeypatch):
+    sizes = []
+    judge = verify._judge
+    monkeypatch.setattr(
+        verify, "_judge", lambda logits, jobs: sizes.append(len(jobs)) or judge(logits, jobs)
+    )
+    monkeypatch.setattr(verify, "CPU_ELEMENTS", 12 * SIZE)
+    bare = [replace(job(PARAMS[0], GREEDY, 4, i), surprisals=False) for i in range(3)]
+    jobs = [*(job(PARAMS[0], Dense(), 4, i) for i in range(5)), *bare]
+    rows = [torch.tensor(random_logits(i, SIZE)[:5]) for i in range(len(jobs))]
+    assert len(verify.judge(rows, jobs)) == len(jobs)
+    assert sizes == [2, 1, 2, 2, 1]
 
 
 def test_surprisals_are_the_targets():
     one = job(Sampling(temperature=0.7), Coupled(), 4, 3)
     logits = torch.tensor(random_logits(1, SIZE)[:5])
     p = verify.distributions(logits, [one]).numpy()
-    (outcome,) = verify.judge(logits, [one])
+    (outcome,) = verify.judge([logits], [one])
     tokens = [d.token for d in one.drafted[: outcome.accepted]] + [outcome.following]
     assert np.allclose(outcome.surprisals, [-np.log2(p[i, t]) for i, t in enumerate(tokens)])
 

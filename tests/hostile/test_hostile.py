@@ -58,11 +58,11 @@ def raised(monkeypatch) -> Iterator[Raised]:
     log.addHandler(handler)
     judge = verify.judge
 
-    def watched(logits: torch.Tensor, jobs: Sequence[verify.Job]) -> list[verify.Outcome]:
+    def watched(rows: Sequence[torch.Tensor], jobs: Sequence[verify.Job]) -> list[verify.Outcome]:
         for job in jobs:
             for drafted in job.drafted:
                 _drawable(drafted, job.scheme.rule)
-        outcomes = judge(logits, jobs)
+        outcomes = judge(rows, jobs)
         assert all(o.following is None or 0 <= o.following < SIZE for o in outcomes)
         return outcomes
 
