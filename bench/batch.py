@@ -121,7 +121,7 @@ def assistant(pipe: Connection) -> None:
 
     target: Any = AutoModelForCausalLM.from_pretrained(tinypair.TARGET, dtype=torch.float32)
     draft: Any = AutoModelForCausalLM.from_pretrained(tinypair.DRAFT, dtype=torch.float32)
-    tokenizer: Any = AutoTokenizer.from_pretrained(tinypair.TARGET)  # type: ignore[no-untyped-call]
+    tokenizer: Any = AutoTokenizer.from_pretrained(tinypair.TARGET)
     target.generation_config.pad_token_id = target.generation_config.eos_token_id
     draft.generation_config.num_assistant_tokens = GAMMA
     draft.generation_config.num_assistant_tokens_schedule = "constant"

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def collect(temperature: float, prompts: int) -> list[Text]:
             with torch.inference_mode():
                 text = target.generate(**given, max_new_tokens=TOKENS, **choice)[0].tolist()
             draft.rollback(0)
-            blocks = []
+            blocks: list[Drafted] = []
             for base in range(given["input_ids"].shape[1], len(text), DRAFT_LENGTH):
                 draft.rollback(base - DRAFT_LENGTH if blocks else 0)
                 block = Drafted(base, [], [])
@@ -112,7 +113,8 @@ def _spread(q: np.ndarray, places: np.ndarray, vocab_size: int) -> np.ndarray:
     """A distribution over more ids; those that are new have all but nothing."""
     wide = np.full(vocab_size, 1e-12)
     wide[places] = q
-    return wide / wide.sum()
+    wide /= wide.sum()
+    return wide
 
 
 def tokens_of(
@@ -135,11 +137,9 @@ def measure_rows(
     bits = bound = fixed = encode_s = decode_s = entries = 0.0
     ids = IdModel(vocab_size)
     for block in blocks:
-        (payload, size), spent = _timed(lambda block=block: scheme.encode(block, ids))
+        (payload, size), spent = _timed(partial(scheme.encode, block, ids))
         encode_s += spent
-        _, spent = _timed(
-            lambda block=block, payload=payload: scheme.decode(payload, len(block), ids)
-        )
+        _, spent = _timed(partial(scheme.decode, payload, len(block), ids))
         decode_s += spent
         bits += size
         for token in block:

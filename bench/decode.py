@@ -23,7 +23,7 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -182,7 +182,11 @@ def probe(pipe: Connection, threads: int) -> None:
     torch.set_num_threads(threads)
     matrix = torch.ones(PROBE_BYTES >> 17, 1 << 15)
     vector = torch.ones(1 << 15)
-    readers = (lambda: matrix @ vector, matrix.sum, matrix.max)
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: np.matmul(matrix, vector),
+        lambda: np.sum(matrix),
+        lambda: np.max(matrix),
+    )
     pipe.send(None)
     while pipe.recv():
         least = math.inf
@@ -290,8 +294,8 @@ def main() -> None:
             console.print(f"Draftlink / {kind} at its best: {told}")
     console.print(f"read bandwidth, {options.threads} threads: {best_read / 1e9:.1f} GB/s at best")
     if options.json:
-        told = {"runtimes": rows, "ratios": ratios, "read_bytes_per_s": best_read}
-        options.json.write_text(json.dumps(told, indent=2) + "\n")
+        found = {"runtimes": rows, "ratios": ratios, "read_bytes_per_s": best_read}
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

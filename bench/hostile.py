@@ -19,6 +19,7 @@ import time
 from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -50,7 +51,7 @@ async def _hello(socket: ClientConnection) -> frames.Welcome:
     return welcome
 
 
-def _start(length: int, mode: str = "draft") -> bytes:
+def _start(length: int, mode: Literal["draft", "stream"] = "draft") -> bytes:
     start = frames.Start(
         1,
         0,
@@ -60,7 +61,7 @@ def _start(length: int, mode: str = "draft") -> bytes:
         mode,
         400,
         [],
-        None,  # type: ignore[arg-type]
+        None,
     )
     return frames.encode(start)
 

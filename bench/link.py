@@ -66,13 +66,11 @@ class Cell:
     def add(self, name: str, result: Result) -> None:
         """A generation in a mode, or of a draft length."""
         judged = result.drafted - result.discarded
-        for sums, value in (
-            (self.tokens, len(result.tokens)),
-            (self.seconds, len(result.tokens) / result.tokens_per_s),
-            (self.accepted, result.accepted),
-            (self.rejected, judged - result.accepted),
-        ):
-            sums[name] = sums.get(name, 0) + value  # type: ignore[attr-defined, index]
+        seconds = len(result.tokens) / result.tokens_per_s
+        self.tokens[name] = self.tokens.get(name, 0) + len(result.tokens)
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.accepted[name] = self.accepted.get(name, 0) + result.accepted
+        self.rejected[name] = self.rejected.get(name, 0) + judged - result.accepted
         self.ttft_s.setdefault(name, []).append(result.ttft_s)
 
     def rate(self, name: str) -> float:

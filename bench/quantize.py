@@ -50,13 +50,15 @@ def hqq(weight: Array, bits: int, block: int) -> Array:
     way = HQQWeightOnlyQuantizer.__new__(HQQWeightOnlyQuantizer)
     code, scale, zero = way.quantize_internal(torch.tensor(weight), bits=bits, group_size=block)
     value = (code.reshape(-1, block) - zero.reshape(-1, 1)) * scale.reshape(-1, 1)
-    return value.reshape(weight.shape).numpy()
+    found: Array = value.reshape(weight.shape).numpy()
+    return found
 
 
 def k_quant(weight: Array, bits: int, block: int) -> Array:
     """llama.cpp's search for step and zero point."""
     code, scale, zero = quant_tensor_k_quant_cpu(weight, bits, block)
-    return ((code - zero) * scale).reshape(weight.shape).astype(np.float32)
+    found: Array = ((code - zero) * scale).reshape(weight.shape).astype(np.float32)
+    return found
 
 
 ROUNDINGS: dict[str, tuple[Rounding, int]] = {  # and the bits of a block's zero point

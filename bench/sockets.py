@@ -127,8 +127,8 @@ def main() -> None:
         options = {**case.options, **RULES[case.rule]}
         stated, measured = [], []
         for prompt in prompts:
-            link = shaping.adjusted(shaping.profile(case.link), loss=0.0)
-            stated.append(here.write(link, case.target_s, prompt, TOKENS, 0, **options))
+            lossless = shaping.adjusted(shaping.profile(case.link), loss=0.0)
+            stated.append(here.write(lossless, case.target_s, prompt, TOKENS, 0, **options))
             costs = {"draft_s": statistics.median(r.draft_s for r in runs)}
             target_s = statistics.median(r.target_s for r in runs)
             measured.append(here.write(found, target_s, prompt, TOKENS, 0, **costs, **options))

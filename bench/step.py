@@ -54,7 +54,7 @@ def median_s(call: Callable[[], object], repeats: int = 200) -> float:
 def started(scheme: AnyScheme, params: Sampling) -> frames.Start:
     """A request."""
     return frames.Start(
-        generation=1, base=0, ids=[1], sampling=params, scheme=scheme, mode="stop-and-wait",
+        generation=1, base=0, ids=[1], sampling=params, scheme=scheme, mode="draft",
         max_tokens=100, eos_ids=[], seed=1, surprisals=False,
     )  # fmt: skip
 

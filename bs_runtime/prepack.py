@@ -37,7 +37,7 @@ class PackedLinear(nn.Module):
 
 def available() -> bool:
     """Whether this build of PyTorch has the packed product."""
-    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    has_onednn: bool = torch.backends.mkldnn.is_available()
     return has_onednn and all(
         hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
     )

@@ -66,7 +66,7 @@ class Target:
                 raise TargetError(
                     f"{model} is an encoder-decoder model; use a decoder-only one (a causal LM)"
                 )
-            tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)  # type: ignore[no-untyped-call]
+            tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
             pair: Any = AutoModelForCausalLM.from_pretrained(
                 source, dtype=DTYPES[dtype], output_loading_info=True, **options
             )

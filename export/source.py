@@ -68,7 +68,7 @@ def _config(model: str | Path) -> Any:
 
 def _tokenizer(model: str | Path) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)  # type: ignore[no-untyped-call]
+        tokenizer = AutoTokenizer.from_pretrained(model)
     except Exception as error:  # a missing file, a missing package: each its own exception
         absent = Path(model).is_dir() and not (Path(model) / "tokenizer.json").is_file()
         why = "no tokenizer.json" if absent else first_line(error)

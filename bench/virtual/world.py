@@ -57,7 +57,7 @@ class World:
             return wire
 
         device = Device.from_parts(
-            _Paced(self.draft, self.draft_s, loop),  # type: ignore[arg-type]
+            _Paced(self.draft, self.draft_s, loop),
             self.tokenizer,
             "virtual",
             tokenizer_hash=self.target.tokenizer_hash,

@@ -142,7 +142,7 @@ def bench(out: Console, err: Console, gamma: int | None) -> dict[str, Any]:
     bundle = draft_bundle(err)
     model: Any = AutoModelForCausalLM.from_pretrained(tinypair.TARGET, dtype=torch.float32)
     model.generation_config.eos_token_id = None  # every system writes the same number of tokens
-    tokenizer = AutoTokenizer.from_pretrained(tinypair.TARGET)  # type: ignore[no-untyped-call]
+    tokenizer = AutoTokenizer.from_pretrained(tinypair.TARGET)
 
     def generate(prompt: str, max_tokens: int) -> float:
         ids = tokenizer(prompt, return_tensors="pt")

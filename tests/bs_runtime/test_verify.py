@@ -73,9 +73,7 @@ def test_jobs_of_a_step_do_not_disturb_each_other(device):
         TopK(4, 1, "fp16"),
     ]
     jobs = [
-        replace(
-            job(PARAMS[i % len(PARAMS)], kinds[i % len(kinds)], i % 5, i), surprisals=i % 3 > 0
-        )
+        replace(job(PARAMS[i % len(PARAMS)], kinds[i % len(kinds)], i % 5, i), surprisals=i % 3 > 0)
         for i in range(120)
     ]
     random = np.random.default_rng(0)
