@@ -7,7 +7,8 @@ Both ends' own code and the embedded pair's own tokens, over modelled links, on 
 target's pace and a rule (``coupled`` at temperature 0.8, and greedy); in it 8 prompts are each gone
 on with for 256 tokens, by stop-and-wait with each of several draft lengths (the best counts), by
 run-ahead, by the target alone and by ``auto``. Estimators start cold. Tokens/s are all tokens over
-all time, first tokens included.
+all time, first tokens included. ``ideal`` is the best that one serial verifier allows run-ahead:
+``schedule.ideal_time``, or, where a link loses packets, ``virtual.ideal`` on that link.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tokenizers import Tokenizer
 import bench
 import tinypair
 from bench.virtual import pair
+from bench.virtual.ideal import ideal_rate
 from bench.virtual.loop import run
 from bench.virtual.world import World
 from bs_runtime.target import Target
@@ -42,7 +44,7 @@ DRAFT_S = 0.010
 PACES = (0.045, 0.090)
 PROMPTS, TOKENS = 8, 256
 GAMMAS = (3, 4, 5, 6, 8, 10, 13)
-LOSSY_SEEDS = 2  # realisations of a link that loses packets, for each prompt
+LOSSY_SEEDS = 4  # realisations of a link that loses packets, for each prompt
 RULES: dict[str, dict[str, Any]] = {
     "coupled": {"scheme": Coupled(), "seed": 0, "sampling": Sampling(temperature=0.8)},
     "greedy": {"sampling": Sampling(temperature=0.0)},
@@ -99,7 +101,11 @@ class Cell:
             "stream": self.rate("stream"),
             "auto": self.rate("auto"),
         }
-        ideal = 1.0 / schedule.ideal_time(self.alpha, costs, restart_s=DRAFT_S / 2.0)
+        profile = PROFILES[self.link]
+        if profile.loss:
+            ideal = ideal_rate(profile, self.alpha, costs)
+        else:
+            ideal = 1.0 / schedule.ideal_time(self.alpha, costs, restart_s=DRAFT_S / 2.0)
         delay = [
             through - alone
             for through, alone in zip(self.ttft_s["auto"], self.ttft_s["stream"], strict=True)

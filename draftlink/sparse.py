@@ -11,7 +11,7 @@ Detail is thus paid for only where the draw falls.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,6 +135,25 @@ def remainder(above: Sequence[SparseRow], vocab_size: int) -> SparseRow:
     ids = np.flatnonzero(~listed)
     counts = law.weights()[ids]
     return SparseRow(ids, counts, int(counts.sum()))
+
+
+def draw_remainder(
+    above: Sequence[SparseRow], vocab_size: int, below: Callable[[int], int]
+) -> Drafted:
+    """A token drawn from ``remainder``, which is not made for it: that takes milliseconds.
+
+    ``below(total)`` draws from [0, total).
+    """
+    law = prior(vocab_size)
+    listed = sorted(law.share(int(token)) for row in above for token in row.ids)
+    total = law.total - sum(weight for _, weight in listed)
+    place = below(total)
+    for before, weight in listed:
+        if place < before:
+            break
+        place += weight
+    token = law.find(place)
+    return Drafted(token, law.share(token)[1], total, None, tuple(above))
 
 
 def expected_acceptance(p: NDArray[np.float64], rows: Iterable[SparseRow]) -> float:

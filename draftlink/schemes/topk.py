@@ -11,7 +11,6 @@ another row, over the other ids and twice as large, says more of them, and the d
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -77,14 +76,16 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
     def propose(self, q: NDArray[np.floating], key: bytes, position: int) -> Drafted:
         """Truncate, round, draw; where the draw falls on the rest, once more."""
         above: list[sparse.SparseRow] = []
-        for tier, row in enumerate(self.rows(q)):
-            index = row.draw(noise.below(key, position, Purpose.DRAFT, row.total, tier))
+
+        def below(total: int) -> int:
+            return noise.below(key, position, Purpose.DRAFT, total, len(above))
+
+        for row in self._sent_rows(q):
+            index = row.draw(below(row.total))
             if index < len(row.ids):
-                break
+                return Drafted.of(row, index, above)
             above.append(row)
-        drafted = Drafted.of(row, index, above)
-        # The prior's row is known to both ends.
-        return replace(drafted, row=None) if len(above) == len(self._shapes()) else drafted
+        return sparse.draw_remainder(above, len(q), below)
 
     def row(self, q: NDArray[np.floating]) -> sparse.SparseRow:
         """What is sent of the draft's distribution q (V,) for every token."""
@@ -96,6 +97,15 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
         Behind the last tier's comes the prior's, unless q has ids of probability 0: those must not
         be drawn (a request's top-p excludes them, or the draft has no such ids).
         """
+        above: list[sparse.SparseRow] = []
+        for row in self._sent_rows(q):
+            yield row
+            above.append(row)
+        if row.rest:
+            yield sparse.remainder(above, len(q))
+
+    def _sent_rows(self, q: NDArray[np.floating]) -> Iterator[sparse.SparseRow]:
+        """All but the prior's, which both ends know."""
         if self.coding == "fp16":
             yield sparse.half(q, self.k, self.mass)
             return
@@ -112,7 +122,6 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
             if not row.rest:
                 return
             above.append(row)
-        yield sparse.remainder(above, len(q))
 
     def _shapes(self) -> list[rowcode.Shape]:
         """Of a token's rows."""

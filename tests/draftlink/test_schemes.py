@@ -16,7 +16,7 @@ from draftlink.schemes.dense import Dense
 from draftlink.schemes.greedy import GREEDY
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from draftlink.sparse import lattice
+from draftlink.sparse import SparseRow, draw_remainder, lattice, remainder
 
 SIZE = 300
 KEY = noise.key_from_seed(1, "device")
@@ -194,3 +194,20 @@ def test_a_target_row_beyond_float32_is_refused(largest):
     """A penalty or a low temperature would make infinities of it, and then NaN."""
     with pytest.raises(ValueError, match="no largest logit"):
         split.unpack_row(split.pack_row(np.array([0.0, largest, 1.0])), 3)
+
+
+def test_a_draw_from_the_prior_is_the_one_from_its_row():
+    """The short way and the row, for every number there is; listed ids at both ends and between."""
+    size = 90
+    listed = [[0, 1, 5, 64, 89], [2, 63], [40]]
+    above = [SparseRow(np.array(ids), np.ones(len(ids), int), 2 * len(ids), 1) for ids in listed]
+    row = remainder(above, size)
+    for number in range(row.total):
+        asked = []
+        drafted = draw_remainder(
+            above, size, lambda total, n=number, asked=asked: asked.append(total) or n
+        )
+        index = row.draw(number)
+        assert (drafted.token, drafted.count) == (row.ids[index], row.counts[index])
+        assert (drafted.total, drafted.row, asked) == (row.total, None, [row.total])
+        assert drafted.above == tuple(above)
