@@ -246,7 +246,9 @@ def watch(device: Device, note: Callable[[frames.Verdict, float], None]) -> list
 def writing(device: Device, prompt: str) -> Generation:
     """The generation that all kinds write."""
     greedy = Sampling(temperature=0.0)
-    return device.generate(prompt, max_tokens=TOKENS, sampling=greedy, gamma=GAMMA)
+    return device.generate(
+        prompt, max_tokens=TOKENS, sampling=greedy, mode="stop-and-wait", gamma=GAMMA
+    )
 
 
 async def record(bundle: Path, url: str, prompts: Sequence[str]) -> list[Recording]:

@@ -4,12 +4,13 @@
 
 One model, Qwen2.5-0.5B's shape with random weights (``bench.shape`` makes it), in each runtime's
 own 4-bit form, a token at a time after 128 and after 1,024 tokens of context. Each runtime has a
-process of its own and waits while another is measured; turns are interleaved, and medians quoted.
-Peers that are not installed are named. onnxruntime-genai runs with one thread too (its default),
-and its better count is what the ratio is taken to. The share of the read bandwidth counts the
-weights that a token reads, over what the same threads read at best from a large array.
+process of its own and is stopped while another is measured; turns are interleaved, and medians
+quoted. Peers that are not installed are named. onnxruntime-genai runs with one thread too (its
+default), and its better count is what the ratio is taken to. The share of the read bandwidth counts
+the weights that a token reads, over what the same threads read at best from a large array. Peers go
+into a virtual environment of their own:
 
-    pip install onnxruntime-genai llama-cpp-python gguf 'transformers>=5'    # in a venv of its own
+    pip install onnxruntime-genai onnx_ir llama-cpp-python gguf 'transformers>=5'
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -183,9 +185,9 @@ def probe(pipe: Connection, threads: int) -> None:
     matrix = torch.ones(PROBE_BYTES >> 17, 1 << 15)
     vector = torch.ones(1 << 15)
     readers: tuple[Callable[[], object], ...] = (
-        lambda: np.matmul(matrix, vector),
-        lambda: np.sum(matrix),
-        lambda: np.max(matrix),
+        lambda: matrix @ vector,
+        lambda: matrix.sum(),
+        lambda: matrix.max(),
     )
     pipe.send(None)
     while pipe.recv():
@@ -198,19 +200,34 @@ def probe(pipe: Connection, threads: int) -> None:
 
 
 @contextmanager
-def process(target: Any, *arguments: Any) -> Iterator[Connection]:
-    """A process of its own that answers through a pipe."""
+def process(target: Any, *arguments: Any) -> Iterator[Callable[[Any], Any]]:
+    """A process of its own that answers what it is asked, and is stopped in between.
+
+    Else threads that wait for work by spinning, as llama.cpp's and torch's do here, would take the
+    cores that another's turn is measured on.
+    """
     pipe, end = multiprocessing.Pipe()
     made = multiprocessing.get_context("spawn").Process(target=target, args=(end, *arguments))
     made.start()
     end.close()
+
+    def answer() -> Any:
+        try:
+            return pipe.recv()
+        finally:
+            os.kill(made.pid or 0, signal.SIGSTOP)
+
+    def ask(what: Any) -> Any:
+        os.kill(made.pid or 0, signal.SIGCONT)
+        pipe.send(what)
+        return answer()
+
     try:
-        pipe.recv()
-        yield pipe
+        answer()  # it is ready
+        yield ask
     finally:
-        pipe.send(None)
-        made.join(10)
         made.kill()
+        made.join(10)
 
 
 def peers(cache: Path, threads: int, console: Console) -> list[tuple[str, str, Path, int]]:
@@ -250,20 +267,15 @@ def main() -> None:
     seconds: dict[tuple[int, int], list[float]] = {}
     read: list[float] = []
     with ExitStack() as stack:
-        pipes = [stack.enter_context(process(worker, *entry[1:])) for entry in listed]
-        prober = stack.enter_context(process(probe, options.threads))
+        asks = [stack.enter_context(process(worker, *entry[1:])) for entry in listed]
+        reader = stack.enter_context(process(probe, options.threads))
         for repeat in range(options.repeats):
-            for index, pipe in enumerate(pipes):
+            for index, ask in enumerate(asks):
                 for context in CONTEXTS:
                     with console.status(f"{listed[index][0]}, {context}, {repeat + 1}"):
-                        pipe.send(context)
-                        seconds.setdefault((index, context), []).append(pipe.recv())
-            prober.send(True)
-            read.append(prober.recv())
-        peaks = []
-        for pipe in pipes:
-            pipe.send("memory")
-            peaks.append(pipe.recv())
+                        seconds.setdefault((index, context), []).append(ask(context))
+            read.append(reader(True))
+        peaks = [ask("memory") for ask in asks]
 
     best_read = max(read)
     table = Table("int4", "threads", "file MB", "peak MB",

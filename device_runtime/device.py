@@ -180,7 +180,7 @@ class Device:
         max_tokens: int = 128,
         sampling: Sampling | None = None,
         scheme: AnyScheme | None = None,
-        mode: Mode = "stop-and-wait",
+        mode: Mode = "auto",
         gamma: int | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
@@ -190,7 +190,9 @@ class Device:
     ) -> Generation:
         """Generate after ``prompt``; with ``append``, after the history and ``prompt``.
 
-        ``gamma``: tokens drafted a round; None follows the measured acceptance and costs.
+        ``mode``: ``auto`` measures, and drafts in turns (``stop-and-wait``), drafts on while
+        verdicts are under way (``run-ahead``) or lets the target write (``stream``). ``gamma``:
+        tokens drafted a round of stop-and-wait; None follows the measured acceptance and costs.
         ``stop``: the text ends before the first of these strings. ``learn_temperature``: the
         draft's temperature follows what the verdicts tell (one byte down per token).
         ``offline_after_s``: after so many seconds without a word from the base station the draft

@@ -38,6 +38,7 @@ CASES = {
     "greedy": GREEDY,
     "stream": {**AT_ONE, "mode": "stream"},
 }
+CASES = {name: {"mode": "stop-and-wait", **case} for name, case in CASES.items()}
 
 
 async def texts(device: Device, count: int, tokens: int, **options: object) -> list[list[int]]:
@@ -79,7 +80,9 @@ def test_the_ledger_does_not_guess_what_crossed_a_connection_that_was_lost():
         async with fake_device(url, DRAFT) as device:
             kinds = []
             for lost in (False, True):
-                stream = device.generate([1, 2, 3], max_tokens=40, gamma=3, seed=1)
+                stream = device.generate(
+                    [1, 2, 3], max_tokens=40, mode="stop-and-wait", gamma=3, seed=1
+                )
                 async for _ in stream:
                     if lost and len(stream.tokens) == 20:
                         device.client._socket.transport.abort()
@@ -108,7 +111,7 @@ def test_a_session_whose_base_station_never_comes_back_ends_in_an_error():
         device._connect = connect
         device.patience_s = 0.05
         async with device:
-            stream = device.generate([1, 2, 3], max_tokens=40, gamma=3)
+            stream = device.generate([1, 2, 3], max_tokens=40, mode="stop-and-wait", gamma=3)
             async for _ in stream:
                 breaking["now"] = len(stream.tokens) > 9
         raise AssertionError("it came back")
@@ -146,7 +149,13 @@ def first_tokens(count: int) -> np.ndarray:
         async with device:
             for number in range(count):
                 stream = device.generate(
-                    [1], max_tokens=2, gamma=1, seed=number, scheme=TopK(5, 100), **AT_ONE
+                    [1],
+                    max_tokens=2,
+                    mode="stop-and-wait",
+                    gamma=1,
+                    seed=number,
+                    scheme=TopK(5, 100),
+                    **AT_ONE,
                 )
                 async for _ in stream:
                     pass

@@ -252,7 +252,13 @@ def transitions(
         async with fake_device(url, draft) as device:
             for seed in range(count // 200):
                 generation = device.generate(
-                    [0], max_tokens=200, scheme=scheme, gamma=gamma, seed=seed, **options
+                    [0],
+                    max_tokens=200,
+                    scheme=scheme,
+                    mode="stop-and-wait",
+                    gamma=gamma,
+                    seed=seed,
+                    **options,
                 )
                 tokens = [0, *[token.id async for token in generation]]
                 np.add.at(found, (tokens[:-1], tokens[1:]), 1)

@@ -24,7 +24,8 @@ def texts(
     async def write(url: str, number: int, options: dict) -> list[int]:
         async with fake_device(url, draft, context=200) as device:
             generation = device.generate(
-                [number, 3, 1], **{"max_tokens": 40, "gamma": 1 + number % 5, **options}
+                [number, 3, 1],
+                **{"max_tokens": 40, "mode": "stop-and-wait", "gamma": 1 + number % 5, **options},
             )
             return [token.id async for token in generation]
 

@@ -94,7 +94,11 @@ def test_greedy_text_equals_the_target_alone(pair_bundle, plain, prompts, tokens
                 wanted = expected(ids)
                 for gamma in (1, 4, 8):
                     generation = device.generate(
-                        prompt, max_tokens=tokens, sampling=GREEDY, gamma=gamma
+                        prompt,
+                        max_tokens=tokens,
+                        sampling=GREEDY,
+                        mode="stop-and-wait",
+                        gamma=gamma,
                     )
                     found = [token.id async for token in generation]
                     compared += len(found)
@@ -137,7 +141,9 @@ def test_coupled_text_is_the_same_whatever_drafts(bundles, plain, prompts, token
                     if seed not in alone:
                         generation = device.generate(prompt, mode="stream", **options)
                         alone[seed] = [token.id async for token in generation]
-                    generation = device.generate(prompt, gamma=gamma, **options)
+                    generation = device.generate(
+                        prompt, mode="stop-and-wait", gamma=gamma, **options
+                    )
                     found = [token.id async for token in generation]
                     compared += len(found)
                     wanted = alone[seed]
@@ -164,7 +170,12 @@ def test_a_seed_gives_the_same_text_again(pair_bundle):
             texts = []
             for _ in range(2):
                 generation = device.generate(
-                    "Once upon a time", max_tokens=40, seed=11, gamma=4, scheme=TopK(8, 64)
+                    "Once upon a time",
+                    max_tokens=40,
+                    seed=11,
+                    mode="stop-and-wait",
+                    gamma=4,
+                    scheme=TopK(8, 64),
                 )
                 texts.append([token.id async for token in generation])
             assert texts[0] == texts[1]

@@ -162,7 +162,9 @@ def test_a_full_draft_context_falls_back_to_stream_and_says_so():
     target = FakeTarget(cycle())
 
     async def scenario(device):
-        generation = device.generate("a", max_tokens=30, sampling=GREEDY, gamma=4)
+        generation = device.generate(
+            "a", max_tokens=30, sampling=GREEDY, mode="stop-and-wait", gamma=4
+        )
         text = "".join(await collect(generation))
         assert text == ("bcdefgha" * 4)[:30]
         assert generation.result.mode == "stop-and-wait, then stream"
@@ -217,7 +219,9 @@ def test_a_base_station_that_dies_in_mid_text_leaves_the_text_so_far():
             device = fake_device(url, cycle())
             device.patience_s = 0.2
             await device.open()
-            generation = device.generate("a", max_tokens=1000, sampling=GREEDY, gamma=1)
+            generation = device.generate(
+                "a", max_tokens=1000, sampling=GREEDY, mode="stop-and-wait", gamma=1
+            )
             iterator = aiter(generation)
             await anext(iterator)
         with pytest.raises(LinkError, match="has gone"):

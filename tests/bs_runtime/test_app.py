@@ -259,7 +259,10 @@ def test_tls(authority):
         device = fake_device(url, TABLE)
         device._connect = connector(PHONE, signer)
         async with device:
-            assert len([t async for t in device.generate(PROMPT, max_tokens=20)]) == 20
+            assert (
+                len([t async for t in device.generate(PROMPT, mode="stop-and-wait", max_tokens=20)])
+                == 20
+            )
         stranger = fake_device(url, TABLE)
         with pytest.raises(LinkError, match=r"is not trusted \(.*--ca FILE"):
             await stranger.open()
