@@ -98,7 +98,7 @@ def main() -> None:
     here = Bench()
     draft = here.draft
     prompts = bench.prompts(PROMPTS)
-    table = Table("link", "rule", "mode", "tokens/s", "guessed: one", "gain", "guessed: all", "gain",
+    table = Table("link", "rule", "mode", "tokens/s", "hits, one", "gain", "hits, all", "gain",
                   title=f"paced {1e3 * DRAFT_S:.0f} / {1e3 * TARGET_S:.0f} ms")  # fmt: skip
     for rule, picks in (("coupled", coupled_picks), ("greedy", greedy_picks)):
         for link in LINKS:
