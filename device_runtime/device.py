@@ -193,6 +193,8 @@ class Device:
         ``mode``: ``auto`` measures, and drafts in turns (``stop-and-wait``), drafts on while
         verdicts are under way (``run-ahead``) or lets the target write (``stream``). ``gamma``:
         tokens drafted a round of stop-and-wait; None follows the measured acceptance and costs.
+        ``seed``: greedy and ``coupled`` texts depend on nothing else; others are the same again
+        where each token is drawn at the same end, so with a fixed mode and ``gamma``.
         ``stop``: the text ends before the first of these strings. ``learn_temperature``: the
         draft's temperature follows what the verdicts tell (one byte down per token).
         ``offline_after_s``: after so many seconds without a word from the base station the draft

@@ -226,7 +226,9 @@ def test_texts_survive_a_base_station_that_is_killed(tmp_path, texts, tokens, ki
         found, written = [], 0
         async with device:
             for prompt, seed, options in plan:
-                stream = device.generate(prompt, max_tokens=tokens, seed=seed, **options)
+                stream = device.generate(
+                    prompt, max_tokens=tokens, seed=seed, mode="stop-and-wait", **options
+                )
                 found.append([])
                 async for token in stream:
                     found[-1].append(token.id)

@@ -76,8 +76,9 @@ def test_by_hand_in_two_terminals(bundle, model_folder, tmp_path):
     try:
         url = station.stdout.readline().split()[2]
         out = tmp_path / "result.json"
+        options = ["--mode", "stop-and-wait", "--json", str(out)]
         done = draftlink(
-            "device", str(folder), "a table", "--bs", url, "--max-tokens", "12", "--json", str(out)
+            "device", str(folder), "a table", "--bs", url, "--max-tokens", "12", *options
         )
         assert done.returncode == 0, done.stderr
         result = json.loads(out.read_text())
@@ -85,8 +86,8 @@ def test_by_hand_in_two_terminals(bundle, model_folder, tmp_path):
         assert result["uplink_bytes"] > result["uplink_payload_bits"] / 8 > 0
         texts = []  # greedy: the same model in the other graph says the same
         for draft in (folder, bundle(graph="portable").path):
-            options = ["--temperature", "0", "--json", str(out)]
-            assert draftlink("device", str(draft), "a", "--bs", url, *options).returncode == 0
+            given = ["device", str(draft), "a", "--bs", url, "--temperature", "0", *options]
+            assert draftlink(*given).returncode == 0
             texts.append(json.loads(out.read_text()))
         assert texts[0]["tokens"] == texts[1]["tokens"]
         assert texts[1]["accepted"] > 0
