@@ -24,7 +24,7 @@ from device_runtime.bundle import Manifest, load_bundle
 from device_runtime.draft_model import DraftModel
 
 CONTEXTS = (512, 1024, 2048, 4096)
-BYTES_PER_WEIGHT = {"int4": 0.5 + 4 / 32, "int8": 1 + 4 / 32}  # codes, and a scale for each 32
+BYTES_PER_WEIGHT = {"int4": 0.5 + 4 / 128, "int8": 1 + 4 / 128}  # codes, and a scale for each 128
 RUNTIME_BYTES = 150e6  # Python, onnxruntime, activations: what is granted beside file and cache
 
 

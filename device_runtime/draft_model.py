@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from device_runtime.bundle import Bundle, BundleError
 from device_runtime.cache import PortableGraph, SharedGraph
+from device_runtime.mapped import page_out
 from device_runtime.static_graph import StaticGraph
 from device_runtime.threads import available, fastest
 
+FOLDING = "ConstantFolding"
 PREFILL = 128  # tokens fed at once
 TRIALS = 7  # forwards that a thread count is measured by
 PROVIDERS = {
@@ -124,7 +126,10 @@ def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 4  # what fails is raised, and need not be printed as well
     try:
-        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+        # An export has nothing left to fold but the table's second shape, which would be a copy.
+        session = ort.InferenceSession(
+            str(path), options, providers=[PROVIDERS[provider]], disabled_optimizers=[FOLDING]
+        )
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise BundleError(f"onnxruntime cannot load {path}: {error}") from None
     if session.get_providers()[0] != PROVIDERS[provider]:
@@ -133,4 +138,5 @@ def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
             f"the execution provider {provider!r} does not start on this machine; install what it"
             " needs, or use 'cpu'"
         )
+    page_out(path.with_name(path.name + ".data"))
     return session

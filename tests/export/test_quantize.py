@@ -13,14 +13,15 @@ from tests.conftest import GRAPHS
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("width", [32, 64, 80])
+@pytest.mark.parametrize("width", [32, 64, 80, 300])
 def test_no_weight_moves_by_more_than_its_step_allows(bits, width):
     weight = np.random.default_rng(0).normal(size=(7, width)).astype(np.float32)
     weight[0] = 0
     code, scale = quantize.codes(weight, bits)
-    assert code.shape == (7, -(-width // 32), 32) and code.max() < 2**bits
+    block = quantize.BLOCK
+    assert code.shape == (7, -(-width // block), block) and code.max() < 2**bits
     found = quantize.rounded(weight, bits)
-    step = np.abs(np.repeat(scale, 32, axis=1)[:, :width])
+    step = np.abs(np.repeat(scale, block, axis=1)[:, :width])
     half = 2 ** (bits - 1)
     # Half a step, and for the clipped few the distance to the last code.
     allowed = np.maximum(step / 2, np.abs(weight) - (half - 1) * step)
