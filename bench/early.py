@@ -84,12 +84,10 @@ class Prescient:
             self._proposed.clear()
         row: NDArray[np.float32] = self._model.forward(ids)
         self._proposed[place + 1] = self._picks(row, place + 1)
-        if self._free:
-            self._free -= 1
-        else:
-            loop = asyncio.get_running_loop()
-            assert isinstance(loop, VirtualLoop)
-            loop.spend(DRAFT_S)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.spend(0.0 if self._free else DRAFT_S)
+        self._free = max(self._free - 1, 0)
         return row
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+LEAST_S = 1e-6
 KEPT = 31  # samples that a level looks back on
 FEW = 8
 FAR = 8.0  # times the typical value: as much of a sample counts, at the most
@@ -29,8 +30,8 @@ class Level:
         self._samples: deque[float] = deque([] if first is None else [first], maxlen=KEPT)
 
     def add(self, seconds: float) -> None:
-        """A sample. What is below 0 (clocks, estimates taken off it) counts as 0."""
-        self._samples.append(max(seconds, 0.0))
+        """A sample. Nothing takes no time: clocks are coarse, and estimates are taken off it."""
+        self._samples.append(max(seconds, LEAST_S))
 
     def __len__(self) -> int:
         return len(self._samples)

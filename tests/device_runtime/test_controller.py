@@ -57,6 +57,18 @@ def test_a_slow_link_found_out_late_ends_drafting():
     assert controller.writer == "stream"
 
 
+@pytest.mark.parametrize("writer", ["stop-and-wait", "run-ahead"])
+def test_a_clock_too_coarse_for_a_draft_forward(writer):
+    """Windows ticks every 16 ms: everything may seem to take no time at all."""
+    here = known(0.8, rtt_s=0.0, target_s=0.0, draft_s=0.0)
+    controller = Controller(here, writer=writer, foretells=True)
+    for _ in range(30):
+        here.draft.add(0.0)
+        controller.plan(writer)
+        controller.drafted(writer, 5, 0.0)
+        controller.choose(200)
+
+
 def test_noise_around_the_break_even_point_does_not_make_it_oscillate():
     here = known(0.8, rtt_s=0.13, target_s=0.045)  # run-ahead takes about 45 ms a token, too
     controller, rng, changes = Controller(here, foretells=True), random.Random(3), 0
