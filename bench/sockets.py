@@ -9,7 +9,7 @@ cell are interleaved with those of the others.
 
 Pacing holds forwards; what comes on top on this machine (drawing, judging, the proxy) virtual time
 knows nothing of. So there are two figures: virtual time at the stated costs, and at those that the
-device's own estimators found over the sockets (draft, verification, round trip).
+device's own estimators found over the sockets (draft, verification, round trip; their means).
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ async def real(case: Case, url: str, prompt: str) -> Real:
         found = generation.estimates
         return Real(
             generation.result.tokens_per_s,
-            found.draft.typical or DRAFT_S,
-            found.verify.typical or found.target.typical,
-            found.rtt.typical,
+            found.draft.mean or DRAFT_S,
+            found.verify.mean or found.target.mean,
+            found.rtt.mean,
         )
 
 
