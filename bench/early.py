@@ -8,6 +8,10 @@ that comes is one that was guessed, drafting behind it costs nothing, for as man
 round trip and a verification; guessing itself, the second KV cache that it needs and the drafting
 that it keeps the device from cost nothing either. ``one`` guesses at the least certain position,
 ``all`` at every drafted one, which no device could.
+
+So it was not built: the one guess is right for 8% to 16% of run-ahead's corrections, which would
+bring it 0.1% to 2.5% at the very best, and run-ahead has no idle time to guess in. Stop-and-wait
+would gain 2% to 5%, where run-ahead itself gains 11% and more.
 """
 
 from __future__ import annotations

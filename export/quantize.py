@@ -19,7 +19,7 @@ from export.edit import Edit, attributes
 Precision = Literal["fp32", "int8", "int4"]
 BITS: dict[Precision, int] = {"int8": 8, "int4": 4}
 # In blocks of 32, as is usual, 4 bits take 18% more bytes and a fifth more time (``bench.decode``),
-# for 0.003 of acceptance (``tinypair.evaluate``).
+# for 0.002 of acceptance (``tinypair.evaluate``).
 BLOCK = 128
 SMALLEST_BLOCK = 16  # of the operators
 # A block's largest weight may be clipped, to this share: the others then get a finer step. (With 8
