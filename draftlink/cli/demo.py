@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
@@ -25,6 +25,8 @@ from device_runtime.device import Device, Result, Sampling
 from draftlink.cli.common import hold, show
 from export.bundle import export_bundle
 
+# Both ends share this machine's cores here: who drafted on would slow the one who verifies.
+TOGETHER: Final = "stop-and-wait"
 BENCH_PROMPTS = 10
 BENCH_REPEATS = 3
 BENCH_TEMPERATURE = 0.8
@@ -104,6 +106,7 @@ def demo(
                 sampling=Sampling(temperature=temperature),
                 max_tokens=max_tokens,
                 seed=seed,
+                mode=TOGETHER,
                 gamma=gamma,
             )
             written = await show(prompt, generation)
@@ -166,12 +169,16 @@ def bench(out: Console, err: Console, gamma: int | None) -> dict[str, Any]:
             device.eos_ids = ()
             settings = (BENCH_TEMPERATURE, BENCH_TOKENS)
             for prompt in prompts[:2]:
-                await one(device, prompt, *settings, gamma=gamma)
+                await one(device, prompt, *settings, mode=TOGETHER, gamma=gamma)
                 await one(device, prompt, *settings, mode="stream")
                 await asyncio.to_thread(generate, prompt, 16)
             for repeat in range(BENCH_REPEATS):
                 for prompt in prompts:
-                    drafted.append(await one(device, prompt, *settings, gamma=gamma, seed=repeat))
+                    drafted.append(
+                        await one(
+                            device, prompt, *settings, mode=TOGETHER, gamma=gamma, seed=repeat
+                        )
+                    )
                     streamed.append(
                         await one(device, prompt, *settings, mode="stream", seed=repeat)
                     )

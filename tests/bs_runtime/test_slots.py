@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bs_runtime import slots
+from bs_runtime.batching import Batcher
 from bs_runtime.engine import Feed
 from bs_runtime.generation import Generation, Judgement
 from bs_runtime.scheduler import Scheduler
@@ -75,6 +76,7 @@ def test_memory_is_bounded_by_the_slots():
         pool, model = Slots(limit), Counted(target)
         model.pool = pool
         scheduler = Scheduler(model, pool)
+        scheduler._waiting = Batcher(token_s=10.0)  # or on a slow machine prompts' turns come
         gens = [generation(target, [i, *PROMPT[:20]]) for i in range(8)]
         found = await asyncio.gather(*(write(scheduler, one, 10) for one in gens))
         held = sum(one.slot.bytes for one in gens)
