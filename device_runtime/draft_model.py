@@ -17,7 +17,6 @@ from device_runtime.mapped import page_out
 from device_runtime.static_graph import StaticGraph
 from device_runtime.threads import available, fastest
 
-FOLDING = "ConstantFolding"
 PREFILL = 128  # tokens fed at once
 TRIALS = 7  # forwards that a thread count is measured by
 PROVIDERS = {
@@ -48,6 +47,7 @@ class DraftModel:
         self._graph: SharedGraph | PortableGraph | StaticGraph
         most = available() if provider == "cpu" else 1
         self._load(threads or fastest(self._seconds, most))
+        page_out(bundle.path)  # once: a graph that is loaded for another thread count reads them
 
     def _load(self, threads: int) -> None:
         """Have the graph run with a number of threads."""
@@ -57,7 +57,7 @@ class DraftModel:
         bundle, manifest = self._bundle, self._bundle.manifest
 
         def session(path: Path) -> ort.InferenceSession:
-            return _session(path, self._provider, threads)
+            return _session(path, self._provider, threads, manifest.graph)
 
         if manifest.graph == "shared":
             self._graph = SharedGraph(session(bundle.graph), manifest)
@@ -111,7 +111,7 @@ class DraftModel:
         self._length = length
 
 
-def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
+def _session(path: Path, provider: str, threads: int, kind: str) -> ort.InferenceSession:
     """The graph on an execution provider. Raises BundleError."""
     present = [name for name, ep in PROVIDERS.items() if ep in ort.get_available_providers()]
     if provider not in present:
@@ -125,10 +125,12 @@ def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 4  # what fails is raised, and need not be printed as well
+    # All that is left to fold in a graph for CPUs is the table's second shape, which would be a
+    # copy of it; in one of fixed shapes a transposed table is, and would be made in every forward.
+    unwanted = [] if kind == "static" else ["ConstantFolding"]
     try:
-        # An export has nothing left to fold but the table's second shape, which would be a copy.
         session = ort.InferenceSession(
-            str(path), options, providers=[PROVIDERS[provider]], disabled_optimizers=[FOLDING]
+            str(path), options, providers=[PROVIDERS[provider]], disabled_optimizers=unwanted
         )
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise BundleError(f"onnxruntime cannot load {path}: {error}") from None
@@ -138,5 +140,4 @@ def _session(path: Path, provider: str, threads: int) -> ort.InferenceSession:
             f"the execution provider {provider!r} does not start on this machine; install what it"
             " needs, or use 'cpu'"
         )
-    page_out(path.with_name(path.name + ".data"))
     return session

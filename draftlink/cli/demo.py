@@ -99,7 +99,7 @@ def demo(
         opened = Device(bundle, url)
         hold(opened.model, pace_draft)
         async with opened as device:
-            for mode in ("stop-and-wait", "stream"):  # the first forward of a process is slow
+            for mode in (TOGETHER, "stream"):  # the first forward of a process is slow
                 await one(device, prompt, temperature, 8, mode=mode)
             generation = device.generate(
                 prompt,

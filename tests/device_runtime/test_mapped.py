@@ -1,5 +1,6 @@
-"""Which pages are given back: those of the named file, all of them. (What that saves on a machine,
-``bench.memory`` measures: the kernel may be slow to take them.)
+"""Which pages are given back: those of the folder's files, all of them.
+
+What that saves on a machine ``bench.memory`` measures: the kernel may be slow to take them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def test_the_pages_of_a_file_are_given_back_and_come_again(tmp_path, monkeypatch
     monkeypatch.setattr(mapped.ctypes, "CDLL", Spy)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as weights:
         before = bytes(weights)
-        mapped.page_out(tmp_path / "another.data")
+        mapped.page_out(tmp_path / "another")
         assert advised == []
-        mapped.page_out(path)
+        mapped.page_out(tmp_path)
         assert advised == [(len(before), mapped.PAGEOUT)]
         assert bytes(weights) == before
