@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 NAME = "draftlink"
@@ -34,20 +33,8 @@ def attend(
     ``attention_mask`` is None. The None that is returned stands for the weights.
     """
     step, layer = key.step  # type: ignore[attr-defined]
-    out = []
-    for part in step.parts:
-        keys, values = part.slot.read(layer, part.length)
-        attended = scaled_dot_product_attention(
-            query.narrow(2, part.begin, part.tokens),
-            keys,
-            values,
-            attn_mask=part.mask,
-            is_causal=1 < part.tokens == part.length,
-            scale=scaling,
-            enable_gqa=query.shape[1] != keys.shape[1],
-        )
-        out.append(attended.transpose(1, 2))
-    return torch.cat(out, 1), None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return step.attend(layer, query, key.shape[1], scale), None
 
 
 AttentionInterface.register(NAME, attend)

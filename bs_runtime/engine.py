@@ -12,17 +12,30 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import Cache
+
+if TYPE_CHECKING:
+    from bs_runtime.fused import Fused
 
 BLOCK = 64  # tokens by which a slot grows at the least
 
 
 class TargetError(ValueError):
     """The model cannot be a target, or not do this; the text says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is cached of a token: keys and values of d numbers for each layer and kv head."""
+
+    layers: int
+    kv_heads: int
+    d: int
 
 
 class Slot:
@@ -36,7 +49,7 @@ class Slot:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._ids: list[int] = []
-        self._capacity = 0
+        self.capacity = 0
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -48,6 +61,19 @@ class Slot:
     def ids(self) -> list[int]:
         """The tokens in the cache; not to be changed."""
         return self._ids
+
+    @property
+    def address(self) -> int:
+        """Where its first layer's keys are; all others stand behind, if the engine has a layout."""
+        return self._layers[0][0].data_ptr()
+
+    @property
+    def layout(self) -> Layout | None:
+        """What a token takes, if it is the same in every layer, and for keys as for values."""
+        shapes = {(t.shape[1], t.shape[3]) for pair in self._layers.values() for t in pair}
+        if len(shapes) != 1 or set(self._layers) != set(range(len(self._layers))):
+            return None
+        return Layout(len(self._layers), *shapes.pop())
 
     @property
     def bytes(self) -> int:
@@ -85,19 +111,31 @@ class Slot:
     def close(self) -> None:
         """Empty the slot and give its memory back; it can be fed again. Not during a forward."""
         self._ids.clear()
-        self._capacity = 0
+        self.capacity = 0
         self._layers.clear()
 
     def reserve(self, length: int) -> None:
         """Make every layer's next write have room for ``length`` tokens."""
-        if length > self._capacity:
-            blocks = -(-max(length, 2 * self._capacity) // BLOCK)
-            self._capacity = min(blocks * BLOCK, self._engine.context)
+        if length > self.capacity:
+            blocks = -(-max(length, 2 * self.capacity) // BLOCK)
+            self.capacity = min(blocks * BLOCK, self._engine.context)
+            if self._engine.layout is not None:
+                self._grow(self._engine.layout)
+
+    def _grow(self, layout: Layout) -> None:
+        """One buffer of the whole capacity for all layers, with what is cached."""
+        shape = layout.layers, 2, 1, layout.kv_heads, self.capacity, layout.d
+        model = self._engine.model
+        slab = torch.empty(shape, dtype=model.dtype, device=model.device)
+        for layer, pair in self._layers.items():
+            for new, old in zip(slab[layer], pair, strict=True):
+                new[:, :, : self.length] = old[:, :, : self.length]
+        self._layers = {i: (pair[0], pair[1]) for i, pair in enumerate(slab)}
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Put keys and values (1, kv heads, tokens, d) of ``layer`` behind what is cached."""
         held = self._layers.get(layer)
-        if held is None or held[0].shape[2] < self._capacity:
+        if held is None or held[0].shape[2] < self.capacity:
             old_keys, old_values = held or (None, None)
             held = self._grown(old_keys, keys), self._grown(old_values, values)
             self._layers[layer] = held
@@ -107,7 +145,7 @@ class Slot:
 
     def _grown(self, old: Tensor | None, like: Tensor) -> Tensor:
         """A buffer of the whole capacity, with what is cached in ``old``."""
-        new = like.new_empty(1, like.shape[1], self._capacity, like.shape[3])
+        new = like.new_empty(1, like.shape[1], self.capacity, like.shape[3])
         if old is not None:
             new[:, :, : self.length] = old[:, :, : self.length]
         return new
@@ -173,6 +211,23 @@ class StepCache(Cache):
         key_states.step = self, layer_idx  # type: ignore[attr-defined]
         return key_states, value_states
 
+    def attend(self, layer: int, query: Tensor, kv_heads: int, scale: float) -> Tensor:
+        """Query (1, heads, tokens, d) to (1, tokens, heads, d), one session after the other."""
+        out = []
+        for part in self.parts:
+            keys, values = part.slot.read(layer, part.length)
+            attended = scaled_dot_product_attention(
+                query.narrow(2, part.begin, part.tokens),
+                keys,
+                values,
+                attn_mask=part.mask,
+                is_causal=1 < part.tokens == part.length,
+                scale=scale,
+                enable_gqa=query.shape[1] != kv_heads,
+            )
+            out.append(attended.transpose(1, 2))
+        return torch.cat(out, 1)
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens cached before the step, of the first part: packed models do not ask for it."""
         return self.parts[0].slot.length
@@ -186,7 +241,8 @@ class Engine:
     """A model's forward over many slots.
 
     ``packed`` says whether a step is one forward; if not, it is one for each slot, for models
-    whose attention is not ``attention.attend``. ``context``: tokens that a slot may hold.
+    whose attention is not ``attention.attend``. ``fused``: what runs it on a GPU, once ``fuse``
+    was called; slots opened before are then of no use. ``context``: tokens that a slot may hold.
     """
 
     def __init__(self, model: Any, vocab_size: int, context: int) -> None:
@@ -194,6 +250,8 @@ class Engine:
         self.vocab_size = vocab_size
         self.context = context
         self.packed = False
+        self.layout: Layout | None = None
+        self.fused: Fused | None = None
         known = inspect.signature(model.forward).parameters
         self._keeps_logits = "logits_to_keep" in known
         self._cache = "cache" if "cache" in known else "past_key_values"  # until transformers 5.24
@@ -212,9 +270,10 @@ class Engine:
         for feed in feeds:
             self._check(feed)
         steps = [feeds] if self.packed else [[feed] for feed in feeds]
+        run = self._run if self.fused is None else self._run_fused
         try:
             with torch.inference_mode():
-                rows = [self._run(step) for step in steps]
+                rows = [run(step) for step in steps]
         except BaseException:
             for feed in feeds:
                 feed.slot.close()
@@ -231,8 +290,23 @@ class Engine:
                 " prompt or ask for fewer tokens"
             )
 
+    def fuse(self, layout: Layout, heads: int) -> None:
+        """Attend for all slots at once, by Triton's kernels, and capture what can be."""
+        from bs_runtime.fused import Fused  # Triton comes with PyTorch for GPUs alone
+
+        self.layout = layout
+        self.fused = Fused(self._logits, heads // layout.kv_heads, self.model.device)
+        self.fused.capture()
+
+    def _run_fused(self, feeds: Sequence[Feed]) -> Tensor:
+        assert self.fused is not None
+        rows = self.fused.forward(feeds)
+        for feed in feeds:
+            feed.slot.advance(feed.ids)
+        return rows
+
     def _run(self, feeds: Sequence[Feed]) -> Tensor:
-        model = self.model
+        device = self.model.device
         parts: list[Part] = []
         ids: list[int] = []
         positions: list[int] = []
@@ -243,21 +317,25 @@ class Engine:
             ids += feed.ids
             positions += range(feed.slot.length, part.length)
             wanted += range(len(ids) - feed.rows, len(ids))
-        options: dict[str, Any] = {}
-        if self.packed:
-            options["position_ids"] = torch.tensor([positions], device=model.device)
-        keep = torch.tensor(wanted or [0], device=model.device)  # a head may not take no rows
-        if self._keeps_logits:
-            options["logits_to_keep"] = keep
-        logits: Tensor = model(
-            input_ids=torch.tensor([ids], device=model.device),
-            use_cache=True,
-            **{self._cache: StepCache(parts, packed=self.packed)},
-            **options,
-        ).logits[0]
+        rows = self._logits(
+            torch.tensor(ids, device=device),
+            torch.tensor(positions, device=device) if self.packed else None,
+            torch.tensor(wanted or [0], device=device),  # a head may not take no rows
+            StepCache(parts, packed=self.packed),
+        )
         for feed in feeds:
             feed.slot.advance(feed.ids)
-        return (logits if self._keeps_logits else logits[keep])[: len(wanted)].float()
+        return rows[: len(wanted)].float()
+
+    def _logits(self, ids: Tensor, positions: Tensor | None, keep: Tensor, cache: Cache) -> Tensor:
+        """The model's logits (kept, V) for ids (tokens,), of the rows of ``keep``."""
+        options: dict[str, Any] = {self._cache: cache}
+        if positions is not None:
+            options["position_ids"] = positions[None]
+        if self._keeps_logits:
+            options["logits_to_keep"] = keep
+        logits: Tensor = self.model(input_ids=ids[None], use_cache=True, **options).logits[0]
+        return logits if self._keeps_logits else logits[keep]
 
     def _part(self, feed: Feed, begin: int) -> Part:
         past, tokens = feed.slot.length, len(feed.ids)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from bs_runtime.engine import Engine, Feed, Slot, TargetError
 from draftlink.tokenizer import tokenizer_hash
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+log = logging.getLogger("draftlink.bs")
 
 
 class Target:
@@ -121,8 +125,31 @@ class Target:
             if not agrees:
                 model.set_attn_implementation(default)
                 self.engine.packed = False
+            elif self._fuses():
+                self._fuse(trial, rows)
         if prepack.pays(model):
             prepack.prepack(model)
+
+    def _fuses(self) -> bool:
+        """Whether there is a GPU that Triton has kernels for."""
+        return self.model.device.type == "cuda" and find_spec("triton") is not None
+
+    def _fuse(self, trial: list[int], rows: torch.Tensor) -> None:
+        slot = self.open()
+        slot.forward(trial)
+        layout, heads = slot.layout, self.model.config.get_text_config().num_attention_heads
+        if layout is None or heads % layout.kv_heads:
+            return
+        plain = Engine(self.model, self.vocab_size, self.context)
+        plain.packed = True
+        self.engine.fuse(layout, heads)
+        try:
+            agrees = self._agrees(trial, rows)
+        except Exception as error:  # whatever Triton makes of this GPU
+            log.warning("no fused attention on this GPU: %s", error)
+            agrees = False
+        if not agrees:
+            self.engine = plain
 
     def _agrees(self, trial: list[int], rows: torch.Tensor) -> bool:
         """Whether feeding ``trial`` in parts, with a wrong turn rolled back, gives its ``rows``.

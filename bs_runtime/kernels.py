@@ -1,0 +1,223 @@
+"""Triton kernels: a step's keys and values into their slots, and its attention, one launch for all.
+
+What differs between steps stands in tables on the GPU (``fused.Tables``), so that the launches are
+the same for every step of as many tokens, and can be captured in a CUDA graph. Slots are read
+where they are, through their addresses: a session's memory stays its own, and grows and goes as
+before. Attention is computed as in FlashAttention (arXiv 2205.14135) and, where few tokens look at
+long histories, split over the keys (Flash-Decoding): partial results meet in ``_combine``.
+"""
+
+# Triton reads the types of a kernel's constants: no postponed annotations in this file.
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+KEYS = 64  # of a block; the least share of a split, too
+ENOUGH = 512  # programs that fill a GPU: more splits than lead to them gain nothing
+MOST_SPLITS = 16
+LOG2_E = 1.4426950408889634
+
+
+@triton.jit
+def _store(
+    keys: Any,  # (1, kv heads, tokens, d)
+    values: Any,  # the same
+    key_head: Any,
+    key_token: Any,
+    value_head: Any,
+    value_token: Any,
+    part_of: Any,  # (tokens,), -1 for padding
+    place_of: Any,  # (tokens,), in its slot
+    address: Any,  # (parts,)
+    capacity: Any,  # (parts,)
+    layer: Any,
+    HEADS: tl.constexpr,
+    D: tl.constexpr,
+    D_BLOCK: tl.constexpr,
+) -> None:
+    token = tl.program_id(0)
+    head = tl.program_id(1)
+    part = tl.load(part_of + token)
+    if part >= 0:
+        held = tl.load(capacity + part)
+        at = tl.load(place_of + token)
+        slab = tl.load(address + part).to(keys.dtype)
+        to = slab + ((layer * 2 * HEADS + head) * held + at) * D
+        d = tl.arange(0, D_BLOCK)
+        on = d < D
+        key = tl.load(keys + head * key_head + token * key_token + d, mask=on)
+        value = tl.load(values + head * value_head + token * value_token + d, mask=on)
+        tl.store(to + d, key, mask=on)
+        tl.store(to + HEADS * held * D + d, value, mask=on)
+
+
+@triton.jit
+def _attend(
+    query: Any,  # (1, heads, tokens, d)
+    query_head: Any,
+    query_token: Any,
+    tokens: Any,
+    place_of: Any,
+    address: Any,
+    capacity: Any,
+    tile_part: Any,  # (tiles,)
+    tile_first: Any,  # (tiles,), its first token in the step
+    tile_count: Any,  # (tiles,), its tokens; 0 for a tile that is not used
+    sums: Any,  # (splits, tokens, heads, d), float32: Σ exp2(score − peak) · value
+    masses: Any,  # (splits, tokens, heads): Σ exp2(score − peak)
+    peaks: Any,  # (splits, tokens, heads): the largest score, in log2
+    scale: Any,
+    layer: Any,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,  # query heads that share keys and values
+    D: tl.constexpr,
+    D_BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SPLITS: tl.constexpr,
+) -> None:
+    tile = tl.program_id(0)
+    shared = tl.program_id(1)  # which of the kv heads
+    split = tl.program_id(2)
+    count = tl.load(tile_count + tile)
+    if count > 0:
+        part = tl.load(tile_part + tile)
+        row = tl.arange(0, ROWS)
+        token = tl.load(tile_first + tile) + row // GROUP
+        head = shared * GROUP + row % GROUP
+        on = row < count * GROUP
+        d = tl.arange(0, D_BLOCK)
+        on_d = d < D
+        q = tl.load(
+            query + (head * query_head + token * query_token)[:, None] + d[None, :],
+            mask=on[:, None] & on_d[None, :],
+            other=0.0,
+        )
+        place = tl.load(place_of + token, mask=on, other=0)
+        length = tl.max(place, 0) + 1
+        share = tl.cdiv(length, SPLITS * BLOCK) * BLOCK
+        begin = split * share
+        end = tl.minimum(begin + share, length)
+        held = tl.load(capacity + part)
+        slab = tl.load(address + part).to(query.dtype)
+        kv_heads: tl.constexpr = HEADS // GROUP
+        keys = slab + (layer * 2 * kv_heads + shared) * held * D
+        values = keys + kv_heads * held * D
+        peak = tl.full((ROWS,), float("-inf"), tl.float32)
+        mass = tl.zeros((ROWS,), tl.float32)
+        total = tl.zeros((ROWS, D_BLOCK), tl.float32)
+        for first in range(begin, end, BLOCK):
+            n = first + tl.arange(0, BLOCK)
+            inside = (n < end)[:, None] & on_d[None, :]
+            k = tl.load(keys + n[:, None] * D + d[None, :], mask=inside, other=0.0)
+            score = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+            sees = (n[None, :] <= place[:, None]) & (n < end)[None, :]
+            score = tl.where(sees, score, float("-inf"))
+            higher = tl.maximum(peak, tl.max(score, 1))
+            anchor = tl.where(higher == float("-inf"), 0.0, higher)  # a row that sees no key yet
+            weight = tl.exp2(score - anchor[:, None])
+            fade = tl.exp2(peak - anchor)
+            v = tl.load(values + n[:, None] * D + d[None, :], mask=inside, other=0.0)
+            mass = mass * fade + tl.sum(weight, 1)
+            total = total * fade[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="ieee")
+            peak = higher
+        to = (split * tokens + token) * HEADS + head
+        tl.store(peaks + to, peak, mask=on)
+        tl.store(masses + to, mass, mask=on)
+        tl.store(sums + to[:, None] * D + d[None, :], total, mask=on[:, None] & on_d[None, :])
+
+
+@triton.jit
+def _combine(
+    sums: Any,
+    masses: Any,
+    peaks: Any,
+    part_of: Any,
+    out: Any,  # (1, tokens, heads, d)
+    tokens: Any,
+    HEADS: tl.constexpr,
+    D: tl.constexpr,
+    D_BLOCK: tl.constexpr,
+    SPLITS: tl.constexpr,
+) -> None:
+    token = tl.program_id(0)
+    head = tl.program_id(1)
+    d = tl.arange(0, D_BLOCK)
+    on = d < D
+    attended = tl.zeros((D_BLOCK,), tl.float32)  # of padding: what follows must stay finite
+    if tl.load(part_of + token) >= 0:
+        at = (tl.arange(0, SPLITS) * tokens + token) * HEADS + head
+        peak = tl.load(peaks + at)
+        weight = tl.exp2(peak - tl.max(peak, 0))
+        mass = tl.sum(weight * tl.load(masses + at), 0)
+        total = tl.load(sums + at[:, None] * D + d[None, :], mask=on[None, :], other=0.0)
+        attended = tl.sum(weight[:, None] * total, 0) / mass
+    tl.store(out + (token * HEADS + head) * D + d, attended.to(out.dtype.element_ty), mask=on)
+
+
+def tile_tokens(group: int) -> int:
+    """Tokens that one program takes: some 64 rows, each a token of one of ``group`` heads."""
+    return max(64 // group, 1)
+
+
+def splits(tiles: int, kv_heads: int) -> int:
+    """Into how many parts a history is split, a power of 2."""
+    room = max(ENOUGH // (tiles * kv_heads), 1)
+    return min(1 << (room.bit_length() - 1), MOST_SPLITS)
+
+
+def store(
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    layer: int,
+    part_of: torch.Tensor,
+    place_of: torch.Tensor,
+    address: torch.Tensor,
+    capacity: torch.Tensor,
+) -> None:
+    """Write keys and values (1, kv heads, tokens, d) of a layer to the slots.
+
+    ``address`` and ``capacity`` of each part's slab (layers, 2, kv heads, capacity, d); ``part_of``
+    each token, -1 for padding, and ``place_of`` it in its slot.
+    """
+    _, heads, tokens, d = keys.shape
+    _store[(tokens, heads)](
+        keys, values, keys.stride(1), keys.stride(2), values.stride(1), values.stride(2),
+        part_of, place_of, address, capacity, layer,
+        HEADS=heads, D=d, D_BLOCK=triton.next_power_of_2(d),
+    )  # fmt: skip
+
+
+def attend(
+    query: torch.Tensor,
+    layer: int,
+    kv_heads: int,
+    scale: float,
+    part_of: torch.Tensor,
+    place_of: torch.Tensor,
+    address: torch.Tensor,
+    capacity: torch.Tensor,
+    tiles: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
+    """Causal attention of query (1, heads, tokens, d), to (1, tokens, heads, d); zero for padding.
+
+    ``tiles``: of each the part, its first token, and how many it takes: at most ``tile_tokens``,
+    or 0 if it is not used. The rest as in ``store``.
+    """
+    _, heads, tokens, d = query.shape
+    group = heads // kv_heads
+    parts = splits(len(tiles[0]), kv_heads)
+    sums = query.new_empty((parts, tokens, heads, d), dtype=torch.float32)
+    masses, peaks = query.new_empty((2, parts, tokens, heads), dtype=torch.float32)
+    out = query.new_empty((1, tokens, heads, d))
+    sizes = {"HEADS": heads, "D": d, "D_BLOCK": max(triton.next_power_of_2(d), 16)}
+    rows = max(triton.next_power_of_2(tile_tokens(group) * group), 16)
+    _attend[(len(tiles[0]), kv_heads, parts)](
+        query, query.stride(1), query.stride(2), tokens, place_of, address, capacity, *tiles,
+        sums, masses, peaks, scale * LOG2_E, layer,
+        GROUP=group, ROWS=rows, BLOCK=KEYS, SPLITS=parts, **sizes,
+    )  # fmt: skip
+    _combine[(tokens, heads)](sums, masses, peaks, part_of, out, tokens, SPLITS=parts, **sizes)
+    return out

@@ -1,0 +1,145 @@
+"""Triton's attention over the slots equals each session's own, on a GPU or in its interpreter."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from bs_runtime.engine import BLOCK, Engine, Feed
+from tests.bs_runtime.tiny import CONFIGS, CONTEXT, IDS, VOCAB, build, close, full, take
+
+HAS_GPU = torch.cuda.is_available()
+NAMES = list(CONFIGS) if HAS_GPU else ["llama", "gpt2"]  # the interpreter takes its time
+STEPS = 40 if HAS_GPU else 6
+pytest.importorskip("triton", reason="Triton is not installed: it comes with PyTorch for GPUs")
+
+
+def fused(name: str) -> Engine:
+    """A tiny model's engine as on a GPU, but for the captured graphs where there is none."""
+    model = build(CONFIGS[name])
+    if HAS_GPU:
+        engine = take(model.to("cuda")).engine
+        assert engine.fused is not None
+        return engine
+    target = take(model)
+    slot = target.open()
+    slot.forward(IDS)
+    engine, layout = target.engine, slot.layout
+    assert layout is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bs_runtime.fused.Fused.capture", lambda _: None)
+        engine.fuse(layout, model.config.num_attention_heads)
+    return engine
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def pair(request):
+    """The plain model, and the same one's engine."""
+    return build(CONFIGS[request.param]), fused(request.param)
+
+
+def text(seed: int, length: int) -> list[int]:
+    return random.Random(seed).choices(range(VOCAB), k=length)
+
+
+def test_prompts_drafts_and_single_tokens_in_one_step(pair):
+    plain, engine = pair
+    cases = [  # tokens cached, tokens fed, rows wanted
+        (0, 20, 1),
+        (7, 5, 5),
+        (30, 1, 1),
+        (12, 16, 0),
+        (0, 1, 1),
+        (CONTEXT - 9, 9, 9),
+        (1, 3, 2),
+    ]
+    texts = [text(seed, cached + fed) for seed, (cached, fed, _) in enumerate(cases)]
+    slots = [engine.open() for _ in cases]
+    for slot, ids, (cached, _, _) in zip(slots, texts, cases, strict=True):
+        if cached:
+            slot.forward(ids[:cached], last=True)
+    feeds = [
+        Feed(slot, ids[cached:], count)
+        for slot, ids, (cached, _, count) in zip(slots, texts, cases, strict=True)
+    ]
+    rows = engine.forward(feeds).cpu()
+    wanted = [
+        full(plain, ids)[len(ids) - count :]
+        for ids, (_, _, count) in zip(texts, cases, strict=True)
+    ]
+    close(rows, torch.cat(wanted))
+    assert [slot.length for slot in slots] == [len(ids) for ids in texts]
+
+
+def test_random_histories_of_accepting_and_rejecting(pair):
+    plain, engine = pair
+    rng = random.Random(5)
+    histories: list[list[int]] = [[] for _ in range(4)]
+    slots = [engine.open() for _ in histories]
+    for _ in range(STEPS):
+        chosen = rng.sample(range(4), rng.randint(1, 4))
+        feeds = []
+        for i in chosen:
+            if rng.random() < 0.1 or len(histories[i]) > CONTEXT - 8:
+                slots[i].close()
+                histories[i] = []
+            kept = rng.randint(max(0, len(histories[i]) - 4), len(histories[i]))
+            del histories[i][kept:]
+            slots[i].rollback(kept)
+            ids = text(rng.randrange(1 << 30), rng.randint(1, 8))
+            histories[i] += ids
+            feeds.append(Feed(slots[i], ids, rng.randint(0, len(ids))))
+        rows = engine.forward(feeds).cpu()
+        wanted = [
+            full(plain, histories[i])[len(histories[i]) - feed.rows :]
+            for i, feed in zip(chosen, feeds, strict=True)
+        ]
+        close(rows, torch.cat(wanted))
+
+
+def test_histories_that_are_split_over_the_keys_grow_and_are_copied():
+    plain, engine = build(CONFIGS["llama"]), fused("llama")
+    engine.context = 6 * BLOCK  # rotary positions have no end, so the model goes on
+    slot, ids = engine.open(), text(1, 5 * BLOCK)
+    for begin in range(0, len(ids), 100):
+        rows = slot.forward(ids[begin : begin + 100])
+    close(rows.cpu(), full(plain, ids)[-len(rows) :])
+    other = engine.open()
+    other.adopt(slot, ids)
+    assert other.length == len(ids)
+    close(other.forward(IDS).cpu(), full(plain, ids + IDS)[-len(IDS) :])
+
+
+@pytest.mark.skipif(not HAS_GPU, reason="a CUDA graph needs a GPU")
+def test_a_captured_step_gives_the_rows_of_one_that_is_launched(monkeypatch):
+    engine = fused("qwen2")
+    assert engine.fused is not None and engine.fused.captures
+    slots = [engine.open() for _ in range(3)]
+    rows = engine.forward([Feed(slot, IDS, len(IDS)) for slot in slots])
+    monkeypatch.setattr(engine.fused, "_captured", {})
+    for slot in slots:
+        slot.close()
+    close(rows, engine.forward([Feed(slot, IDS, len(IDS)) for slot in slots]))
+
+
+@pytest.mark.skipif(not HAS_GPU, reason="only a GPU can be waited for")
+def test_no_forward_waits_for_the_gpu(monkeypatch):
+    """Neither launched nor replayed, from the tables to the logits."""
+    engine = fused("qwen3")
+    assert engine.fused is not None
+    engine.context = 16 * BLOCK
+    slot = engine.open()
+    slot.forward(IDS)
+    steps = [
+        engine.fused.prepare([Feed(slot, IDS[:5], 5)]),
+        engine.fused.prepare([Feed(engine.open(), IDS * 40, 1)]),
+    ]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.inference_mode():
+            for run in steps:
+                run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
