@@ -16,19 +16,20 @@ same draft length, writes for the same 8 prompts one after another, with all cor
 be the devices' texts. All counts and kinds are interleaved, and medians over the repeats printed. A
 verdict's delay is what the device waits for it. Lag is how late a callback of every 5 ms comes in
 the base station's event loop.
+``busy`` is the share of the time in which the base station's model thread was at work, ``forward``
+that of the model's forward alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import multiprocessing
 import os
 import statistics
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import astuple, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from rich.console import Console
 from websockets.asyncio.client import connect
 
 import bench
-import tinypair
+from bench.processes import GAMMA, TOKENS, assistant, running, station
 from device_runtime.client import PATH
 from device_runtime.device import Device, Sampling
 from device_runtime.generation import Generation
@@ -48,10 +49,7 @@ from draftlink.cli.demo import draft_bundle
 REAL = (1, 2, 4, 8)
 REPLAYED = (1, 2, 4, 8, 16, 32, 64)
 REPEATS = 3
-GAMMA = 4
-TOKENS = 128
 WINDOW_S = 2.5
-LAG_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,7 @@ class Run:
     p99_s: float
     batch: float  # sessions in a step, on average
     busy: float  # share of the time in which the model was at work
+    forward: float  # share of the time that was its forward's alone
     lag_s: float  # of the base station's event loop, p99
 
 
@@ -75,90 +74,6 @@ class Recording:
     drafts: list[bytes]
     verdicts: list[tuple[object, ...]]
     text: list[int]
-
-
-def station(pipe: Connection) -> None:
-    """A base station: sends its address, then its totals and the lags since, when asked."""
-    import torch
-    import uvicorn
-
-    from bs_runtime.app import create_app
-    from bs_runtime.target import Target
-
-    torch.set_num_threads(1)
-    app = create_app(Target.load(tinypair.TARGET))
-    config = uvicorn.Config(
-        app, port=0, ws="websockets-sansio", ws_per_message_deflate=False, log_level="error"
-    )
-    server = uvicorn.Server(config)
-    lags: list[float] = []
-
-    async def probe() -> None:
-        while True:
-            asked = time.perf_counter()
-            await asyncio.sleep(LAG_S)
-            lags.append(time.perf_counter() - asked - LAG_S)
-
-    async def serve() -> None:
-        probing = asyncio.create_task(probe())
-        await server.serve()
-        probing.cancel()
-
-    threading.Thread(target=asyncio.run, args=(serve(),), daemon=True).start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    pipe.send(f"ws://127.0.0.1:{port}")
-    while pipe.recv():
-        found, lags[:] = list(lags), []
-        pipe.send((asdict(app.state.scheduler.totals), found))
-
-
-def assistant(pipe: Connection) -> None:
-    """transformers' assisted generation: tokens/s, and the texts, for each list of prompts."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    target: Any = AutoModelForCausalLM.from_pretrained(tinypair.TARGET, dtype=torch.float32)
-    draft: Any = AutoModelForCausalLM.from_pretrained(tinypair.DRAFT, dtype=torch.float32)
-    tokenizer: Any = AutoTokenizer.from_pretrained(tinypair.TARGET)
-    target.generation_config.pad_token_id = target.generation_config.eos_token_id
-    draft.generation_config.num_assistant_tokens = GAMMA
-    draft.generation_config.num_assistant_tokens_schedule = "constant"
-    draft.generation_config.assistant_confidence_threshold = 0.0
-
-    def write(prompt: str) -> list[int]:
-        given = tokenizer(prompt, return_tensors="pt")
-        out = target.generate(
-            input_ids=given["input_ids"],
-            attention_mask=given["attention_mask"],
-            assistant_model=draft,
-            do_sample=False,
-            max_new_tokens=TOKENS,
-        )
-        ids: list[int] = out[0, given["input_ids"].shape[1] :].tolist()
-        return ids
-
-    write("Once")
-    pipe.send("ready")
-    while prompts := pipe.recv():
-        begun = time.perf_counter()
-        texts = [write(prompt) for prompt in prompts]
-        pipe.send((sum(map(len, texts)) / (time.perf_counter() - begun), texts))
-
-
-@contextmanager
-def running(work: Callable[[Connection], None]) -> Iterator[tuple[Any, Connection]]:
-    """``work`` in a process of its own: its first message, and the pipe to it."""
-    pipe, end = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=work, args=(end,))
-    process.start()
-    try:
-        yield pipe.recv(), pipe
-    finally:
-        pipe.send(None)
-        process.join(10)
-        process.kill()
 
 
 def essence(frame: frames.Verdict) -> tuple[object, ...]:
@@ -209,6 +124,7 @@ class Load:
                 p99_s=float(p99),
                 batch=(after["rounds"] - before["rounds"]) / (after["steps"] - before["steps"]),
                 busy=(after["busy_s"] - before["busy_s"]) / seconds,
+                forward=(after["forward_s"] - before["forward_s"]) / seconds,
                 lag_s=float(np.quantile(lags, 0.99)),
             )
 
@@ -329,11 +245,14 @@ async def replay(url: str, pipe: Connection, recordings: Sequence[Recording]) ->
 
 def main() -> None:
     """Print one line for each kind and number of devices."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cpu", help="of the base station, and of its peer")
+    device: str = parser.parse_args().device
     prompts = bench.prompts(max(REAL))
     bundle = draft_bundle(Console(stderr=True))
     runs: dict[tuple[str, int], list[Run]] = {}
     assisted: list[float] = []
-    with running(station) as (url, pipe), running(assistant) as (_, peer):
+    with running(station, device) as (url, pipe), running(assistant, device) as (_, peer):
         recordings = asyncio.run(record(bundle, url, prompts))
         texts = [one.text for one in recordings]
         for _ in range(REPEATS):
@@ -352,15 +271,21 @@ def main() -> None:
     print(f"{cores} cores, load {os.getloadavg()[0]:.1f} at the end; γ={GAMMA}, {TOKENS} tokens")
     peer_rate = statistics.median(assisted)
     print(f"assisted generation, {len(prompts)} prompts in turn: {peer_rate:.1f} tokens/s")
-    print("kind      devices  tokens/s  of one  of assisted  p50 ms  p99 ms  batch  busy  lag ms")
+    print(
+        "kind      devices  tokens/s  of one  of assisted  p50 ms  p99 ms  batch  busy  forward"
+        "  lag ms"
+    )
     first: dict[str, float] = {}
     for (kind, count), found in runs.items():
         columns = zip(*(astuple(run) for run in found), strict=True)
-        rate, p50, p99, batch, busy, lag = (statistics.median(column) for column in columns)
+        rate, p50, p99, batch, busy, forward, lag = (
+            statistics.median(column) for column in columns
+        )
         first.setdefault(kind, rate)
         print(
-            f"{kind:8}  {count:7}  {rate:8.1f}  {rate / first[kind]:6.2f}  {rate / peer_rate:11.2f}"
-            f"  {p50 * 1e3:6.1f}  {p99 * 1e3:6.1f}  {batch:5.2f}  {busy:4.2f}  {lag * 1e3:6.1f}"
+            f"{kind:8}  {count:7}  {rate:8.1f}  {rate / first[kind]:6.2f}"
+            f"  {rate / peer_rate:11.2f}  {p50 * 1e3:6.1f}  {p99 * 1e3:6.1f}  {batch:5.2f}"
+            f"  {busy:4.2f}  {forward:7.2f}  {lag * 1e3:6.1f}"
         )
 
 

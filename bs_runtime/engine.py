@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,7 @@ from transformers import Cache
 if TYPE_CHECKING:
     from bs_runtime.fused import Fused
 
+HAS_TRITON = find_spec("triton") is not None  # it comes with PyTorch for GPUs
 BLOCK = 64  # tokens by which a slot grows at the least
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Cache
 
@@ -23,7 +24,7 @@ from bs_runtime import kernels
 if TYPE_CHECKING:
     from bs_runtime.engine import Feed
 
-SIZES = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # tokens of a captured step
+SIZES = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 640)  # tokens of a captured step
 MOST = SIZES[-1]
 WARM_UPS = 2  # forwards before the capture: what is set up at first use must not be captured
 
@@ -54,7 +55,7 @@ class Tables:
         self.tiles = tiles[0], tiles[1], tiles[2]
 
     @classmethod
-    def empty(cls, size: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    def empty(cls, size: int) -> NDArray[np.int64]:
         """The tables, (9, size), of a step of padding."""
         tables = np.zeros((len(cls.NAMES), size), dtype=np.int64)
         tables[cls.NAMES.index("part")] = -1
@@ -62,23 +63,34 @@ class Tables:
 
     def fill(self, feeds: Sequence[Feed], group: int) -> None:
         """Describe a step. ``group``: query heads that share keys and values."""
-        size = self.held.shape[1]
-        host = self.empty(size)
+        host = self.empty(self.held.shape[1])
         ids, place, wanted, part, address, capacity, tile, first, count = host
+        parts = np.arange(len(feeds))
+        counts = np.array([len(feed.ids) for feed in feeds])
+        rows = np.array([feed.rows for feed in feeds])
+        pasts = np.array([feed.slot.length for feed in feeds])
+        ends = counts.cumsum()
+        begins = ends - counts
+        tokens = int(ends[-1])
+        ids[:tokens] = [i for feed in feeds for i in feed.ids]
+        place[:tokens] = np.arange(tokens) - (begins - pasts).repeat(counts)
+        part[:tokens] = parts.repeat(counts)
+        wanted[: rows.sum()] = _within(rows) + (ends - rows).repeat(rows)
+        address[: len(feeds)] = [feed.slot.address for feed in feeds]
+        capacity[: len(feeds)] = [feed.slot.capacity for feed in feeds]
         most = kernels.tile_tokens(group)
-        at = rows = tiles = 0
-        for i, feed in enumerate(feeds):
-            begin, end = at, at + len(feed.ids)
-            ids[begin:end] = feed.ids
-            place[begin:end] = np.arange(feed.slot.length, feed.slot.length + len(feed.ids))
-            wanted[rows : rows + feed.rows] = np.arange(end - feed.rows, end)
-            part[begin:end] = i
-            address[i], capacity[i] = feed.slot.address, feed.slot.capacity
-            for start in range(begin, end, most):
-                tile[tiles], first[tiles], count[tiles] = i, start, min(most, end - start)
-                tiles += 1
-            at, rows = end, rows + feed.rows
+        tiles = -(-counts // most)
+        total, starts = int(tiles.sum()), most * _within(tiles)
+        tile[:total] = parts.repeat(tiles)
+        first[:total] = begins.repeat(tiles) + starts
+        count[:total] = np.minimum(counts.repeat(tiles) - starts, most)
         self.held.copy_(torch.from_numpy(host))
+
+
+def _within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, … of each group of ``counts``, one group behind the other."""
+    found: NDArray[np.int64] = np.arange(counts.sum()) - (counts.cumsum() - counts).repeat(counts)
+    return found
 
 
 class FusedCache(Cache):

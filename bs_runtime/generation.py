@@ -147,22 +147,23 @@ class Generation:
         written.
         """
         accepted = outcome.accepted if outcome else 0
-        # A copy: the rows belong to a whole step, which a part would keep in memory.
-        self._row = rows[accepted : accepted + 1].clone()
         self.slot.rollback(len(self.history) + accepted)
-        if outcome is None:
-            return Judgement(0, None, self.ended)
         for d in drafted[:accepted]:
             self._write(d.token)
-        following, row = outcome.following, b""
+        following, row = outcome.following if outcome else None, b""
         if self.ended or (accepted == len(drafted) and not waits):
             following = None
-        elif following is None:
-            row = pack_row(self._row[0].numpy(force=True))
-        else:
+        if following is not None:
+            self._row = None
             self._write(following)
-        emitted = accepted + (following is not None)
-        surprisals = outcome.surprisals[:emitted]
+        else:
+            # A copy: the rows belong to a whole step, which a part would keep in memory.
+            self._row = rows[accepted : accepted + 1].clone()
+            if accepted < len(drafted) and not self.ended:  # the device corrects
+                row = pack_row(self._row[0].numpy(force=True))
+        if outcome is None:
+            return Judgement(0, None, self.ended)
+        surprisals = outcome.surprisals[: accepted + (following is not None)]
         return Judgement(
             accepted,
             following,
@@ -246,7 +247,7 @@ class Round:
 
     def rows(self) -> Tensor:
         """All rows, (len(drafted) + 1, V), once nothing is left."""
-        return torch.cat(self._rows)
+        return self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
 
     def job(self) -> verify.Job | None:
         """What is to be judged, if anything is."""

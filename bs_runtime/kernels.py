@@ -7,10 +7,7 @@ before. Attention is computed as in FlashAttention (arXiv 2205.14135) and, where
 long histories, split over the keys (Flash-Decoding): partial results meet in ``_combine``.
 """
 
-# Triton reads the types of a kernel's constants: no postponed annotations in this file.
-from typing import Any
-
-import torch
+import torch  # no postponed annotations here: Triton reads which arguments are constants
 import triton
 import triton.language as tl
 
@@ -22,21 +19,21 @@ LOG2_E = 1.4426950408889634
 
 @triton.jit
 def _store(
-    keys: Any,  # (1, kv heads, tokens, d)
-    values: Any,  # the same
-    key_head: Any,
-    key_token: Any,
-    value_head: Any,
-    value_token: Any,
-    part_of: Any,  # (tokens,), -1 for padding
-    place_of: Any,  # (tokens,), in its slot
-    address: Any,  # (parts,)
-    capacity: Any,  # (parts,)
-    layer: Any,
+    keys,  # (1, kv heads, tokens, d)
+    values,  # the same
+    key_head,
+    key_token,
+    value_head,
+    value_token,
+    part_of,  # (tokens,), -1 for padding
+    place_of,  # (tokens,), in its slot
+    address,  # (parts,)
+    capacity,  # (parts,)
+    layer,
     HEADS: tl.constexpr,
     D: tl.constexpr,
     D_BLOCK: tl.constexpr,
-) -> None:
+):
     token = tl.program_id(0)
     head = tl.program_id(1)
     part = tl.load(part_of + token)
@@ -55,21 +52,21 @@ def _store(
 
 @triton.jit
 def _attend(
-    query: Any,  # (1, heads, tokens, d)
-    query_head: Any,
-    query_token: Any,
-    tokens: Any,
-    place_of: Any,
-    address: Any,
-    capacity: Any,
-    tile_part: Any,  # (tiles,)
-    tile_first: Any,  # (tiles,), its first token in the step
-    tile_count: Any,  # (tiles,), its tokens; 0 for a tile that is not used
-    sums: Any,  # (splits, tokens, heads, d), float32: Σ exp2(score − peak) · value
-    masses: Any,  # (splits, tokens, heads): Σ exp2(score − peak)
-    peaks: Any,  # (splits, tokens, heads): the largest score, in log2
-    scale: Any,
-    layer: Any,
+    query,  # (1, heads, tokens, d)
+    query_head,
+    query_token,
+    tokens,
+    place_of,
+    address,
+    capacity,
+    tile_part,  # (tiles,)
+    tile_first,  # (tiles,), its first token in the step
+    tile_count,  # (tiles,), its tokens; 0 for a tile that is not used
+    sums,  # (splits, tokens, heads, d), float32: Σ exp2(score − peak) · value
+    masses,  # (splits, tokens, heads): Σ exp2(score − peak)
+    peaks,  # (splits, tokens, heads): the largest score, in log2
+    scale,
+    layer,
     HEADS: tl.constexpr,
     GROUP: tl.constexpr,  # query heads that share keys and values
     D: tl.constexpr,
@@ -77,7 +74,7 @@ def _attend(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     SPLITS: tl.constexpr,
-) -> None:
+):
     tile = tl.program_id(0)
     shared = tl.program_id(1)  # which of the kv heads
     split = tl.program_id(2)
@@ -131,17 +128,17 @@ def _attend(
 
 @triton.jit
 def _combine(
-    sums: Any,
-    masses: Any,
-    peaks: Any,
-    part_of: Any,
-    out: Any,  # (1, tokens, heads, d)
-    tokens: Any,
+    sums,
+    masses,
+    peaks,
+    part_of,
+    out,  # (1, tokens, heads, d)
+    tokens,
     HEADS: tl.constexpr,
     D: tl.constexpr,
     D_BLOCK: tl.constexpr,
     SPLITS: tl.constexpr,
-) -> None:
+):
     token = tl.program_id(0)
     head = tl.program_id(1)
     d = tl.arange(0, D_BLOCK)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from bs_runtime import attention, prepack
-from bs_runtime.engine import Engine, Feed, Slot, TargetError
+from bs_runtime.engine import HAS_TRITON, Engine, Feed, Slot, TargetError
 from draftlink.tokenizer import tokenizer_hash
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -132,7 +131,7 @@ class Target:
 
     def _fuses(self) -> bool:
         """Whether there is a GPU that Triton has kernels for."""
-        return self.model.device.type == "cuda" and find_spec("triton") is not None
+        return self.model.device.type == "cuda" and HAS_TRITON
 
     def _fuse(self, trial: list[int], rows: torch.Tensor) -> None:
         slot = self.open()

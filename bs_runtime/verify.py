@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bs_runtime.engine import HAS_TRITON
 from bs_runtime.residual import accepts, draw, entries, residuals, wanted
 from draftlink import noise
 from draftlink.gumbel import pick_many
@@ -169,10 +170,18 @@ def own_picks(p: Tensor, jobs: Sequence[Job], begins: Sequence[int]) -> dict[int
         best = _rows(p, rows["greedy"]).argmax(-1)
         picks.update(zip(rows["greedy"], best.tolist(), strict=True))
     if rows["coupled"]:
-        racing = _rows(p, rows["coupled"])
-        # On the CPU numpy is the faster of the two, and draws the same.
-        drawn = pick_many(keys, positions, racing if racing.is_cuda else racing.numpy())
-        picks.update(zip(rows["coupled"], drawn.tolist(), strict=True))
+        drawn = _raced(keys, positions, _rows(p, rows["coupled"]))
+        picks.update(zip(rows["coupled"], drawn, strict=True))
+    return picks
+
+
+def _raced(keys: Sequence[bytes], positions: Sequence[int], p: Tensor) -> list[int]:
+    """``gumbel.pick_many``, by what is the fastest where p is; all draw the same."""
+    if p.is_cuda and HAS_TRITON:
+        from bs_runtime import race
+
+        return race.pick_many(keys, positions, p)
+    picks: list[int] = pick_many(keys, positions, p if p.is_cuda else p.numpy()).tolist()
     return picks
 
 

@@ -100,8 +100,11 @@ def exponential(high: Array, low: Array, xp: Any) -> Array:
     return -log(one_and_more - (1.0 - 2.0**-53), xp)
 
 
-def _words(keys: Sequence[bytes], positions: Sequence[int]) -> list[NDArray[np.int64]]:
-    """Philox's two key words and the two counter words that hold the position, each (N, 1)."""
+def words(keys: Sequence[bytes], positions: Sequence[int]) -> list[NDArray[np.int64]]:
+    """Philox's two key words and the two counter words that hold the position, each (N, 1).
+
+    Raises ValueError for a position outside [0, 2**64).
+    """
     if any(not 0 <= position < 1 << 64 for position in positions):
         raise ValueError("positions must be between 0 and 2**64 - 1")
     # Hashed, so that the noise tells nothing about what else a key is used for.
@@ -146,8 +149,7 @@ class Race:
         if ((ids < 0) | (ids >= LIMIT)).any():
             raise ValueError("token ids must be between 0 and 2**32 - 1")
         blocks, row = np.unique(ids // BLOCK, return_inverse=True)
-        words = _words([self._key], [position])
-        clocks = _clocks(words, blocks[:, None], np.arange(BLOCK), np)
+        clocks = _clocks(words([self._key], [position]), blocks[:, None], np.arange(BLOCK), np)
         x: NDArray[np.float64] = clocks[row.reshape(ids.shape), ids % BLOCK]
         return x
 
@@ -181,7 +183,7 @@ def pick_many(keys: Sequence[bytes], positions: Sequence[int], p: Array) -> NDAr
     def host(array: Array) -> NDArray[Any]:
         return np.asarray(array if xp is np else array.cpu())
 
-    words = [device(word) for word in _words(keys, positions)]
+    known = [device(word) for word in words(keys, positions)]
     row = device(np.arange(len(p)))[:, None]
     block = device(np.arange(-(-p.shape[1] // BLOCK)))
     place = device(np.arange(BLOCK))
@@ -195,17 +197,15 @@ def pick_many(keys: Sequence[bytes], positions: Sequence[int], p: Array) -> NDAr
     def opened(row: Array, block: Array) -> tuple[Array, Array]:
         """Ids and arrivals (M, BLOCK) of the blocks (M, 1) of the rows (M, 1)."""
         ids = block * BLOCK + place
-        x = _clocks([word[row[:, 0]] for word in words], block, place, xp)
+        x = _clocks([word[row[:, 0]] for word in known], block, place, xp)
         return ids, arrivals(row, ids, x)
 
     peaks = _peaks(p, xp)
-    top = host(xp.amax(peaks, 1))
-    if not ((top > TINIEST) & (top < np.inf)).all():
-        raise ValueError("every row needs finite weights, the largest above 1e-300")
+    check_largest(host(xp.amax(peaks, 1)))
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         # Nobody in a block arrives before least / peak: rounding is monotonic, so that holds for
         # the rounded quotients too, and closed blocks change nothing, not even a tie.
-        least, winner = _minima(words, block, xp)
+        least, winner = _minima(known, block, xp)
         bound = least / peaks
         # A time that somebody has arrived by: the first of all the blocks' winners, or of the one
         # block that promises most, which alone counts where a few tokens hold all the weight.
@@ -222,6 +222,13 @@ def pick_many(keys: Sequence[bytes], positions: Sequence[int], p: Array) -> NDAr
     _, heads = np.unique(which_[order], return_index=True)
     picks: NDArray[np.int64] = token_[order][heads]
     return picks
+
+
+def check_largest(weights: ArrayLike) -> None:
+    """Raises ValueError unless a race can be run with the ``weights``, the largest of each row."""
+    top = np.asarray(weights)
+    if not ((top > TINIEST) & (top < np.inf)).all():
+        raise ValueError("every row needs finite weights, the largest above 1e-300")
 
 
 def _peaks(p: Array, xp: Any) -> Array:

@@ -333,7 +333,7 @@ def test_race():
         assert float(gumbel.log(u, np)[0]).hex() == entry["log"]
     for entry in NOISE["race"]:
         key = noise.key_from_seed(entry["seed"], "coupled")
-        words = gumbel._words([key], [entry["position"]])
+        words = gumbel.words([key], [entry["position"]])
         assert [int(word[0, 0]) for word in words[:2]] == entry["philox_key"]
         x = gumbel.Race(key).entries(entry["position"], entry["ids"])
         assert [value.hex() for value in x.tolist()] == entry["x"]

@@ -108,7 +108,7 @@ def test_noise_never_changes():
 
 def test_noise_is_what_the_module_says():
     """Block minimum, winner and remainders, again, with Python's integers and its logarithm."""
-    words = [int(w[0, 0]) for w in gumbel._words([KEY], [3])]
+    words = [int(w[0, 0]) for w in gumbel.words([KEY], [3])]
 
     def exponential(high: int, low: int) -> float:
         return -math.log((2 * ((high << 20) | (low >> 12)) + 1) / 2**53)
@@ -131,7 +131,7 @@ def test_noise_is_what_the_module_says():
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_torch_has_numpys_bits(device):
-    words = gumbel._words([KEY, key_from_seed(2, "coupled")] * 50, range(100))
+    words = gumbel.words([KEY, key_from_seed(2, "coupled")] * 50, range(100))
     blocks = np.random.default_rng(0).integers(0, 1 << 26, (100, 1))
     arguments = [*words, blocks, np.arange(BLOCK)]
     ours = gumbel._clocks(words, blocks, arguments[-1], np)
