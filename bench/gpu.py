@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", default="bfloat16", choices=DTYPES)
     parser.add_argument("--layers", type=int, default=28)
-    parser.add_argument("--hidden", type=int, default=3584, help="a multiple of 128")
+    parser.add_argument("--hidden", type=int, default=3584, help="a multiple of 512")
     args: Any = parser.parse_args()
     rng = random.Random(0)
     target = build(args)

@@ -125,21 +125,21 @@ def test_a_captured_step_gives_the_rows_of_one_that_is_launched(monkeypatch):
 
 
 @pytest.mark.skipif(not HAS_GPU, reason="only a GPU can be waited for")
-def test_no_forward_waits_for_the_gpu(monkeypatch):
-    """Neither launched nor replayed, from the tables to the logits."""
+def test_no_forward_waits_for_the_gpu():
+    """Neither a short step, which is replayed, nor a long one, which is launched."""
     engine = fused("qwen3")
     assert engine.fused is not None
     engine.context = 16 * BLOCK
     slot = engine.open()
     slot.forward(IDS)
-    steps = [
-        engine.fused.prepare([Feed(slot, IDS[:5], 5)]),
-        engine.fused.prepare([Feed(engine.open(), IDS * 40, 1)]),
-    ]
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        with torch.inference_mode():
+    with torch.inference_mode():
+        steps = [
+            engine.fused.prepare([Feed(slot, IDS[:5], 5)]),
+            engine.fused.prepare([Feed(engine.open(), IDS * 50, 1)]),
+        ]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
             for run in steps:
                 run()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
