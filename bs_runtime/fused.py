@@ -159,6 +159,7 @@ class Fused:
         self._model = forward
         self._group = group
         self._device = device
+        self._here = torch.empty(0, device=device)  # Triton launches on the current GPU
         self._captured: dict[int, _Captured] = {}
 
     @property
@@ -168,7 +169,7 @@ class Fused:
 
     def capture(self) -> None:
         """Capture the sizes; what a model does not let capture is launched as it comes."""
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.cuda.device_of(self._here):
             try:
                 logits = torch.empty_like(self._run(Tables(MOST, self._device)))
                 pool = torch.cuda.graph_pool_handle()
@@ -180,9 +181,10 @@ class Fused:
 
     def forward(self, feeds: Sequence[Feed]) -> Tensor:
         """Logits (Σ rows, V), float32."""
-        run = self.prepare(feeds)
-        # A copy: the next step writes over a replayed one's.
-        return run()[: sum(feed.rows for feed in feeds)].to(torch.float32, copy=True)
+        with torch.cuda.device_of(self._here):
+            rows = self.prepare(feeds)()[: sum(feed.rows for feed in feeds)]
+            # A copy: the next step writes over a replayed one's.
+            return rows.to(torch.float32, copy=True)
 
     def prepare(self, feeds: Sequence[Feed]) -> Callable[[], Tensor]:
         """What runs a step without waiting, to the logits. The slots have room for it then."""

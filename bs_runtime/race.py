@@ -109,9 +109,10 @@ def pick_many(keys: Sequence[bytes], positions: Sequence[int], p: torch.Tensor) 
     programs = triton.cdiv(size, BLOCKS * gumbel.BLOCK)
     times = p.new_empty((rows, programs))
     tokens = p.new_empty((rows, programs), dtype=torch.int64)
-    _race[(rows, programs)](
-        p, words, rows, size, times, tokens, BLOCKS=BLOCKS, enable_fp_fusion=False
-    )
+    with torch.cuda.device_of(p):  # Triton launches on the current GPU
+        _race[(rows, programs)](
+            p, words, rows, size, times, tokens, BLOCKS=BLOCKS, enable_fp_fusion=False
+        )
     first = times.amin(1, keepdim=True)
     token = torch.where(times == first, tokens, gumbel.LIMIT).amin(1)
     top, picks = torch.stack((p.amax(1), token.double())).tolist()  # at once; ids are exact
