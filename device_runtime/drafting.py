@@ -335,4 +335,6 @@ class Drafting:
         self._block = []
         if unsent:
             del self._ahead[-unsent:]
+            # The stream may begin with the verdict on what is in flight: nobody else cuts it back.
+            writing.drafter.settle(len(writing.history) + len(self._ahead))
         await writing.send(frames.Switch(writing.start.generation, "stream"))
