@@ -109,7 +109,9 @@ class Controller:
             return self.plan(writer).first * here.draft.mean + here.rtt.mean + here.verify_s
         costs = theory.Costs(here.draft.mean, 1.0, here.verify_s, here.rtt.mean)
         first = self._schedule(here.acceptance.alpha).first
-        return schedule.epoch_time(tokens, first, costs, restart_s=here.draft.mean / 2.0)
+        return schedule.epoch_time(
+            tokens, first, costs, restart_s=here.draft.mean / 2.0, stall_s=here.stall_s
+        )
 
     def choose(self, left: int) -> Writer:
         """The mode for the next of ``left`` tokens; ``writer`` from now on."""
@@ -210,6 +212,7 @@ class Controller:
             _rounded_us(here.draft.mean),
             _rounded_us(here.verify_s),
             _rounded_us(here.rtt.mean),
+            _rounded_us(here.stall_s) if here.stall_s else 0,
         )
 
 
