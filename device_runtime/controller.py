@@ -14,9 +14,14 @@ Writer = Literal["stop-and-wait", "run-ahead", "stream"]
 LONGEST = 16  # tokens of a block that is planned
 HYSTERESIS = 0.05  # by how much another mode must be faster
 WAITS_BELOW = 0.95  # of run-ahead's time per token, before stop-and-wait is chosen
-CAUTION = 0.5  # standard errors of the acceptance rate, at the most
+CAUTION = 0.5  # standard errors of the acceptance rate, where changing costs PROBE_SHARE
+MOST_CAUTION = 1.5  # of them at the most
+PATIENCE = 0.6  # of them by which acceptance may be better than it looks, before drafting is left
+TRUST = 60.0  # tokens' time, foretold, that weighs against what was measured
+SLOWEST = 2.0  # times what was foretold, as which an epoch counts at the most
 DWELL_TOKENS = 12  # written in a mode before it is left; doubled each time it is
 PROBE_SHARE = 0.03  # of what is left, in time, that finding out may cost
+HOPE = 0.98  # the acceptance rate that is hoped for, at the most
 MEMORY = 0.95  # what an epoch's time weighs after the next one
 
 
@@ -96,7 +101,7 @@ class Controller:
         self._since += tokens
         if self._known:
             foretold_s = self._epoch_s(writer, tokens)
-            self._record.add(min(seconds, 8.0 * foretold_s), foretold_s)
+            self._record.add(min(seconds, SLOWEST * foretold_s), foretold_s)
 
     def streamed(self, tokens: int) -> None:
         """So many tokens of a stream came."""
@@ -109,7 +114,9 @@ class Controller:
             return self.plan(writer).first * here.draft.mean + here.rtt.mean + here.verify_s
         costs = theory.Costs(here.draft.mean, 1.0, here.verify_s, here.rtt.mean)
         first = self._schedule(here.acceptance.alpha).first
-        return schedule.epoch_time(tokens, first, costs, restart_s=here.draft.mean / 2.0)
+        return schedule.epoch_time(
+            tokens, first, costs, restart_s=here.draft.mean / 2.0, stall_s=here.stall_s
+        )
 
     def choose(self, left: int) -> Writer:
         """The mode for the next of ``left`` tokens; ``writer`` from now on."""
@@ -124,17 +131,19 @@ class Controller:
         drafting: Drafting = "stop-and-wait" if waits else "run-ahead"
         stream_s = self.token_s("stream", alpha)
         change_s = here.rtt.mean + here.draft.mean
+        error = here.acceptance.error
         if self.writer == "stream":
-            # A guess that proves wrong costs two changes: the less that matters, the bolder.
-            caution = min(1.0, 2.0 * change_s / (PROBE_SHARE * left * stream_s)) * CAUTION
-            cautious = max(alpha - caution * here.acceptance.error, 0.0)
+            # A guess that proves wrong costs two changes: the less that matters, the bolder. The
+            # estimate is looked at again and again, and would be acted on when it is at its best.
+            caution = CAUTION * 2.0 * change_s / (PROBE_SHARE * left * stream_s)
+            cautious = max(alpha - min(caution, MOST_CAUTION) * error, 0.0)
             draft_s = self._drafting_s(drafting, cautious)
             better = draft_s < (1.0 - HYSTERESIS) * stream_s
             pays = better and (stream_s - draft_s) * left > 2.0 * change_s and self._rested
             if pays or (not self.foretells and self._worth_a_try(left)):
                 self._change(drafting)
         elif self._since >= self._dwell:
-            draft_s = self._drafting_s(self.writer, alpha)
+            draft_s = self._drafting_s(self.writer, min(alpha + PATIENCE * error, HOPE))
             if stream_s < (1.0 - HYSTERESIS) * draft_s:
                 self._change("stream")
             elif drafting != self.writer:
@@ -154,13 +163,13 @@ class Controller:
     def _drafting_s(self, writer: Drafting, alpha: float) -> float:
         """Seconds per token of a drafting mode: foretold, and corrected by what was measured."""
         foretold_s = self.token_s(writer, alpha)
-        # A few epochs say little: as long as two dozen tokens' time weighs against them.
-        return foretold_s * self._record.ratio(24.0 * foretold_s)
+        # A few epochs say little, where one that stalled may take twice as long as the others.
+        return foretold_s * self._record.ratio(TRUST * foretold_s)
 
     def _worth_a_try(self, left: int) -> bool:
         """Whether drafting might be faster, and finding out costs little of what is left."""
         here = self.estimates
-        hope = min(here.acceptance.alpha + here.acceptance.error, 0.98)
+        hope = min(here.acceptance.alpha + here.acceptance.error, HOPE)
         stream_s = self.token_s("stream", hope)
         alpha = here.acceptance.alpha
         epoch_s = (self.token_s("run-ahead", alpha) - stream_s) / (1.0 - alpha)
@@ -210,6 +219,7 @@ class Controller:
             _rounded_us(here.draft.mean),
             _rounded_us(here.verify_s),
             _rounded_us(here.rtt.mean),
+            _rounded_us(here.stall_s) if here.stall_s else 0,
         )
 
 

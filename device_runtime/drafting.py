@@ -174,7 +174,19 @@ class Drafting:
         # that nothing is rejected, that would be for nothing.
         next_s = writing.now() + writing.estimates.draft.typical
         free = self._free_s is None or next_s > self._free_s
-        return free and self._stands() <= plan.sure
+        return free and self._stands() <= plan.sure and self._is_worth_it()
+
+    def _is_worth_it(self) -> bool:
+        """Whether a message of its own gains more for the block than it costs.
+
+        If all that is in flight stands and something of the block does not, the correction comes a
+        verification sooner than if the block waited for more. A message that stalls holds up those
+        behind it, the next epoch's too if this one is over.
+        """
+        estimates = self._writing.estimates
+        reached = math.prod(block.stands for block in self._sent)
+        gain_s = reached * (1.0 - self._stands()) * estimates.verify_s
+        return not self._sent or gain_s >= estimates.stall_s
 
     def _stands(self) -> float:
         """How likely all of the block is to stand, if all before it does."""
@@ -286,7 +298,9 @@ class Drafting:
         estimates.queue.add(queue_s)
         estimates.acceptance.judged(self._judged, chances, verdict.accepted, rejected=rejected)
         # Behind the prompt, or another verification, a block waits longer than the verdict says.
-        if not self._judged and tally.rounds > 1 and len(self._sent) == 1:
+        # An epoch's first one is behind neither, however many have been sent by then: left out
+        # where others follow it, the round trips that stall would never be seen.
+        if not self._judged and tally.rounds > 1:
             estimates.rtt.add(writing.now() - self._sent[0].sent_s - verify_s - queue_s)
 
     def _drop(self) -> None:
@@ -335,4 +349,6 @@ class Drafting:
         self._block = []
         if unsent:
             del self._ahead[-unsent:]
+            # The stream may begin with the verdict on what is in flight: nobody else cuts it back.
+            writing.drafter.settle(len(writing.history) + len(self._ahead))
         await writing.send(frames.Switch(writing.start.generation, "stream"))

@@ -20,6 +20,7 @@ FEW = 8
 FAR = 8.0  # times the typical value: as much of a sample counts, at the most
 MEMORY = 1.0 - 1.0 / 150.0  # what a judged token weighs after the next one
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # of the draft's probability
+PRIOR_PUNCTUAL = 8.0  # as if so many samples had been typical before the first
 PRIOR_ACCEPTED, PRIOR_REJECTED = 3.0, 1.0  # as if so many tokens had been judged before the first
 
 
@@ -28,10 +29,14 @@ class Level:
 
     def __init__(self, first: float | None = None) -> None:
         self._samples: deque[float] = deque([] if first is None else [first], maxlen=KEPT)
+        self._beyond_s, self._weight = 0.0, PRIOR_PUNCTUAL
 
     def add(self, seconds: float) -> None:
         """A sample. Nothing takes no time: clocks are coarse, and estimates are taken off it."""
         self._samples.append(max(seconds, LEAST_S))
+        beyond_s = min(self._samples[-1], FAR * self.typical) - self.typical
+        self._beyond_s = MEMORY * self._beyond_s + max(beyond_s, 0.0)
+        self._weight = MEMORY * self._weight + 1.0
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -52,6 +57,15 @@ class Level:
             return self.typical
         most = FAR * self.typical
         return statistics.fmean(min(sample, most) for sample in self._samples)
+
+    @property
+    def excess(self) -> float:
+        """By how much a sample exceeds the typical one, on average.
+
+        What exceeds it far is rare: remembered for longer than the level, and at first not believed
+        to happen as often as it did.
+        """
+        return self._beyond_s / self._weight
 
 
 class Acceptance:
@@ -129,3 +143,8 @@ class Estimates:
     def verify_s(self) -> float:
         """A verification; before the first one, what the target takes for a token."""
         return self.verify.mean if len(self.verify) else self.target.typical
+
+    @property
+    def stall_s(self) -> float:
+        """By how much a message is late on average, one way: lost packets come again, and later."""
+        return self.rtt.excess / 2.0

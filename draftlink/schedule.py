@@ -28,12 +28,15 @@ class Schedule:
     token_s: float  # expected seconds per token
 
 
-def block_time(alpha: float, first: int, costs: Costs, *, restart_s: float = 0.0) -> float:
+def block_time(
+    alpha: float, first: int, costs: Costs, *, restart_s: float = 0.0, stall_s: float = 0.0
+) -> float:
     """Expected seconds per token of epochs that begin with a block of ``first`` tokens.
 
     Each later block starts as soon as the verifier is free and one token is there, and takes all
     that are. ``restart_s``: from the correction's arrival until drafting begins anew, as a forward
-    is not interrupted.
+    is not interrupted. ``stall_s``: by how much each later block's message puts off the correction
+    on average, as those behind a lost packet wait for it; the first one's is a part of the RTT.
     """
     back_s = costs.correction_s - costs.verify_s + restart_s
     seconds = tokens = 0.0
@@ -47,6 +50,7 @@ def block_time(alpha: float, first: int, costs: Costs, *, restart_s: float = 0.0
         tokens += reached * (expected_tokens(alpha, count) - all_stand)
         seconds += reached * (1.0 - all_stand) * (free_s + back_s)
         reached *= all_stand
+        seconds += reached * stall_s
         drafted += count
         if reached < NEGLIGIBLE or drafted > 1000:
             break
@@ -56,23 +60,32 @@ def block_time(alpha: float, first: int, costs: Costs, *, restart_s: float = 0.0
     return (seconds + reached * (free_s + back_s)) / (tokens + reached)
 
 
-def epoch_time(tokens: int, first: int, costs: Costs, *, restart_s: float = 0.0) -> float:
+def epoch_time(
+    tokens: int, first: int, costs: Costs, *, restart_s: float = 0.0, stall_s: float = 0.0
+) -> float:
     """Seconds of an epoch as in ``block_time`` whose ``tokens``-th drafted token is rejected."""
-    drafted, count, free_s = 0, first, 0.0
+    drafted, count, free_s, stalls_s = 0, first, 0.0, 0.0
     while True:
         free_s = max(free_s, (drafted + count) * costs.pace_s) + costs.verify_s
         drafted += count
         if drafted >= tokens:
-            return free_s + costs.correction_s - costs.verify_s + restart_s
+            return free_s + costs.correction_s - costs.verify_s + restart_s + stalls_s
+        stalls_s += stall_s
         count = min(max(int(free_s / costs.pace_s + 1e-9) - drafted, 1), LONGEST)
 
 
 def best_schedule(
-    alpha: float, costs: Costs, *, longest: int = 16, restart_s: float | None = None
+    alpha: float,
+    costs: Costs,
+    *,
+    longest: int = 16,
+    restart_s: float | None = None,
+    stall_s: float = 0.0,
 ) -> Schedule:
     """The first block, of at most ``longest`` tokens, with the least time per token.
 
-    ``restart_s`` is half a draft forward if not given. Raises ValueError where drafting is free.
+    ``restart_s`` is half a draft forward if not given; ``stall_s`` as in ``block_time``. Raises
+    ValueError where drafting is free.
     """
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"alpha must be in [0, 1], not {alpha}")
@@ -80,7 +93,7 @@ def best_schedule(
         raise ValueError("a schedule needs a draft time or an uplink time above 0 seconds")
     restart_s = costs.draft_s / 2.0 if restart_s is None else restart_s
     times = {
-        first: block_time(alpha, first, costs, restart_s=restart_s)
+        first: block_time(alpha, first, costs, restart_s=restart_s, stall_s=stall_s)
         for first in range(1, longest + 1)
     }
     first = min(times, key=times.__getitem__)
@@ -138,7 +151,9 @@ def ideal_time(alpha: float, costs: Costs, *, restart_s: float = 0.0) -> float:
 
 
 @functools.lru_cache(maxsize=256)
-def planned(alpha_percent: int, draft_us: int, verify_us: int, rtt_us: int) -> Schedule:
+def planned(
+    alpha_percent: int, draft_us: int, verify_us: int, rtt_us: int, stall_us: int = 0
+) -> Schedule:
     """``best_schedule`` for rounded estimates: computed once as long as they hardly move."""
     costs = Costs(
         draft_s=draft_us * 1e-6,
@@ -146,7 +161,7 @@ def planned(alpha_percent: int, draft_us: int, verify_us: int, rtt_us: int) -> S
         verify_s=verify_us * 1e-6,
         rtt_s=rtt_us * 1e-6,
     )
-    return best_schedule(alpha_percent / 100.0, costs)
+    return best_schedule(alpha_percent / 100.0, costs, stall_s=stall_us * 1e-6)
 
 
 def depth(alpha: float, share: float) -> int:

@@ -85,6 +85,20 @@ def test_run_ahead_hides_the_round_trip_and_auto_is_as_fast_as_the_best():
     assert rates["auto"] > 0.95 * rates["stream"]
 
 
+def test_run_ahead_sees_how_often_the_link_stalls():
+    async def stall_s(loss: float) -> float:
+        async with world(0.4).device(make_link(LinkProfile(5e6, 5e6, 0.05, loss=loss))) as device:
+            generation = device.generate([1, 2, 3], max_tokens=600, mode="run-ahead", **COUPLED)
+            async for _ in generation:
+                pass
+            assert len(generation.estimates.rtt) > 20  # though blocks are under way all the time
+            return generation.estimates.stall_s
+
+    assert run(stall_s(0.0)) < 0.001
+    # A lost segment comes 0.25 s later. Of a hundred or so that tell, 5 are lost each way.
+    assert 0.25 * 0.05 / 2 < run(stall_s(0.05)) < 0.25 * 0.05 * 2
+
+
 def test_auto_finds_out_about_schemes_that_send_probabilities():
     link = LinkProfile(5e7, 5e7, 0.015)
     for scheme in SAMPLED:

@@ -30,6 +30,26 @@ def test_an_outage_moves_a_level_little_and_stalls_count():
     assert stalling.mean == pytest.approx(0.05 + 0.25 * 4 / KEPT)
 
 
+def test_what_is_late_now_and_then_is_remembered_for_longer_than_the_level():
+    level, mean_s = Level(), 0.25 / 20
+    for sample in range(400):
+        level.add(0.3 if sample % 20 == 10 else 0.05)
+        if sample == 10:
+            assert 0.0 < level.excess < 0.7 * 0.25 / 11  # once in eleven is not yet believed
+    assert level.typical == 0.05
+    assert level.excess == pytest.approx(mean_s, rel=0.15)
+    for _ in range(KEPT):
+        level.add(0.05)
+    assert level.mean == 0.05
+    assert level.excess > 0.7 * mean_s
+    level = Level()
+    for _ in range(20):
+        level.add(0.05)
+    assert level.excess == 0.0
+    level.add(60.0)  # an outage is no stall of the link's
+    assert level.excess < 8 * 0.05 / 20
+
+
 def test_a_lasting_change_is_followed():
     level = Level(0.05)
     for _ in range(KEPT):

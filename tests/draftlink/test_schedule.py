@@ -17,7 +17,14 @@ COSTS = [
 ]
 
 
-def played(alpha: float, first: int, costs: Costs, restart_s: float, seed: int = 1) -> float:
+def played(
+    alpha: float,
+    first: int,
+    costs: Costs,
+    restart_s: float,
+    seed: int = 1,
+    stall_s: float = 0.0,
+) -> float:
     """Seconds per token of many epochs, event by event."""
     rng = random.Random(seed)
     seconds = tokens = 0.0
@@ -31,6 +38,7 @@ def played(alpha: float, first: int, costs: Costs, restart_s: float, seed: int =
             start_s = max(free_s, (checked + count) * costs.pace_s)
             free_s, checked = start_s + costs.verify_s, checked + count
             count = max(1, int(free_s / costs.pace_s + 1e-9) - checked)
+            seconds += stall_s * (checked < rejected)
         seconds += free_s + back_s + restart_s
         tokens += rejected
     return seconds / tokens
@@ -47,6 +55,21 @@ def test_blocks_against_epochs_played_out(alpha, costs):
             alpha, first, costs, restart_s=0.005 + 0.5 * found
         )  # 5% of it at least
         assert wrong != pytest.approx(played(alpha, first, costs, 0.005), rel=0.02)
+
+
+def test_messages_that_stall_make_for_larger_first_blocks():
+    costs, stall_s = COSTS[0], 0.02
+    for first in (2, 5):
+        found = schedule.block_time(0.85, first, costs, stall_s=stall_s)
+        assert found == pytest.approx(played(0.85, first, costs, 0.0, stall_s=stall_s), rel=0.02)
+        assert found > 1.05 * schedule.block_time(0.85, first, costs)
+    firsts = [schedule.best_schedule(0.85, costs, stall_s=s).first for s in (0.0, 0.01, 0.03)]
+    assert firsts == sorted(set(firsts))
+    # Of tokens 1 to 3 none is behind another block, of tokens 4 to 7 each is behind one.
+    for tokens, stalls in ((3, 0), (4, 1), (7, 1), (8, 2)):
+        late = schedule.epoch_time(tokens, 3, costs, stall_s=stall_s)
+        in_time = schedule.epoch_time(tokens, 3, costs)
+        assert late == pytest.approx(in_time + stalls * stall_s)
 
 
 @pytest.mark.parametrize("costs", COSTS)
