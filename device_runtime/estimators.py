@@ -24,34 +24,31 @@ PRIOR_ACCEPTED, PRIOR_REJECTED = 3.0, 1.0  # as if so many tokens had been judge
 
 
 class Level:
-    """A duration in seconds that is sampled again and again."""
+    """A duration in seconds that is sampled again and again.
+
+    ``typical``: the median of the last samples, of two the lower; 0 before the first. ``mean``:
+    their mean, in which a sample counts as ``FAR`` times the typical one at the most. What it costs
+    on average: stalls that happen again and again are part of it. Of a few samples it is the
+    typical one, since the first may well have been an accident.
+    """
 
     def __init__(self, first: float | None = None) -> None:
-        self._samples: deque[float] = deque([] if first is None else [first], maxlen=KEPT)
+        self._samples: deque[float] = deque(maxlen=KEPT)
+        self.typical = self.mean = 0.0  # kept: they are read more often than a sample comes
+        if first is not None:
+            self.add(first)
 
     def add(self, seconds: float) -> None:
         """A sample. Nothing takes no time: clocks are coarse, and estimates are taken off it."""
         self._samples.append(max(seconds, LEAST_S))
+        ordered = sorted(self._samples)
+        self.typical = self.mean = ordered[(len(ordered) - 1) // 2]
+        if len(ordered) >= FEW:
+            most = FAR * self.typical
+            self.mean = statistics.fmean([s if s < most else most for s in ordered])
 
     def __len__(self) -> int:
         return len(self._samples)
-
-    @property
-    def typical(self) -> float:
-        """The median of the last samples, of two the lower; 0 before the first."""
-        return statistics.median_low(self._samples) if self._samples else 0.0
-
-    @property
-    def mean(self) -> float:
-        """The mean, in which a sample counts as ``FAR`` times the typical one at the most.
-
-        What it costs on average: stalls that happen again and again are part of it. Of a few
-        samples it is the typical one, since the first may well have been an accident.
-        """
-        if len(self._samples) < FEW:
-            return self.typical
-        most = FAR * self.typical
-        return statistics.fmean(min(sample, most) for sample in self._samples)
 
 
 class Acceptance:
