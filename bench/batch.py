@@ -3,8 +3,9 @@
     python -m bench.batch
 
 The embedded pair over loopback, greedy. The base station has a process of its own, with one thread
-for the model. Real devices, up to 8, share another process: each drafts in earnest, with its own
-int8 draft and connection, so on a small machine they compete with the base station for its cores.
+for the model. Real devices, up to 8, share another process, and so the weights of the int8 draft:
+each drafts in earnest, with its own KV cache and connection, so on a small machine they compete
+with the base station for its cores.
 Replayed devices, up to 64, are in that process too: each sends the draft frames of a real
 generation that was recorded before, over its own socket, as soon as the verdict before is there,
 and every verdict must be the recorded one, which checks the texts. They draft in no time at all,

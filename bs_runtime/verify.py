@@ -167,7 +167,10 @@ def own_picks(p: Tensor, jobs: Sequence[Job], begins: Sequence[int]) -> dict[int
             positions += range(len(job.history), len(job.history) + count)
     picks: dict[int, int] = {}
     if rows["greedy"]:
-        best = _rows(p, rows["greedy"]).argmax(-1)
+        scores = _rows(p, rows["greedy"])
+        # On the CPU numpy is ten times as fast, and takes the first of equals, too.
+        on_cpu = scores.device.type == "cpu"
+        best = scores.numpy().argmax(-1) if on_cpu else scores.argmax(-1)
         picks.update(zip(rows["greedy"], best.tolist(), strict=True))
     if rows["coupled"]:
         drawn = _raced(keys, positions, _rows(p, rows["coupled"]))

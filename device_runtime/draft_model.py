@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import onnxruntime as ort
@@ -29,8 +30,71 @@ PROVIDERS = {
 }
 
 
+class Loaded:
+    """A bundle's weights, on an execution provider; any number of caches may use them at once."""
+
+    def __init__(self, bundle: Bundle, provider: str, threads: int) -> None:
+        """Raises BundleError."""
+        self.threads = threads
+        self._manifest = manifest = bundle.manifest
+        files = {count: bundle.bucket(count) for count in manifest.buckets or [1]}
+        self._sessions = {
+            count: _session(path, provider, threads, manifest.graph)
+            for count, path in files.items()
+        }
+
+    def graph(self) -> SharedGraph | PortableGraph | StaticGraph:
+        """The graph with a KV cache of its own."""
+        if self._manifest.graph == "shared":
+            return SharedGraph(self._sessions[1], self._manifest)
+        if self._manifest.graph == "portable":
+            return PortableGraph(self._sessions[1])
+        return StaticGraph(self._sessions, self._manifest)
+
+    def seconds(self) -> float:
+        """What a forward of one token takes: the median of a few, into an empty cache."""
+        graph, times = self.graph(), []
+        for _ in range(TRIALS):
+            begun = time.perf_counter()
+            graph.run([0], 0)
+            times.append(time.perf_counter() - begun)
+            graph.cut(0)
+        return statistics.median(times)
+
+
+# What some draft model of this process uses, by its bundle and what was asked for: devices that
+# draft in turns then find the weights in the processor's caches, and memory holds them once.
+_in_use: WeakValueDictionary[tuple[object, ...], Loaded] = WeakValueDictionary()
+
+
+def load(bundle: Bundle, provider: str = "cpu", threads: int | None = None) -> Loaded:
+    """The weights of a bundle; those in use already, where they are the same. See ``DraftModel``.
+
+    Raises BundleError.
+    """
+    key = (bundle.path.resolve(), *bundle.manifest.files.items(), provider, threads)
+    loaded = _in_use.get(key)
+    if loaded is not None:
+        return loaded
+
+    def seconds(count: int) -> float:
+        nonlocal loaded
+        loaded = None  # two would take twice the memory
+        loaded = Loaded(bundle, provider, count)
+        return loaded.seconds()
+
+    most = available() if provider == "cpu" else 1
+    best = threads or fastest(seconds, most)
+    if loaded is None or loaded.threads != best:
+        loaded = None
+        loaded = Loaded(bundle, provider, best)
+    page_out(bundle.path)  # once: weights that are loaded for another thread count read them
+    _in_use[key] = loaded
+    return loaded
+
+
 class DraftModel:
-    """A bundle's graph and one KV cache."""
+    """A bundle's graph and one KV cache; the weights are those of others over the same bundle."""
 
     def __init__(
         self, bundle: Bundle, *, provider: str = "cpu", threads: int | None = None
@@ -40,44 +104,14 @@ class DraftModel:
             raise ValueError(f"threads must be at least 1, not {threads}")
         self.vocab_size = bundle.manifest.vocab_size
         self.context = bundle.manifest.context
-        self.threads = 0
-        self._bundle = bundle
-        self._provider = provider
+        self._loaded = load(bundle, provider, threads)
+        self._graph = self._loaded.graph()
         self._length = 0
-        self._graph: SharedGraph | PortableGraph | StaticGraph
-        most = available() if provider == "cpu" else 1
-        self._load(threads or fastest(self._seconds, most))
-        page_out(bundle.path)  # once: a graph that is loaded for another thread count reads them
 
-    def _load(self, threads: int) -> None:
-        """Have the graph run with a number of threads."""
-        if threads == self.threads:
-            return
-        self.__dict__.pop("_graph", None)  # two would take twice the memory
-        bundle, manifest = self._bundle, self._bundle.manifest
-
-        def session(path: Path) -> ort.InferenceSession:
-            return _session(path, self._provider, threads, manifest.graph)
-
-        if manifest.graph == "shared":
-            self._graph = SharedGraph(session(bundle.graph), manifest)
-        elif manifest.graph == "portable":
-            self._graph = PortableGraph(session(bundle.graph))
-        else:
-            buckets = {count: session(bundle.bucket(count)) for count in manifest.buckets}
-            self._graph = StaticGraph(buckets, manifest)
-        self.threads = threads
-
-    def _seconds(self, threads: int) -> float:
-        """What a forward of one token takes: the median of a few, into an empty cache."""
-        self._load(threads)
-        times = []
-        for _ in range(TRIALS):
-            begun = time.perf_counter()
-            self._graph.run([0], 0)
-            times.append(time.perf_counter() - begun)
-            self._graph.cut(0)
-        return statistics.median(times)
+    @property
+    def threads(self) -> int:
+        """Those that a forward runs with."""
+        return self._loaded.threads
 
     @property
     def length(self) -> int:

@@ -25,38 +25,33 @@ PRIOR_ACCEPTED, PRIOR_REJECTED = 3.0, 1.0  # as if so many tokens had been judge
 
 
 class Level:
-    """A duration in seconds that is sampled again and again."""
+    """A duration in seconds that is sampled again and again.
+
+    ``typical``: the median of the last samples, of two the lower; 0 before the first. ``mean``:
+    their mean, in which a sample counts as ``FAR`` times the typical one at the most. What it costs
+    on average: stalls that happen again and again are part of it. Of a few samples it is the
+    typical one, since the first may well have been an accident.
+    """
 
     def __init__(self, first: float | None = None) -> None:
         self._samples: deque[float] = deque([] if first is None else [first], maxlen=KEPT)
+        self.typical = self.mean = first or 0.0  # kept: read more often than a sample comes
         self._beyond_s, self._weight = 0.0, PRIOR_PUNCTUAL
 
     def add(self, seconds: float) -> None:
         """A sample. Nothing takes no time: clocks are coarse, and estimates are taken off it."""
         self._samples.append(max(seconds, LEAST_S))
+        ordered = sorted(self._samples)
+        self.typical = self.mean = ordered[(len(ordered) - 1) // 2]
+        if len(ordered) >= FEW:
+            most = FAR * self.typical
+            self.mean = statistics.fmean([s if s < most else most for s in ordered])
         beyond_s = min(self._samples[-1], FAR * self.typical) - self.typical
         self._beyond_s = MEMORY * self._beyond_s + max(beyond_s, 0.0)
         self._weight = MEMORY * self._weight + 1.0
 
     def __len__(self) -> int:
         return len(self._samples)
-
-    @property
-    def typical(self) -> float:
-        """The median of the last samples, of two the lower; 0 before the first."""
-        return statistics.median_low(self._samples) if self._samples else 0.0
-
-    @property
-    def mean(self) -> float:
-        """The mean, in which a sample counts as ``FAR`` times the typical one at the most.
-
-        What it costs on average: stalls that happen again and again are part of it. Of a few
-        samples it is the typical one, since the first may well have been an accident.
-        """
-        if len(self._samples) < FEW:
-            return self.typical
-        most = FAR * self.typical
-        return statistics.fmean(min(sample, most) for sample in self._samples)
 
     @property
     def excess(self) -> float:

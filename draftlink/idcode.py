@@ -26,6 +26,7 @@ _FOLLOWERS = 32  # a context learns at most as many ids, so that its cost is bou
 MAX_HISTORY = 1 << 20  # tokens; keeps totals in the range coder's limit
 
 Counts = dict[int, int]
+Contexts = tuple[tuple[int, ...], ...]
 
 
 class IdModel:
@@ -44,6 +45,7 @@ class IdModel:
         self._slots: list[int] = []  # the ids in ``_seen``, in order of their first appearance
         self._slot_of: dict[int, int] = {}
         self._sums = [0]  # a Fenwick tree over the frequencies of ``_slots``, from index 1
+        self._known = 0  # all of those frequencies
 
     @property
     def vocab_size(self) -> int:
@@ -58,11 +60,8 @@ class IdModel:
     def extend(self, ids: Sequence[int]) -> None:
         """Append tokens to the history. Raises ValueError for an id out of range, or too many."""
         for token in ids:
-            if not 0 <= token < self._prior.vocab_size:
-                raise ValueError(f"id {token}, where the vocabulary is {self._prior.vocab_size}")
-            if len(self._history) >= MAX_HISTORY:
-                raise ValueError(f"a history of more than {MAX_HISTORY} tokens")
-            self._append(token)
+            self._check(token)
+            self._append(token, self._contexts())
 
     def rollback(self, length: int) -> None:
         """Cut the history back to ``length`` tokens. Raises ValueError for more than there are."""
@@ -79,13 +78,10 @@ class IdModel:
         length = len(self._history)
         try:
             for token in ids:
-                # Checked before it is written: an id out of range has no frequency.
-                if not 0 <= token < self._prior.vocab_size:
-                    raise ValueError(
-                        f"id {token}, where the vocabulary is {self._prior.vocab_size}"
-                    )
-                self._write(out, token)
-                self.extend((token,))
+                self._check(token)  # before it is written: an id out of range has no frequency
+                contexts = self._contexts()
+                self._write(out, token, contexts)
+                self._append(token, contexts)
         finally:
             self.rollback(length)
 
@@ -97,27 +93,44 @@ class IdModel:
         length = len(self._history)
         try:
             for _ in range(count):
-                self.extend((self._read(source),))
+                contexts = self._contexts()
+                token = self._read(source, contexts)
+                self._check(token)
+                self._append(token, contexts)
             return self._history[length:]
         finally:
             self.rollback(length)
 
-    def _contexts(self) -> list[tuple[int, ...]]:
-        """The last two tokens and the last one, as far as the history goes."""
-        return [tuple(self._history[-n:]) for n in (2, 1) if len(self._history) >= n]
+    def _check(self, token: int) -> None:
+        """Whether a token can come next. Raises ValueError."""
+        if not 0 <= token < self._prior.vocab_size:
+            raise ValueError(f"id {token}, where the vocabulary is {self._prior.vocab_size}")
+        if len(self._history) >= MAX_HISTORY:
+            raise ValueError(f"a history of more than {MAX_HISTORY} tokens")
 
-    def _write(self, out: RangeEncoder, token: int) -> None:
+    def _contexts(self) -> Contexts:
+        """The last two tokens and the last one, as far as the history goes."""
+        history = self._history
+        if len(history) < 2:
+            return ((history[-1],),) if history else ()
+        last = history[-1]
+        return (history[-2], last), (last,)
+
+    def _write(self, out: RangeEncoder, token: int, contexts: Contexts) -> None:
         tried: Counts = {}
-        for context in self._contexts():
-            ids, edges = self._law(context, tried)
+        for context in contexts:
+            followers = self._followers.get(context)
+            if not followers:
+                continue
+            ids, edges = _law(followers, len(context), tried)
             if not ids:
                 continue
-            if token in self._followers[context]:
+            if token in followers:
                 i = ids.index(token)
                 out.push(edges[i], edges[i + 1] - edges[i], edges[-1])
                 return
             out.push(edges[-2], edges[-1] - edges[-2], edges[-1])
-            tried.update(self._followers[context])
+            tried.update(followers)
         shares = self._tried_shares(tried)
         known, total = self._totals(shares)
         if token in self._seen:
@@ -128,17 +141,20 @@ class IdModel:
         out.push(known, total - known, total)
         out.push(*self._prior.share(token), self._prior.total)
 
-    def _read(self, source: RangeDecoder) -> int:
+    def _read(self, source: RangeDecoder, contexts: Contexts) -> int:
         tried: Counts = {}
-        for context in self._contexts():
-            ids, edges = self._law(context, tried)
+        for context in contexts:
+            followers = self._followers.get(context)
+            if not followers:
+                continue
+            ids, edges = _law(followers, len(context), tried)
             if not ids:
                 continue
             i = bisect_right(edges, source.peek(edges[-1])) - 1
             source.take(edges[i], edges[i + 1] - edges[i])
             if i < len(ids):
                 return ids[i]
-            tried.update(self._followers[context])
+            tried.update(followers)
         shares = self._tried_shares(tried)
         known, total = self._totals(shares)
         value = source.peek(total)
@@ -160,40 +176,31 @@ class IdModel:
         source.take(*self._prior.share(token))
         return token
 
-    def _law(self, context: tuple[int, ...], tried: Counts) -> tuple[list[int], list[int]]:
-        """Untried ids that followed a context, and the edges of their frequencies.
-
-        The last frequency is the escape's.
-        """
-        followers = self._followers.get(context, {})
-        ids = [i for i in followers if i not in tried]
-        discount = _DISCOUNT[len(context)]
-        frequencies = [_ONE * followers[i] - discount for i in ids]
-        frequencies.append(_ESCAPE[len(context)] + discount * len(ids))
-        return ids, [0, *accumulate(frequencies)]
-
     def _tried_shares(self, tried: Counts) -> list[tuple[int, int]]:
         """Slots and frequencies, ascending, of ids that longer contexts have ruled out.
 
         What a context has learned, the history's own counts have too.
         """
-        return sorted((self._slot_of[i], _ONE * self._seen[i] - _DISCOUNT[0]) for i in tried)
+        seen, slot_of = self._seen, self._slot_of
+        return sorted([(slot_of[i], _ONE * seen[i] - _DISCOUNT[0]) for i in tried])
 
     def _totals(self, shares: list[tuple[int, int]]) -> tuple[int, int]:
         """The frequencies of all untried ids of the history, and the same with the escape's."""
-        distinct = len(self._slots)
-        known = self._below(distinct) - sum(frequency for _, frequency in shares)
-        return known, known + _ESCAPE[0] + _DISCOUNT[0] * (distinct - len(shares))
+        known = self._known - sum([frequency for _, frequency in shares])
+        return known, known + _ESCAPE[0] + _DISCOUNT[0] * (len(self._slots) - len(shares))
 
-    def _append(self, token: int) -> None:
+    def _append(self, token: int, contexts: Contexts) -> None:
+        """The next token; ``contexts`` are those of the history before it."""
         learned = 0
-        for context in self._contexts():
-            followers = self._followers.setdefault(context, {})
-            if token in followers:
+        for context in contexts:
+            followers = self._followers.get(context)
+            if followers is None:
+                self._followers[context] = {token: 1}
+            elif token in followers:
                 followers[token] += 1
                 learned = len(context)
                 break
-            if len(followers) < _FOLLOWERS:
+            elif len(followers) < _FOLLOWERS:
                 followers[token] = 1
         if not learned:
             self._count(token)
@@ -221,6 +228,7 @@ class IdModel:
         if self._seen[token] > 1:
             self._add(self._slot_of[token], _ONE)
             return
+        self._known += _ONE - _DISCOUNT[0]
         self._slot_of[token] = len(self._slots)
         self._slots.append(token)
         at = len(self._slots)
@@ -236,11 +244,13 @@ class IdModel:
             self._add(self._slot_of[token], -_ONE)
             return
         # Ids are forgotten in the reverse order of their appearance: this one is the last.
+        self._known -= _ONE - _DISCOUNT[0]
         del self._seen[token], self._slot_of[token]
         self._slots.pop()
         self._sums.pop()
 
     def _add(self, slot: int, frequency: int) -> None:
+        self._known += frequency
         at = slot + 1
         while at < len(self._sums):
             self._sums[at] += frequency
@@ -264,3 +274,15 @@ class IdModel:
                 below += self._sums[slot]
             step >>= 1
         return slot, below
+
+
+def _law(followers: Counts, context: int, tried: Counts) -> tuple[list[int], list[int]]:
+    """Untried ids that followed a context of so many tokens, and the edges of their frequencies.
+
+    The last frequency is the escape's.
+    """
+    ids = [i for i in followers if i not in tried] if tried else list(followers)
+    discount = _DISCOUNT[context]
+    frequencies = [_ONE * followers[i] - discount for i in ids]
+    frequencies.append(_ESCAPE[context] + discount * len(ids))
+    return ids, [0, *accumulate(frequencies)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -64,6 +67,35 @@ def test_a_shared_rollback_copies_nothing(bundle):
     model.forward(IDS)
     assert [buffer.ctypes.data for buffer in model._graph.buffers] == places
     assert all(buffer[:, :, : 3 + len(IDS)].any() for buffer in model._graph.buffers)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_models_of_a_bundle_share_weights_and_nothing_else(bundle, graph):
+    """Each writes, in a thread of its own, what it writes alone."""
+
+    def write(model, first):
+        rows = [model.forward([first + i]).copy() for i in range(60)]
+        model.rollback(30)
+        return [*rows, model.forward([7, 8]).copy()]
+
+    made = bundle(graph=graph)
+    expected = [write(DraftModel(made, threads=1), first) for first in range(4)]
+    models = [DraftModel(made, threads=1) for _ in range(4)]
+    assert len({id(model._loaded) for model in models}) == 1
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(write, models, range(4)))
+    assert all(map(np.array_equal, found, expected))
+    assert not np.array_equal(found[0], found[1])
+
+
+def test_weights_go_with_the_last_model_that_uses_them(bundle):
+    one, other = DraftModel(bundle(), threads=1), DraftModel(bundle(), threads=1)
+    weights = weakref.ref(one._loaded)
+    del one
+    assert weights() is other._loaded
+    assert DraftModel(bundle(), threads=2)._loaded is not weights()
+    del other
+    assert weights() is None
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
