@@ -4,8 +4,8 @@
 
 The embedded pair over loopback, greedy. The base station has a process of its own, with one thread
 for the model. Real devices, up to 8, share another process, and so the weights of the int8 draft:
-each drafts in earnest, with its own KV cache and connection, so on a small machine they compete
-with the base station for its cores.
+each drafts in earnest, with one thread, its own KV cache and connection, so on a small machine they
+compete with the base station for its cores.
 Replayed devices, up to 64, are in that process too: each sends the draft frames of a real
 generation that was recorded before, over its own socket, as soon as the verdict before is there,
 and every verdict must be the recorded one, which checks the texts. They draft in no time at all,
@@ -172,7 +172,7 @@ async def record(bundle: Path, url: str, prompts: Sequence[str]) -> list[Recordi
     """A real generation for each prompt, each on a connection of its own."""
     found = []
     for prompt in prompts:
-        async with Device(bundle, url) as device:
+        async with Device(bundle, url, threads=1) as device:
             told: list[frames.Verdict] = []
             sent = watch(device, lambda frame, _, told=told: told.append(frame))  # type: ignore[misc]
             text = [token.id async for token in writing(device, prompt)]
@@ -212,7 +212,7 @@ async def real(
             assert same, "a device among others wrote another text than alone"
 
     async with AsyncExitStack() as stack:
-        devices = [await stack.enter_async_context(Device(bundle, url)) for _ in prompts]
+        devices = [await stack.enter_async_context(Device(bundle, url, threads=1)) for _ in prompts]
         return await load.run(pipe, list(map(play, devices, prompts, texts)))
 
 
