@@ -26,8 +26,9 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 import tinypair
 from bench.timed import timed, wait
-from bs_runtime.engine import Engine, Feed
+from bs_runtime.engine import Engine
 from bs_runtime.generation import Generation
+from bs_runtime.kv import Feed
 from bs_runtime.scheduler import Scheduler
 from bs_runtime.target import DTYPES, Target
 from draftlink import frames

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from bs_runtime.engine import Feed
+from bs_runtime.kv import Feed
 from bs_runtime.target import Target
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from bs_runtime.engine import Slot
 from bs_runtime.generation import Generation
+from bs_runtime.kv import Slot
 from bs_runtime.tickets import Sealer, Ticket
 from draftlink.session import Session
 

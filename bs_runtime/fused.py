@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,7 @@ from torch import Tensor
 from transformers import Cache
 
 from bs_runtime import kernels
-
-if TYPE_CHECKING:
-    from bs_runtime.engine import Feed
+from bs_runtime.kv import Feed
 
 SIZES = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 640)  # tokens of a captured step
 MOST = SIZES[-1]

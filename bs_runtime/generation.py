@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bs_runtime import verify
-from bs_runtime.engine import Feed, Slot
+from bs_runtime.kv import Feed, Slot
 from draftlink import frames, noise, schemes
 from draftlink.idcode import IdModel
 from draftlink.noise import Purpose

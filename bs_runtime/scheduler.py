@@ -20,8 +20,8 @@ from torch import Tensor
 
 from bs_runtime import verify
 from bs_runtime.batching import Batcher
-from bs_runtime.engine import Feed, Slot
 from bs_runtime.generation import Judgement, Round
+from bs_runtime.kv import Feed, Slot
 from bs_runtime.slots import Slots
 
 log = logging.getLogger("draftlink.bs")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from bs_runtime.engine import Slot
 from bs_runtime.generation import Round
+from bs_runtime.kv import Slot
 
 MOST = 256  # slots that are filled at a time
 LEAST_SHARED = 16  # tokens; for fewer a copy is not worth the search

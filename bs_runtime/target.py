@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from bs_runtime import attention, prepack
-from bs_runtime.engine import HAS_TRITON, Engine, Feed, Slot, TargetError
+from bs_runtime.engine import HAS_TRITON, Engine
+from bs_runtime.kv import Feed, Slot, TargetError
 from draftlink.tokenizer import tokenizer_hash
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

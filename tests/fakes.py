@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from bs_runtime.app import create_app
-from bs_runtime.engine import Feed
+from bs_runtime.kv import Feed
 from bs_runtime.server import Server
 from device_runtime.device import Device
 

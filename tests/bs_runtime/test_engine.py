@@ -9,7 +9,8 @@ import torch
 from transformers import Gemma2Config
 
 from bs_runtime import attention
-from bs_runtime.engine import BLOCK, Engine, Feed, Part, StepCache, TargetError
+from bs_runtime.engine import Engine, Part, StepCache
+from bs_runtime.kv import BLOCK, Feed, TargetError
 from tests.bs_runtime.tiny import CONFIGS, CONTEXT, IDS, SHAPE, VOCAB, build, close, full, take
 
 # Soft-capped attention is no "sdpa": such a model is fed one slot after the other.

@@ -7,7 +7,8 @@ import random
 import pytest
 import torch
 
-from bs_runtime.engine import BLOCK, Engine, Feed
+from bs_runtime.engine import Engine
+from bs_runtime.kv import BLOCK, Feed
 from tests.bs_runtime.tiny import CONFIGS, CONTEXT, IDS, VOCAB, build, close, full, take
 
 HAS_GPU = torch.cuda.is_available()

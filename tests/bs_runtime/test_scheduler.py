@@ -12,8 +12,8 @@ import torch
 
 from bs_runtime import verify
 from bs_runtime.batching import LEAST_CAP
-from bs_runtime.engine import Feed
 from bs_runtime.generation import Generation, Judgement
+from bs_runtime.kv import Feed
 from bs_runtime.scheduler import Scheduler
 from draftlink import frames
 from draftlink.sampling import Sampling

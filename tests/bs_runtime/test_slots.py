@@ -11,8 +11,8 @@ import torch
 
 from bs_runtime import slots
 from bs_runtime.batching import Batcher
-from bs_runtime.engine import Feed
 from bs_runtime.generation import Generation, Judgement
+from bs_runtime.kv import Feed
 from bs_runtime.scheduler import Scheduler
 from bs_runtime.slots import LEAST_SHARED, Slots, common
 from bs_runtime.target import Target

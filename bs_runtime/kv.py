@@ -1,0 +1,167 @@
+"""A session's KV cache at the base station: a slot that is filled, cut back and emptied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+BLOCK = 64  # tokens by which a slot grows at the least
+
+
+class TargetError(ValueError):
+    """The model cannot be a target, or not do this; the text says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is cached of a token: keys and values of d numbers for each layer and kv head."""
+
+    layers: int
+    kv_heads: int
+    d: int
+
+
+class Owner(Protocol):
+    """What a slot needs of its engine."""
+
+    model: Any
+    context: int  # tokens that a slot may hold
+    layout: Layout | None  # where all layers of a slot stand in one buffer
+
+    def forward(self, feeds: Sequence[Feed]) -> Tensor:
+        """See ``Engine.forward``."""
+
+
+class Slot:
+    """One history's KV cache: for each layer keys and values, (1, kv heads, capacity, d).
+
+    The length is all there is to a rollback: entries behind it are never read, and are written
+    over. Capacity comes in whole blocks and doubles as the history grows, up to the context, so a
+    slot holds room for at most twice its longest history and a block (``bytes`` says how much).
+    """
+
+    def __init__(self, engine: Owner) -> None:
+        self._engine = engine
+        self._ids: list[int] = []
+        self.capacity = 0
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return len(self._ids)
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens in the cache; not to be changed."""
+        return self._ids
+
+    @property
+    def address(self) -> int:
+        """Where its first layer's keys are; all others stand behind, if the engine has a layout."""
+        return self._layers[0][0].data_ptr()
+
+    @property
+    def layout(self) -> Layout | None:
+        """What a token takes, if it is the same in every layer, and for keys as for values."""
+        shapes = {(t.shape[1], t.shape[3]) for pair in self._layers.values() for t in pair}
+        if len(shapes) != 1 or set(self._layers) != set(range(len(self._layers))):
+            return None
+        return Layout(len(self._layers), *shapes.pop())
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, used or not."""
+        return sum(t.numel() * t.element_size() for pair in self._layers.values() for t in pair)
+
+    def forward(self, ids: Sequence[int], *, last: bool = False) -> Tensor:
+        """Feed ``ids`` alone; float32 logits (len(ids), V), or (1, V) with ``last``.
+
+        Raises what ``Engine.forward`` raises.
+        """
+        return self._engine.forward([Feed(self, ids, 1 if last else len(ids))])
+
+    def rollback(self, length: int) -> None:
+        """Cut the cache back to ``length`` tokens. Raises TargetError for more than it holds."""
+        if not 0 <= length <= self.length:
+            raise TargetError(f"cannot roll {self.length} tokens back to {length}")
+        del self._ids[length:]
+
+    def adopt(self, source: Slot, ids: Sequence[int]) -> None:
+        """Copy from another slot what it holds of ``ids`` behind what is cached here.
+
+        Nothing is copied unless what is cached here begins ``ids``.
+        """
+        begin, end = self.length, min(source.length, len(ids))
+        if end <= begin or source.ids[:end] != ids[:end] or self._ids != ids[:begin]:
+            return
+        self.reserve(end)
+        with torch.inference_mode():  # as the buffers were made in a forward
+            for layer in source._layers:
+                keys, values = source.read(layer, end)
+                self.write(layer, keys[:, :, begin:], values[:, :, begin:])
+        self._ids += ids[begin:end]
+
+    def close(self) -> None:
+        """Empty the slot and give its memory back; it can be fed again. Not during a forward."""
+        self._ids.clear()
+        self.capacity = 0
+        self._layers.clear()
+
+    def reserve(self, length: int) -> None:
+        """Make every layer's next write have room for ``length`` tokens."""
+        if length > self.capacity:
+            blocks = -(-max(length, 2 * self.capacity) // BLOCK)
+            self.capacity = min(blocks * BLOCK, self._engine.context)
+            if self._engine.layout is not None:
+                self._grow(self._engine.layout)
+
+    def _grow(self, layout: Layout) -> None:
+        """One buffer of the whole capacity for all layers, with what is cached."""
+        shape = layout.layers, 2, 1, layout.kv_heads, self.capacity, layout.d
+        model = self._engine.model
+        slab = torch.empty(shape, dtype=model.dtype, device=model.device)
+        for layer, pair in self._layers.items():
+            for new, old in zip(slab[layer], pair, strict=True):
+                new[:, :, : self.length] = old[:, :, : self.length]
+        self._layers = {i: (pair[0], pair[1]) for i, pair in enumerate(slab)}
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Put keys and values (1, kv heads, tokens, d) of ``layer`` behind what is cached."""
+        held = self._layers.get(layer)
+        if held is None or held[0].shape[2] < self.capacity:
+            old_keys, old_values = held or (None, None)
+            held = self._grown(old_keys, keys), self._grown(old_values, values)
+            self._layers[layer] = held
+        count = keys.shape[2]
+        held[0].narrow(2, self.length, count).copy_(keys)
+        held[1].narrow(2, self.length, count).copy_(values)
+
+    def _grown(self, old: Tensor | None, like: Tensor) -> Tensor:
+        """A buffer of the whole capacity, with what is cached in ``old``."""
+        new = like.new_empty(1, like.shape[1], self.capacity, like.shape[3])
+        if old is not None:
+            new[:, :, : self.length] = old[:, :, : self.length]
+        return new
+
+    def read(self, layer: int, length: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of ``layer``, views (1, kv heads, length, d)."""
+        keys, values = self._layers[layer]
+        return keys.narrow(2, 0, length), values.narrow(2, 0, length)
+
+    def advance(self, ids: Sequence[int]) -> None:
+        """These tokens are in every layer by now."""
+        self._ids += ids
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Tokens for one slot; the logits behind the last ``rows`` of them are wanted (0: of none)."""
+
+    slot: Slot
+    ids: Sequence[int]
+    rows: int
