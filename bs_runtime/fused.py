@@ -193,7 +193,11 @@ class Fused:
         captured = self._captured.get(size)
         tables = captured.tables if captured else Tables(tokens, self._device)
         tables.fill(feeds, self._group)
-        return captured.replay if captured else partial(self._run, tables)
+        if captured:
+            return captured.replay
+        rows = max(sum(feed.rows for feed in feeds), 1)  # a head may not take no rows
+        return partial(self._run, tables, rows)
 
-    def _run(self, tables: Tables) -> Tensor:
-        return self._model(tables.ids, tables.place, tables.wanted, FusedCache(tables))
+    def _run(self, tables: Tables, rows: int | None = None) -> Tensor:
+        """Logits of the first ``rows`` that are wanted; of as many as there are tokens if None."""
+        return self._model(tables.ids, tables.place, tables.wanted[:rows], FusedCache(tables))

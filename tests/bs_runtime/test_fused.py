@@ -113,6 +113,17 @@ def test_histories_that_are_split_over_the_keys_grow_and_are_copied():
     close(other.forward(IDS).cpu(), full(plain, ids + IDS)[-len(IDS) :])
 
 
+def test_the_head_of_a_long_step_takes_the_rows_that_are_wanted():
+    """Of a prompt the last: logits of all its tokens would fill the memory."""
+    engine = fused("llama")
+    engine.context = 16 * BLOCK
+    seen: list[int] = []
+    head = engine.model.get_output_embeddings()
+    head.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[-2]))
+    engine.forward([Feed(engine.open(), IDS * 50, 1), Feed(engine.open(), IDS, 0)])
+    assert seen == [1]
+
+
 @pytest.mark.skipif(not HAS_GPU, reason="a CUDA graph needs a GPU")
 def test_a_captured_step_gives_the_rows_of_one_that_is_launched(monkeypatch):
     engine = fused("qwen2")
