@@ -40,7 +40,7 @@ from rich.console import Console
 from websockets.asyncio.client import connect
 
 import bench
-from bench.processes import GAMMA, TOKENS, assistant, running, station
+from bench.serving.processes import GAMMA, TOKENS, assistant, running, station
 from device_runtime.client import PATH
 from device_runtime.device import Device, Sampling
 from device_runtime.generation import Generation

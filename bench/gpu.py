@@ -25,7 +25,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 import tinypair
-from bench.timed import timed, wait
+from bench.serving.timed import timed, wait
 from bs_runtime.engine import Engine
 from bs_runtime.generation import Generation
 from bs_runtime.kv import Feed

@@ -24,7 +24,7 @@ def station(pipe: Connection, device: str) -> None:
     import torch
     import uvicorn
 
-    from bench.timed import timed
+    from bench.serving.timed import timed
     from bs_runtime.app import create_app
     from bs_runtime.target import Target
 

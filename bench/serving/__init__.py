@@ -1,0 +1,1 @@
+"""A base station at work, and its peer: what the benchmarks of many devices measure."""
