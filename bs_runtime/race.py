@@ -64,7 +64,7 @@ def _arrivals(weights, ids, x, size):
 @triton.jit
 def _race(
     p,  # (rows, size), float64
-    words,  # (4, rows, 1): key and position, as ``gumbel._words`` gives them
+    words,  # (4, rows, 1): key and position, as ``gumbel.words`` gives them
     rows,
     size,
     times,  # (rows, programs): when the first of a program's ids arrives

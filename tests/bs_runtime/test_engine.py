@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import torch
 from transformers import Gemma2Config
@@ -11,7 +9,20 @@ from transformers import Gemma2Config
 from bs_runtime import attention
 from bs_runtime.engine import Engine, Part, StepCache
 from bs_runtime.kv import BLOCK, Feed, TargetError
-from tests.bs_runtime.tiny import CONFIGS, CONTEXT, IDS, SHAPE, VOCAB, build, close, full, take
+from tests.bs_runtime.tiny import (
+    CONFIGS,
+    CONTEXT,
+    IDS,
+    SHAPE,
+    VOCAB,
+    build,
+    check_ragged_step,
+    check_random_histories,
+    close,
+    full,
+    take,
+    text,
+)
 
 # Soft-capped attention is no "sdpa": such a model is fed one slot after the other.
 SOFT_CAPPED = Gemma2Config(**SHAPE, head_dim=16, sliding_window=CONTEXT)
@@ -29,72 +40,15 @@ def pair(request):
     return models[0], target
 
 
-def text(seed: int, length: int) -> list[int]:
-    return random.Random(seed).choices(range(VOCAB), k=length)
-
-
 def test_prompts_drafts_and_single_tokens_in_one_step(pair):
     plain, target = pair
-    cases = [  # tokens cached, tokens fed, rows wanted
-        (0, 20, 1),  # a prompt
-        (7, 5, 5),  # a draft
-        (30, 1, 1),  # stream
-        (12, 16, 0),  # the middle of a long prompt
-        (0, 1, 1),
-        (CONTEXT - 9, 9, 9),
-        (1, 3, 2),
-    ]
-    texts = [text(seed, cached + fed) for seed, (cached, fed, _) in enumerate(cases)]
-    slots = [target.open() for _ in cases]
-    for slot, ids, (cached, _, _) in zip(slots, texts, cases, strict=True):
-        if cached:
-            slot.forward(ids[:cached], last=True)
-    seen: list[int] = []
-    hook = target.model.register_forward_pre_hook(
-        lambda _, __, kw: seen.append(kw["input_ids"].shape[1]), with_kwargs=True
-    )
-    rows = target.forward(
-        [
-            Feed(slot, ids[cached:], count)
-            for slot, ids, (cached, _, count) in zip(slots, texts, cases, strict=True)
-        ]
-    )
-    hook.remove()
-    fed = [fed for _, fed, _ in cases]
+    seen, fed = check_ragged_step(plain, target)
     assert seen == ([sum(fed)] if target.engine.packed else fed)
-    wanted = [
-        full(plain, ids)[len(ids) - count :]
-        for ids, (_, _, count) in zip(texts, cases, strict=True)
-    ]
-    close(rows, torch.cat(wanted))
-    assert [slot.length for slot in slots] == [len(ids) for ids in texts]
 
 
 def test_random_histories_of_accepting_and_rejecting(pair):
-    """Five sessions come and go; every row that is made is that of the whole text so far."""
     plain, target = pair
-    rng = random.Random(5)
-    histories: list[list[int]] = [[] for _ in range(5)]
-    slots = [target.open() for _ in histories]
-    for _ in range(40):
-        chosen = rng.sample(range(5), rng.randint(1, 5))
-        feeds = []
-        for i in chosen:
-            if rng.random() < 0.1 or len(histories[i]) > CONTEXT - 8:
-                slots[i].close()  # the session ends, and another takes its slot
-                histories[i] = []
-            kept = rng.randint(max(0, len(histories[i]) - 4), len(histories[i]))
-            del histories[i][kept:]
-            slots[i].rollback(kept)
-            ids = text(rng.randrange(1 << 30), rng.randint(1, 8))
-            histories[i] += ids
-            feeds.append(Feed(slots[i], ids, rng.randint(0, len(ids))))
-        rows = target.forward(feeds)
-        wanted = [
-            full(plain, histories[i])[len(histories[i]) - feed.rows :]
-            for i, feed in zip(chosen, feeds, strict=True)
-        ]
-        close(rows, torch.cat(wanted))
+    check_random_histories(plain, target, 5, 40)
 
 
 def test_a_slot_grows_in_blocks_up_to_the_context_and_gives_its_memory_back():

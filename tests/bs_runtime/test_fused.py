@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import torch
 
 from bs_runtime.engine import Engine
 from bs_runtime.kv import BLOCK, Feed
-from tests.bs_runtime.tiny import CONFIGS, CONTEXT, IDS, VOCAB, build, close, full, take
+from tests.bs_runtime.tiny import (
+    CONFIGS,
+    IDS,
+    build,
+    check_ragged_step,
+    check_random_histories,
+    close,
+    full,
+    take,
+    text,
+)
 
 HAS_GPU = torch.cuda.is_available()
 NAMES = list(CONFIGS) if HAS_GPU else ["llama", "gpt2"]  # the interpreter takes its time
@@ -41,63 +49,14 @@ def pair(request):
     return build(CONFIGS[request.param]), fused(request.param)
 
 
-def text(seed: int, length: int) -> list[int]:
-    return random.Random(seed).choices(range(VOCAB), k=length)
-
-
 def test_prompts_drafts_and_single_tokens_in_one_step(pair):
     plain, engine = pair
-    cases = [  # tokens cached, tokens fed, rows wanted
-        (0, 20, 1),
-        (7, 5, 5),
-        (30, 1, 1),
-        (12, 16, 0),
-        (0, 1, 1),
-        (CONTEXT - 9, 9, 9),
-        (1, 3, 2),
-    ]
-    texts = [text(seed, cached + fed) for seed, (cached, fed, _) in enumerate(cases)]
-    slots = [engine.open() for _ in cases]
-    for slot, ids, (cached, _, _) in zip(slots, texts, cases, strict=True):
-        if cached:
-            slot.forward(ids[:cached], last=True)
-    feeds = [
-        Feed(slot, ids[cached:], count)
-        for slot, ids, (cached, _, count) in zip(slots, texts, cases, strict=True)
-    ]
-    rows = engine.forward(feeds).cpu()
-    wanted = [
-        full(plain, ids)[len(ids) - count :]
-        for ids, (_, _, count) in zip(texts, cases, strict=True)
-    ]
-    close(rows, torch.cat(wanted))
-    assert [slot.length for slot in slots] == [len(ids) for ids in texts]
+    check_ragged_step(plain, engine)
 
 
 def test_random_histories_of_accepting_and_rejecting(pair):
     plain, engine = pair
-    rng = random.Random(5)
-    histories: list[list[int]] = [[] for _ in range(4)]
-    slots = [engine.open() for _ in histories]
-    for _ in range(STEPS):
-        chosen = rng.sample(range(4), rng.randint(1, 4))
-        feeds = []
-        for i in chosen:
-            if rng.random() < 0.1 or len(histories[i]) > CONTEXT - 8:
-                slots[i].close()
-                histories[i] = []
-            kept = rng.randint(max(0, len(histories[i]) - 4), len(histories[i]))
-            del histories[i][kept:]
-            slots[i].rollback(kept)
-            ids = text(rng.randrange(1 << 30), rng.randint(1, 8))
-            histories[i] += ids
-            feeds.append(Feed(slots[i], ids, rng.randint(0, len(ids))))
-        rows = engine.forward(feeds).cpu()
-        wanted = [
-            full(plain, histories[i])[len(histories[i]) - feed.rows :]
-            for i, feed in zip(chosen, feeds, strict=True)
-        ]
-        close(rows, torch.cat(wanted))
+    check_random_histories(plain, engine, 4, STEPS)
 
 
 def test_histories_that_are_split_over_the_keys_grow_and_are_copied():

@@ -1,6 +1,7 @@
 """Random models of five architectures, small enough to build in memory."""
 
 import copy
+import random
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -14,6 +15,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from bs_runtime.kv import Feed
 from bs_runtime.target import Target
 
 VOCAB = 67
@@ -76,3 +78,73 @@ def full(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:
 
 def close(a: torch.Tensor, b: torch.Tensor) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def text(seed: int, length: int) -> list[int]:
+    return random.Random(seed).choices(range(VOCAB), k=length)
+
+
+def check_ragged_step(plain: PreTrainedModel, packed) -> tuple[list[int], list[int]]:
+    """Prompts, drafts and single tokens in one step of a target or an engine.
+
+    Every row is that of its own text, fed to the plain model. Returns the tokens of each forward
+    that the model was called for, and of each session.
+    """
+    cases = [  # tokens cached, tokens fed, rows wanted
+        (0, 20, 1),  # a prompt
+        (7, 5, 5),  # a draft
+        (30, 1, 1),  # stream
+        (12, 16, 0),  # the middle of a long prompt
+        (0, 1, 1),
+        (CONTEXT - 9, 9, 9),
+        (1, 3, 2),
+    ]
+    texts = [text(seed, cached + fed) for seed, (cached, fed, _) in enumerate(cases)]
+    slots = [packed.open() for _ in cases]
+    for slot, ids, (cached, _, _) in zip(slots, texts, cases, strict=True):
+        if cached:
+            slot.forward(ids[:cached], last=True)
+    seen: list[int] = []
+    hook = packed.model.register_forward_pre_hook(
+        lambda _, __, kw: seen.append(kw["input_ids"].shape[1]), with_kwargs=True
+    )
+    rows = packed.forward(
+        [
+            Feed(slot, ids[cached:], count)
+            for slot, ids, (cached, _, count) in zip(slots, texts, cases, strict=True)
+        ]
+    )
+    hook.remove()
+    wanted = [
+        full(plain, ids)[len(ids) - count :]
+        for ids, (_, _, count) in zip(texts, cases, strict=True)
+    ]
+    close(rows.cpu(), torch.cat(wanted))
+    assert [slot.length for slot in slots] == [len(ids) for ids in texts]
+    return seen, [fed for _, fed, _ in cases]
+
+
+def check_random_histories(plain: PreTrainedModel, packed, sessions: int, steps: int) -> None:
+    """Sessions come and go; every row that is made is that of the whole text so far."""
+    rng = random.Random(5)
+    histories: list[list[int]] = [[] for _ in range(sessions)]
+    slots = [packed.open() for _ in histories]
+    for _ in range(steps):
+        chosen = rng.sample(range(sessions), rng.randint(1, sessions))
+        feeds = []
+        for i in chosen:
+            if rng.random() < 0.1 or len(histories[i]) > CONTEXT - 8:
+                slots[i].close()  # the session ends, and another takes its slot
+                histories[i] = []
+            kept = rng.randint(max(0, len(histories[i]) - 4), len(histories[i]))
+            del histories[i][kept:]
+            slots[i].rollback(kept)
+            ids = text(rng.randrange(1 << 30), rng.randint(1, 8))
+            histories[i] += ids
+            feeds.append(Feed(slots[i], ids, rng.randint(0, len(ids))))
+        rows = packed.forward(feeds)
+        wanted = [
+            full(plain, histories[i])[len(histories[i]) - feed.rows :]
+            for i, feed in zip(chosen, feeds, strict=True)
+        ]
+        close(rows.cpu(), torch.cat(wanted))
