@@ -88,8 +88,9 @@ class Controller:
         here = self.estimates
         if writer == "stream":
             return here.target.typical or here.verify_s  # a stream makes up for stalls
-        draft_s, fixed_s = here.draft.mean, here.rtt.mean + here.verify_s
         if writer == "stop-and-wait":
+            draft_s, verify_s = here.costs_s(beside=False)
+            fixed_s = here.rtt.mean + verify_s
             length = self.gamma or theory.best_draft_length(
                 alpha, fixed_s=fixed_s, draft_s=draft_s, longest=LONGEST
             )
@@ -110,12 +111,13 @@ class Controller:
     def _epoch_s(self, writer: Drafting, tokens: int) -> float:
         """Foretold seconds of an epoch of so many tokens; of a round, whatever their number."""
         here = self.estimates
+        draft_s, verify_s = here.costs_s(beside=writer == "run-ahead")
         if writer == "stop-and-wait":
-            return self.plan(writer).first * here.draft.mean + here.rtt.mean + here.verify_s
-        costs = theory.Costs(here.draft.mean, 1.0, here.verify_s, here.rtt.mean)
+            return self.plan(writer).first * draft_s + here.rtt.mean + verify_s
+        costs = theory.Costs(draft_s, 1.0, verify_s, here.rtt.mean)
         first = self._schedule(here.acceptance.alpha).first
         return schedule.epoch_time(
-            tokens, first, costs, restart_s=here.draft.mean / 2.0, stall_s=here.stall_s
+            tokens, first, costs, restart_s=draft_s / 2.0, stall_s=here.stall_s
         )
 
     def choose(self, left: int) -> Writer:
@@ -188,10 +190,11 @@ class Controller:
         here = self.estimates
         if not len(here.draft) or not len(here.rtt):
             return 5  # too early to tell
+        draft_s, verify_s = here.costs_s(beside=False)
         return theory.best_draft_length(
             here.acceptance.alpha,
-            fixed_s=here.rtt.mean + here.verify_s,
-            draft_s=here.draft.mean,
+            fixed_s=here.rtt.mean + verify_s,
+            draft_s=draft_s,
             longest=LONGEST,
         )
 
@@ -214,10 +217,11 @@ class Controller:
 
     def _schedule(self, alpha: float) -> schedule.Schedule:
         here = self.estimates
+        draft_s, verify_s = here.costs_s(beside=True)
         return schedule.planned(
             round(100 * alpha),
-            _rounded_us(here.draft.mean),
-            _rounded_us(here.verify_s),
+            _rounded_us(draft_s),
+            _rounded_us(verify_s),
             _rounded_us(here.rtt.mean),
             _rounded_us(here.stall_s) if here.stall_s else 0,
         )

@@ -13,7 +13,7 @@ import asyncio
 import math
 import secrets
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -125,7 +125,7 @@ class Device:
         self.history: list[int] = []
         self.eos_ids = eos_ids
         self.draft_context = context
-        self.executor = ThreadPoolExecutor(1, thread_name_prefix="draft")
+        self.executor: Executor = ThreadPoolExecutor(1, thread_name_prefix="draft")
         self._url = url
         self.patience_s = PATIENCE_S  # how long a lost base station is looked for
         self._tokenizer_hash = tokenizer_hash

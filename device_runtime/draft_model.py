@@ -12,9 +12,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from device_runtime import pages
 from device_runtime.bundle import Bundle, BundleError
 from device_runtime.cache import PortableGraph, SharedGraph
-from device_runtime.mapped import page_out
 from device_runtime.static_graph import StaticGraph
 from device_runtime.threads import available, fastest
 
@@ -83,12 +83,15 @@ def load(bundle: Bundle, provider: str = "cpu", threads: int | None = None) -> L
         loaded = Loaded(bundle, provider, count)
         return loaded.seconds()
 
+    before = pages.anonymous()
     most = available() if provider == "cpu" else 1
     best = threads or fastest(seconds, most)
     if loaded is None or loaded.threads != best:
         loaded = None
         loaded = Loaded(bundle, provider, best)
-    page_out(bundle.path)  # once: weights that are loaded for another thread count read them
+    pages.page_out(bundle.path)  # once: weights that are loaded for another thread count read them
+    if provider == "cpu":
+        pages.make_huge(before)
     _in_use[key] = loaded
     return loaded
 

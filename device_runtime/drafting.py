@@ -57,6 +57,7 @@ class Drafting:
         self._settled = 0  # tokens of the history that stood when it became so
         self._plan: Plan
         self._asked_s = 0.0  # when the job began
+        self._beside = False  # whether the base station had something in flight then
         self._fed = 0  # tokens that it feeds before it drafts
         self._pause_s: float | None = None  # until when nothing is drafted
         self._begin_epoch()
@@ -132,7 +133,8 @@ class Drafting:
                 known = writing.alone.known(len(self._ahead), count)
             if count > 0 and not known and not self._holds():
                 past = writing.history + self._ahead
-                self._asked_s, self._fed = writing.now(), len(past) - writing.device.model.length
+                self._asked_s, self._beside = writing.now(), bool(self._sent or block)
+                self._fed = len(past) - writing.device.model.length
                 writing.begin(writing.drafter.propose, past, count, not self._ahead)
         if block:
             await self._send(block)
@@ -248,7 +250,9 @@ class Drafting:
         writing.tally.draft_s += seconds
         writing.tally.drafted += len(proposals)
         if self._fed <= 2:  # else the prompt, or a backlog, was part of it
-            writing.estimates.draft.add(seconds / len(proposals))
+            # While a job went stale, the base station was at work for a part of it.
+            beside = None if self._stale else self._beside
+            writing.estimates.draft.took(seconds / len(proposals), beside=beside)
         if self._stale:
             self._stale = False
             writing.drafter.settle(self._settled)
@@ -294,7 +298,7 @@ class Drafting:
         verify_s, queue_s = verdict.verify_us * 1e-6, verdict.queue_us * 1e-6
         tally.verify_s += verify_s
         tally.verdict(self._judged, verdict.accepted, rejected=rejected)
-        estimates.verify.add(verify_s)
+        estimates.verify.took(verify_s, beside=not self._sent[0].waits)
         estimates.queue.add(queue_s)
         estimates.acceptance.judged(self._judged, chances, verdict.accepted, rejected=rejected)
         # Behind the prompt, or another verification, a block waits longer than the verdict says.

@@ -17,6 +17,7 @@ from itertools import pairwise
 LEAST_S = 1e-6
 KEPT = 31  # samples that a level looks back on
 FEW = 8
+SHARED = 1.25  # times as long as alone, from which on both ends are taken to share a machine
 FAR = 8.0  # times the typical value: as much of a sample counts, at the most
 MEMORY = 1.0 - 1.0 / 150.0  # what a judged token weighs after the next one
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # of the draft's probability
@@ -123,13 +124,47 @@ class Acceptance:
         return math.sqrt(self.alpha * (1.0 - self.alpha) / (total + 1.0))
 
 
+class Work(Level):
+    """What one end does: all samples, and apart those with the other end idle, or at work too.
+
+    The two differ where both ends share a machine. ``beside`` of a sample: True, False, or None for
+    neither.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._apart = {False: Level(), True: Level()}
+
+    def took(self, seconds: float, *, beside: bool | None) -> None:
+        """A sample."""
+        self.add(seconds)
+        if beside is not None:
+            self._apart[beside].add(seconds)
+
+    @property
+    def slowdown(self) -> float:
+        """How many times as long it takes beside the other end's work; 1 if hardly longer."""
+        alone, beside = self._apart[False], self._apart[True]
+        if min(len(alone), len(beside)) < FEW or beside.typical < SHARED * alone.typical:
+            return 1.0
+        return beside.typical / alone.typical
+
+    def mean_s(self, *, beside: bool, slowdown: float) -> float:
+        """The mean with the other end at work, or idle; from the other kind where too few came."""
+        if slowdown == 1.0:
+            return self.mean
+        if len(self._apart[beside]) >= FEW:
+            return self._apart[beside].mean
+        return self.mean * slowdown if beside else self.mean / slowdown
+
+
 @dataclass
 class Estimates:
     """All that the choice of a mode rests on. A device keeps one for each of its connections."""
 
     rtt: Level = field(default_factory=Level)
-    draft: Level = field(default_factory=Level)  # one draft forward of one token
-    verify: Level = field(default_factory=Level)  # one verification, from its first step on
+    draft: Work = field(default_factory=Work)  # one draft forward of one token
+    verify: Work = field(default_factory=Work)  # one verification, from its first step on
     queue: Level = field(default_factory=Level)  # what a draft waited before it
     target: Level = field(default_factory=Level)  # between two tokens of a stream
     acceptance: Acceptance = field(default_factory=Acceptance)
@@ -138,6 +173,17 @@ class Estimates:
     def verify_s(self) -> float:
         """A verification; before the first one, what the target takes for a token."""
         return self.verify.mean if len(self.verify) else self.target.typical
+
+    def costs_s(self, *, beside: bool) -> tuple[float, float]:
+        """A draft forward and a verification, if the two go on at once (``beside``) or in turns.
+
+        A factor by which drafting beside the base station's work is slower is the other end's too.
+        """
+        slowdown = self.draft.slowdown
+        draft_s = self.draft.mean_s(beside=beside, slowdown=slowdown)
+        if not len(self.verify):
+            return draft_s, self.target.typical
+        return draft_s, self.verify.mean_s(beside=beside, slowdown=slowdown)
 
     @property
     def stall_s(self) -> float:

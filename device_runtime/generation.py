@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 import msgspec
 from tokenizers.decoders import DecodeStream
@@ -16,12 +15,9 @@ from device_runtime.estimators import Estimates
 from device_runtime.result import Kind, Mode, Result, Token
 from device_runtime.streaming import Streaming
 from device_runtime.temperature import DraftTemperature
-from device_runtime.writing import Writing
+from device_runtime.writing import Host, Writing
 from draftlink import frames, noise
 from draftlink.states import State
-
-if TYPE_CHECKING:
-    from device_runtime.device import Device
 
 
 class Generation:
@@ -34,7 +30,7 @@ class Generation:
 
     def __init__(
         self,
-        device: Device,
+        device: Host,
         start: frames.Start,
         mode: Mode,
         prompt_tokens: int,

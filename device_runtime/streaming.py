@@ -115,7 +115,7 @@ class Streaming:
         writing = self._writing
         (proposal,) = await writing.done()
         if self._fed <= 2:
-            writing.estimates.draft.add(writing.now() - self._asked_s)
+            writing.estimates.draft.took(writing.now() - self._asked_s, beside=True)
         if writing.drafter.foretells:
             self._proposals[writing.device.model.length] = proposal
             self._judge()

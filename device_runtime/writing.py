@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from concurrent.futures import Executor
+from typing import Any, Protocol, TypeVar
+
+from tokenizers import Tokenizer
 
 from device_runtime.alone import Alone
+from device_runtime.client import Client
 from device_runtime.controller import Controller
-from device_runtime.drafter import Drafter, Proposal
+from device_runtime.drafter import Drafter, Model, Proposal
 from device_runtime.estimators import Estimates
 from device_runtime.result import Kind, Tally
 from device_runtime.temperature import DraftTemperature
 from draftlink import frames
 from draftlink.session import Session
 
-if TYPE_CHECKING:
-    from device_runtime.device import Device
-
 T = TypeVar("T")
+
+
+class Host(Protocol):
+    """The device, as one of its generations sees it. ``draft_context``: tokens, as history's."""
+
+    model: Model
+    tokenizer: Tokenizer
+    history: list[int]
+    draft_context: int
+    executor: Executor
+
+    @property
+    def client(self) -> Client:
+        """The open connection. Raises LinkError where there is none."""
+
+    async def take_over(self, writing: Writing) -> None:
+        """A generation begins; nothing is left under way of the one before."""
 
 
 class Writing:
@@ -29,7 +47,7 @@ class Writing:
 
     def __init__(
         self,
-        device: Device,
+        device: Host,
         start: frames.Start,
         drafter: Drafter,
         controller: Controller,

@@ -131,3 +131,37 @@ def test_one_stall_does_not_end_drafting_but_slowness_that_lasts_does():
         controller.drafted("run-ahead", 5, 0.38)
         controller.choose(200)
     assert controller.writer == "stream"
+
+
+def learns_that_drafting_on_costs(factor: float) -> list[str]:
+    """The modes chosen in turn where both ends take ``factor`` times as long at once as in turns.
+
+    4 and 9 ms a draft forward and a verification by themselves, no round trip to speak of.
+    """
+    here = Estimates()
+    here.rtt.add(0.0005)
+    for _ in range(20):  # while the target streams, the draft follows
+        here.draft.took(0.004 * factor, beside=True)
+        here.target.add(0.009 * factor)
+    for judged in range(200):
+        here.acceptance.foretold(0.6, judged % 10 != 0)
+    controller, modes = Controller(here, foretells=True), []
+    for left in range(400, 200, -5):
+        writer = controller.choose(left)
+        modes.append(writer)
+        ahead = writer == "run-ahead"
+        slow = factor if ahead else 1.0
+        here.draft.took(0.004, beside=False)  # the first of an epoch
+        here.draft.took(0.004 * slow, beside=ahead)
+        here.verify.took(0.009 * slow, beside=ahead)
+        controller.drafted(writer, 5, 5 * controller.token_s(writer, 0.9))
+    return modes
+
+
+def test_on_a_machine_that_both_ends_share_it_ends_up_waiting_and_stays():
+    modes = learns_that_drafting_on_costs(2.0)
+    assert modes[0] == "run-ahead"  # nothing tells yet
+    assert modes.count("run-ahead") < 12
+    assert set(modes[12:]) == {"stop-and-wait"}
+    # And where each has its own, running ahead is right.
+    assert set(learns_that_drafting_on_costs(1.0)) == {"run-ahead"}
