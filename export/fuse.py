@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from export.edit import Edit
 
 
 def fuse(model: onnx_ir.Model) -> onnx.ModelProto:
-    """The traced graph with fused norms and one product for query, key and value."""
+    """The traced graph with fused norms, and one product for all that take the same input."""
     optimize_for_ort(model)
     proto: onnx.ModelProto = onnx_ir.to_proto(model)
     edit = Edit(proto)
@@ -23,6 +24,9 @@ def fuse(model: onnx_ir.Model) -> onnx.ModelProto:
         if node.op_type == "GroupQueryAttention":
             _drop_reshapes(edit, node)
             _pack(edit, node)
+    edit.sweep()
+    edit = Edit(proto)
+    _join(edit)
     edit.sweep()
     return proto
 
@@ -42,8 +46,11 @@ def _drop_reshapes(edit: Edit, attention: NodeProto) -> None:
             node.input[0] = edit.behind(node.input[0], ("Reshape",))
 
 
-def _product(edit: Edit, name: str) -> tuple[str, NDArray[Any], NDArray[Any] | None] | None:
-    """x, W and b where the value ``name`` is x W, or x W + b."""
+Product = tuple[str, NDArray[Any], NDArray[Any] | None]  # x, W and b of x W + b
+
+
+def _product(edit: Edit, name: str) -> Product | None:
+    """The product that the value ``name`` is, if it is one."""
     node = edit.maker.get(name)
     bias = None
     if node is not None and node.op_type == "Add":
@@ -66,13 +73,40 @@ def _pack(edit: Edit, attention: NodeProto) -> None:
     parts = [part for part in found if part is not None]
     if len(parts) != 3 or len({source for source, _, _ in parts}) != 1:
         return
-    name = attention.output[0] + ".qkv"
+    made = _joined(edit, parts, attention.output[0] + ".qkv")
+    edit.before(attention, made)
+    attention.input[0] = made[-1].output[0]
+    attention.input[1] = attention.input[2] = ""
+
+
+def _joined(edit: Edit, parts: Sequence[Product], name: str) -> list[NodeProto]:
+    """Nodes for the products of one input side by side; the last one's output is their sum."""
     weight = edit.add_constant(name + ".weight", np.concatenate([w for _, w, _ in parts], axis=1))
     made = [helper.make_node("MatMul", [parts[0][0], weight], [name], name)]
     if any(bias is not None for _, _, bias in parts):
         biases = [np.zeros(w.shape[1], w.dtype) if b is None else b for _, w, b in parts]
         bias = edit.add_constant(name + ".bias", np.concatenate(biases))
         made.append(helper.make_node("Add", [name, bias], [name + ".sum"], name + ".sum"))
-    edit.before(attention, made)
-    attention.input[0] = made[-1].output[0]
-    attention.input[1] = attention.input[2] = ""
+    return made
+
+
+def _join(edit: Edit) -> None:
+    """Other products of the same input, a gated layer's say, to one that is split behind."""
+    found: dict[str, list[tuple[NodeProto, str, Product]]] = {}
+    for node in edit.graph.node:
+        if node.op_type == "MatMul":
+            added = edit.added_bias(node.output[0])
+            output = added[0].output[0] if added else node.output[0]
+            product = _product(edit, output)
+            if product is not None and product[1].ndim == 2:
+                found.setdefault(product[0], []).append((node, output, product))
+    for source, products in found.items():
+        if len(products) > 1:
+            nodes, outputs, parts = zip(*products, strict=True)
+            made = _joined(edit, parts, source + ".joined")
+            sizes = np.array([weight.shape[1] for _, weight, _ in parts])
+            inputs = [made[-1].output[0], edit.add_constant(source + ".sizes", sizes)]
+            made.append(helper.make_node("Split", inputs, outputs, source + ".split", axis=-1))
+            edit.before(nodes[0], made)
+            for output in outputs:
+                edit.graph.node.remove(edit.maker[output])

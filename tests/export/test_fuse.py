@@ -28,15 +28,31 @@ def test_attention_rotates_and_takes_one_packed_product(bundle, architecture):
     for node in attention:
         assert attributes(node)["do_rotary"] == 1
         assert list(node.input[1:3]) == ["", ""] and node.input[7] and node.input[8]
-    assert kinds["MatMul"] + kinds["FusedMatMul"] == 2 * 5 + 1  # qkv, out, gate, up, down; head
+    # Query, key and value; out; gate and up; down. And the head.
+    assert kinds["MatMul"] + kinds["FusedMatMul"] == 2 * 4 + 1
+    assert kinds["Split"] == 2
     assert not set(kinds) & {"Transpose", "Reshape", "Concat", "Cos", "RotaryEmbedding"}
     assert len({tuple(node.input[7:9]) for node in attention}) == 1  # one pair of tables
 
 
-def test_norms_between_keep_the_products_apart(bundle):
-    _, attention = nodes(bundle("qwen3").graph)
+def test_norms_between_keep_query_key_and_value_apart_behind_their_product(bundle):
+    kinds, attention = nodes(bundle("qwen3").graph)
     for node in attention:
         assert attributes(node)["do_rotary"] == 1 and all(node.input[:3])
+    assert kinds["MatMul"] + kinds["FusedMatMul"] == 2 * 4 + 1
+    assert kinds["Split"] == 2 * 2
+
+
+def test_joined_products_keep_their_biases(tmp_path, tokenizer):
+    """The check would fail if a bias were lost, or went to another product."""
+    folder = save_random(tmp_path / "model", "qwen3", tokenizer, attention_bias=True)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    for name, values in model.named_parameters():
+        if name.endswith("proj.bias"):
+            torch.nn.init.normal_(values)
+    model.save_pretrained(folder)
+    kinds, _ = nodes(export_bundle(folder, tmp_path / "out", "fp32").graph)
+    assert kinds["Split"] == 2 * 2
 
 
 def test_learned_positions_need_no_rotation(bundle):
