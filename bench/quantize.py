@@ -5,7 +5,7 @@
 The embedded pair on text that its target writes after held-out prompts, at temperature 1: mean
 Σ min(p, q) against the target, for 4-bit rounding by the nearest code, by ours (the clip of each
 block with the least squared error), by HQQ and k-quant as onnxruntime's quantizer offers them, each
-in blocks of 16 to 128; then 4 bits with some of the matrices in 8, the most sensitive first. Only
+in blocks of 16 to 256; then 4 bits with some of the matrices in 8, the most sensitive first. Only
 weights are rounded, in PyTorch, so that all ways are compared on the same ground; what the finished
 bundle loses, activations included, is told by ``tinypair.evaluate``.
 """
@@ -33,7 +33,7 @@ import bench
 import tinypair
 from export import quantize
 
-BLOCKS = (16, 32, 64, 128)
+BLOCKS = (16, 32, 64, 128, 256)
 TOKENS = 128  # written after each prompt
 Array = NDArray[np.float32]
 Rounding = Callable[[Array, int, int], Array]  # weight (rows, width), bits, block
