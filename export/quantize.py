@@ -19,7 +19,7 @@ from export.edit import Edit, attributes
 Precision = Literal["fp32", "int8", "int4"]
 BITS: dict[Precision, int] = {"int8": 8, "int4": 4}
 # Where it divides the rows. In blocks of 32, as is usual, 4 bits take 20% more bytes and a quarter
-# more time (``bench.decode``), for 0.002 of acceptance (``bench.quantize``).
+# more time (``bench.decode``), for 0.005 of acceptance (``bench.quantize``).
 BLOCK = 256
 SMALLEST_BLOCK = 16  # of the operators
 # A block's largest weight may be clipped, to this share: the others then get a finer step. (With 8
