@@ -25,8 +25,8 @@ from device_runtime.device import Device, Result, Sampling
 from draftlink.cli.common import hold, show
 from export.bundle import export_bundle
 
-# Both ends share this machine's cores here: who drafted on would slow the one who verifies. ``auto``
-# finds that out within some dozen tokens of a connection, which the demo's one text need not show.
+# Both ends share this machine's cores here: who drafted on would slow the one who verifies.
+# ``auto`` finds that out in some dozen tokens of a connection, which the demo need not show.
 TOGETHER: Final = "stop-and-wait"
 BENCH_PROMPTS = 10
 BENCH_REPEATS = 3
