@@ -181,9 +181,8 @@ class Estimates:
         """
         slowdown = self.draft.slowdown
         draft_s = self.draft.mean_s(beside=beside, slowdown=slowdown)
-        if not len(self.verify):
-            return draft_s, self.target.typical
-        return draft_s, self.verify.mean_s(beside=beside, slowdown=slowdown)
+        verify_s = self.verify.mean_s(beside=beside, slowdown=slowdown)
+        return draft_s, verify_s or self.verify_s
 
     @property
     def stall_s(self) -> float:

@@ -92,21 +92,21 @@ def _joined(edit: Edit, parts: Sequence[Product], name: str) -> list[NodeProto]:
 
 def _join(edit: Edit) -> None:
     """Other products of the same input, a gated layer's say, to one that is split behind."""
-    found: dict[str, list[tuple[NodeProto, str, Product]]] = {}
+    found: dict[str, list[NodeProto]] = {}
     for node in edit.graph.node:
-        if node.op_type == "MatMul":
-            added = edit.added_bias(node.output[0])
-            output = added[0].output[0] if added else node.output[0]
-            product = _product(edit, output)
-            if product is not None and product[1].ndim == 2:
-                found.setdefault(product[0], []).append((node, output, product))
-    for source, products in found.items():
-        if len(products) > 1:
-            nodes, outputs, parts = zip(*products, strict=True)
+        weight = edit.constants.get(node.input[1]) if node.op_type == "MatMul" else None
+        if weight is not None and len(weight.dims) == 2:
+            found.setdefault(node.input[0], []).append(node)
+    for source, nodes in found.items():
+        if len(nodes) > 1:
+            added = [edit.added_bias(node.output[0]) for node in nodes]
+            ends = [bias[0] if bias else node for node, bias in zip(nodes, added, strict=True)]
+            outputs = [end.output[0] for end in ends]
+            parts = [part for part in (_product(edit, o) for o in outputs) if part is not None]
             made = _joined(edit, parts, source + ".joined")
             sizes = np.array([weight.shape[1] for _, weight, _ in parts])
             inputs = [made[-1].output[0], edit.add_constant(source + ".sizes", sizes)]
             made.append(helper.make_node("Split", inputs, outputs, source + ".split", axis=-1))
             edit.before(nodes[0], made)
-            for output in outputs:
-                edit.graph.node.remove(edit.maker[output])
+            for end in ends:
+                edit.graph.node.remove(end)
