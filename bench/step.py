@@ -152,7 +152,9 @@ def parts(vocab_size: int, scheme: AnyScheme, params: Sampling) -> dict[str, flo
     logits = rng.normal(0.0, 3.0, vocab_size).astype(np.float32)
     q = np.empty_like(logits)
     key = noise.key_from_seed(1, "device")
-    spent = median_s(lambda: sampling.distribution(logits, params, (), q))
+    with sampling.overflowing():
+        spent = median_s(lambda: sampling.weights_in(q, logits, params, ()))
+    q /= q.sum()
     drafted = scheme.propose(q, key, 7)
     ids = IdModel(vocab_size)
     return {

@@ -83,23 +83,29 @@ class Drafter:
             params = msgspec.structs.replace(params, temperature=learned.value * params.temperature)
             if fresh:
                 learned.begin()
-        for _ in range(count):
-            logits = self._model.forward(unfed)[: self._ids.vocab_size]
-            if params.greedy:
-                q = sampling.penalised(logits, params, past)
-            else:
-                sampling.distribution(logits, params, past, out=self._q[: len(logits)])
-                q = self._q
-            if learned is not None:
-                learned.drafted(sampling.penalised(logits, params, past))
-            drafted = self.scheme.propose(q, self._key, len(past))
-            chance = q[drafted.token]
-            if params.greedy:
-                chance = 1.0 / np.exp(q - chance).sum()
-            proposals.append(Proposal(drafted, float(chance)))
-            past.append(drafted.token)
-            unfed = past[-1:]
+        with sampling.overflowing():
+            for _ in range(count):
+                logits = self._model.forward(unfed)[: self._ids.vocab_size]
+                if learned is not None:
+                    learned.drafted(sampling.penalised(logits, params, past))
+                proposals.append(self._draw(logits, params, past))
+                past.append(proposals[-1].drafted.token)
+                unfed = past[-1:]
         return proposals
+
+    def _draw(
+        self, logits: NDArray[np.floating[Any]], params: sampling.Sampling, past: Sequence[int]
+    ) -> Proposal:
+        """The token drafted after ``past``, whose row of logits is (≤ V,)."""
+        if params.greedy:
+            scores = sampling.penalised(logits, params, past)
+            drafted = self.scheme.propose(scores, self._key, len(past))
+            chance = 1.0 / np.exp(scores - scores[drafted.token]).sum()
+        else:
+            weight = sampling.weights_in(self._q[: len(logits)], logits, params, past)
+            drafted = self.scheme.propose(self._q, self._key, len(past), weight)
+            chance = self._q[drafted.token] / weight
+        return Proposal(drafted, float(chance))
 
     def encode(self, past: Sequence[int], drafted: Sequence[Drafted]) -> tuple[bytes, int]:
         """The payload that carries tokens drafted after ``past``, and its length in bits."""

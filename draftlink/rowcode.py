@@ -19,6 +19,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -41,9 +42,10 @@ class Shape:
     nested: bool = False
 
 
-def shapes(k: int, total: int, tiers: int) -> list[Shape]:
+@lru_cache
+def shapes(k: int, total: int, tiers: int) -> tuple[Shape, ...]:
     """The rows that a drafted token can have: each has room for twice as much as the one before."""
-    return [Shape(k << j, total << j, tiers > 1) for j in range(tiers)]
+    return tuple(Shape(k << j, total << j, tiers > 1) for j in range(tiers))
 
 
 def encode(
@@ -78,7 +80,9 @@ def _write(out: RangeEncoder, token: Drafted, tiers: Sequence[Shape], law: IdPri
     if len(rows) > len(tiers) or (token.row is None and len(rows) != len(tiers)):
         raise ValueError(f"a token of {len(rows)} rows, where {len(tiers)} are coded")
     for row, shape in zip(rows, tiers, strict=False):
-        fits = len(row.ids) <= shape.k and row.total == shape.total and (row.counts >= 1).all()
+        # As a list: a row has few entries, and behind a forward numpy's code is out of the caches.
+        fewest = min(row.counts.tolist(), default=1)
+        fits = len(row.ids) <= shape.k and row.total == shape.total and fewest >= 1
         if not fits or (row.rest and not shape.nested):
             raise ValueError(
                 f"a row of {len(row.ids)} entries of {row.total},"
@@ -135,7 +139,7 @@ def _write_row(
     out: RangeEncoder, row: SparseRow, drawn: int | None, shape: Shape, law: IdPrior
 ) -> None:
     """A row, and which of its entries was drawn: an id of it, or None for the rest."""
-    entries = sorted(zip((-row.counts).tolist(), row.ids.tolist(), strict=True))
+    entries = sorted(zip([-count for count in row.counts.tolist()], row.ids.tolist(), strict=True))
     left, most, slots = shape.total, shape.total, min(shape.k, law.vocab_size)
     if shape.nested:
         size = row.rest.bit_length()

@@ -19,6 +19,7 @@ Floats = NDArray[np.floating]
 
 NUCLEUS = 1024  # entries that mostly hold the mass of a top-p; where they do not, all are sorted
 SLACK = 1e-5  # of a sum that was rounded
+LARGEST = 1e30  # sum of exponentials that is still far from float32's limit
 COLDEST = 1e-6  # of temperatures above 0: scores divided by less could overflow to inf − inf
 
 
@@ -55,6 +56,11 @@ class Sampling(msgspec.Struct, frozen=True):
         """Whether only the arg max counts."""
         return self.temperature == 0.0
 
+    @property
+    def cuts(self) -> bool:
+        """Whether tokens are excluded."""
+        return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0
+
 
 def penalised(logits: Floats, sampling: Sampling, history: Sequence[int]) -> Floats:
     """Logits (V,) after the repetition penalty over the token ids in ``history``."""
@@ -73,28 +79,43 @@ def greedy_token(logits: Floats, sampling: Sampling, history: Sequence[int]) -> 
     return int(np.argmax(penalised(logits, sampling, history)))
 
 
-def distribution(
-    logits: Floats,
-    sampling: Sampling,
-    history: Sequence[int],
-    out: NDArray[Any] | None = None,
-) -> NDArray[Any]:
-    """The distribution (V,) that one token is drawn from at temperature > 0.
+def overflowing() -> np.errstate:
+    """Scores may overflow: the exponential of -inf is 0, and inf is seen in their sum."""
+    return np.errstate(over="ignore", invalid="ignore")
 
-    In float64; or in ``out`` (V,), which is overwritten, and in its precision. Raises ValueError
-    for logits without a largest number.
+
+def distribution(logits: Floats, sampling: Sampling, history: Sequence[int]) -> NDArray[np.float64]:
+    """The distribution (V,), float64, that one token is drawn from at temperature > 0.
+
+    Raises ValueError for logits without a largest number.
+    """
+    p = np.empty(len(logits))
+    with overflowing():
+        p /= weights_in(p, logits, sampling, history)
+    return p
+
+
+def weights_in(
+    p: NDArray[Any], logits: Floats, sampling: Sampling, history: Sequence[int]
+) -> float:
+    """``distribution`` times some weight, in p (V,) and in its precision; the weight, their sum.
+
+    To be called under ``overflowing``, which a loop enters once. Few passes and few calls: behind
+    a forward the logits are out of the caches, and so is numpy's code.
     """
     scores = penalised(logits, sampling, history)
-    p: NDArray[Any] = np.empty(len(scores)) if out is None else out
-    with np.errstate(over="ignore", invalid="ignore"):
-        # The difference may overflow to -inf, whose exponential is 0.
-        np.subtract(scores, scores.max(), out=p, dtype=p.dtype, casting="same_kind")
-        if sampling.temperature != 1.0:
-            p *= 1.0 / sampling.temperature
+    np.multiply(scores, 1.0 / sampling.temperature, out=p, dtype=p.dtype, casting="same_kind")
     np.exp(p, out=p)
-    total = p.sum()
+    total = np.add.reduce(p)
+    if not 1.0 <= total <= LARGEST:
+        np.subtract(scores, scores.max(), out=p, dtype=p.dtype, casting="same_kind")
+        p *= 1.0 / sampling.temperature
+        np.exp(p, out=p)
+        total = np.add.reduce(p)
     if not total >= 1.0:
         raise ValueError("the logits hold no largest number: the model is broken")
+    if not sampling.cuts:
+        return float(total)
     p /= total
     if 0 < sampling.top_k < len(p):
         ids = largest.at_least(p, sampling.top_k)
@@ -107,7 +128,7 @@ def distribution(
     if sampling.min_p > 0.0:
         p[p < sampling.min_p * p.max()] = 0.0
         p /= p.sum()
-    return p
+    return 1.0
 
 
 def _nucleus(p: NDArray[Any], mass: float) -> NDArray[np.int64]:

@@ -12,19 +12,20 @@ Detail is thus paid for only where the draw falls.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from draftlink import largest
 from draftlink.idprior import prior
 
+SLACK = 1e-3  # of a sum: less may be the rounding of float32
+TIE = 1e-9
 FP16_UNIT = 2.0**-24  # every finite float16 in [0, 1] is an integer multiple of it
 
 
-@dataclass(frozen=True)
-class SparseRow:
+class SparseRow(msgspec.Struct, frozen=True):
     """The distribution q̂(ids[i]) = counts[i] / total; rest / total for all other ids together.
 
     ``ids`` int64 (n,), ascending and distinct; ``counts`` int64 (n,), each at least 1, with
@@ -38,15 +39,14 @@ class SparseRow:
 
     def draw(self, number: int) -> int:
         """The index into ``ids`` whose share of [0, total) holds ``number``; n for the rest."""
-        return int(np.searchsorted(np.cumsum(self.counts), number, side="right"))
+        return int(self.counts.cumsum().searchsorted(number, "right"))
 
     def probabilities(self) -> NDArray[np.float64]:
         """q̂ over ``ids``, float64 (n,)."""
         return self.counts / float(self.total)
 
 
-@dataclass(frozen=True)
-class Drafted:
+class Drafted(msgspec.Struct, frozen=True):
     """A drafted token, and what is known of the distribution q̂ that it was drawn from.
 
     q̂(token) = reach · count / total. ``row`` is what lists the token, None at a base station whose
@@ -98,32 +98,67 @@ def top(q: NDArray[np.floating], k: int, mass: float = 1.0) -> NDArray[np.int64]
     return np.sort(ids)
 
 
-def lattice(
-    q: NDArray[np.floating], k: int, total: int, mass: float = 1.0, *, rest: bool = False
-) -> SparseRow:
+def lattice(q: NDArray[np.floating], k: int, total: int, mass: float = 1.0) -> SparseRow:
     """``top`` of q (V,), renormalised and rounded to counts with sum ``total``.
 
-    Largest remainders go up, which is nearest in total variation. K is a cap: entries that round
-    to 0 leave the set. ``rest``: what is cut off is rounded with them, as one count.
+    K is a cap: entries that round to 0 leave the set.
     """
     ids = top(q, k, mass)
-    share = q[ids].astype(np.float64)
-    if rest:
-        outside = q.copy()
-        outside[ids] = 0.0
-        share = np.append(share, outside.sum(dtype=np.float64))
-    share *= total / share.sum()
-    counts = np.floor(share).astype(np.int64)
-    missing = total - int(counts.sum())
+    values = q[ids].astype(np.float64)
+    return _row(ids.tolist(), _rounded((values * (total / values.sum())).tolist(), total), total)
+
+
+def nested(q: NDArray[np.floating], k: int, total: int, weight: float | None = None) -> SparseRow:
+    """The k largest of q (V,), and all others as a rest, rounded to counts with sum ``total``.
+
+    ``weight``: the sum of q, where it is known; the rest is then what the k leave of it.
+    """
+    held = float(q.sum(dtype=np.float64)) if weight is None else weight
+    # What has less cannot get a count (see _rounded): it is left to the rest unseen.
+    least = held / (total * (k + 1)) * (1.0 - SLACK)
+    found = (q >= least).nonzero()[0]
+    ids, values = found.tolist(), q[found].tolist()
+    if len(ids) > k:
+        largest_first = sorted(range(len(ids)), key=lambda i: (-values[i], i))
+        chosen = sorted(largest_first[:k])
+        ids, values = [ids[i] for i in chosen], [values[i] for i in chosen]
+    outside = held - sum(values)
+    if weight is None or outside < SLACK * held > least:  # else it may be rounding
+        left = q.copy()
+        left[ids] = 0.0
+        outside = float(left.sum(dtype=np.float64))
+        held = sum(values) + outside
+    scale = total / held
+    shares = [value * scale for value in values]
+    # An id comes first where remainders are equal.
+    *counts, rest = _rounded([*shares, outside * scale * (1.0 - TIE)], total)
+    return _row(ids, counts, total, rest)
+
+
+def _rounded(shares: list[float], total: int) -> list[int]:
+    """Counts with sum ``total`` for shares of that sum: the largest remainders go up.
+
+    That is nearest in total variation. A share below 1 / n of n gets nothing: the remainders add up
+    to the counts that are missing, so the last of those that go up is 1 / n or more.
+    """
+    counts = [int(share) for share in shares]
+    missing = total - sum(counts)
     if missing > 0:
-        # Stable, so that equal remainders are settled the same way everywhere.
-        counts[np.argsort(counts - share, kind="stable")[:missing]] += 1
-    elif missing < 0:  # share rounded up past an integer; take the excess off the largest
-        counts[np.argmax(counts)] += missing
-    left = int(counts[-1]) if rest else 0
-    counts = counts[: len(ids)]
-    kept = counts > 0
-    return SparseRow(ids[kept], counts[kept], total, left)
+        # By index where they are equal, so that they are settled the same way everywhere.
+        order = sorted((count - shares[i], i) for i, count in enumerate(counts))
+        for _, i in order[:missing]:
+            counts[i] += 1
+    elif missing < 0:  # a share rounded up past an integer; take the excess off the largest
+        counts[counts.index(max(counts))] += missing
+    return counts
+
+
+def _row(ids: list[int], counts: list[int], total: int, rest: int = 0) -> SparseRow:
+    """A row of the entries above 0."""
+    if 0 in counts:
+        ids = [token for token, count in zip(ids, counts, strict=True) if count]
+        counts = [count for count in counts if count]
+    return SparseRow(np.array(ids, np.int64), np.array(counts, np.int64), total, rest)
 
 
 def remainder(above: Sequence[SparseRow], vocab_size: int) -> SparseRow:

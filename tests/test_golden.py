@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zlib
 from collections import deque
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -126,7 +125,7 @@ def drafted_of(entry: Entry, scheme: Scheme) -> list[Drafted]:
             else:
                 left = sparse.remainder(rows, entry["vocab_size"])
                 index = left.ids.tolist().index(item["token"])
-                drafted.append(replace(Drafted.of(left, index, rows), row=None))
+                drafted.append(msgspec.structs.replace(Drafted.of(left, index, rows), row=None))
         elif "ids" in item:
             counts = np.array(item["counts"])
             row = SparseRow(np.array(item["ids"]), counts, int(counts.sum()))

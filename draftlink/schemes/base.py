@@ -52,8 +52,13 @@ class Scheme(msgspec.Struct, frozen=True):
         head = 64  # the frame's own
         return min(MAX_DRAFT, 8 * (message_bytes - head) // self.most_bits(vocab_size))
 
-    def propose(self, q: NDArray[np.floating], key: bytes, position: int) -> Drafted:
-        """The token drafted at ``position``, where the draft's distribution is q (V,)."""
+    def propose(
+        self, q: NDArray[np.floating], key: bytes, position: int, weight: float = 1.0
+    ) -> Drafted:
+        """The token drafted at ``position``, where the draft's distribution is q (V,) / ``weight``.
+
+        ``weight`` is the sum of q; under the greedy rule q are scores.
+        """
         raise NotImplementedError
 
     def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:

@@ -30,6 +30,8 @@ class Coupled(base.IdScheme, frozen=True, tag="coupled"):
         """The scheme."""
         return "coupled"
 
-    def propose(self, q: NDArray[np.floating], key: bytes, position: int) -> Drafted:
+    def propose(
+        self, q: NDArray[np.floating], key: bytes, position: int, weight: float = 1.0
+    ) -> Drafted:
         """The token that the shared noise picks from q."""
         return Drafted(Race(key).pick(position, q.astype(np.float64, copy=False)))

@@ -29,7 +29,9 @@ class Dense(base.Scheme, frozen=True, tag="dense"):
         """V values and an id."""
         return 16 * vocab_size + width_for(vocab_size)
 
-    def propose(self, q: NDArray[np.floating], key: bytes, position: int) -> Drafted:
+    def propose(
+        self, q: NDArray[np.floating], key: bytes, position: int, weight: float = 1.0
+    ) -> Drafted:
         """Round the whole row, draw."""
         return base.draw(sparse.half(q, len(q)), key, position)
 

@@ -21,7 +21,9 @@ class Greedy(base.IdScheme, frozen=True, tag="greedy"):
         """The scheme."""
         return "greedy"
 
-    def propose(self, q: NDArray[np.floating], key: bytes, position: int) -> Drafted:
+    def propose(
+        self, q: NDArray[np.floating], key: bytes, position: int, weight: float = 1.0
+    ) -> Drafted:
         """The arg max of q (V,); the lowest id where scores are equal."""
         return Drafted(int(np.argmax(q)))
 

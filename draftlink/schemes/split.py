@@ -45,7 +45,9 @@ class Split(base.Scheme, frozen=True, tag="split"):
         """An id that nothing foretold, and a count."""
         return base.ID_BITS + width_for(self.total)
 
-    def propose(self, q: NDArray[np.floating], key: bytes, position: int) -> Drafted:
+    def propose(
+        self, q: NDArray[np.floating], key: bytes, position: int, weight: float = 1.0
+    ) -> Drafted:
         """Truncate, round, draw."""
         return base.draw(sparse.lattice(q, self.k, self.total), key, position)
 

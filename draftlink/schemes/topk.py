@@ -73,14 +73,16 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
             bits += (shape.k + 2) * (width + width_for(vocab_size))
         return bits
 
-    def propose(self, q: NDArray[np.floating], key: bytes, position: int) -> Drafted:
+    def propose(
+        self, q: NDArray[np.floating], key: bytes, position: int, weight: float = 1.0
+    ) -> Drafted:
         """Truncate, round, draw; where the draw falls on the rest, once more."""
         above: list[sparse.SparseRow] = []
 
         def below(total: int) -> int:
             return noise.below(key, position, Purpose.DRAFT, total, len(above))
 
-        for row in self._sent_rows(q):
+        for row in self._sent_rows(q, weight):
             index = row.draw(below(row.total))
             if index < len(row.ids):
                 return Drafted.of(row, index, above)
@@ -104,26 +106,30 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
         if row.rest:
             yield sparse.remainder(above, len(q))
 
-    def _sent_rows(self, q: NDArray[np.floating]) -> Iterator[sparse.SparseRow]:
-        """All but the prior's, which both ends know."""
+    def _sent_rows(
+        self, q: NDArray[np.floating], weight: float = 1.0
+    ) -> Iterator[sparse.SparseRow]:
+        """All but the prior's, which both ends know. ``weight`` is the sum of q."""
+        if self.mass < 1.0:
+            q = q / weight  # of which the mass is a share
         if self.coding == "fp16":
             yield sparse.half(q, self.k, self.mass)
             return
         shapes = self._shapes()
-        above: list[sparse.SparseRow] = []
+        left = q
+        known: float | None = weight
         for tier, shape in enumerate(shapes, 1):
-            rest = tier < len(shapes) or (shape.nested and bool((q > 0.0).all()))
-            left = q
-            if above:
-                left = q.copy()
-                left[np.concatenate([row.ids for row in above])] = 0.0
-            row = sparse.lattice(left, shape.k, shape.total, self.mass, rest=rest)
+            if tier < len(shapes) or (shape.nested and bool((q > 0.0).all())):
+                row = sparse.nested(left, shape.k, shape.total, known)
+            else:
+                row = sparse.lattice(left, shape.k, shape.total, self.mass)
             yield row
             if not row.rest:
                 return
-            above.append(row)
+            left, known = left.copy(), None
+            left[row.ids] = 0.0
 
-    def _shapes(self) -> list[rowcode.Shape]:
+    def _shapes(self) -> tuple[rowcode.Shape, ...]:
         """Of a token's rows."""
         cuts = self.coding == "fp16" or self.mass < 1.0
         return rowcode.shapes(self.k, self.total, 1 if cuts else self.tiers)

@@ -7,7 +7,6 @@ beyond what one frame may ask for, and no memory that grows.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import statistics
 import tracemalloc
@@ -134,7 +133,7 @@ def test_a_missing_check_is_noticed(recordings, raised, monkeypatch, broken):
         monkeypatch.setattr(
             TopK,
             "decode",
-            lambda *args: [dataclasses.replace(d, count=d.count - 1) for d in decode(*args)],
+            lambda *args: [msgspec.structs.replace(d, count=d.count - 1) for d in decode(*args)],
         )
     else:
         find, kind = faults.find, frames.Finish if broken == "keep" else frames.Replay
