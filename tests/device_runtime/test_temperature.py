@@ -60,3 +60,18 @@ def test_a_token_that_the_draft_does_not_have_is_passed_over():
     learned.begin()
     learned.observe(0, 8)  # an empty draft has no row
     assert learned.value == 1.0
+
+
+def test_scores_far_below_the_peak_are_left_out_and_not_missed():
+    """Of 150,000 most cannot count; what is learned is the same as from all of them."""
+    logits = np.random.default_rng(3).normal(0, 4, 150_000).astype(np.float32)
+    logits[7] = 22.0
+    for token, surprisal in ((7, 20), (int(logits.argsort()[-30]), 60)):
+        learned = DraftTemperature(TEMPERATURE)
+        learned.begin()
+        learned.drafted(logits)
+        learned.observe(token, surprisal)
+        p = 2.0 ** (-surprisal / UNITS_PER_BIT)
+        q = np.array([softmax(logits / np.float64(r * TEMPERATURE))[token] for r in RATIOS])
+        overlaps = np.minimum(1.0, q / p)
+        assert np.abs(learned._mean - (overlaps - overlaps[list(RATIOS).index(1.0)])).max() < 1e-3
