@@ -44,7 +44,7 @@ from draftlink.schemes.topk import TopK
 
 CONTEXT = 128
 GAMMA = 4
-REPEATS = 40
+REPEATS = 120
 TEXT_ROWS = 64
 SCHEMES: tuple[AnyScheme, ...] = (TopK(), TopK(64, 1024), TopK(320, coding="fp16"), Split(),
                                   Coupled())  # fmt: skip
@@ -141,7 +141,7 @@ def whole_step(
         fed = [history[-1], *tokens[:-1]]
         begun = time.perf_counter()
         for token in fed:
-            model.forward([token])
+            seen.forward([token])
         bare.append((time.perf_counter() - begun) / GAMMA)
     return statistics.median(bare), statistics.median(whole)
 

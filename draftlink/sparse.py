@@ -22,6 +22,7 @@ from draftlink.idprior import prior
 
 SLACK = 1e-3  # of a sum: less may be the rounding of float32
 TIE = 1e-9
+FEW = 128  # entries: are handled in Python, as numpy's code may be out of the caches
 FP16_UNIT = 2.0**-24  # every finite float16 in [0, 1] is an integer multiple of it
 
 
@@ -39,7 +40,13 @@ class SparseRow(msgspec.Struct, frozen=True):
 
     def draw(self, number: int) -> int:
         """The index into ``ids`` whose share of [0, total) holds ``number``; n for the rest."""
-        return int(self.counts.cumsum().searchsorted(number, "right"))
+        if len(self.counts) > FEW:
+            return int(self.counts.cumsum().searchsorted(number, "right"))
+        for index, count in enumerate(self.counts.tolist()):
+            number -= count
+            if number < 0:
+                return index
+        return len(self.counts)
 
     def probabilities(self) -> NDArray[np.float64]:
         """q̂ over ``ids``, float64 (n,)."""
@@ -117,11 +124,13 @@ def nested(q: NDArray[np.floating], k: int, total: int, weight: float | None = N
     # What has less cannot get a count (see _rounded): it is left to the rest unseen.
     least = held / (total * (k + 1)) * (1.0 - SLACK)
     found = (q >= least).nonzero()[0]
+    if len(found) > k + FEW:  # a flat row
+        found = top(q, k)
     ids, values = found.tolist(), q[found].tolist()
-    if len(ids) > k:
-        largest_first = sorted(range(len(ids)), key=lambda i: (-values[i], i))
-        chosen = sorted(largest_first[:k])
-        ids, values = [ids[i] for i in chosen], [values[i] for i in chosen]
+    if len(ids) > k:  # of equals the lower ids stay: the sort is stable, in reverse too
+        kept = sorted(range(len(ids)), key=values.__getitem__, reverse=True)[:k]
+        kept.sort()
+        ids, values = [ids[i] for i in kept], [values[i] for i in kept]
     outside = held - sum(values)
     if weight is None or outside < SLACK * held > least:  # else it may be rounding
         left = q.copy()
