@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bench as listed
+import export
 import tinypair
 from device_runtime.bundle import BundleError, load_bundle
 from device_runtime.device import Device, Result, Sampling
@@ -35,10 +36,15 @@ BENCH_TOKENS = 128
 
 
 def draft_bundle(err: Console) -> Path:
-    """The embedded draft's int8 bundle, exported on first use and kept in the user's cache."""
-    weights = hashlib.sha256((tinypair.DRAFT / "model.safetensors").read_bytes()).hexdigest()
+    """The embedded draft's int8 bundle, exported on first use and kept in the user's cache.
+
+    By its weights and by what exports them, so that a new exporter's bundle is made anew.
+    """
+    digest = hashlib.sha256((tinypair.DRAFT / "model.safetensors").read_bytes())
+    for source in sorted(Path(export.__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "draftlink"
-    path = cache / f"tinypair-int8-{weights[:12]}"
+    path = cache / f"tinypair-int8-{digest.hexdigest()[:12]}"
     try:
         load_bundle(path)
     except BundleError:
