@@ -21,7 +21,7 @@ from draftlink import largest
 from draftlink.idprior import prior
 
 SLACK = 1e-3  # of a sum: less may be the rounding of float32
-TIE = 1e-9
+TIE = 1e-9  # of a rest: taken off, so that an id comes first where their remainders are equal
 FEW = 128  # entries: are handled in Python, as numpy's code may be out of the caches
 FP16_UNIT = 2.0**-24  # every finite float16 in [0, 1] is an integer multiple of it
 
@@ -139,7 +139,6 @@ def nested(q: NDArray[np.floating], k: int, total: int, weight: float | None = N
         held = sum(values) + outside
     scale = total / held
     shares = [value * scale for value in values]
-    # An id comes first where remainders are equal.
     *counts, rest = _rounded([*shares, outside * scale * (1.0 - TIE)], total)
     return _row(ids, counts, total, rest)
 

@@ -12,7 +12,7 @@ from draftlink.sparse import SparseRow
 
 
 def by_the_book(q: np.ndarray, k: int, total: int) -> tuple[list[int], list[int], int]:
-    """Ids, counts and rest, by a full sort and in fractions; no count where remainders decide."""
+    """Ids, counts and rest, by a full sort and in fractions."""
     shares = [Fraction(float(x)) for x in q]
     held = sum(shares)
     shares = [x * total / held for x in shares]
