@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import subprocess
 import sys
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -103,3 +106,23 @@ def test_by_hand_in_two_terminals(bundle, model_folder, tmp_path):
     finally:
         station.terminate()
         station.wait(20)
+
+
+def test_a_base_station_started_by_a_command_ends_with_it(model_folder):
+    """Told to terminate, as by ``timeout`` or a service manager, a command leaves none behind."""
+    code = (
+        "import signal, sys\n"
+        "from draftlink.cli.common import err\n"
+        "from draftlink.cli.demo import base_station\n"
+        "with base_station(err, sys.argv[1]) as url:\n"
+        "    print(url, flush=True)\n"
+        "    signal.pause()\n"
+    )
+    command = [sys.executable, "-c", code, str(model_folder("llama"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        address = urlsplit(parent.stdout.readline().strip())
+        with socket.create_connection((address.hostname, address.port), timeout=10):
+            parent.terminate()
+        assert parent.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address.hostname, address.port), timeout=10)

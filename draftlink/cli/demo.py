@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -53,11 +54,20 @@ def draft_bundle(err: Console) -> Path:
     return path
 
 
+def _leave(number: int, _: object) -> None:
+    """A signal handler: end as an error does, through every ``finally``."""
+    raise SystemExit(128 + number)
+
+
 @contextmanager
 def base_station(err: Console, model: str = "tinypair", *options: str) -> Iterator[str]:
-    """A base station with a target in a process of its own; its address."""
+    """A base station with a target in a process of its own; its address. For the main thread.
+
+    It ends with the block, also where this process is told to terminate.
+    """
     command = [sys.executable, "-m", "draftlink.cli", "bs", model, "--port", "0"]
     command += ["--log-level", "warning", *options]
+    before = signal.signal(signal.SIGTERM, _leave)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -69,6 +79,7 @@ def base_station(err: Console, model: str = "tinypair", *options: str) -> Iterat
     finally:
         process.terminate()
         process.wait(10)
+        signal.signal(signal.SIGTERM, before)
 
 
 def full_row_bits(vocab_size: int) -> int:
