@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from device_runtime import pages
 from device_runtime.bundle import Manifest
 
 KEPT = 16  # chunks up to this length keep their input arrays: drafting feeds one or two tokens
@@ -31,7 +32,7 @@ class SharedGraph:
         self._bind("total_sequence_length", self._total)
         self._binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
         shape = (1, manifest.kv_heads, manifest.context, manifest.head_dim)
-        self.buffers = [np.zeros(shape, dtype=np.float32) for _ in range(2 * manifest.layers)]
+        self.buffers = list(pages.zeros(2 * manifest.layers, *shape))
         for index, buffer in enumerate(self.buffers):
             name = f"{index // 2}.{('key', 'value')[index % 2]}"
             value = ort.OrtValue.ortvalue_from_numpy(buffer)

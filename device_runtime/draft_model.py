@@ -80,9 +80,12 @@ def load(bundle: Bundle, provider: str = "cpu", threads: int | None = None) -> L
     def seconds(count: int) -> float:
         nonlocal loaded
         loaded = None  # two would take twice the memory
+        pages.trim()
         loaded = Loaded(bundle, provider, count)
         return loaded.seconds()
 
+    if provider == "cpu":
+        pages.allocate_together()
     before = pages.anonymous()
     most = available() if provider == "cpu" else 1
     best = threads or fastest(seconds, most)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import mmap
+import platform
+import subprocess
 import sys
 
 import pytest
@@ -31,6 +33,73 @@ def advised(monkeypatch):
 
     monkeypatch.setattr(pages, "_advise", advise)
     return told
+
+
+def afresh(code: str) -> list[int]:
+    """What a new process prints: how malloc behaves depends on what was freed before."""
+    start = (
+        "import numpy as np\n"
+        "from pathlib import Path\n"
+        "from device_runtime import pages\n"
+        "def resident():\n"
+        "    told = Path('/proc/self/status').read_text()\n"
+        "    return 1024 * int(told.split('VmRSS:')[1].split()[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.split()]
+
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc")
+
+
+@glibc
+@pytest.mark.parametrize("together", [True, False])
+def test_large_allocations_lie_side_by_side(together):
+    """In the heap, which is one mapping; without the call each has one of its own."""
+    lines = [
+        "pages.allocate_together()" if together else "",
+        "arrays = [np.empty(7 << 20, np.uint8) for _ in range(4)]",
+        "maps = [line.split() for line in Path('/proc/self/maps').read_text().splitlines()]",
+        "heaps = [m[0].split('-') for m in maps if m[-1] == '[heap]']",
+        "spans = [tuple(int(a, 16) for a in h) for h in heaps]",
+        "where = [a.ctypes.data for a in arrays]",
+        "print(sum(any(b <= at < e for b, e in spans) for at in where))",
+    ]
+    assert afresh("\n".join(lines)) == [4 if together else 0]
+
+
+@glibc
+def test_what_is_freed_below_something_in_use_goes_back():
+    """A model that was loaded for one thread does not count beside the one loaded for two."""
+    lines = [
+        "pages.allocate_together()",
+        "below = [np.ones(24 << 20, np.uint8) for _ in range(2)]",
+        "above = np.ones(1 << 20, np.uint8)",
+        "before = resident()",
+        "del below",
+        "freed = resident()",
+        "pages.trim()",
+        "print(before - freed, freed - resident())",
+    ]
+    at_once, trimmed = afresh("\n".join(lines))
+    assert at_once < 8 << 20 and trimmed > 40 << 20
+
+
+def test_zeros_take_no_memory_until_they_are_written():
+    lines = [
+        "pages.allocate_together()",
+        "used = np.ones(30 << 20, np.uint8)",
+        "above = np.ones(1 << 20, np.uint8)",
+        "del used",  # calloc would take this, and write zeros to all of it
+        "before = resident()",
+        "zeros = pages.zeros(24, 1, 2, 2048, 64)",
+        "made = resident() - before",
+        "zeros[3, 0, 1, :100] = 1",
+        "print(made, resident() - before, int(zeros.sum()), zeros.nbytes)",
+    ]
+    made, written, total, size = afresh("\n".join(lines))
+    assert made < 1 << 20 and written < 3 << 20 and total == 6400 and size == 24 << 20
 
 
 def test_the_pages_of_a_file_are_given_back_and_come_again(tmp_path, advised):
