@@ -5,10 +5,10 @@
 One model, Qwen2.5-0.5B's shape with random weights (``bench.shape`` makes it), in each runtime's
 own 4-bit form, a token at a time after 128 and after 1,024 tokens of context. Each runtime has a
 process of its own, which reads both contexts once, and is stopped while another is measured; turns
-of 24 tokens are interleaved, and medians quoted. Peers that are not installed are named. onnxruntime-genai runs with one thread too (its
-default), and its better count is what the ratio is taken to. The share of the read bandwidth counts
-the weights that a token reads, over what the same threads read at best from a large array. Peers go
-into a virtual environment of their own:
+of 24 tokens are interleaved, and medians quoted. Peers that are not installed are named.
+onnxruntime-genai runs with one thread too (its default), and its better count is what the ratio is
+taken to. The share of the read bandwidth counts the weights that a token reads, over what the same
+threads read at best from a large array. Peers go into a virtual environment of their own:
 
     pip install onnxruntime-genai onnx_ir llama-cpp-python gguf 'transformers>=5'
 """

@@ -16,6 +16,7 @@ would gain 2% to 5%, where run-ahead itself gains 11% and more.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -97,6 +98,7 @@ class Prescient:
 
 def main() -> None:
     """Print the bound for each link, rule and way of drafting."""
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     here = Bench()
     draft = here.draft
     prompts = bench.prompts(PROMPTS)

@@ -11,6 +11,7 @@ not. The device is measured alone before each attack, and its p99 beside it is h
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import sys
@@ -159,6 +160,7 @@ async def run(console: Console, url: str, bundle: Path) -> None:
 
 def main() -> None:
     """The command."""
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     console = Console()
     bundle = draft_bundle(console)
     with tempfile.NamedTemporaryFile("w") as file:

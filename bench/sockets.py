@@ -14,6 +14,7 @@ device's own estimators found over the sockets (draft, verification, round trip;
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import statistics
 import subprocess
@@ -102,6 +103,7 @@ async def real(case: Case, url: str, prompt: str) -> Real:
 
 def main() -> None:
     """Print one line a cell."""
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     err = Console(stderr=True)
     prompts = bench.prompts(PROMPTS)
     sockets: dict[int, list[Real]] = {number: [] for number in range(len(CASES))}

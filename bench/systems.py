@@ -10,6 +10,7 @@ Virtual time, paced, the embedded pair (see ``bench.link``). TK-SLT as published
 
 from __future__ import annotations
 
+import argparse
 import math
 import statistics
 from collections.abc import Sequence
@@ -125,6 +126,7 @@ class Systems:
 
 def main() -> None:
     """Print all three."""
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     few = Systems(bench.prompts(PROMPTS), TOKENS)
     few.compare()
     few.formula()

@@ -11,6 +11,7 @@ process holds for each of the two.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import gc
 import os
@@ -88,6 +89,7 @@ def ours(model: PreTrainedModel, prompt: list[int]) -> Callable[[list[int]], tor
 
 def main() -> None:
     """Print milliseconds and ratios."""
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(SHAPE.vocab_size, (CACHED + max(TOKENS),), generator=generator).tolist()
     prompt, following = ids[:CACHED], ids[CACHED:]
