@@ -32,7 +32,7 @@ class SharedGraph:
         self._bind("total_sequence_length", self._total)
         self._binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
         shape = (1, manifest.kv_heads, manifest.context, manifest.head_dim)
-        self.buffers = pages.zeros(2 * manifest.layers, shape)
+        self.buffers = list(pages.zeros(2 * manifest.layers, *shape))
         for index, buffer in enumerate(self.buffers):
             name = f"{index // 2}.{('key', 'value')[index % 2]}"
             value = ort.OrtValue.ortvalue_from_numpy(buffer)

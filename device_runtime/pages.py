@@ -17,7 +17,7 @@ import math
 import mmap
 import sys
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,7 +32,6 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 # in no whole huge page: 3 of the 7 MB of a layer. The threshold is 128 KB until something larger is
 # freed, then the size of that, but no more than 32 MB.
 MAPPED_ALONE = 32 << 20
-LINE = 64  # bytes of a processor's cache
 
 Span = tuple[int, int]  # addresses, the second one behind the last
 
@@ -56,20 +55,14 @@ def allocate_together() -> None:
     np.empty(MAPPED_ALONE - mmap.PAGESIZE * 2, np.uint8)  # freed at once
 
 
-def zeros(count: int, shape: Sequence[int]) -> list[NDArray[np.float32]]:
-    """Arrays of the system's zeros: what is never written takes no memory, whatever malloc does.
-
-    Sizes of caches are powers of two; arrays that far apart would meet in the same sets of the
-    processor's caches, so each lies a page and a line further.
-    """
-    size = math.prod(shape)
-    apart = size + (mmap.PAGESIZE + LINE) // 4
+def zeros(*shape: int) -> NDArray[np.float32]:
+    """Zeros of the system's: what is never written takes no memory, whatever malloc does."""
+    size = 4 * math.prod(shape)
     if sys.platform == "win32":
-        memory = mmap.mmap(-1, 4 * apart * count)
+        memory = mmap.mmap(-1, size)
     else:
-        memory = mmap.mmap(-1, 4 * apart * count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    rows = np.frombuffer(memory, np.float32).reshape(count, apart)
-    return [row[:size].reshape(shape) for row in rows]
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(memory, np.float32).reshape(shape)
 
 
 def trim() -> None:

@@ -93,9 +93,9 @@ def test_zeros_take_no_memory_until_they_are_written():
         "above = np.ones(1 << 20, np.uint8)",
         "del used",  # calloc would take this, and write zeros to all of it
         "before = resident()",
-        "zeros = pages.zeros(24, (1, 2, 2048, 64))",
+        "zeros = pages.zeros(24, 1, 2, 2048, 64)",
         "made = resident() - before",
-        "zeros[3][0, 1, :100] = 1",
+        "zeros[3, 0, 1, :100] = 1",
         "written = resident() - before",
         "print(made, written, *(int(z.sum()) for z in zeros), zeros[0].nbytes)",
     ]
