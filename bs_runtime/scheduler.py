@@ -173,10 +173,11 @@ class Scheduler:
             request.result = judgement
 
 
-def step(model: Model, work: Sequence[tuple[Round, int]]) -> list[Judgement | None]:
+def step(model: Model, work: Sequence[tuple[Round, int]]) -> list[Judgement | Exception | None]:
     """Feed each round as many tokens as stand beside it, and judge, at once, those that are done.
 
-    The judgements, in order; None where a round has more to feed.
+    The judgements, in order; None where a round has more to feed. An error where only what stands
+    of that round could not be written: the others' is, and must not be a second time.
     """
     for round, _ in work:
         round.copy()
@@ -194,7 +195,11 @@ def step(model: Model, work: Sequence[tuple[Round, int]]) -> list[Judgement | No
     if jobs:
         judged = verify.judge([rows_of[key] for key in jobs], list(jobs.values()))
         outcomes = dict(zip(jobs, judged, strict=True))
-    return [
-        None if round.left else round.settle(rows_of[id(round)], outcomes.get(id(round)))
-        for round, _ in work
-    ]
+    results: list[Judgement | Exception | None] = []
+    for round, _ in work:
+        try:
+            seen = rows_of.get(id(round))
+            results.append(None if seen is None else round.settle(seen, outcomes.get(id(round))))
+        except Exception as error:
+            results.append(error)
+    return results

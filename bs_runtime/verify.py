@@ -170,7 +170,9 @@ def own_picks(p: Tensor, jobs: Sequence[Job], begins: Sequence[int]) -> dict[int
         scores = _rows(p, rows["greedy"])
         # On the CPU numpy is ten times as fast, and takes the first of equals, too.
         on_cpu = scores.device.type == "cpu"
-        best = scores.numpy().argmax(-1) if on_cpu else scores.argmax(-1)
+        best = torch.as_tensor(scores.numpy().argmax(-1)) if on_cpu else scores.argmax(-1)
+        if not scores.gather(1, best[:, None]).isfinite().all():
+            raise ValueError("the target's logits hold no largest number: the model is broken")
         picks.update(zip(rows["greedy"], best.tolist(), strict=True))
     if rows["coupled"]:
         drawn = _raced(keys, positions, _rows(p, rows["coupled"]))

@@ -20,7 +20,7 @@ from draftlink import __version__, frames, schemes
 from draftlink.control import MAX_RETRY_S
 from draftlink.link import Ledger
 from draftlink.session import RemoteProtocolError, Session
-from draftlink.states import State
+from draftlink.states import UNDER_WAY, State
 
 PATH = "/v1/draft"
 PATIENCE_S = 60.0  # how long a lost base station is looked for
@@ -116,6 +116,7 @@ class Client:
         self._socket: Socket | None = None
         self._begun: Crossed | None = None  # what had crossed when the ledger began, if known
         self._closed = False
+        self._lost = False  # for good: patience has ended
         self._gone = f"the connection to {url} was closed; open the device anew"
         self.connected = asyncio.Event()  # not set while a new connection is looked for
         self.connected.set()
@@ -191,14 +192,25 @@ class Client:
 
         Raises LinkError.
         """
-        # A token that the device still owes has not reached the base station.
-        keep = min(keep, self.session.length)
-        await self.send(frames.Finish(self.session.generation, keep))
+        if self.interrupted and not self._lost:
+            self.session.abandon()
+            await self._reconnect(_Lost("the connection was left"))
+            return
+        if self.session.state is not State.FINISHING:  # else who waited for Done was cancelled
+            # A token that the device still owes has not reached the base station.
+            keep = min(keep, self.session.length)
+            await self.send(frames.Finish(self.session.generation, keep))
         while self.session.state is State.FINISHING:
             try:
                 _checked(await self._get(), frames.Done)
             except _Lost as error:
                 await self._reconnect(error)  # and the generation is over
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether there is no greeted connection: refused, or left while a new one was made."""
+        greeted = (State.READY, State.FINISHING, *UNDER_WAY)
+        return self._socket is None or self.session.state not in greeted
 
     async def close(self) -> None:
         """Close the connection; a peer that does not close its end is not waited for."""
@@ -285,6 +297,7 @@ class Client:
                 return
             left = until - loop.time()
             if left <= 0:
+                self._lost = True
                 self._gone = (
                     f"the base station at {self._url} has gone ({cause}); the text so far is kept,"
                     " start the base station again and open the device anew"

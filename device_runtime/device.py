@@ -37,7 +37,7 @@ from device_runtime.estimators import Acceptance, Estimates
 from device_runtime.generation import Generation
 from device_runtime.result import MODES, Mode, Result
 from device_runtime.temperature import DraftTemperature
-from device_runtime.writing import Writing
+from device_runtime.writing import Writer
 from draftlink import frames, schemes
 from draftlink.sampling import Sampling
 from draftlink.schemes import AnyScheme
@@ -135,7 +135,7 @@ class Device:
         self._learned: dict[float, DraftTemperature] = {}  # by the request's temperature
         self._estimates = Estimates()
         self._acceptance: dict[tuple[AnyScheme, Sampling], Acceptance] = {}
-        self._writing: Writing | None = None
+        self.generation: Writer | None = None  # the last that has begun
 
     async def open(self) -> Device:
         """Connect and greet. Raises LinkError."""
@@ -233,6 +233,8 @@ class Device:
             raise ValueError("the prompt is empty; give at least one character")
         if not append:
             self.history.clear()
+        elif self.generation is not None:  # it may have been left in the middle of a block
+            del self.history[self.generation.stands :]
         if isinstance(prompt, str):
             # Only the first turn starts with the tokenizer's own beginning-of-text.
             first = not self.history
@@ -276,11 +278,11 @@ class Device:
         alone = None if offline_after_s is None else Alone(offline_after_s)
         return Generation(self, start, mode, len(ids), controller, tuple(stop), learned, alone)
 
-    async def take_over(self, writing: Writing) -> None:
+    async def take_over(self, generation: Writer) -> None:
         """A generation begins; nothing is left under way of one whose iterator was abandoned."""
-        if self._writing is not None:
-            await self._writing.close()
-        self._writing = writing
+        if self.generation is not None:
+            await self.generation.leave()
+        self.generation = generation
 
     @staticmethod
     def run(bundle: Path | Bundle, url: str, prompt: str, **options: object) -> Result:

@@ -123,6 +123,10 @@ class Drafting:
         if (self._wants_out or full) and writing.left > 0:
             if writing.owed is not None:
                 await self._send(self._taken(waits=True))  # which brings it, and nothing to judge
+            elif self._block:
+                # Whether a token was held depends on which it is: to drop it would be to choose.
+                await self._send(self._taken(waits=False))
+                return True
             elif not self._sent or writing.drafter.scheme.corrects == "bs":
                 await self._leave()  # else a token may come to be owed
             return False
@@ -349,10 +353,4 @@ class Drafting:
         """The base station streams, once it has dealt with what is in flight."""
         writing = self._writing
         self._leaves = True
-        unsent = len(self._block)
-        self._block = []
-        if unsent:
-            del self._ahead[-unsent:]
-            # The stream may begin with the verdict on what is in flight: nobody else cuts it back.
-            writing.drafter.settle(len(writing.history) + len(self._ahead))
         await writing.send(frames.Switch(writing.start.generation, "stream"))

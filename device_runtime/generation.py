@@ -72,16 +72,25 @@ class Generation:
         """What the device has found out about link, models and acceptance."""
         return self._writing.estimates
 
+    @property
+    def stands(self) -> int:
+        """Tokens of the device's history up to the last one that was returned."""
+        return self._start.base + len(self._start.ids) + len(self.tokens)
+
     def cancel(self) -> None:
         """End after the tokens that have been returned; the iterator then stops."""
         self._cancelled = True
 
+    async def leave(self) -> None:
+        """Wait for what is under way, and end it: the device goes on without this generation."""
+        await self._writing.close()
+
     async def _run(self) -> AsyncIterator[Token]:
         device, writing = self._device, self._writing
-        client, start, keep = device.client, self._start, self._start.base
+        client, start = device.client, self._start
         client.begin_ledger()
         reconnects = client.reconnects
-        await device.take_over(writing)
+        await device.take_over(self)
         writing.tally.started_s = writing.heard_s = writing.now()
         await self._begin()
         try:
@@ -100,11 +109,16 @@ class Generation:
                     if writing.agreed and client.session.state is State.READY:
                         self._reason = "length"
         finally:
-            keep = start.base + len(start.ids) + len(self.tokens)
+            keep = self.stands
             await writing.close()
-            del device.history[keep:]
-            writing.drafter.settle(keep)
-        if client.session.state is not State.READY or client.session.length > keep:
+            # An iterator that was left may be closed at any time, by who collects the garbage.
+            if device.generation is self:
+                del device.history[keep:]
+                writing.drafter.settle(keep)
+        # Where the connection is not there, the next generation makes one; this one has ended.
+        if not client.interrupted and (
+            client.session.state is not State.READY or client.session.length > keep
+        ):
             await client.finish(keep)
         writing.tally.taken_back += len(self.provisional)
         self.provisional.clear()
@@ -126,7 +140,8 @@ class Generation:
         """Have the base station begin."""
         device, start, client = self._device, self._start, self._device.client
         self._writing.drafter.settle(start.base)
-        if client.session.state is not State.READY:  # a generation whose iterator was abandoned
+        # A generation whose iterator was abandoned, or that ended where no connection was.
+        if client.interrupted or client.session.state is not State.READY:
             await client.finish(start.base)
         # A base station that was lost between generations has no part of the history.
         base = min(start.base, client.session.length)

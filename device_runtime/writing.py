@@ -30,13 +30,25 @@ class Host(Protocol):
     history: list[int]
     draft_context: int
     executor: Executor
+    generation: Writer | None
 
     @property
     def client(self) -> Client:
         """The open connection. Raises LinkError where there is none."""
 
-    async def take_over(self, writing: Writing) -> None:
+    async def take_over(self, generation: Writer) -> None:
         """A generation begins; nothing is left under way of the one before."""
+
+
+class Writer(Protocol):
+    """A generation, as its device sees it."""
+
+    @property
+    def stands(self) -> int:
+        """Tokens of the history up to the last one that it has returned."""
+
+    async def leave(self) -> None:
+        """Wait for what is under way, and end it."""
 
 
 class Writing:
@@ -64,6 +76,7 @@ class Writing:
         self.tally = Tally(0.0)
         self.owed: int | None = None
         self.job: asyncio.Future[Any] | None = None
+        self._over = False
         self._incoming: asyncio.Task[frames.Frame] | None = None
 
     @property
@@ -105,6 +118,7 @@ class Writing:
 
     def begin(self, function: Callable[..., Any], *args: Any) -> None:
         """Have the worker do something; ``job`` until its result is taken."""
+        self._check()
         assert self.job is None
         loop = asyncio.get_running_loop()
         self.job = loop.run_in_executor(self.device.executor, function, *args)
@@ -112,8 +126,10 @@ class Writing:
     async def done(self) -> Any:
         """The result of the job, once it is there."""
         assert self.job is not None
-        job, self.job = self.job, None
-        return await job
+        job = self.job
+        await asyncio.wait([job])  # who waits may be cancelled, and leaves the job to ``close``
+        self.job = None
+        return job.result()
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
         """Have the worker do something, and wait for it."""
@@ -123,10 +139,12 @@ class Writing:
 
     async def send(self, frame: frames.Frame, payload_bits: int | None = None) -> None:
         """Send a frame. Raises LinkError."""
+        self._check()
         await self.device.client.send(frame, payload_bits)
 
     def incoming(self) -> asyncio.Task[frames.Frame]:
         """The next frame, on its way; it may be waited for beside other things."""
+        self._check()
         if self._incoming is None:
             self._incoming = asyncio.create_task(self.device.client.receive())
         return self._incoming
@@ -190,8 +208,13 @@ class Writing:
         self.history.extend(ids)
         return place
 
+    def _check(self) -> None:
+        if self._over:
+            raise RuntimeError("another generation has begun on this device, and ended this one")
+
     async def close(self) -> None:
-        """Nothing is under way any more: neither a job nor a frame that is waited for."""
+        """Nothing is under way any more, nor will be: neither a job nor a frame waited for."""
+        self._over = True
         if self.job is not None:
             await asyncio.wait([self.job])
             self.job = None

@@ -209,6 +209,11 @@ class Session:
             self.progress = Progress(self.generation)
         self.state = State.OPENED
 
+    def abandon(self) -> None:
+        """A device gives up the generation, and the connection that it was on."""
+        self._stopped = None
+        self.state = State.CLOSED
+
     @property
     def stopped(self) -> bool:
         """Whether a generation is to be resumed."""

@@ -125,6 +125,46 @@ def test_a_round_that_fails_is_its_own_fault_alone():
     assert third.judgement == Judgement(1, 4, False)
 
 
+def test_what_one_round_cannot_write_is_not_written_twice_for_the_others(monkeypatch):
+    """A step that was settled for some must not be run again for them."""
+    target = SlowTarget(TABLE)
+
+    async def scenario() -> tuple[list[object], list[list[int]]]:
+        scheduler = Scheduler(target)
+        gens = [generation(target, [i]) for i in range(3)]
+        await asyncio.gather(*(scheduler.run(g.prompt()) for g in gens))
+
+        def settle(*_: object, **__: object) -> Judgement:
+            raise MemoryError("out of memory")
+
+        monkeypatch.setattr(gens[1], "settle", settle)
+        rounds = [scheduler.run(g.draft(tokens(g.history[-1] + 1))) for g in gens]
+        return await asyncio.gather(*rounds, return_exceptions=True), [g.history for g in gens]
+
+    (first, failed, third), histories = asyncio.run(scenario())
+    assert isinstance(failed, MemoryError)
+    assert (first.judgement.next, third.judgement.next) == (2, 4)
+    assert histories == [[0, 1, 2], [1], [2, 3, 4]]
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_a_greedy_row_without_a_largest_number_is_refused_alone(broken):
+    table = TABLE.copy()
+    table[5, :] = broken
+    target = FakeTarget(table)
+
+    async def scenario() -> list[object]:
+        scheduler = Scheduler(target)
+        gens = [generation(target, [i]) for i in (1, 5)]
+        await asyncio.gather(*(scheduler.run(g.prompt()) for g in gens))
+        rounds = [scheduler.run(g.next()) for g in gens]
+        return await asyncio.gather(*rounds, return_exceptions=True)
+
+    served, refused = asyncio.run(scenario())
+    assert served.judgement.next == 2
+    assert isinstance(refused, ValueError) and "no largest number" in str(refused)
+
+
 def test_the_event_loop_goes_on_while_the_model_works():
     target = SlowTarget(TABLE)
     target.seconds = 0.3
