@@ -233,7 +233,7 @@ class Device:
             raise ValueError("the prompt is empty; give at least one character")
         if not append:
             self.history.clear()
-        elif self.generation is not None:  # it may have been left in the middle of a block
+        elif self.generation is not None and not self.generation.over:  # left amid a block
             del self.history[self.generation.stands :]
         if isinstance(prompt, str):
             # Only the first turn starts with the tokenizer's own beginning-of-text.

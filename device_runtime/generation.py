@@ -77,6 +77,11 @@ class Generation:
         """Tokens of the device's history up to the last one that was returned."""
         return self._start.base + len(self._start.ids) + len(self.tokens)
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended; not where its iterator was left in the middle."""
+        return self._writing.over
+
     def cancel(self) -> None:
         """End after the tokens that have been returned; the iterator then stops."""
         self._cancelled = True

@@ -47,6 +47,10 @@ class Writer(Protocol):
     def stands(self) -> int:
         """Tokens of the history up to the last one that it has returned."""
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, and the history is what stands."""
+
     async def leave(self) -> None:
         """Wait for what is under way, and end it."""
 
@@ -76,7 +80,7 @@ class Writing:
         self.tally = Tally(0.0)
         self.owed: int | None = None
         self.job: asyncio.Future[Any] | None = None
-        self._over = False
+        self.over = False  # nothing of it may be under way any more
         self._incoming: asyncio.Task[frames.Frame] | None = None
 
     @property
@@ -209,12 +213,12 @@ class Writing:
         return place
 
     def _check(self) -> None:
-        if self._over:
+        if self.over:
             raise RuntimeError("another generation has begun on this device, and ended this one")
 
     async def close(self) -> None:
         """Nothing is under way any more, nor will be: neither a job nor a frame waited for."""
-        self._over = True
+        self.over = True
         if self.job is not None:
             await asyncio.wait([self.job])
             self.job = None

@@ -72,6 +72,9 @@ def test_what_is_appended_follows_the_text_that_was_seen():
             assert device.history[-1] == seen[-1]
             texts = await collect(device.generate("h", append=True, max_tokens=3, sampling=GREEDY))
             assert texts == ["a", "b", "c"]
+            device.history += [1, 2]  # a conversation from elsewhere stays as it is
+            texts = await collect(device.generate("d", append=True, max_tokens=2, sampling=GREEDY))
+            assert texts == ["e", "f"] and device.history[-5:] == [1, 2, 3, 4, 5]
 
     play(scenario)
 
