@@ -190,6 +190,7 @@ class Client:
     async def finish(self, keep: int) -> None:
         """End the generation: the base station forgets what comes behind ``keep`` tokens.
 
+        Where there is no connection to say so on, a new one is made, which begins with nothing.
         Raises LinkError.
         """
         if self.interrupted and not self._lost:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
+import threading
 from dataclasses import replace
 
 import pytest
@@ -27,11 +27,11 @@ def write(device, **options):
     return device.generate("abc", **options)
 
 
-def play(scenario, model=None, **options) -> None:
+def play(scenario, model=None, connect=None, **options) -> None:
     async def run(url: str) -> None:
         device = fake_device(url, cycle())
-        if model is not None:
-            device.model = model
+        device.model = model or device.model
+        device._connect = connect or device._connect
         await scenario(device)
 
     with served(FakeTarget(cycle()), **options) as url:
@@ -117,7 +117,6 @@ def test_left_while_a_new_connection_is_made(how, where):
 
     async def scenario(device):
         nonlocal lost
-        device._connect = connect
         async with device:
             # Alone, it goes on while nothing is heard, so that there are tokens to stop at.
             offline = None if how == "timeout" else 0.01
@@ -149,7 +148,7 @@ def test_left_while_a_new_connection_is_made(how, where):
             lost = False
             assert await collect(write(device)) == NEXT
 
-    play(scenario)
+    play(scenario, connect=connect)
 
 
 def test_refused_once_it_goes_on_with_what_is_allowed():
@@ -180,7 +179,6 @@ def test_left_while_the_end_is_confirmed():
         return socket
 
     async def scenario(device):
-        device._connect = connect
         async with device:
             generation = write(device, max_tokens=400)
 
@@ -200,20 +198,25 @@ def test_left_while_the_end_is_confirmed():
             for _ in range(2):
                 assert await collect(write(device)) == NEXT
 
-    play(scenario)
+    play(scenario, connect=connect)
 
 
 class Busy(FakeModel):
-    """Takes a while, says so, and knows whether it is cut back meanwhile."""
+    """Says when a forward begins, ends it when it may, and knows whether it is cut back before."""
 
     busy = False
     disturbed = False
     begun = staticmethod(lambda: None)
 
+    def __init__(self) -> None:
+        super().__init__(cycle(), rows=False)
+        self.may_end = threading.Event()
+        self.may_end.set()
+
     def forward(self, ids):
         self.busy = True
         self.begun()
-        time.sleep(0.05)  # what is cancelled has to be under way
+        self.may_end.wait()
         row = super().forward(ids)
         self.busy = False
         return row
@@ -224,7 +227,7 @@ class Busy(FakeModel):
 
 
 def test_a_cache_is_not_cut_back_under_a_forward():
-    model = Busy(cycle(), rows=False)
+    model = Busy()
     real = connector(lambda *_: False)
     lost = False
 
@@ -235,7 +238,6 @@ def test_a_cache_is_not_cut_back_under_a_forward():
 
     async def scenario(device):
         nonlocal lost
-        device._connect = connect
         loop, under_way = asyncio.get_running_loop(), asyncio.Event()
         async with device:
             generation = write(device, max_tokens=400, gamma=4, offline_after_s=0.01)
@@ -247,14 +249,18 @@ def test_a_cache_is_not_cut_back_under_a_forward():
                         lost = True
                         device.client._socket._abort()
                     if len(generation.provisional) == 8:
+                        model.may_end.clear()
                         model.begun = lambda: loop.call_soon_threadsafe(under_way.set)
 
             reading = asyncio.create_task(read())
             await under_way.wait()
             reading.cancel()
+            for _ in range(20):  # rounds of the loop: all that does not wait for the forward
+                await asyncio.sleep(0)
+            model.may_end.set()
             with pytest.raises(asyncio.CancelledError):
                 await reading
             assert not model.disturbed
             assert model.cache == device.history[: len(model.cache)]
 
-    play(scenario, model)
+    play(scenario, model, connect)
