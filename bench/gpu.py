@@ -62,7 +62,7 @@ def build(args: argparse.Namespace) -> Target:
     with torch.device(args.device):
         model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[args.dtype])
     tokenizer = (tinypair.TARGET / "tokenizer.json").read_text(encoding="utf-8")  # of no account
-    return Target(model, tokenizer, "random", ())
+    return Target(model, tokenizer, "random")
 
 
 def bandwidth(device: torch.device) -> float:

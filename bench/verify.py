@@ -76,7 +76,7 @@ def plain(model: PreTrainedModel, prompt: list[int]) -> Callable[[list[int]], to
 def ours(model: PreTrainedModel, prompt: list[int]) -> Callable[[list[int]], torch.Tensor]:
     """The same as a target does it."""
     tokenizer = (tinypair.TARGET / "tokenizer.json").read_text(encoding="utf-8")  # of no account
-    slot = Target(model, tokenizer, "random", ()).open()
+    slot = Target(model, tokenizer, "random").open()
     slot.forward(prompt, last=True)
 
     def run(ids: list[int]) -> torch.Tensor:

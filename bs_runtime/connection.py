@@ -156,10 +156,13 @@ class Connection:
             self._drafts.append(frame)
 
     async def _greet(self, hello: Hello) -> None:
-        target = self._target
-        if hello.version != frames.VERSION:
+        target, facts = self._target, self._target.facts
+        version = min(hello.version, frames.VERSION)
+        if version < max(hello.lowest or hello.version, frames.LOWEST):
             await self._refuse(
-                "version", f"the device speaks version {hello.version}, this is {frames.VERSION}"
+                "version",
+                f"the device speaks versions {hello.lowest or hello.version} to {hello.version},"
+                f" this is {frames.LOWEST} to {frames.VERSION}; update the older of the two",
             )
         elif hello.tokenizer_hash != target.tokenizer_hash:
             await self._refuse(
@@ -176,7 +179,7 @@ class Connection:
             self._conversation = here
             await self._send(
                 frames.Welcome(
-                    version=frames.VERSION,
+                    version=version,
                     tokenizer_hash=target.tokenizer_hash,
                     vocab_size=target.vocab_size,
                     context=target.context,
@@ -184,6 +187,11 @@ class Connection:
                     model=target.name,
                     dtype=target.dtype,
                     ticket=conversations.sealed(here),
+                    features=[name for name in frames.FEATURES if name in hello.features],
+                    eos_ids=list(facts.eos_ids),
+                    bos_ids=list(facts.bos_ids),
+                    suppressed_ids=list(facts.suppressed_ids),
+                    sampling=facts.sampling,
                 )
             )
 

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from bs_runtime import attention, prepack
 from bs_runtime.engine import HAS_TRITON, Engine
+from bs_runtime.facts import Facts, read_facts
 from bs_runtime.kv import Feed, Slot, TargetError
 from draftlink.tokenizer import tokenizer_hash
 
@@ -30,22 +31,20 @@ class Target:
     TargetError for a model whose KV cache cannot be rolled back.
     """
 
-    def __init__(
-        self, model: Any, tokenizer: str, name: str, eos_token_ids: tuple[int, ...]
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: str, name: str, facts: Facts | None = None) -> None:
         config = model.config.get_text_config()
         self.context = rollable_context(config, stateful=getattr(model, "_is_stateful", False))
         self.model = model.eval()
         self.name = name
         self.tokenizer_hash = tokenizer_hash(tokenizer)
         self.dtype = str(model.dtype).removeprefix("torch.")
-        self.eos_token_ids = eos_token_ids
         # Ids for a trial; rows are known before anything is replaced, and again after.
         trial = list(range(min(6, int(config.vocab_size))))
         with torch.inference_mode():
             rows = model(torch.tensor([trial], device=model.device), use_cache=False).logits[0]
         rows = rows.float().cpu()
         self.vocab_size = int(rows.shape[-1])
+        self.facts = (facts or Facts()).within(self.vocab_size)
         self.engine = Engine(model, self.vocab_size, self.context)
         self._quicken(trial, rows)
         if not self._agrees(trial, rows):
@@ -90,10 +89,10 @@ class Target:
             ) from None
         if not getattr(tokenizer, "is_fast", False):
             raise TargetError(f"{model} has no fast tokenizer; add its tokenizer.json")
-        eos = loaded.generation_config.eos_token_id
-        ids = () if eos is None else tuple(eos) if isinstance(eos, list) else (int(eos),)
+        backend = tokenizer.backend_tokenizer
+        said = read_facts(loaded.generation_config, backend)
         try:
-            return cls(loaded.to(place), tokenizer.backend_tokenizer.to_str(), name, ids)
+            return cls(loaded.to(place), backend.to_str(), name, said)
         except torch.OutOfMemoryError:
             raise TargetError(
                 f"{model} does not fit into the memory of {device} in {dtype}; use a smaller model,"

@@ -256,6 +256,8 @@ class Client:
             list(schemes.BY_NAME),
             f"draftlink/{__version__}",
             self._ticket,
+            frames.LOWEST,
+            list(frames.FEATURES),
         )
         loop = asyncio.get_running_loop()
         asked_s = loop.time()

@@ -13,12 +13,19 @@ from draftlink.sampling import Sampling
 from draftlink.schemes import AnyScheme
 
 MAX_RETRY_S = 3600  # a device need not believe more
+# What a base station accepts of drafted tokens × the most entries that each of them may carry, in
+# one Draft and in all that have no verdict yet, where its Welcome does not say otherwise.
+FRAME_ENTRIES, FLIGHT_ENTRIES = 1 << 15, 1 << 17
 
 Mode = Literal["draft", "stream"]  # who writes: the device drafts, or the base station alone
 
 
-class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """First from the device: what it is."""
+class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
+    """First from the device: what it is, and what it speaks.
+
+    The versions from ``lowest`` to ``version``, where 0 stands for ``version`` alone, and of what
+    may be added within a version the ``features``.
+    """
 
     version: int
     tokenizer_hash: str
@@ -26,10 +33,18 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     schemes: list[str]  # that it can speak
     agent: str
     ticket: bytes = b""  # of the session that this connection goes on with
+    lowest: int = 0
+    features: list[str] = []
 
 
-class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
-    """The base station's answer: what it is."""
+class Welcome(msgspec.Struct, frozen=True, tag="welcome", omit_defaults=True):
+    """The base station's answer: what it is, and which of the device's versions is spoken.
+
+    ``features``: those of the device's that this base station has, too; both may use them.
+    ``eos_ids``, ``bos_ids`` (which its tokenizer puts before a text), ``suppressed_ids`` (which it
+    never writes by itself) and ``sampling`` are what the target's own files say; nothing of that is
+    applied unless the device asks for it.
+    """
 
     version: int
     tokenizer_hash: str
@@ -39,6 +54,13 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
     model: str
     dtype: str
     ticket: bytes = b""  # for a Hello after this connection is lost; sealed, opaque to the device
+    features: list[str] = []
+    frame_entries: int = FRAME_ENTRIES  # of drafted tokens × entries, the most in a Draft
+    flight_entries: int = FLIGHT_ENTRIES  # and in all Drafts without a verdict
+    eos_ids: list[int] = []
+    bos_ids: list[int] = []
+    suppressed_ids: list[int] = []
+    sampling: Sampling | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused", omit_defaults=True):
@@ -139,6 +161,19 @@ class Replay(msgspec.Struct, frozen=True, tag="replay"):
     ids: list[int]
 
 
+class Progress(msgspec.Struct, frozen=True, tag="progress"):
+    """What is due from the base station is still under way; it says so every ``PROGRESS_S``.
+
+    Of the ``total`` tokens that the round has to feed ``fed`` are fed; ``ahead`` other rounds are
+    due before it.
+    """
+
+    generation: int
+    fed: int
+    total: int
+    ahead: int
+
+
 Control = (
     Hello
     | Welcome
@@ -151,6 +186,7 @@ Control = (
     | Resume
     | Resumed
     | Replay
+    | Progress
 )
 
 

@@ -10,6 +10,7 @@ from draftlink.frames import (
     Draft,
     Finish,
     Frame,
+    Progress,
     Resume,
     Resumed,
     Start,
@@ -25,7 +26,10 @@ from draftlink.schemes.base import MAX_DRAFT
 if TYPE_CHECKING:
     from draftlink.session import Session
 
+MAX_FEATURES = 64  # that are told
+MAX_BOS, MAX_SUPPRESSED = 16, 1 << 16  # ids that the target's own files name
 MAX_EOS = 256  # EOS ids of a generation: each token is looked up among them
+MAX_CONTEXT = 1 << 31  # of a target; positions are 32-bit numbers
 MAX_VOCAB = 1 << 20  # of a target: rows of this size are made, whatever a frame's own size
 MAX_IN_FLIGHT = 256  # drafted tokens without a verdict
 MAX_EPOCH = 1 << 31
@@ -39,6 +43,8 @@ def find(session: Session, frame: Frame) -> str | None:
         return _start(session, frame)
     if isinstance(frame, Resume):
         return _resume(session, frame)
+    if isinstance(frame, Progress):
+        return _progress(session, frame)
     if isinstance(frame, Finish | Switch | Switched | Done | Resumed | ReplayFrame):
         return _control(session, frame)
     if isinstance(frame, Draft | Verdict | Tokens):
@@ -60,12 +66,46 @@ def find(session: Session, frame: Frame) -> str | None:
 
 
 def _welcome(session: Session, frame: Welcome) -> str | None:
-    assert session.hello is not None
-    said = (session.hello.version, session.hello.tokenizer_hash)
-    if (frame.version, frame.tokenizer_hash) != said:
-        return f"a welcome to version {frame.version}, or to a tokenizer that is not this one"
-    if not 1 <= frame.vocab_size <= MAX_VOCAB or frame.context < 1:
-        return f"a target of {frame.vocab_size} logits and a context of {frame.context}"
+    hello = session.hello
+    assert hello is not None
+    lowest = hello.lowest or hello.version
+    if not lowest <= frame.version <= hello.version:
+        return f"version {frame.version}, where {lowest} to {hello.version} were offered"
+    if frame.tokenizer_hash != hello.tokenizer_hash:
+        return "a welcome to a tokenizer that is not this one"
+    if not set(frame.features) <= set(hello.features) or len(frame.features) > MAX_FEATURES:
+        return "features that were not offered"
+    size = frame.vocab_size
+    if not 1 <= size <= MAX_VOCAB or not 1 <= frame.context < MAX_CONTEXT:
+        return f"a target of {size} logits and a context of {frame.context}"
+    if not 1 <= frame.frame_entries <= frame.flight_entries:
+        return f"at most {frame.frame_entries} entries a draft, {frame.flight_entries} in flight"
+    return _facts(frame)
+
+
+def _facts(frame: Welcome) -> str | None:
+    """What is wrong with what a target's own files say."""
+    lists = (
+        ("EOS", frame.eos_ids, MAX_EOS),
+        ("BOS", frame.bos_ids, MAX_BOS),
+        ("suppressed", frame.suppressed_ids, MAX_SUPPRESSED),
+    )
+    for name, ids, most in lists:
+        if len(ids) > most or not all(0 <= i < frame.vocab_size for i in ids):
+            return f"{len(ids)} {name} ids, where {most} are the most, or ids out of range"
+    try:
+        if frame.sampling is not None:
+            frame.sampling.check()
+    except ValueError as error:
+        return f"a suggested sampling that cannot be ({error})"
+    return None
+
+
+def _progress(session: Session, frame: Progress) -> str | None:
+    if frame.generation != session.generation:
+        return f"progress of generation {frame.generation}, not of {session.generation}"
+    if not 0 <= frame.fed <= frame.total or frame.ahead < 0:
+        return f"{frame.fed} tokens fed of {frame.total}, {frame.ahead} rounds ahead"
     return None
 
 

@@ -17,6 +17,7 @@ from draftlink.control import (
     Finish,
     Hello,
     Mode,
+    Progress,
     Refused,
     Replay,
     Resume,
@@ -35,6 +36,7 @@ __all__ = [
     "Frame",
     "Hello",
     "Mode",
+    "Progress",
     "Refused",
     "Replay",
     "Resume",
@@ -47,9 +49,12 @@ __all__ = [
     "Welcome",
 ]
 
-VERSION = 4
+VERSION = 5  # the highest that is spoken here,
+LOWEST = 5  # and the lowest
+FEATURES: tuple[str, ...] = ()  # of this version that only some speak; there is none yet
 MAX_MESSAGE_BYTES = 1 << 20
 FENCED = 4001  # WebSocket close code: a newer connection has taken the session
+PROGRESS_S = 10.0  # the longest that a base station is silent while something of it is due
 PING_TIMEOUT_S = 60.0  # a small board under load can be silent for longer than the usual 20 s
 
 

@@ -28,6 +28,7 @@ from draftlink.frames import (
     Switched,
     Tokens,
     Verdict,
+    Welcome,
 )
 from draftlink.progress import Progress
 from draftlink.states import NUMBERED, SENDER, TABLE, UNDER_WAY, Role, State
@@ -54,6 +55,7 @@ class Session:
         self.state = State.OPENED
         self.progress = Progress()
         self.hello: Hello | None = None
+        self.welcome: Welcome | None = None
         self.resuming: Resume | None = None
         self.kept = 0  # tokens that Finish keeps, and Done confirms
         self._stopped: State | None = None  # where a lost connection left the generation
@@ -137,6 +139,8 @@ class Session:
         progress = self.progress
         if isinstance(frame, Hello):
             self.hello = frame
+        elif isinstance(frame, Welcome):
+            self.welcome = frame
         elif isinstance(frame, Start):
             self.progress = Progress(frame.generation, progress.epoch + 1, frame.begins)
             self.progress.start = frame

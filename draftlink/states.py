@@ -11,6 +11,7 @@ from draftlink.frames import (
     Finish,
     Frame,
     Hello,
+    Progress,
     Refused,
     Replay,
     Resume,
@@ -56,7 +57,10 @@ SENDER: dict[type[Frame], Role] = {
     Tokens: "bs",
     Switched: "bs",
     Done: "bs",
+    Progress: "bs",
 }
+
+UNDER_WAY = (State.DRAFTING, State.VERIFYING, State.STREAMING, State.SWITCHING)
 
 # Where a frame is allowed, and where it leads; None: that depends on the frame (see ``Session``).
 TABLE: dict[tuple[State, type[Frame]], State | None] = {
@@ -82,7 +86,7 @@ TABLE: dict[tuple[State, type[Frame]], State | None] = {
     # The base station had already ended the generation when Finish reached it.
     (State.READY, Finish): State.FINISHING,
     (State.FINISHING, Done): State.READY,
+    **{(state, Progress): state for state in (*UNDER_WAY, State.FINISHING)},
     **{(state, Refused): State.CLOSED for state in State if state is not State.CLOSED},
 }
-UNDER_WAY = (State.DRAFTING, State.VERIFYING, State.STREAMING, State.SWITCHING)
 NUMBERED = (Draft, Switch, Verdict, Tokens, Switched)  # sent again after a lost connection

@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from bs_runtime.app import create_app
+from bs_runtime.facts import Facts
 from bs_runtime.kv import Feed
 from bs_runtime.server import Server
 from device_runtime.device import Device
@@ -73,6 +74,7 @@ class FakeTarget:
         self.table = table
         self.name, self.dtype, self.tokenizer_hash = "fake", "float64", HASH
         self.vocab_size, self.context = len(table), context
+        self.facts = Facts()
         self.slots: list[FakeModel] = []
         self.batches: list[int] = []  # slots fed by each forward
 

@@ -114,7 +114,7 @@ class Target:
         self.name, self.dtype = target.name, target.dtype
         self.tokenizer_hash, self.vocab_size = target.tokenizer_hash, target.vocab_size
         self.context = target.context
-        self.eos_token_ids = target.eos_token_ids
+        self.facts = target.facts
         self._target = target
         self._slot = target.open()
         self._fed: list[int] = []

@@ -24,7 +24,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("dtype", target.DTYPES)
 def test_load(folder, dtype):
     loaded = Target.load(folder, dtype=dtype)
-    assert (loaded.name, loaded.dtype, loaded.eos_token_ids) == ("tiny", dtype, (1, 5))
+    assert (loaded.name, loaded.dtype, loaded.facts.eos_ids) == ("tiny", dtype, (1, 5))
     assert loaded.tokenizer_hash == tokenizer_hash((folder / "tokenizer.json").read_text())
     assert loaded.open().forward(IDS).shape == (len(IDS), VOCAB)
 

@@ -15,6 +15,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from bs_runtime.facts import Facts
 from bs_runtime.kv import Feed
 from bs_runtime.target import Target
 
@@ -68,7 +69,7 @@ def tokenizer() -> Tokenizer:
 
 
 def take(model: PreTrainedModel) -> Target:
-    return Target(model, tokenizer().to_str(), "tiny", (1,))
+    return Target(model, tokenizer().to_str(), "tiny", Facts((1,)))
 
 
 def full(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:

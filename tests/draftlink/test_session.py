@@ -294,3 +294,81 @@ def test_a_base_station_that_fails_may_say_so_while_done_is_owed():
     pair.up(frames.Finish(1, 3))
     pair.down(frames.Refused("internal", "failed"))
     assert pair.bs.state is pair.device.state is State.CLOSED
+
+
+def offered(version: int, **changes: object) -> frames.Welcome:
+    return msgspec.structs.replace(WELCOME, version=version, **changes)
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
+def test_the_welcome_chooses_among_the_versions_that_were_offered(version):
+    pair = Pair()
+    pair.up(msgspec.structs.replace(HELLO, version=5, lowest=3, features=["trees"]))
+    pair.down(offered(version, features=["trees"]))
+    assert pair.device.welcome == pair.bs.welcome == offered(version, features=["trees"])
+
+
+@pytest.mark.parametrize(
+    ("welcome", "fault"),
+    [
+        (offered(2), "version 2, where 3 to 5"),
+        (offered(6), "version 6, where 3 to 5"),
+        (offered(5, features=["gossip"]), "features that were not offered"),
+        (offered(5, features=["trees"] * 65), "features that were not offered"),
+        (offered(5, tokenizer_hash="y"), "a tokenizer that is not this one"),
+        (offered(5, context=2**31), "a context of"),
+        (offered(5, frame_entries=0), "0 entries a draft"),
+        (offered(5, frame_entries=9, flight_entries=8), "9 entries a draft, 8 in flight"),
+        (offered(5, eos_ids=[VOCAB]), "EOS ids"),
+        (offered(5, bos_ids=[1] * 17), "17 BOS ids"),
+        (offered(5, suppressed_ids=[-1]), "suppressed ids"),
+        (offered(5, sampling=Sampling(temperature=-1.0)), "suggested sampling"),
+    ],
+)
+def test_a_welcome_that_cannot_be_is_refused(welcome, fault):
+    device = Session("device", VOCAB)
+    device.send(msgspec.structs.replace(HELLO, version=5, lowest=3, features=["trees"]))
+    with pytest.raises(RemoteProtocolError, match=fault):
+        device.receive(frames.encode(welcome))
+    assert device.state is State.GREETING and device.welcome is None
+
+
+def test_a_welcome_with_keys_of_a_later_version_is_understood():
+    """Additions must not break devices that know nothing of them."""
+    device = Session("device", VOCAB)
+    device.send(HELLO)
+    fields = {"type": "welcome", **msgspec.to_builtins(WELCOME), "replicas": 3, "trees": {"k": 4}}
+    assert device.receive(b"\x01" + msgspec.msgpack.encode(fields)) == WELCOME
+
+
+@pytest.mark.parametrize("mode", ["draft", "stream"])
+def test_progress_changes_nothing_and_is_not_numbered(mode):
+    pair = Pair().begun(mode)
+    before = copy.deepcopy(vars(pair.device.progress)), pair.device.state
+    for _ in range(3):
+        pair.down(frames.Progress(1, 64, 3000, 2))
+    after = vars(pair.device.progress), pair.device.state
+    assert (before[0] | {"frames": None}, before[1]) == (after[0] | {"frames": None}, after[1])
+    assert pair.device.progress.frames.received == pair.bs.progress.frames.sent == 0
+
+
+def test_progress_may_cross_finish():
+    pair = Pair().begun("stream")
+    late = frames.Progress(1, 0, 3, 0)
+    data = pair.bs.send(late)
+    pair.up(frames.Finish(1, 3))
+    assert pair.device.receive(data) == late
+    pair.down(frames.Progress(1, 0, 3, 0))
+    pair.done(3)
+    with pytest.raises(LocalProtocolError):
+        pair.bs.send(late)  # nothing is due
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [frames.Progress(2, 0, 1, 0), frames.Progress(1, 2, 1, 0), frames.Progress(1, 0, 1, -1)],
+)
+def test_progress_that_cannot_be_is_refused(wrong):
+    pair = Pair().begun()
+    with pytest.raises(RemoteProtocolError):
+        pair.device.receive(frames.encode(wrong))
