@@ -29,6 +29,7 @@ class Account:
         self.tenant = tenant or anyone()
         self.heard_s = self.opened_s = now  # heard of either end
         self.greeted = False
+        self.owes = False  # something of the base station is due: nobody is idle
         self.request_id = logs.new_id()
         self._connection_id = self.request_id
         self._stats = stats or Stats(now)
@@ -42,10 +43,29 @@ class Account:
         if wait:
             await asyncio.sleep(wait)
 
-    async def received(self, frame: frames.Frame, size: int) -> None:
-        """The frame in it. Waits for the tokens that it costs; raises Refusal."""
-        now = time.monotonic()
-        self._stats.count(self.device, frame, size, now)
+    async def admit(self, frame: frames.Frame, tokens: int) -> None:
+        """A frame asks for ``tokens`` to be fed. Waits until they may be; raises Refusal.
+
+        Whoever is cancelled meanwhile has taken none.
+        """
+        if isinstance(frame, frames.Start):
+            self._check(frame.base + len(frame.ids), frame.max_tokens)
+        elif isinstance(frame, frames.Resume):
+            self._check(frame.length, frame.start.max_tokens)
+        if tokens:
+            try:
+                await self._charge(tokens)
+            except asyncio.CancelledError:
+                self.give_back(tokens)
+                raise
+
+    def give_back(self, tokens: int) -> None:
+        """Tokens that a frame asked for are not fed: it was overtaken."""
+        self.tenant.tokens.give(tokens)
+
+    def received(self, frame: frames.Frame, size: int) -> None:
+        """A frame was taken that came in ``size`` bytes."""
+        self._stats.count(self.device, frame, size, time.monotonic())
         if isinstance(frame, frames.Hello):
             self.greeted = True
         elif isinstance(frame, frames.Start):
@@ -58,16 +78,9 @@ class Account:
                 scheme=self.device.scheme,
                 mode=frame.mode,
             )
-            self._check(frame.base + len(frame.ids), frame.max_tokens)
-            await self._charge(len(frame.ids))
         elif isinstance(frame, frames.Resume):
             self.request_id = f"{self._connection_id}-{frame.start.generation}"
             self._log("generation goes on", history_tokens=frame.length)
-            self._check(frame.length, frame.start.max_tokens)
-        elif isinstance(frame, frames.Replay):
-            await self._charge(len(frame.ids))
-        elif isinstance(frame, frames.Draft):
-            await self._charge(frame.length + frame.waits)
 
     async def sent(self, frame: frames.Frame, size: int) -> None:
         """A frame was sent. Waits for the tokens that it cost; raises Refusal."""

@@ -81,6 +81,11 @@ class Batcher(Generic[T]):
         """A session has its answer and goes on: another request of it is to come."""
         self._sessions.setdefault(session, _Session()).answered_s = now
 
+    def before(self, mine: Callable[[T], bool]) -> int:
+        """Requests that are due before the first that is ``mine``; 0 if none is."""
+        ordered = sorted(self._waiting, key=lambda w: w.due_s)
+        return next((place for place, one in enumerate(ordered) if mine(one.item)), 0)
+
     def drop(self, unwanted: Callable[[T], bool]) -> None:
         """Requests that nobody waits for any more."""
         self._waiting = [one for one in self._waiting if not unwanted(one.item)]

@@ -2,6 +2,10 @@
 
 A reader takes frames off the link as they come; a worker does what they ask for, one thing after
 the other. So drafts that come while a round is under way wait together, and are judged in one.
+
+Between the session's taking a frame and the worker's having it nothing is waited for: a verdict,
+the link's end or a Finish that come in any wait find both of one mind. What a frame costs is
+therefore paid before the session sees it.
 """
 
 from __future__ import annotations
@@ -9,24 +13,40 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
+from enum import Enum, auto
 from typing import Any
 
+import msgspec
+
+from bs_runtime import greeting
 from bs_runtime.account import Account
 from bs_runtime.conversations import Conversation, Conversations
-from bs_runtime.generation import Generation
+from bs_runtime.generation import Generation, Round
 from bs_runtime.limits import Closing, Refusal
-from bs_runtime.scheduler import Scheduler
+from bs_runtime.scheduler import Scheduler, Served
 from bs_runtime.target import Target
-from draftlink import frames, schemes
+from draftlink import frames
 from draftlink.control import digest
-from draftlink.frames import Draft, Hello, Replay, Resume, Resumed, Start
-from draftlink.session import ProtocolError, RemoteProtocolError, Session
-from draftlink.states import State
+from draftlink.frames import PROGRESS_S, Draft, Hello, Replay, Resume, Resumed, Start
+from draftlink.schemes.base import MAX_DRAFT
+from draftlink.session import ProtocolError, RemoteProtocolError, Session, decode
+from draftlink.states import TABLE, State
 
 log = logging.getLogger("draftlink.bs")
 
 SEND_S = 30.0  # a device that reads nothing for so long has gone
+Asked = Hello | Start | Resume | Replay
+
+
+class Life(Enum):
+    """Whether a connection is served, and else what becomes of what its device has asked for."""
+
+    OPEN = auto()
+    CLOSING = auto()  # this end closes it: what is under way is still told, the rest is kept
+    GONE = auto()  # nobody hears what is sent: all of it is kept for a new connection
+    REFUSED = auto()  # nothing more is to be done for this device
 
 
 class Connection:
@@ -54,13 +74,13 @@ class Connection:
         self._account = account or Account()
         self._session = Session("bs", target.vocab_size)
         self._conversation: Conversation | None = None
+        self._asked: deque[Asked] = deque()  # that the session has taken, and the worker not yet
         self._drafts: list[Draft] = []  # that wait for a round
         self._prompt = False  # one is to be fed
-        self._beginning = False  # the session has a generation, the rest of this end not yet
         self._wake = asyncio.Event()
-        self._gone = False  # nobody hears what is sent; it is kept for a new connection
-        self._refused = False  # nothing more is to be done for this device
-        self._lost = asyncio.Event()
+        self._life = Life.OPEN
+        self._left = asyncio.Event()  # it is not open any more
+        self._lost = asyncio.Event()  # found by who sends, or by a newer connection
         self._over = asyncio.Event()
         self._sending: asyncio.Timeout | None = None
         self.fenced = False  # by a newer connection
@@ -68,17 +88,16 @@ class Connection:
 
     async def serve(self) -> None:
         """Run the session. The peer's mistakes are answered with a reason."""
-        tasks = [
-            asyncio.create_task(task) for task in (self._read(), self._work(), self._lost.wait())
-        ]
-        reader, worker, _ = tasks
+        reader, worker = asyncio.create_task(self._read()), asyncio.create_task(self._work())
+        lost = asyncio.create_task(self._lost.wait())
+        tasks: tuple[asyncio.Task[Any], ...] = (reader, worker, lost)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            away = self._lost.is_set() or (reader.done() and self._hung_up(reader))
-            self._gone, self._refused = away, not away
+            self._life = self._ended(reader)
             reader.cancel()
-            if self._gone and self._sending is not None:
+            if self._life is Life.GONE and self._sending is not None:
                 self._sending.reschedule(0.0)  # nobody will read it
+            self._left.set()
             self._wake.set()
             await asyncio.wait([reader, worker])
             for task in (reader, worker):
@@ -100,11 +119,18 @@ class Connection:
             self._leave()
             self._over.set()
 
-    def _hung_up(self, reader: asyncio.Task[Any]) -> bool:
-        """Whether the reader ended because the device has gone."""
-        if (error := reader.exception()) is not None:
-            return isinstance(error, ConnectionError)
-        return self._session.state is not State.CLOSED
+    def _ended(self, reader: asyncio.Task[None]) -> Life:
+        """What one of the tasks has ended for."""
+        if self._lost.is_set():
+            return Life.GONE
+        if not reader.done():  # the worker has failed, or has refused
+            return Life.REFUSED
+        error = reader.exception()
+        if isinstance(error, Closing):
+            return Life.CLOSING
+        if error is None:
+            return Life.REFUSED if self._session.state is State.CLOSED else Life.GONE
+        return Life.GONE if isinstance(error, ConnectionError) else Life.REFUSED
 
     async def fence(self) -> None:
         """A newer connection of the same device takes the conversation."""
@@ -113,91 +139,104 @@ class Connection:
         await self._over.wait()
 
     def _leave(self) -> None:
-        if self._conversation is None:
+        here = self._conversation
+        if here is None:
             return
         if self._session.state is State.CLOSED:  # refused: there is nothing to come back to
-            self._conversations.drop(self._conversation)
-        else:
-            loop, conversations = asyncio.get_running_loop(), self._conversations
-            if self._beginning:  # of no use to come back to: the device tells its history again
-                self._conversation.session = None
-            elif self._session.generation:  # else what was kept before still holds
-                self._conversation.session = self._session
-            conversations.park(self._conversation, loop.time())
-            loop.call_later(conversations.grace_s, lambda: conversations.expire(loop.time() + 1e-3))
+            self._conversations.drop(here)
+            return
+        if self._session.generation:  # else what was kept before still holds
+            here.session, here.drafts = self._session, self._drafts
+        loop, conversations = asyncio.get_running_loop(), self._conversations
+        conversations.park(here, loop.time())
+        loop.call_later(conversations.grace_s, lambda: conversations.expire(loop.time() + 1e-3))
 
     # The reader.
 
     async def _read(self) -> None:
-        while self._session.state is not State.CLOSED:
+        account, session = self._account, self._session
+        while session.state is not State.CLOSED:
             data = await self._receive()
             if data is None:
                 return
-            frame = self._session.receive(data)
-            if frame is not None:
-                # The worker looks at the session's state: not before all of this end is there, for
-                # the limits may make a frame wait, or refuse it.
-                self._beginning = isinstance(frame, Start | Resume | Replay)
-                await self._account.received(frame, len(data))
-                await self._take(frame)
-                self._beginning = False
-                self._wake.set()
+            frame = decode(data)
+            tokens = self._tokens(frame)
+            await account.admit(frame, tokens)
+            # From here to the next message nothing is waited for.
+            if session.accept(frame) is None:
+                account.give_back(tokens)
+                continue
+            account.received(frame, len(data))
+            if isinstance(frame, Asked):
+                self._asked.append(frame)
+            elif isinstance(frame, Draft):
+                self._drafts.append(frame)
+            self._wake.set()
 
-    async def _take(self, frame: frames.Frame) -> None:
+    def _tokens(self, frame: frames.Frame) -> int:
+        """What a frame asks the target to feed, by its head alone: it may not even be right."""
+        if isinstance(frame, Start | Replay):
+            return len(frame.ids)
+        if isinstance(frame, Draft) and frame.epoch >= self._session.epoch:
+            return min(frame.length, MAX_DRAFT) + frame.waits
+        return 0
+
+    # The worker.
+
+    async def _work(self) -> None:
+        """Do what there is to do, until the connection is not open any more."""
+        while self._session.state is not State.CLOSED:
+            self._wake.clear()
+            # What the session has taken is carried out all the same: the two are parked together.
+            while self._asked and self._life is not Life.REFUSED:
+                await self._carry_out(self._asked.popleft())
+            if self._life is not Life.OPEN:
+                return
+            if not self._asked and not await self._step():
+                await self._wake.wait()
+
+    async def _carry_out(self, frame: Asked) -> None:
         if isinstance(frame, Hello):
             await self._greet(frame)
         elif isinstance(frame, Start):
             await self._begin(frame)
         elif isinstance(frame, Resume):
             await self._resume(frame)
-        elif isinstance(frame, Replay):
-            self._replay(frame)
-        elif isinstance(frame, Draft):
-            self._drafts.append(frame)
+        else:
+            start = self._session.progress.start
+            assert start is not None
+            self._generate(start, frame.ids)
+
+    async def _step(self) -> bool:
+        """Do one thing; False if there is nothing to do."""
+        session = self._session
+        if session.state is State.FINISHING:
+            await self._finish()
+        elif self._prompt:
+            await self._feed()
+        elif self._drafts:
+            await self._judge()
+        elif session.state is State.SWITCHING:
+            await self._send(frames.Switched(session.generation, session.epoch + 1, session.length))
+        elif session.state is State.STREAMING:
+            await self._write()
+        else:
+            return False
+        return True
 
     async def _greet(self, hello: Hello) -> None:
-        target, facts = self._target, self._target.facts
-        version = min(hello.version, frames.VERSION)
-        if version < max(hello.lowest or hello.version, frames.LOWEST):
-            await self._refuse(
-                "version",
-                f"the device speaks versions {hello.lowest or hello.version} to {hello.version},"
-                f" this is {frames.LOWEST} to {frames.VERSION}; update the older of the two",
-            )
-        elif hello.tokenizer_hash != target.tokenizer_hash:
-            await self._refuse(
-                "tokenizer",
-                f"the draft's tokenizer ({hello.tokenizer_hash[:12]}, {hello.vocab_size} logits) is"
-                f" not that of {target.name} ({target.tokenizer_hash[:12]},"
-                f" {target.vocab_size} logits); use a draft with the target's tokenizer",
-            )
-        else:
-            conversations = self._conversations
-            here = await conversations.enter(
-                hello.ticket, self, self._account.tenant.name, asyncio.get_running_loop().time()
-            )
-            self._conversation = here
-            await self._send(
-                frames.Welcome(
-                    version=version,
-                    tokenizer_hash=target.tokenizer_hash,
-                    vocab_size=target.vocab_size,
-                    context=target.context,
-                    schemes=[name for name in schemes.BY_NAME if name in hello.schemes],
-                    model=target.name,
-                    dtype=target.dtype,
-                    ticket=conversations.sealed(here),
-                    features=[name for name in frames.FEATURES if name in hello.features],
-                    eos_ids=list(facts.eos_ids),
-                    bos_ids=list(facts.bos_ids),
-                    suppressed_ids=list(facts.suppressed_ids),
-                    sampling=facts.sampling,
-                )
-            )
+        answer = greeting.answer(hello, self._target)
+        if isinstance(answer, frames.Refused):
+            await self._refuse(answer.code, answer.reason)
+            return
+        here = await self._conversations.enter(
+            hello.ticket, self, self._account.tenant.name, asyncio.get_running_loop().time()
+        )
+        self._conversation = here
+        await self._send(msgspec.structs.replace(answer, ticket=self._conversations.sealed(here)))
 
     async def _begin(self, start: Start) -> None:
-        fault = self._unfit(start, start.begins)
-        if fault:
+        if fault := greeting.unfit(start, start.begins, self._target):
             await self._refuse("request", fault)
             return
         # Over a new connection the device brings its whole history; a part may be cached here.
@@ -221,25 +260,8 @@ class Connection:
         )
         self._prompt = True
 
-    def _unfit(self, start: Start, length: int) -> str | None:
-        """Why a generation with ``length`` tokens of history cannot be, or None."""
-        if length >= self._target.context:
-            return (
-                f"a prompt of {length} tokens leaves no room in the target's context of"
-                f" {self._target.context}; shorten it"
-            )
-        try:
-            start.sampling.check()
-            start.scheme.check(self._target.vocab_size)
-        except ValueError as error:
-            return str(error)
-        if start.scheme.shares_seed and start.seed is None:
-            return f"{start.scheme.name} needs a seed, which both ends draw from"
-        return None
-
     async def _resume(self, asked: Resume) -> None:
-        fault = self._unfit(asked.start, asked.length)
-        if fault:
+        if fault := greeting.unfit(asked.start, asked.length, self._target):
             await self._refuse("request", fault)
             return
         here = self._here()
@@ -248,14 +270,12 @@ class Connection:
         if parked is None or not same or not self._session.adopt(parked):
             await self._send(Resumed(generation, 0, replay=True))
             return
+        # Drafts that come from now on stand behind these.
+        self._drafts, here.drafts = here.drafts, []
+        self._prompt = here.slot.length < len(here.history) - 1
         await self._send(Resumed(generation, self._session.progress.frames.received, replay=False))
         for data in self._session.resend(asked.seen):
             await self._deliver(data)
-
-    def _replay(self, replay: Replay) -> None:
-        start = self._session.progress.start
-        assert start is not None
-        self._generate(start, replay.ids)
 
     def _here(self) -> Conversation:
         assert self._conversation is not None
@@ -266,52 +286,26 @@ class Connection:
         assert generation is not None
         return generation
 
-    # The worker.
-
-    async def _work(self) -> None:
-        """Do what there is to do, until the device has gone and its drafts have been judged."""
-        while True:
-            self._wake.clear()
-            while not self._refused and await self._step():
-                pass
-            if self._gone or self._refused:
-                return
-            await self._wake.wait()
-
-    async def _step(self) -> bool:
-        """Do one thing; False if there is nothing to do."""
-        state = self._session.state
-        if self._beginning:
-            return False
-        if state is State.FINISHING:
-            await self._finish()
-        elif self._prompt and not self._gone:
-            self._prompt = False
-            await self._scheduler.run(self._current().prompt())
-        elif self._drafts:
-            await self._judge()
-        elif state is State.SWITCHING:
-            session = self._session
-            await self._send(frames.Switched(session.generation, session.epoch + 1, session.length))
-        elif state is State.STREAMING and not self._gone:
-            await self._write()
-        else:
-            return False
-        return True
+    async def _feed(self) -> None:
+        """A prompt. It is left between two steps when nobody waits for it any more."""
+        self._prompt = False
+        await self._run(self._current().prompt())
 
     async def _judge(self) -> None:
         """One round over all drafts that wait, and one verdict."""
-        drafts, self._drafts = self._drafts, []
+        drafts = list(self._drafts)
         generation, last = self._current(), drafts[-1]
         base = len(generation.history) + (drafts[0].first is not None)
         try:
             drafted = generation.decode(drafts)
         except ValueError as error:
             raise RemoteProtocolError(str(error)) from None
+        del self._drafts[: len(drafts)]
         round = generation.draft(drafted, drafts[0].first, waits=last.waits)
-        served = await self._scheduler.run(round)
+        served = await self._run(round)
         if self._session.state in (State.FINISHING, State.CLOSED):
             return
+        assert served is not None
         judgement = served.judgement
         verdict = frames.Verdict(
             epoch=last.epoch,
@@ -332,10 +326,42 @@ class Connection:
         """One token of a stream."""
         generation, epoch = self._current(), self._session.epoch
         base = len(generation.history)
-        token = (await self._scheduler.run(generation.next())).judgement.next
-        assert token is not None
-        if self._session.state not in (State.FINISHING, State.CLOSED):
-            await self._send(frames.Tokens(epoch, base, (token,), generation.ended))
+        served = await self._run(generation.next())
+        if self._session.state in (State.FINISHING, State.CLOSED):
+            return
+        assert served is not None and served.judgement.next is not None
+        await self._send(frames.Tokens(epoch, base, (served.judgement.next,), generation.ended))
+
+    async def _run(self, round: Round) -> Served | None:
+        """Run a round to its end, and tell the device how far it is if that takes long.
+
+        None for a prompt whose device has gone: its next connection need not wait for it.
+        """
+        running = self._scheduler.run(round)
+        left = asyncio.ensure_future(self._left.wait()) if round.purpose is None else None
+        waited: list[asyncio.Future[Any]] = [running] if left is None else [running, left]
+        total = round.left
+        self._account.owes = True
+        try:
+            while not running.done():
+                await asyncio.wait(waited, timeout=PROGRESS_S, return_when=asyncio.FIRST_COMPLETED)
+                if left is not None and left.done() and not running.done():
+                    running.cancel()
+                    await self._scheduler.unused(round.slot)
+                    return None
+                if not running.done():
+                    await self._tell(total, round)
+            return running.result()
+        finally:
+            if left is not None:
+                left.cancel()
+            self._account.owes = False
+
+    async def _tell(self, total: int, round: Round) -> None:
+        """What is due is still under way."""
+        if (self._session.state, frames.Progress) in TABLE:
+            fed, ahead = max(0, total - round.left), self._scheduler.ahead(round)
+            await self._send(frames.Progress(self._session.generation, fed, total, ahead))
 
     async def _finish(self) -> None:
         session, here = self._session, self._here()
@@ -355,13 +381,13 @@ class Connection:
 
     async def _deliver(self, data: bytes) -> None:
         """Send, unless nobody reads it; a new connection gets what was not read."""
-        if self._gone:
+        if self._life is Life.GONE:
             return
         try:
             async with asyncio.timeout(SEND_S) as self._sending:
                 await self._send_bytes(data)
         except (ConnectionError, TimeoutError):
-            self._gone = True
+            self._life = Life.GONE
             self._lost.set()
         finally:
             self._sending = None

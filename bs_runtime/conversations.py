@@ -10,6 +10,7 @@ from typing import Protocol
 from bs_runtime.generation import Generation
 from bs_runtime.kv import Slot
 from bs_runtime.tickets import Sealer, Ticket
+from draftlink.frames import Draft
 from draftlink.session import Session
 
 GRACE_S = 120.0  # how long a device may be away
@@ -25,13 +26,17 @@ class Owner(Protocol):
 
 @dataclass
 class Conversation:
-    """A device's history and cache. ``session`` is the protocol's view of it when it was parked."""
+    """A device's history and cache.
+
+    When it was parked, ``session`` was the protocol's view of it, and ``drafts`` were to be judged.
+    """
 
     ticket: Ticket
     slot: Slot
     history: list[int] = field(default_factory=list)
     generation: Generation | None = None
     session: Session | None = None
+    drafts: list[Draft] = field(default_factory=list)
     owner: Owner | None = None
     parked_s: float = 0.0
 

@@ -26,9 +26,13 @@ class Facts:
 
     def within(self, vocab_size: int) -> Facts:
         """These facts without ids that no row of logits has; a config may name such."""
-        lists = (self.eos_ids, self.bos_ids, self.suppressed_ids)
-        kept = [tuple(i for i in ids if 0 <= i < vocab_size) for ids in lists]
-        return Facts(*kept, self.sampling)
+
+        def known(ids: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(i for i in ids if 0 <= i < vocab_size)
+
+        return Facts(
+            known(self.eos_ids), known(self.bos_ids), known(self.suppressed_ids), self.sampling
+        )
 
 
 def read_facts(generation: Any, tokenizer: Tokenizer) -> Facts:

@@ -101,6 +101,10 @@ class Bucket:
         self._level -= count
         return wait
 
+    def give(self, count: float) -> None:
+        """Give back what was taken, and not used."""
+        self._level += count
+
     def spend(self, count: float, now: float) -> bool:
         """Take ``count`` if it is there."""
         if math.isinf(self._rate):

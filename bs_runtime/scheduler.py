@@ -53,7 +53,7 @@ class Totals:
     busy_s: float = 0.0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Request:
     round: Round
     asked_s: float
@@ -75,9 +75,14 @@ class Scheduler:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._running: list[_Request] = []  # in the step that is under way
+        self._stepped = asyncio.Event()  # it is not under way any more
 
-    async def run(self, round: Round) -> Served:
-        """Run a round to its end. Raises what the model raises for it."""
+    def run(self, round: Round) -> asyncio.Future[Served]:
+        """Run a round to its end. The future has what the model raises for it.
+
+        Where it is cancelled the round is left between two steps: see ``unused``.
+        """
         loop = asyncio.get_running_loop()
         now = loop.time()
         request = _Request(round, now, loop.create_future())
@@ -85,7 +90,16 @@ class Scheduler:
         self._arrived.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._steps())
-        return await request.future
+        return request.future
+
+    async def unused(self, slot: Slot) -> None:
+        """Until no step uses a slot."""
+        while any(request.round.slot is slot for request in self._running):
+            await self._stepped.wait()
+
+    def ahead(self, round: Round) -> int:
+        """Requests that are due before a round's."""
+        return self._waiting.before(lambda request: request.round is round)
 
     def close(self, slot: Slot) -> None:
         """Give a slot back once no step uses it; its rounds must have ended or been cancelled."""
@@ -124,7 +138,11 @@ class Scheduler:
             if not batch:
                 continue
             begun = loop.time()
+            self._running = [request for request, _ in batch]
+            self._stepped.clear()
             await loop.run_in_executor(self._worker, self._step, batch)
+            self._running = []
+            self._stepped.set()
             ended = loop.time()
             self._count(batch, ended - begun)
             for request, fed in batch:

@@ -196,6 +196,8 @@ class Link:
 
     def _deadline_s(self) -> float:
         limits, account = self._account.tenant.limits, self._account
+        if account.owes:
+            return time.monotonic() + limits.idle_s
         if account.greeted:
             return account.heard_s + limits.idle_s
         return account.opened_s + limits.hello_s

@@ -46,6 +46,14 @@ class RemoteProtocolError(ProtocolError):
     """The peer's mistake."""
 
 
+def decode(data: bytes) -> Frame:
+    """A peer's frame, not yet held against any session. Raises RemoteProtocolError."""
+    try:
+        return frames.decode(data)
+    except ValueError as error:
+        raise RemoteProtocolError(str(error)) from None
+
+
 class Session:
     """One end's view of a connection, and of the generation that it carries."""
 
@@ -88,10 +96,10 @@ class Session:
 
     def receive(self, data: bytes) -> Frame | None:
         """The peer's frame; None for one that has been overtaken. Raises RemoteProtocolError."""
-        try:
-            frame = frames.decode(data)
-        except ValueError as error:
-            raise RemoteProtocolError(str(error)) from None
+        return self.accept(decode(data))
+
+    def accept(self, frame: Frame) -> Frame | None:
+        """A frame that the peer has sent, decoded: see ``receive``."""
         if SENDER[type(frame)] == self.role:
             raise RemoteProtocolError(f"the peer of a {self.role} sends no {type(frame).__name__}")
         overtaken = self._overtaken(frame)

@@ -90,7 +90,7 @@ def test_a_long_prompt_is_fed_in_parts_between_verdicts():
         scheduler = Scheduler(target)
         long, short = generation(target, prompt), generation(target, [0])
         await scheduler.run(short.prompt())
-        running = asyncio.create_task(scheduler.run(long.prompt()))
+        running = asyncio.ensure_future(scheduler.run(long.prompt()))
         verdicts = 0
         while not running.done():
             served = await scheduler.run(short.draft(tokens(*[(short.history[-1] + 1) % SIZE])))
@@ -171,7 +171,7 @@ def test_the_event_loop_goes_on_while_the_model_works():
 
     async def scenario() -> None:
         scheduler = Scheduler(target)
-        running = asyncio.create_task(scheduler.run(generation(target).prompt()))
+        running = asyncio.ensure_future(scheduler.run(generation(target).prompt()))
         worst, before = 0.0, time.perf_counter()
         while not running.done():
             await asyncio.sleep(0.001)
@@ -189,7 +189,7 @@ def test_verdicts_tell_their_queue_delay():
     async def scenario() -> None:
         scheduler = Scheduler(target)
         one, other = generation(target), generation(target)
-        first = asyncio.create_task(scheduler.run(one.prompt()))
+        first = asyncio.ensure_future(scheduler.run(one.prompt()))
         await asyncio.sleep(0.02)
         second = await scheduler.run(other.prompt())
         assert (await first).queue_us < 50_000 <= second.queue_us
@@ -206,9 +206,9 @@ def test_a_cancelled_round_is_not_fed_and_its_slot_is_closed_behind_the_step():
         scheduler = Scheduler(target)
         running, waiting = generation(target), generation(target)
         rounds = [running.prompt(), waiting.prompt()]
-        first = asyncio.create_task(scheduler.run(rounds[0]))
+        first = asyncio.ensure_future(scheduler.run(rounds[0]))
         await asyncio.sleep(0.02)
-        second = asyncio.create_task(scheduler.run(rounds[1]))
+        second = asyncio.ensure_future(scheduler.run(rounds[1]))
         await asyncio.sleep(0.02)
         for task, slot in ((first, running.slot), (second, waiting.slot)):
             task.cancel()

@@ -112,7 +112,7 @@ def test_a_round_that_was_cancelled_half_way_leaves_its_slot_to_others():
 
     async def run() -> None:
         scheduler = Scheduler(target, Slots(1))
-        long = asyncio.create_task(scheduler.run(generation(target, PROMPT * 50).prompt()))
+        long = asyncio.ensure_future(scheduler.run(generation(target, PROMPT * 50).prompt()))
         await asyncio.wait([long], timeout=0.001)
         long.cancel()
         served = await asyncio.wait_for(scheduler.run(generation(target, [1, 2]).prompt()), 20)

@@ -44,11 +44,12 @@ class Alone:
     def __init__(self, target: FakeTarget) -> None:
         self._target = target
 
-    async def run(self, round: Round) -> Served:
-        judgement = None
+    def run(self, round: Round) -> asyncio.Future[Served]:
+        judgement, done = None, asyncio.get_running_loop().create_future()
         while judgement is None:
             (judgement,) = step(self._target, [(round, round.left)])  # type: ignore[arg-type]
-        return Served(judgement, 0, 0)
+        done.set_result(Served(judgement, 0, 0))
+        return done
 
     def close(self, slot: object) -> None:
         pass
@@ -83,7 +84,7 @@ class Kept:
     @classmethod
     def of(cls, connection: Connection, memory: Conversations) -> Kept:
         """A copy."""
-        names = ("_session", "_conversation", "_drafts", "_prompt")
+        names = ("_session", "_conversation", "_asked", "_drafts", "_prompt")
         fields = {name: vars(connection)[name] for name in names}
         kept = cls(fields, memory._known).copied(connection)
         for conversation in kept.known.values():
@@ -99,7 +100,7 @@ class Kept:
     def quiet(self) -> bool:
         """Whether the base station does nothing until it hears from the device."""
         busy = (State.STREAMING, State.SWITCHING, State.FINISHING)
-        work = self.fields["_drafts"] or self.fields["_prompt"]
+        work = any(self.fields[name] for name in ("_asked", "_drafts", "_prompt"))
         return not work and self.fields["_session"].state not in busy
 
 
