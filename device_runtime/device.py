@@ -212,10 +212,14 @@ class Device:
                 f"the base station does not accept {scheme.name}; it accepts"
                 f" {', '.join(welcome.schemes)}"
             )
-        if not scheme.longest(welcome.vocab_size, frames.MAX_MESSAGE_BYTES):
+        most = schemes.in_effect(scheme, greedy=sampling.greedy).longest(
+            welcome.vocab_size, frames.MAX_MESSAGE_BYTES, welcome.frame_entries
+        )
+        if not most:
             raise ValueError(
-                f"one drafted token of {scheme.name} is longer than a message of"
-                f" {frames.MAX_MESSAGE_BYTES} bytes; send fewer entries with topk"
+                f"one drafted token of {scheme.name} is more than a message of"
+                f" {frames.MAX_MESSAGE_BYTES} bytes and {welcome.frame_entries} entries holds; send"
+                " fewer entries with topk"
             )
         if seed is None and scheme.shares_seed:
             seed = secrets.randbits(63)

@@ -147,16 +147,24 @@ class Drafting:
 
     def _wanted(self) -> int:
         """How many tokens to draft before there is something to decide."""
-        count = min(self._most(), self._plan.window - len(self._ahead), self._longest())
+        count = min(self._most(), self._window() - len(self._ahead), self._longest())
         if self._plan.waits:
             return min(count, self._plan.first - len(self._block))
         return min(count, 1)
 
     def _longest(self) -> int:
         """Tokens that still fit the block's message."""
-        writing = self._writing
-        size = writing.device.client.welcome.vocab_size
-        return writing.drafter.scheme.longest(size, frames.MAX_MESSAGE_BYTES) - len(self._block)
+        writing, welcome = self._writing, self._writing.device.client.welcome
+        longest = writing.drafter.scheme.longest(
+            welcome.vocab_size, frames.MAX_MESSAGE_BYTES, welcome.frame_entries
+        )
+        return longest - len(self._block)
+
+    def _window(self) -> int:
+        """Drafted tokens without a verdict, at most: as planned, and as the base station allows."""
+        writing, welcome = self._writing, self._writing.device.client.welcome
+        allowed = writing.drafter.scheme.deepest(welcome.vocab_size, welcome.flight_entries)
+        return min(self._plan.window, allowed)
 
     def _cut(self) -> _Block | None:
         """The block that is to be sent now, if any."""
@@ -166,7 +174,7 @@ class Drafting:
             if self._block or not self._sent:
                 return self._taken(waits=True)
             return None
-        full = len(self._ahead) >= self._plan.window or self._longest() <= 0
+        full = len(self._ahead) >= self._window() or self._longest() <= 0
         if not self._block or not (full or self._is_due()):
             return None
         return self._taken(waits=self._plan.waits)

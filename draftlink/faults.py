@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from draftlink import schemes
 from draftlink.control import digest
 from draftlink.frames import (
     Done,
@@ -21,7 +22,7 @@ from draftlink.frames import (
     Welcome,
 )
 from draftlink.frames import Replay as ReplayFrame
-from draftlink.schemes.base import MAX_DRAFT
+from draftlink.schemes.base import MAX_DRAFT, MAX_IN_FLIGHT
 
 if TYPE_CHECKING:
     from draftlink.session import Session
@@ -31,7 +32,6 @@ MAX_BOS, MAX_SUPPRESSED = 16, 1 << 16  # ids that the target's own files name
 MAX_EOS = 256  # EOS ids of a generation: each token is looked up among them
 MAX_CONTEXT = 1 << 31  # of a target; positions are 32-bit numbers
 MAX_VOCAB = 1 << 20  # of a target: rows of this size are made, whatever a frame's own size
-MAX_IN_FLIGHT = 256  # drafted tokens without a verdict
 MAX_EPOCH = 1 << 31
 
 
@@ -189,15 +189,29 @@ def _switch(session: Session, frame: Switch) -> str | None:
 
 
 def _draft(session: Session, frame: Draft) -> str | None:
-    progress = session.progress
+    progress, welcome = session.progress, session.welcome
     start = progress.start
-    assert start is not None
+    assert start is not None and welcome is not None
     if frame.length > MAX_DRAFT:
         return f"{frame.length} drafted tokens, where {MAX_DRAFT} is the most"
     if not frame.length and (progress.drafts or not frame.waits):
         return "an empty draft that does not wait, or behind others"
-    if sum(progress.drafts) + frame.length > MAX_IN_FLIGHT:
+    flight = sum(progress.drafts) + frame.length
+    if flight > MAX_IN_FLIGHT:
         return f"more than {MAX_IN_FLIGHT} drafted tokens without a verdict"
+    # From the head alone: what the payload makes this end decode is bounded before it is looked at.
+    scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
+    entries = scheme.entries(welcome.vocab_size)
+    if frame.length * entries > welcome.frame_entries:
+        return (
+            f"{frame.length} drafted tokens of up to {entries} entries each, where a draft may"
+            f" carry {welcome.frame_entries} entries"
+        )
+    if flight * entries > welcome.flight_entries:
+        return (
+            f"{flight} drafted tokens of up to {entries} entries each without a verdict, where"
+            f" {welcome.flight_entries} entries may be in flight"
+        )
     if (frame.first is not None) != progress.owed:
         return "the token after a rejection is owed" if progress.owed else "no token is owed"
     if frame.first is not None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import numpy as np
 import pytest
 
 from bench.virtual.loop import run
 from bench.virtual.world import World
+from bs_runtime.connection import Connection
 from device_runtime.controller import Controller, Plan
 from device_runtime.device import Coupled, Sampling, Split, TopK
+from draftlink import frames
+from draftlink.session import Session
 from draftlink.shaping import LinkProfile, make_link
 from tests.fakes import FakeModel, FakeTarget, letters, random_logits
 
@@ -196,3 +200,58 @@ def test_switching_at_random(monkeypatch):
 @pytest.mark.full
 def test_switching_at_random_10_000_times(monkeypatch):
     switch_at_random(monkeypatch, 10_000)
+
+
+def few_entries(monkeypatch) -> None:
+    """A base station that takes 150 entries in a frame, and 392 in flight."""
+    send = Connection._send
+
+    async def sending(self: Connection, frame: frames.Frame) -> None:
+        if isinstance(frame, frames.Welcome):
+            frame = msgspec.structs.replace(frame, frame_entries=150, flight_entries=392)
+        await send(self, frame)
+
+    monkeypatch.setattr(Connection, "_send", sending)
+
+
+def drafts_of(monkeypatch) -> list[tuple[int, int]]:
+    """Of each draft that will be sent its tokens, and all that are in flight then."""
+    seen: list[tuple[int, int]] = []
+    send = Session.send
+
+    def sending(self: Session, frame: frames.Frame) -> bytes:
+        data = send(self, frame)
+        if isinstance(frame, frames.Draft):
+            seen.append((frame.length, sum(self.progress.drafts)))
+        return data
+
+    monkeypatch.setattr(Session, "send", sending)
+    return seen
+
+
+@pytest.mark.parametrize("mode", ["stop-and-wait", "run-ahead", "auto"])
+def test_a_device_keeps_to_the_entries_that_a_base_station_takes(mode, monkeypatch):
+    """Near a perfect draft: planned are more tokens than fit a frame, and than may be in flight."""
+    options = {"scheme": TopK(8, 64), "seed": 3, "mode": mode}
+    drafts = drafts_of(monkeypatch)
+    plain, _ = written(world(noise=0.01), **options)
+    longest, deepest = map(max, zip(*drafts, strict=True))
+    assert longest > 3 and (deepest > 8 or mode == "stop-and-wait")
+    few_entries(monkeypatch)
+    drafts.clear()
+    narrow, _ = written(world(noise=0.01), **options)
+    longest, deepest = map(max, zip(*drafts, strict=True))
+    # With rows of 8, 16 and 20 of all 20 ids: a token has 44 entries.
+    assert longest == 3 and deepest <= 8 and len(narrow.tokens) == 200
+    if mode == "run-ahead":
+        assert deepest == 8 and narrow.tokens == plain.tokens
+
+
+def test_a_scheme_that_a_base_station_has_no_room_for_is_an_error(monkeypatch):
+    """Before anything is sent; at temperature 0 ids alone travel, and there is room."""
+    few_entries(monkeypatch)
+    wide = TopK(16, 64, tiers=8)
+    with pytest.raises(ValueError, match="150 entries holds; send fewer entries with topk"):
+        written(world(), scheme=wide, mode="stop-and-wait")
+    greedy, _ = written(world(), scheme=wide, mode="stop-and-wait", tokens=9, **GREEDY)
+    assert len(greedy.tokens) == 9

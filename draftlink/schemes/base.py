@@ -16,8 +16,15 @@ from draftlink.rangecoder import RangeDecoder, RangeEncoder
 from draftlink.rowcode import MAX_TOTAL
 from draftlink.sparse import Drafted, SparseRow
 
-MAX_DRAFT = 64  # drafted tokens in one frame: what a peer can make this end decode and feed
+MAX_DRAFT = 64  # drafted tokens in one frame: what a peer can make this end feed
+MAX_IN_FLIGHT = 256  # and without a verdict
 ID_BITS = 64  # of an id that nothing foretold, at most
+
+# What decoding costs is counted in entries of a lattice row, which are decoded one at a time: 3 µs
+# each on a laptop, 10 µs where somebody chooses the bytes. These cost as much or less.
+ID_ENTRIES = 32  # for an id that is coded against the history
+FIXED_ENTRIES = 512  # of fixed width, which numpy decodes together, for one
+TOKEN_ENTRIES = 32  # as long as a token of the target may take, at 4,000 of them a second
 
 Rule = Literal["sample", "coupled", "greedy"]
 
@@ -47,10 +54,29 @@ class Scheme(msgspec.Struct, frozen=True):
         """No drafted token's payload is longer."""
         raise NotImplementedError
 
-    def longest(self, vocab_size: int, message_bytes: int) -> int:
-        """Drafted tokens that surely fit a message, at most MAX_DRAFT. May be 0."""
+    def entries(self, vocab_size: int) -> int:
+        """The most entries that a drafted token's payload makes its reader decode, at least 1.
+
+        Known before any payload, and weighed: see ``ID_ENTRIES``. Of parameters that are possible.
+        """
+        raise NotImplementedError
+
+    def longest(self, vocab_size: int, message_bytes: int, frame_entries: int) -> int:
+        """Drafted tokens that surely fit a message, at most MAX_DRAFT. May be 0.
+
+        ``frame_entries``: what the base station takes in one.
+        """
         head = 64  # the frame's own
-        return min(MAX_DRAFT, 8 * (message_bytes - head) // self.most_bits(vocab_size))
+        fit = 8 * (message_bytes - head) // self.most_bits(vocab_size)
+        return min(MAX_DRAFT, fit, frame_entries // self.entries(vocab_size))
+
+    def deepest(self, vocab_size: int, flight_entries: int) -> int:
+        """Drafted tokens that may be without a verdict, where so many entries may be."""
+        return min(MAX_IN_FLIGHT, flight_entries // self.entries(vocab_size))
+
+    def work(self, vocab_size: int, length: int) -> int:
+        """What ``length`` drafted tokens cost their base station, in tokens of the target."""
+        return length * max(1, self.entries(vocab_size) // TOKEN_ENTRIES)
 
     def propose(
         self, q: NDArray[np.floating], key: bytes, position: int, weight: float = 1.0
@@ -81,6 +107,10 @@ class IdScheme(Scheme, frozen=True):
     def most_bits(self, vocab_size: int) -> int:
         """An id that nothing foretold."""
         return ID_BITS
+
+    def entries(self, vocab_size: int) -> int:
+        """One id."""
+        return ID_ENTRIES
 
     def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
         """Ids."""

@@ -29,6 +29,10 @@ class Dense(base.Scheme, frozen=True, tag="dense"):
         """V values and an id."""
         return 16 * vocab_size + width_for(vocab_size)
 
+    def entries(self, vocab_size: int) -> int:
+        """V values of fixed width."""
+        return -(-vocab_size // base.FIXED_ENTRIES)
+
     def propose(
         self, q: NDArray[np.floating], key: bytes, position: int, weight: float = 1.0
     ) -> Drafted:

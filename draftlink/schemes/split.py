@@ -45,6 +45,10 @@ class Split(base.Scheme, frozen=True, tag="split"):
         """An id that nothing foretold, and a count."""
         return base.ID_BITS + width_for(self.total)
 
+    def entries(self, vocab_size: int) -> int:
+        """One id; its count is a symbol more."""
+        return base.ID_ENTRIES
+
     def propose(
         self, q: NDArray[np.floating], key: bytes, position: int, weight: float = 1.0
     ) -> Drafted:

@@ -73,6 +73,12 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
             bits += (shape.k + 2) * (width + width_for(vocab_size))
         return bits
 
+    def entries(self, vocab_size: int) -> int:
+        """Those of all rows, full."""
+        if self.coding == "fp16":
+            return -(-min(self.k, vocab_size) // base.FIXED_ENTRIES)
+        return sum(min(s.k, s.total, vocab_size) for s in self._shapes())
+
     def propose(
         self, q: NDArray[np.floating], key: bytes, position: int, weight: float = 1.0
     ) -> Drafted:

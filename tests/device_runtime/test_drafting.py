@@ -25,7 +25,11 @@ class Link(SimpleNamespace):
             estimates.acceptance.foretold(0.99, True)
             estimates.acceptance.foretold(0.05, False)
         plan = Plan(2, waits=False, sure=0.75, window=8)
-        scheme = SimpleNamespace(longest=lambda size, room: 64, corrects=corrects)
+        scheme = SimpleNamespace(
+            longest=lambda size, room, entries: 64,
+            deepest=lambda size, entries: 256,
+            corrects=corrects,
+        )
         super().__init__(
             estimates=estimates,
             controller=SimpleNamespace(plan=lambda mode: plan),
@@ -39,7 +43,9 @@ class Link(SimpleNamespace):
             device=SimpleNamespace(
                 draft_context=100,
                 model=SimpleNamespace(length=3),
-                client=SimpleNamespace(welcome=SimpleNamespace(vocab_size=10)),
+                client=SimpleNamespace(
+                    welcome=SimpleNamespace(vocab_size=10, frame_entries=64, flight_entries=256)
+                ),
             ),
         )  # fmt: skip
 

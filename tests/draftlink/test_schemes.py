@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from draftlink import noise, schemes
+from draftlink.control import FLIGHT_ENTRIES, FRAME_ENTRIES
 from draftlink.idcode import IdModel
 from draftlink.schemes import split
-from draftlink.schemes.base import MAX_DRAFT
+from draftlink.schemes.base import MAX_DRAFT, MAX_IN_FLIGHT
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
 from draftlink.schemes.greedy import GREEDY
@@ -104,11 +105,50 @@ def test_a_payload_has_one_form(scheme):
         assert scheme.encode(found, model())[0] == payload[:end] != payload
 
 
+MIB = 1 << 20  # a message
+
+
 def test_a_draft_of_whole_rows_is_as_long_as_a_message_allows():
-    assert TopK().longest(151_936, 1 << 20) == MAX_DRAFT
-    assert Dense().longest(32_000, 1 << 20) == 16
-    assert Dense().longest(151_936, 1 << 20) == 3
-    assert Dense().longest(600_000, 1 << 20) == 0
+    assert TopK().longest(151_936, MIB, FRAME_ENTRIES) == MAX_DRAFT
+    assert Dense().longest(32_000, MIB, FRAME_ENTRIES) == 16
+    assert Dense().longest(151_936, MIB, FRAME_ENTRIES) == 3
+    assert Dense().longest(262_144, MIB, FRAME_ENTRIES) == 1
+    assert Dense().longest(600_000, MIB, FRAME_ENTRIES) == 0
+
+
+def test_a_draft_holds_no_more_entries_than_a_base_station_takes():
+    """Tokens times entries are bounded, neither of them alone: the paper's K has its few tokens."""
+    size = 151_936
+    assert TopK().entries(size) == 8 + 16 + 32
+    assert TopK(64, 1024).longest(size, MIB, FRAME_ENTRIES) == MAX_DRAFT
+    assert TopK(64, 1024).deepest(size, FLIGHT_ENTRIES) == MAX_IN_FLIGHT
+    paper = TopK(3200, 1 << 14, tiers=1)
+    assert paper.entries(size) == 3200 and paper.longest(size, MIB, FRAME_ENTRIES) == 10
+    assert paper.deepest(size, FLIGHT_ENTRIES) == 40
+    assert TopK(3200, coding="fp16").longest(size, MIB, FRAME_ENTRIES) == MAX_DRAFT
+    largest = TopK(585, 1 << 20)
+    assert largest.entries(size) == 4095 and largest.longest(size, MIB, FRAME_ENTRIES) == 8
+    assert largest.longest(size, MIB, 4094) == largest.deepest(size, 4094) == 0
+
+
+@ALL
+def test_no_payload_makes_its_reader_decode_more_than_the_entries_that_were_foretold(scheme):
+    """Of lattice rows; a row of fixed width, and an id, count as what they cost."""
+    most = scheme.entries(SIZE)
+    assert most >= 1
+    if scheme.name == "topk-lattice":
+        for d in drafts(scheme, 20):
+            assert sum(len(row.ids) for row in (*d.above, *([d.row] if d.row else ()))) <= most
+
+
+def test_a_draft_is_charged_for_the_work_that_it_makes():
+    size = 151_936
+    for scheme in (TopK(), GREEDY, Split(), schemes.Coupled(), Dense()):
+        assert scheme.work(8192, 4) == 4  # what they cost a target that is fed them
+    assert TopK(64, 1024).work(size, 64) == 64 * 14
+    assert TopK(585, 1 << 20).work(size, 8) == 8 * 127
+    assert Dense().work(size, 3) == 3 * 9
+    assert TopK().work(size, 0) == 0
 
 
 def test_ids_of_probability_0_are_never_drawn():

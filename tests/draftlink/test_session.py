@@ -372,3 +372,51 @@ def test_progress_that_cannot_be_is_refused(wrong):
     pair = Pair().begun()
     with pytest.raises(RemoteProtocolError):
         pair.device.receive(frames.encode(wrong))
+
+
+def greeted_with(frame_entries: int, flight_entries: int, **changes: object) -> Pair:
+    """Drafting behind a Welcome with these maxima; a token of the default scheme has 56 entries."""
+    pair = Pair()
+    pair.up(HELLO)
+    maxima = {"frame_entries": frame_entries, "flight_entries": flight_entries}
+    pair.down(msgspec.structs.replace(WELCOME, **maxima))
+    pair.up(start(**{"max_tokens": 300, **changes}))
+    return pair
+
+
+def test_a_draft_of_more_entries_than_it_may_carry_is_neither_sent_nor_taken():
+    """Known from its head alone: not a byte of the payload is looked at."""
+    pair = greeted_with(4 * 56, 10**6)
+    wrong = frames.Draft(1, 3, 5, b"\xff" * 1000)
+    with pytest.raises(LocalProtocolError, match="5 drafted tokens of up to 56 entries"):
+        pair.device.send(wrong)
+    with pytest.raises(RemoteProtocolError, match="where a draft may carry 224 entries"):
+        pair.bs.receive(frames.encode(wrong))
+    pair.up(frames.Draft(1, 3, 4, b""))
+
+
+def test_drafts_of_more_entries_than_may_be_in_flight_are_neither_sent_nor_taken():
+    pair = greeted_with(4 * 56, 9 * 56)
+    for base in (3, 7):
+        pair.up(frames.Draft(1, base, 4, b"", waits=False))
+    wrong = frames.Draft(1, 11, 2, b"", waits=False)
+    with pytest.raises(LocalProtocolError, match="10 drafted tokens of up to 56 entries"):
+        pair.device.send(wrong)
+    with pytest.raises(RemoteProtocolError, match="504 entries may be in flight"):
+        pair.bs.receive(frames.encode(wrong))
+    pair.down(frames.Verdict(1, 3, 4, None, False, 0, 0))
+    pair.up(frames.Draft(1, 11, 2, b"", waits=False))
+
+
+@pytest.mark.parametrize("scheme", [TopK(64, 1024), Split(), TopK(VOCAB, coding="fp16")], ids=str)
+def test_the_longest_draft_of_usual_schemes_is_legal(scheme):
+    pair = greeted_with(WELCOME.frame_entries, WELCOME.flight_entries, scheme=scheme)
+    for i in range(4):
+        pair.up(frames.Draft(1, 3 + 64 * i, MAX_DRAFT, b"", waits=False))
+
+
+def test_at_temperature_0_entries_are_those_of_ids():
+    """Whatever scheme was named: ids alone travel."""
+    wide = TopK(1365, 1 << 20, tiers=2)
+    pair = greeted_with(64 * 32, 10**6, sampling=Sampling(temperature=0.0), scheme=wide)
+    pair.up(frames.Draft(1, 3, 64, b""))
