@@ -169,11 +169,10 @@ class IdModel:
             source.take(below - removed, _ONE * self._seen[token] - _DISCOUNT[0])
             return token
         source.take(known, total - known)
-        value = source.peek(self._prior.total)
-        token = self._prior.find(value)
+        token, below, weight = self._prior.owner(source.peek(self._prior.total))
         if token in self._seen:
             raise ValueError("an id of the history is coded as if it were new")
-        source.take(*self._prior.share(token))
+        source.take(below, weight)
         return token
 
     def _tried_shares(self, tried: Counts) -> list[tuple[int, int]]:

@@ -58,8 +58,14 @@ class IdPrior:
 
     def find(self, value: int) -> int:
         """The id that owns ``value`` in [0, total)."""
+        return self.owner(value)[0]
+
+    def owner(self, value: int) -> tuple[int, int, int]:
+        """The id that owns ``value`` in [0, total), and its ``share``."""
         j = bisect_right(self._sums, value) - 1
-        return self.starts[j] + (value - self._sums[j]) // self._weights[j]
+        below, weight = self._sums[j], self._weights[j]
+        place = (value - below) // weight
+        return self.starts[j] + place, below + place * weight, weight
 
 
 @lru_cache(maxsize=8)

@@ -13,12 +13,17 @@ from itertools import accumulate
 
 from draftlink.idprior import IdPrior, prior
 from draftlink.rangecoder import RangeDecoder, RangeEncoder
+from draftlink.slices import Slices
 
 _PEAK = 40  # bits of the likeliest number's weight while a law is computed
 _KEPT = 16  # and at most, when it is done
 _CACHED = 64  # laws of sets up to this size are kept
+SYMBOLS = 512  # that are read in one go
 
 Law = tuple[int, tuple[int, ...]]  # the fewest on the left; edges of each number from there on
+# Sets that are still to be read, the next one last: a node and a size, or, where all ids of
+# [start, stop) are equally likely, None, a size and that range.
+Work = list[tuple["_Node | None", int, int, int]]
 
 
 class _Node:
@@ -92,52 +97,71 @@ def _write_flat(
                 work.append((first, middle, start, half))
 
 
+def read_one(source: RangeDecoder, law: IdPrior) -> int:
+    """The next set, which is of one id."""
+    return _read_in(source, law, 0, law.total)
+
+
 def read_set(source: RangeDecoder, count: int, law: IdPrior) -> list[int]:
     """The next set of ``count`` ids, ascending; 1 <= count <= vocab_size."""
-    if count == 1:
-        return [_read_one(source, law, 0, law.total)]
     ids: list[int] = []
-    work = [(_tree(law.vocab_size), count)]
+    work: Work = [(_tree(law.vocab_size), count, 0, 0)]
     while work:
-        node, count = work.pop()
-        if count == 1:
-            ids.append(_read_one(source, law, node.base, node.total))
-        elif node.flat:
-            _read_flat(source, ids, count, node.start, node.stop)
-        elif count:
-            fewest, edges = node.split(count)
-            i = bisect_right(edges, source.peek(edges[-1])) - 1
-            source.take(edges[i], edges[i + 1] - edges[i])
-            work.append((node.right, count - fewest - i))
-            work.append((node.left, fewest + i))
+        _read(source, law, ids, work)
     return ids
 
 
-def _read_one(source: RangeDecoder, law: IdPrior, base: int, total: int) -> int:
-    token = law.find(base + source.peek(total))
-    below, weight = law.share(token)
-    source.take(below - base, weight)
-    return token
-
-
-def _read_flat(source: RangeDecoder, ids: list[int], count: int, start: int, stop: int) -> None:
-    work = [(count, start, stop)]
+def reading_set(source: RangeDecoder, count: int, law: IdPrior) -> Slices[list[int]]:
+    """``read_set`` in slices."""
+    ids: list[int] = []
+    work: Work = [(_tree(law.vocab_size), count, 0, 0)]
     while work:
-        count, start, stop = work.pop()
-        if count == 1:
-            ids.append(start + source.uniform(stop - start))
-        elif count == stop - start:
-            ids.extend(range(start, stop))
-        elif count:
-            half = (start + stop) >> 1
-            fewest, edges = _flat_law(count, half - start, stop - half)
+        _read(source, law, ids, work)
+        yield
+    return ids
+
+
+def _read(source: RangeDecoder, law: IdPrior, ids: list[int], work: Work) -> None:
+    """Some symbols of the sets on the stack ``work``, or all; ``ids`` are appended."""
+    for _ in range(SYMBOLS):
+        node, count, start, stop = work.pop()
+        if node is None:
+            if count == 1:
+                ids.append(start + source.uniform(stop - start))
+            elif count == stop - start:
+                ids.extend(range(start, stop))
+            else:
+                half = (start + stop) >> 1
+                fewest, edges = _flat_law(count, half - start, stop - half)
+                i = bisect_right(edges, source.peek(edges[-1])) - 1
+                source.take(edges[i], edges[i + 1] - edges[i])
+                left = fewest + i
+                if left < count:
+                    work.append((None, count - left, half, stop))
+                if left:
+                    work.append((None, left, start, half))
+        elif count == 1:
+            ids.append(_read_in(source, law, node.base, node.total))
+        elif node.flat:
+            work.append((None, count, node.start, node.stop))
+        else:
+            fewest, edges = node.split(count)
             i = bisect_right(edges, source.peek(edges[-1])) - 1
             source.take(edges[i], edges[i + 1] - edges[i])
             left = fewest + i
             if left < count:
-                work.append((count - left, half, stop))
+                work.append((node.right, count - left, 0, 0))
             if left:
-                work.append((left, start, half))
+                work.append((node.left, left, 0, 0))
+        if not work or count > _CACHED:  # whose law took up to a millisecond
+            return
+
+
+def _read_in(source: RangeDecoder, law: IdPrior, base: int, total: int) -> int:
+    """One id of a node."""
+    token, below, weight = law.owner(base + source.peek(total))
+    source.take(below - base, weight)
+    return token
 
 
 def _law(count: int, left: int, right: int, left_weight: int, right_weight: int) -> Law:
@@ -153,8 +177,8 @@ def _flat_law(count: int, left: int, right: int) -> Law:
 def _split_law(count: int, left: int, right: int, left_weight: int, right_weight: int) -> Law:
     """C(left, i) C(right, count - i) (left_weight / left)^i (right_weight / right)^(count - i).
 
-    From near its peak the law is followed both ways by the ratio of neighbours; each number keeps a
-    frequency of at least 1, and all together less than 2**28.
+    From near its peak the law is followed both ways by the ratio of neighbours, until nothing is
+    left of it; each number keeps a frequency of at least 1, and all together less than 2**28.
     """
     fewest, most = max(0, count - right), min(count, left)
     up, down = left_weight * right, right_weight * left
@@ -163,9 +187,15 @@ def _split_law(count: int, left: int, right: int, left_weight: int, right_weight
     for i in range(peak, fewest, -1):
         ratio = i * (right - count + i) * down, (left - i + 1) * (count - i + 1) * up
         law.append(law[-1] * ratio[0] // ratio[1])
+        if not law[-1]:
+            law += [0] * (i - 1 - fewest)
+            break
     law.reverse()
     for i in range(peak, most):
         ratio = (left - i) * (count - i) * up, (i + 1) * (right - count + i + 1) * down
         law.append(law[-1] * ratio[0] // ratio[1])
+        if not law[-1]:
+            law += [0] * (most - 1 - i)
+            break
     shift = max(law).bit_length() - min(_KEPT, 27 - len(law).bit_length())
     return fewest, (0, *accumulate(1 + (weight >> shift) for weight in law))

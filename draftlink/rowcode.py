@@ -25,12 +25,14 @@ from itertools import accumulate
 import numpy as np
 
 from draftlink.idprior import IdPrior, prior
-from draftlink.idset import read_set, write_set
+from draftlink.idset import read_one, read_set, reading_set, write_set
 from draftlink.rangecoder import RangeDecoder, RangeEncoder
-from draftlink.sparse import Drafted, SparseRow
+from draftlink.slices import Slices, whole
+from draftlink.sparse import FEW, Drafted, SparseRow
 
 MAX_TOTAL = 1 << 24  # of a row's counts
 MAX_ENTRIES = 4096  # of a token's rows: what a peer can make this end decode
+SLICE = 256  # entries that are decoded in one go
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,19 @@ def decode(payload: bytes, length: int, tiers: Sequence[Shape], vocab_size: int)
 
     Time and memory are bounded by length * (sum of k), whatever the bytes.
     """
+    return whole(decoding(payload, length, tiers, vocab_size))
+
+
+def decoding(
+    payload: bytes, length: int, tiers: Sequence[Shape], vocab_size: int
+) -> Slices[list[Drafted]]:
+    """``decode`` in slices: of a token, or of some ``SLICE`` entries of one."""
     source = RangeDecoder(payload)
     law = prior(vocab_size)
-    drafted = [_read(source, tiers, law) for _ in range(length)]
+    drafted: list[Drafted] = []
+    for _ in range(length):
+        drafted.append((yield from _reading(source, tiers, law)))
+        yield
     source.finish()
     return drafted
 
@@ -95,11 +107,11 @@ def _write(out: RangeEncoder, token: Drafted, tiers: Sequence[Shape], law: IdPri
         out.push(below - listed.below(token.token), weight, listed.left)
 
 
-def _read(source: RangeDecoder, tiers: Sequence[Shape], law: IdPrior) -> Drafted:
+def _reading(source: RangeDecoder, tiers: Sequence[Shape], law: IdPrior) -> Slices[Drafted]:
     above: list[SparseRow] = []
     known: set[int] = set()
     for shape in tiers:
-        row, token = _read_row(source, shape, law)
+        row, token = yield from _reading_row(source, shape, law)
         size = len(known) + len(row.ids)
         known.update(row.ids.tolist())
         if len(known) < size:
@@ -109,9 +121,10 @@ def _read(source: RangeDecoder, tiers: Sequence[Shape], law: IdPrior) -> Drafted
         if token is not None:
             return Drafted.of(row, int(np.searchsorted(row.ids, token)), above)
         above.append(row)
+        if len(row.ids) > FEW:
+            yield
     listed = _Listed(above, law)
-    token = law.find(listed.skip(source.peek(listed.left)))
-    below, weight = law.share(token)
+    token, below, weight = law.owner(listed.skip(source.peek(listed.left)))
     source.take(below - listed.below(token), weight)
     return Drafted(token, weight, listed.left, None, tuple(above))
 
@@ -168,12 +181,15 @@ def _write_row(
         write_set(out, group, law)
 
 
-def _read_row(source: RangeDecoder, shape: Shape, law: IdPrior) -> tuple[SparseRow, int | None]:
+def _reading_row(
+    source: RangeDecoder, shape: Shape, law: IdPrior
+) -> Slices[tuple[SparseRow, int | None]]:
     counts: list[int] = []
     groups: list[int] = []
     left, most, slots = shape.total, shape.total, min(shape.k, law.vocab_size)
     rest = _read_rest(source, shape.total) if shape.nested else 0
     left -= rest
+    pause = slots - SLICE
     while left:
         if most == 1 and groups:
             counts += [1] * left
@@ -181,11 +197,15 @@ def _read_row(source: RangeDecoder, shape: Shape, law: IdPrior) -> tuple[SparseR
             break
         fewest, largest = -(-left // slots), min(most, left)
         count = fewest + source.uniform(largest - fewest + 1)
-        if not groups or count != most:
-            groups.append(0)
-        groups[-1] += 1
+        if count != most or not groups:
+            groups.append(1)
+        else:
+            groups[-1] += 1
         counts.append(count)
         left, most, slots = left - count, count, slots - 1
+        if slots == pause:
+            pause -= SLICE
+            yield
     share = source.peek(shape.total)
     spans = [*counts, rest]
     below, rank = 0, 0
@@ -194,8 +214,17 @@ def _read_row(source: RangeDecoder, shape: Shape, law: IdPrior) -> tuple[SparseR
         rank += 1
     source.take(below, spans[rank])
     ids: list[int] = []
+    due = SLICE
     for size in groups:
-        ids += read_set(source, size, law)
+        if size == 1:
+            ids.append(read_one(source, law))
+        elif size <= FEW:
+            ids += read_set(source, size, law)
+        else:
+            ids += yield from reading_set(source, size, law)
+        if len(ids) >= due:
+            due = len(ids) + SLICE
+            yield
     entries = np.array(sorted(zip(ids, counts, strict=True)), dtype=np.int64).reshape(-1, 2)
     row = SparseRow(entries[:, 0], entries[:, 1], shape.total, rest)
     return row, ids[rank] if rank < len(ids) else None
