@@ -18,6 +18,7 @@ from draftlink import frames, noise, schemes
 from draftlink.idcode import IdModel
 from draftlink.noise import Purpose
 from draftlink.schemes.split import pack_row
+from draftlink.slices import Slices, whole
 from draftlink.sparse import Drafted
 
 
@@ -70,23 +71,36 @@ class Generation:
     def decode(self, drafts: Sequence[frames.Draft]) -> list[Drafted]:
         """The tokens of drafts that follow one another.
 
-        Raises ValueError for bytes that are no drafts of this scheme. Nothing has changed then, but
-        the model of ids, which holds a part of the history.
+        Raises ValueError for bytes that are no drafts of this scheme.
+        """
+        return whole(self.decoding(drafts))
+
+    def decoding(self, drafts: Sequence[frames.Draft]) -> Slices[list[Drafted]]:
+        """``decode`` in slices.
+
+        Where it is closed before its end, or raises, nothing has changed but the model of ids,
+        which then holds a part of the history.
         """
         first = drafts[0].first
         if first is not None and self.left < 2:
             raise ValueError("the token that was owed fills the context, and a draft follows it")
-        past = [*self.history, *([] if first is None else [first])]
-        if self._scheme.codes_ids:
-            self._ids.rollback(min(self._ids.length, len(self.history)))
         drafted: list[Drafted] = []
-        for draft in drafts:
-            if self._scheme.codes_ids:
-                self._ids.extend(past[self._ids.length :])
-            drafted += self._scheme.decode(draft.payload, draft.length, self._ids)
-            past += [d.token for d in drafted[len(drafted) - draft.length :]]
-        if self._scheme.codes_ids:  # of what was drafted, not all may come to stand
-            self._ids.rollback(min(self._ids.length, len(self.history)))
+        if not self._scheme.codes_ids:
+            for draft in drafts:
+                drafted += yield from self._scheme.decoding(draft.payload, draft.length, self._ids)
+            return drafted
+        ids, stands = self._ids, len(self.history)
+        ids.rollback(min(ids.length, stands))
+        try:
+            yield from ids.extending(self.history[ids.length :])
+            unknown = [] if first is None else [first]
+            for draft in drafts:
+                ids.extend(unknown)
+                found = yield from self._scheme.decoding(draft.payload, draft.length, ids)
+                unknown = [d.token for d in found]
+                drafted += found
+        finally:  # of what was drafted, not all may come to stand
+            ids.rollback(min(ids.length, stands))
         return drafted
 
     def prompt(self) -> Round:

@@ -41,21 +41,44 @@ class BitReader:
     """Reads what a ``BitWriter`` wrote."""
 
     def __init__(self, data: bytes) -> None:
-        self._bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), bitorder="little")
-        self._at = 0
+        # Behind each byte there are eight to read: a field of any width that is written lies in
+        # the 64 bits that begin with its first byte.
+        self._words = np.ndarray((len(data),), "<u8", data + bytes(8), strides=(1,))
+        self._data = data
+        self._at = 0  # in bits
 
     def read(self, count: int, width: int) -> NDArray[np.int64]:
-        """The next ``count`` fields, int64 (count,). Raises ValueError past the end."""
-        end = self._at + count * width
-        if end > len(self._bits):
-            raise ValueError(f"the payload ends {end - len(self._bits)} bits too early")
-        fields = self._bits[self._at : end].reshape(count, width).astype(np.int64)
+        """The next ``count`` fields of at most 56 bits, int64 (count,).
+
+        Raises ValueError past the end.
+        """
+        begin, end = self._at, self._at + count * width
+        self._reach(end)
+        if not width:
+            return np.zeros(count, np.int64)
+        if width % 8 == 0 and begin % 8 == 0:
+            fields = self._words[begin // 8 : end // 8 : width // 8]
+        else:
+            bits = np.arange(begin, end, width)
+            fields = self._words[bits >> 3] >> (bits & 7).astype(np.uint64)
+        return (fields & np.uint64((1 << width) - 1)).astype(np.int64)
+
+    def field(self, width: int) -> int:
+        """The next field. Raises ValueError past the end."""
+        begin, end = self._at, self._at + width
+        self._reach(end)
+        word = int.from_bytes(self._data[begin >> 3 : (end + 7) >> 3], "little")
+        return word >> (begin & 7) & ((1 << width) - 1)
+
+    def _reach(self, end: int) -> None:
+        """Fields are read up to the bit ``end``. Raises ValueError if there are not so many."""
+        if end > 8 * len(self._data):
+            raise ValueError(f"the payload ends {end - 8 * len(self._data)} bits too early")
         self._at = end
-        values: NDArray[np.int64] = fields @ (np.int64(1) << np.arange(width, dtype=np.int64))
-        return values
 
     def finish(self) -> None:
         """Raise ValueError unless only zero padding of less than a byte is left."""
-        rest = self._bits[self._at :]
-        if len(rest) >= 8 or rest.any():
+        at, shift = divmod(self._at, 8)
+        rest = self._data[at:]
+        if len(rest) > 1 or (rest and (not shift or rest[0] >> shift)):
             raise ValueError("the payload has bits left over")

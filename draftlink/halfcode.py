@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draftlink.bitcode import BitReader, BitWriter, width_for
+from draftlink.slices import Slices, whole
 from draftlink.sparse import FP16_UNIT, Drafted, SparseRow
+
+_PATTERNS = np.arange(int(np.float16(1).view(np.uint16)) + 1, dtype=np.uint16)  # patterns of [0, 1]
+_COUNTS = (_PATTERNS.view(np.float16).astype(np.float64) / FP16_UNIT).astype(np.int64)
 
 
 def encode(drafted: Sequence[Drafted], k: int, vocab_size: int) -> tuple[bytes, int]:
@@ -36,11 +40,16 @@ def encode(drafted: Sequence[Drafted], k: int, vocab_size: int) -> tuple[bytes, 
 
 def decode(payload: bytes, length: int, k: int, vocab_size: int) -> list[Drafted]:
     """The payload of ``length`` drafted tokens. Raises ValueError for anything but true rows."""
+    return whole(decoding(payload, length, k, vocab_size))
+
+
+def decoding(payload: bytes, length: int, k: int, vocab_size: int) -> Slices[list[Drafted]]:
+    """``decode`` in slices of a token: numpy decodes a row as long as a message in 10 ms."""
     source = BitReader(payload)
-    drafted = []
+    drafted: list[Drafted] = []
     for _ in range(length):
         if k < vocab_size:
-            count = int(source.read(1, width_for(k))[0]) + 1
+            count = source.field(width_for(k)) + 1
             if count > k:
                 raise ValueError(f"a row of {count} entries, where k is {k}")
             ids = source.read(count, width_for(vocab_size))
@@ -49,10 +58,10 @@ def decode(payload: bytes, length: int, k: int, vocab_size: int) -> list[Drafted
             counts = _counts(source.read(count, 16))
             if not counts.all():
                 raise ValueError("a row has an entry of probability 0")
-            index = int(source.read(1, width_for(count))[0])
+            index = source.field(width_for(count))
         else:
             counts = _counts(source.read(vocab_size, 16))
-            token = int(source.read(1, width_for(vocab_size))[0])
+            token = source.field(width_for(vocab_size))
             if token >= vocab_size or not counts[token]:
                 raise ValueError("the drawn token has no probability")
             ids = np.flatnonzero(counts)
@@ -61,6 +70,7 @@ def decode(payload: bytes, length: int, k: int, vocab_size: int) -> list[Drafted
         if index >= len(ids):
             raise ValueError(f"the drawn entry is {index}, where the row has {len(ids)}")
         drafted.append(Drafted.of(SparseRow(ids, counts, int(counts.sum())), index))
+        yield
     source.finish()
     return drafted
 
@@ -72,8 +82,8 @@ def _bits(counts: NDArray[np.int64]) -> NDArray[np.uint16]:
 
 def _counts(bits: NDArray[np.int64]) -> NDArray[np.int64]:
     """Bit patterns of FP16 as integers × 2⁻²⁴. Raises ValueError outside [0, 1]."""
-    values = bits.astype(np.uint16).view(np.float16)
-    # Written so that NaN fails, and a negative zero too: a row has one form.
-    if not (values <= 1).all() or np.signbit(values).any():
+    # Patterns above that of 1 are larger, NaN, or negative, as the zero of that sign is: a row has
+    # one form.
+    if bits.max(initial=0) >= len(_COUNTS):
         raise ValueError("a row's FP16 values are not probabilities")
-    return (values.astype(np.float64) / FP16_UNIT).astype(np.int64)
+    return _COUNTS[bits]

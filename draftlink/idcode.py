@@ -17,12 +17,15 @@ from itertools import accumulate
 
 from draftlink.idprior import prior
 from draftlink.rangecoder import RangeDecoder, RangeEncoder
+from draftlink.slices import Slices, whole
 
 # Sixteenths of a count, tuned on text of the embedded pair; the optimum is flat.
 _ONE = 16
 _DISCOUNT = (6, 10, 8)  # off each id's count, by the length of the context
 _ESCAPE = (60 * _ONE, 4, 0)  # added to the escape's frequency
 _FOLLOWERS = 32  # a context learns at most as many ids, so that its cost is bounded
+SLICE = 512  # tokens that are appended in one go,
+READ_SLICE = 16  # and that are decoded
 MAX_HISTORY = 1 << 20  # tokens; keeps totals in the range coder's limit
 
 Counts = dict[int, int]
@@ -63,6 +66,12 @@ class IdModel:
             self._check(token)
             self._append(token, self._contexts())
 
+    def extending(self, ids: Sequence[int]) -> Slices[None]:
+        """``extend`` in slices; what has been appended by then stays."""
+        for begin in range(0, len(ids), SLICE):
+            self.extend(ids[begin : begin + SLICE])
+            yield
+
     def rollback(self, length: int) -> None:
         """Cut the history back to ``length`` tokens. Raises ValueError for more than there are."""
         if not 0 <= length <= len(self._history):
@@ -90,13 +99,19 @@ class IdModel:
 
         Raises ValueError for bytes that ``encode`` never writes.
         """
+        return whole(self.decoding(source, count))
+
+    def decoding(self, source: RangeDecoder, count: int) -> Slices[list[int]]:
+        """``decode`` in slices; the history is as it was too if it is closed before its end."""
         length = len(self._history)
         try:
-            for _ in range(count):
+            for done in range(1, count + 1):
                 contexts = self._contexts()
                 token = self._read(source, contexts)
                 self._check(token)
                 self._append(token, contexts)
+                if not done % READ_SLICE:
+                    yield
             return self._history[length:]
         finally:
             self.rollback(length)

@@ -111,15 +111,15 @@ def _reading(source: RangeDecoder, tiers: Sequence[Shape], law: IdPrior) -> Slic
     above: list[SparseRow] = []
     known: set[int] = set()
     for shape in tiers:
-        row, token = yield from _reading_row(source, shape, law)
+        row, index = yield from _reading_row(source, shape, law)
         size = len(known) + len(row.ids)
         known.update(row.ids.tolist())
         if len(known) < size:
             raise ValueError("a row's ids are repeated")
         if row.rest and size == law.vocab_size:
             raise ValueError("a row has a rest, where no ids are left")
-        if token is not None:
-            return Drafted.of(row, int(np.searchsorted(row.ids, token)), above)
+        if index is not None:
+            return Drafted.of(row, index, above)
         above.append(row)
         if len(row.ids) > FEW:
             yield
@@ -184,6 +184,7 @@ def _write_row(
 def _reading_row(
     source: RangeDecoder, shape: Shape, law: IdPrior
 ) -> Slices[tuple[SparseRow, int | None]]:
+    """A row, and which of its entries was drawn: an index, or None for the rest."""
     counts: list[int] = []
     groups: list[int] = []
     left, most, slots = shape.total, shape.total, min(shape.k, law.vocab_size)
@@ -225,9 +226,12 @@ def _reading_row(
         if len(ids) >= due:
             due = len(ids) + SLICE
             yield
-    entries = np.array(sorted(zip(ids, counts, strict=True)), dtype=np.int64).reshape(-1, 2)
-    row = SparseRow(entries[:, 0], entries[:, 1], shape.total, rest)
-    return row, ids[rank] if rank < len(ids) else None
+    drawn = ids[rank] if rank < len(ids) else None
+    if len(ids) > 1:
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        ids, counts = [ids[i] for i in order], [counts[i] for i in order]
+    row = SparseRow(np.array(ids, np.int64), np.array(counts, np.int64), shape.total, rest)
+    return row, None if drawn is None else bisect_left(ids, drawn)
 
 
 def _read_rest(source: RangeDecoder, total: int) -> int:

@@ -14,6 +14,7 @@ from draftlink.idcode import IdModel
 from draftlink.noise import Purpose
 from draftlink.rangecoder import RangeDecoder, RangeEncoder
 from draftlink.rowcode import MAX_TOTAL
+from draftlink.slices import Slices, whole
 from draftlink.sparse import Drafted, SparseRow
 
 MAX_DRAFT = 64  # drafted tokens in one frame: what a peer can make this end feed
@@ -96,6 +97,10 @@ class Scheme(msgspec.Struct, frozen=True):
 
     def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
         """The payload of ``length`` drafted tokens. Raises ValueError for any other bytes."""
+        return whole(self.decoding(payload, length, ids))
+
+    def decoding(self, payload: bytes, length: int, ids: IdModel) -> Slices[list[Drafted]]:
+        """``decode`` in slices. ``ids`` is as it was, however far it comes."""
         raise NotImplementedError
 
 
@@ -118,12 +123,12 @@ class IdScheme(Scheme, frozen=True):
         ids.encode(out, [d.token for d in drafted])
         return out.finish()
 
-    def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
+    def decoding(self, payload: bytes, length: int, ids: IdModel) -> Slices[list[Drafted]]:
         """Ids back. Raises ValueError for any other bytes."""
         source = RangeDecoder(payload)
-        drafted = [Drafted(token) for token in ids.decode(source, length)]
+        tokens = yield from ids.decoding(source, length)
         source.finish()
-        return drafted
+        return [Drafted(token) for token in tokens]
 
 
 def check_row(k: int, total: int, vocab_size: int) -> None:

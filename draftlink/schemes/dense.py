@@ -14,6 +14,7 @@ from draftlink import halfcode, sparse
 from draftlink.bitcode import width_for
 from draftlink.idcode import IdModel
 from draftlink.schemes import base
+from draftlink.slices import Slices
 from draftlink.sparse import Drafted
 
 
@@ -43,6 +44,6 @@ class Dense(base.Scheme, frozen=True, tag="dense"):
         """V FP16 values per token, then the drawn ids."""
         return halfcode.encode(drafted, ids.vocab_size, ids.vocab_size)
 
-    def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
+    def decoding(self, payload: bytes, length: int, ids: IdModel) -> Slices[list[Drafted]]:
         """Rows and drawn ids back. Raises ValueError for anything but true rows."""
-        return halfcode.decode(payload, length, ids.vocab_size, ids.vocab_size)
+        return halfcode.decoding(payload, length, ids.vocab_size, ids.vocab_size)

@@ -20,6 +20,7 @@ from draftlink.idcode import IdModel
 from draftlink.noise import Purpose
 from draftlink.rangecoder import RangeDecoder, RangeEncoder
 from draftlink.schemes import base
+from draftlink.slices import Slices
 from draftlink.sparse import Drafted
 
 
@@ -63,10 +64,10 @@ class Split(base.Scheme, frozen=True, tag="split"):
             out.uniform(d.count - 1, self.total)
         return out.finish()
 
-    def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
+    def decoding(self, payload: bytes, length: int, ids: IdModel) -> Slices[list[Drafted]]:
         """Ids and counts back. Raises ValueError for any other bytes."""
         source = RangeDecoder(payload)
-        tokens = ids.decode(source, length)
+        tokens = yield from ids.decoding(source, length)
         drafted = [Drafted(t, source.uniform(self.total) + 1, self.total) for t in tokens]
         source.finish()
         return drafted

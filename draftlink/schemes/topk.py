@@ -21,6 +21,7 @@ from draftlink.bitcode import width_for
 from draftlink.idcode import IdModel
 from draftlink.noise import Purpose
 from draftlink.schemes import base
+from draftlink.slices import Slices
 from draftlink.sparse import Drafted
 
 Coding = Literal["lattice", "fp16"]
@@ -146,8 +147,8 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
             return halfcode.encode(drafted, self.k, ids.vocab_size)
         return rowcode.encode(drafted, self._shapes(), ids.vocab_size)
 
-    def decode(self, payload: bytes, length: int, ids: IdModel) -> list[Drafted]:
+    def decoding(self, payload: bytes, length: int, ids: IdModel) -> Slices[list[Drafted]]:
         """Rows and drawn entries back. Raises ValueError for anything but true rows."""
         if self.coding == "fp16":
-            return halfcode.decode(payload, length, self.k, ids.vocab_size)
-        return rowcode.decode(payload, length, self._shapes(), ids.vocab_size)
+            return halfcode.decoding(payload, length, self.k, ids.vocab_size)
+        return rowcode.decoding(payload, length, self._shapes(), ids.vocab_size)
