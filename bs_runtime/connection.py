@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -27,15 +28,17 @@ from bs_runtime.generation import Generation, Round
 from bs_runtime.limits import Closing, Refusal
 from bs_runtime.scheduler import Scheduler, Served
 from bs_runtime.target import Target
-from draftlink import frames
+from draftlink import frames, schemes
 from draftlink.control import digest
 from draftlink.frames import PROGRESS_S, Draft, Hello, Replay, Resume, Resumed, Start
 from draftlink.schemes.base import MAX_DRAFT
 from draftlink.session import ProtocolError, RemoteProtocolError, Session, decode
+from draftlink.sparse import Drafted
 from draftlink.states import TABLE, State
 
 log = logging.getLogger("draftlink.bs")
 
+SLICE_S = 0.004  # of this thread's time, for which decoding holds up the event loop
 SEND_S = 30.0  # a device that reads nothing for so long has gone
 Asked = Hello | Start | Resume | Replay
 
@@ -160,6 +163,7 @@ class Connection:
             if data is None:
                 return
             frame = decode(data)
+            self._check(frame)
             tokens = self._tokens(frame)
             await account.admit(frame, tokens)
             # From here to the next message nothing is waited for.
@@ -173,12 +177,26 @@ class Connection:
                 self._drafts.append(frame)
             self._wake.set()
 
+    def _check(self, frame: frames.Frame) -> None:
+        """Raise Refusal for a generation that cannot be."""
+        fault = None
+        if isinstance(frame, Start):
+            fault = greeting.unfit(frame, frame.begins, self._target)
+        elif isinstance(frame, Resume):
+            fault = greeting.unfit(frame.start, frame.length, self._target)
+        if fault is not None:
+            raise Refusal("request", fault)
+
     def _tokens(self, frame: frames.Frame) -> int:
-        """What a frame asks the target to feed, by its head alone: it may not even be right."""
+        """What a frame costs, in tokens to be fed, by its head alone: it may not even be right."""
         if isinstance(frame, Start | Replay):
             return len(frame.ids)
-        if isinstance(frame, Draft) and frame.epoch >= self._session.epoch:
-            return min(frame.length, MAX_DRAFT) + frame.waits
+        progress = self._session.progress
+        if isinstance(frame, Draft) and progress.start and frame.epoch >= progress.epoch:
+            start = progress.start
+            scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
+            length = min(frame.length, MAX_DRAFT)
+            return scheme.work(self._target.vocab_size, length) + frame.waits
         return 0
 
     # The worker.
@@ -199,7 +217,8 @@ class Connection:
         if isinstance(frame, Hello):
             await self._greet(frame)
         elif isinstance(frame, Start):
-            await self._begin(frame)
+            # Over a new connection the device brings its whole history; a part may be cached here.
+            self._generate(frame, self._here().history[: frame.base] + frame.ids)
         elif isinstance(frame, Resume):
             await self._resume(frame)
         else:
@@ -235,13 +254,6 @@ class Connection:
         self._conversation = here
         await self._send(msgspec.structs.replace(answer, ticket=self._conversations.sealed(here)))
 
-    async def _begin(self, start: Start) -> None:
-        if fault := greeting.unfit(start, start.begins, self._target):
-            await self._refuse("request", fault)
-            return
-        # Over a new connection the device brings its whole history; a part may be cached here.
-        self._generate(start, self._here().history[: start.base] + start.ids)
-
     def _generate(self, start: Start, history: list[int]) -> None:
         """Begin, or begin again, behind a history; what of it is cached is not fed again."""
         here, target = self._here(), self._target
@@ -261,9 +273,6 @@ class Connection:
         self._prompt = True
 
     async def _resume(self, asked: Resume) -> None:
-        if fault := greeting.unfit(asked.start, asked.length, self._target):
-            await self._refuse("request", fault)
-            return
         here = self._here()
         parked, generation = here.session, asked.start.generation
         same = digest(here.history[: asked.length]) == asked.digest
@@ -272,7 +281,8 @@ class Connection:
             return
         # Drafts that come from now on stand behind these.
         self._drafts, here.drafts = here.drafts, []
-        self._prompt = here.slot.length < len(here.history) - 1
+        under_way = self._session.progress.start is not None
+        self._prompt = under_way and here.slot.length < len(here.history) - 1
         await self._send(Resumed(generation, self._session.progress.frames.received, replay=False))
         for data in self._session.resend(asked.seen):
             await self._deliver(data)
@@ -296,10 +306,9 @@ class Connection:
         drafts = list(self._drafts)
         generation, last = self._current(), drafts[-1]
         base = len(generation.history) + (drafts[0].first is not None)
-        try:
-            drafted = generation.decode(drafts)
-        except ValueError as error:
-            raise RemoteProtocolError(str(error)) from None
+        drafted = await self._decoded(generation, drafts)
+        if drafted is None:
+            return
         del self._drafts[: len(drafts)]
         round = generation.draft(drafted, drafts[0].first, waits=last.waits)
         served = await self._run(round)
@@ -321,6 +330,31 @@ class Connection:
         if verdict.closes:  # what came meanwhile was drafted behind a token that does not stand
             self._drafts.clear()
         await self._send(verdict)
+
+    async def _decoded(
+        self, generation: Generation, drafts: Sequence[Draft]
+    ) -> list[Drafted] | None:
+        """What drafts carry. The event loop is given back in between, as others wait for it.
+
+        None if they are not to be judged any more, here; those of a link that was lost are parked.
+        """
+        slices, begun = generation.decoding(drafts), time.thread_time()
+        try:
+            while True:
+                next(slices)
+                if time.thread_time() - begun < SLICE_S:
+                    continue
+                await asyncio.sleep(0)
+                begun = time.thread_time()
+                if self._life is not Life.OPEN or self._session.state is State.FINISHING:
+                    return None
+        except StopIteration as done:
+            drafted: list[Drafted] = done.value
+            return drafted
+        except ValueError as error:
+            raise RemoteProtocolError(str(error)) from None
+        finally:
+            slices.close()
 
     async def _write(self) -> None:
         """One token of a stream."""

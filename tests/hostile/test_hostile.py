@@ -129,12 +129,13 @@ def test_a_start_over_the_limits_costs_nothing(recordings, raised):
 def test_a_missing_check_is_noticed(recordings, raised, monkeypatch, broken):
     """Negative controls: the same run, with one check of the base station taken out."""
     if broken == "counts":
-        decode = TopK.decode
-        monkeypatch.setattr(
-            TopK,
-            "decode",
-            lambda *args: [msgspec.structs.replace(d, count=d.count - 1) for d in decode(*args)],
-        )
+        decoding = TopK.decoding
+
+        def wrong(*args):
+            drafted = yield from decoding(*args)
+            return [msgspec.structs.replace(d, count=d.count - 1) for d in drafted]
+
+        monkeypatch.setattr(TopK, "decoding", wrong)
     else:
         find, kind = faults.find, frames.Finish if broken == "keep" else frames.Replay
         monkeypatch.setattr(
