@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
 import io
 import logging
-import shutil
-import tempfile
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ from device_runtime.bundle import (
 )
 from device_runtime.draft_model import DraftModel
 from draftlink.tokenizer import tokenizer_hash
-from export import ExportError, Kind, check, first_line, npu, quantize, source
+from export import ExportError, Kind, check, first_line, npu, place, quantize, source
 from export.graph import cache_shapes, export_shared
 from export.portable import export_portable, keep_last_position
 from export.quantize import Precision
@@ -39,6 +39,7 @@ PACKAGES = (
     *("draftlink", "torch", "transformers", "optimum", "optimum-onnx"),
     *("onnx", "onnxruntime", "onnxscript"),
 )
+MANIFEST_BYTES = 1 << 20  # what is larger is none of ours
 Progress = Callable[[str], None]
 
 
@@ -69,26 +70,20 @@ def export_bundle(
         raise ExportError(
             "an int8 graph for NPUs, and no other, is calibrated; give a text with --calibrate"
         )
-    taken = out.exists() and any(out.iterdir() if out.is_dir() else [out])
-    if taken and not (out / MANIFEST).is_file():
-        raise ExportError(f"{out} exists and is not a bundle; choose another folder")
-    progress(f"loading {model}")
-    loaded, tokenizer = source.load(model)
-    if target is not None:
-        source.check_target(tokenizer, target)
-    context = source.context(loaded, context)
-    ids = _check_ids(tokenizer, text)[: min(check.POSITIONS, context)]
-    sample = [] if calibrate is None else _check_ids(tokenizer, calibrate)
-    # Beside the bundle, so that moving it there is a rename; yet a failure leaves no new folder.
-    home = next(folder for folder in out.absolute().parents if folder.is_dir())
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=home) as scratch:
-        folder = Path(scratch) / "bundle"
-        folder.mkdir()
+    with place.beside(out, OURS) as there:
+        progress(f"loading {model}")
+        loaded, tokenizer = source.load(model)
+        if target is not None:
+            source.check_target(tokenizer, target)
+        context = source.context(loaded, context)
+        ids = _check_ids(tokenizer, text)[: min(check.POSITIONS, context)]
+        sample = [] if calibrate is None else _check_ids(tokenizer, calibrate)
+        scratch, folder = there.scratch, there.new
         buckets = [n for n in npu.BUCKETS if n < context] if graph == "static" else []
         traced = (
-            {n: _traced(loaded, graph, context, Path(scratch), progress, n) for n in buckets}
+            {n: _traced(loaded, graph, context, scratch, progress, n) for n in buckets}
             if buckets
-            else {1: _traced(loaded, graph, context, Path(scratch), progress)}
+            else {1: _traced(loaded, graph, context, scratch, progress)}
         )
         (folder / TOKENIZER).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
         manifest = _manifest(Path(model).name, loaded, tokenizer, graph, context, buckets)
@@ -98,7 +93,7 @@ def export_bundle(
                 progress(f"quantizing to {step}")
                 with _quiet():
                     if buckets:
-                        traced = npu.quantized(traced, manifest, sample, Path(scratch))
+                        traced = npu.quantized(traced, manifest, sample, scratch)
                     else:
                         quantize.quantize(traced[1], step)
             for path in folder.glob(f"{Path(GRAPH).stem}*"):
@@ -114,11 +109,35 @@ def export_bundle(
         files = {path.name: digest(path) for path in sorted(folder.iterdir())}
         manifest = msgspec.structs.replace(manifest, check=result, files=files)
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.exists():
-            shutil.rmtree(out)
-        folder.replace(out)
+        there.put()
     return Bundle(out, manifest)
+
+
+def _objection(folder: Path) -> str | None:
+    """Why a folder is not a bundle of ours and nothing else; None where it is, or is empty."""
+    names = sorted(os.listdir(folder))
+    if not names:
+        return None
+    path, manifest = folder / MANIFEST, None
+    with contextlib.suppress(OSError, ValueError):
+        if path.is_file() and path.stat().st_size <= MANIFEST_BYTES:
+            manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    if manifest is None:
+        return "exists and is not a bundle; choose another folder"
+    others = [
+        name
+        for name in names
+        if name != MANIFEST and (name not in manifest.files or (folder / name).is_dir())
+    ]
+    if others:
+        listed = ", ".join(map(repr, others[:3])) + f" and {len(others) - 3} more" * (
+            len(others) > 3
+        )
+        return f"is a bundle that also holds {listed}: move that away, or choose another folder"
+    return None
+
+
+OURS = place.Ours(MANIFEST, _objection)
 
 
 def _check_ids(tokenizer: Any, text: Path | None) -> list[int]:
@@ -155,6 +174,8 @@ def _traced(
             progress("folding constants")
             proto = quantize.fold(path, scratch / "folded.onnx")
     except Exception as error:  # an architecture can fail anywhere in three libraries
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         other = "; use another model" if kind == "portable" else "; try --graph portable"
         raise ExportError(
             f"{type(model).__name__} has no {kind} graph ({first_line(error)}){other}"

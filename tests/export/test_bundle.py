@@ -89,11 +89,14 @@ def test_a_broken_graph_is_a_failed_export(model_folder, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_a_graph_that_does_not_run_is_a_failed_export(model_folder, tmp_path, monkeypatch, graph):
+def test_a_graph_that_does_not_run_is_a_failed_export(
+    bundle, model_folder, tmp_path, monkeypatch, graph
+):
     """And the bundle that was there before stays."""
     out = tmp_path / "out"
     out.mkdir()
-    (out / MANIFEST).write_text("old")
+    old = (bundle().path / MANIFEST).read_text()
+    (out / MANIFEST).write_text(old)
 
     def broken(model, path):
         node = next(n for n in model.graph.node if n.op_type in ("MatMul", "Gemm"))
@@ -104,7 +107,7 @@ def test_a_graph_that_does_not_run_is_a_failed_export(model_folder, tmp_path, mo
     monkeypatch.setattr(quantize, "write", broken)
     with pytest.raises(ExportError, match=f"the fp32 {graph} graph does not load"):
         export_bundle(model_folder("llama"), out, graph=graph)
-    assert (out / MANIFEST).read_text() == "old" and list(tmp_path.iterdir()) == [out]
+    assert (out / MANIFEST).read_text() == old and list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
