@@ -66,8 +66,10 @@ def collect(temperature: float, prompts: int) -> list[Text]:
     """Texts of the target and what the int8 draft drafts along them; 0 is greedy."""
     torch.manual_seed(0)
     random = np.random.default_rng(0)
-    tokenizer = AutoTokenizer.from_pretrained(tinypair.TARGET)
-    target = AutoModelForCausalLM.from_pretrained(tinypair.TARGET, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tinypair.TARGET, trust_remote_code=False)
+    target = AutoModelForCausalLM.from_pretrained(
+        tinypair.TARGET, dtype=torch.float32, trust_remote_code=False
+    ).eval()
     choice: dict[str, Any] = {"do_sample": False, "pad_token_id": tokenizer.eos_token_id}
     if temperature:
         choice |= {"do_sample": True, "temperature": temperature, "top_k": 0}

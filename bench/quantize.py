@@ -74,9 +74,11 @@ class Measure:
 
     def __init__(self, prompts: int) -> None:
         torch.manual_seed(0)
-        tokenizer = AutoTokenizer.from_pretrained(tinypair.TARGET)
+        tokenizer = AutoTokenizer.from_pretrained(tinypair.TARGET, trust_remote_code=False)
         target, self.draft = (
-            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+            AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, trust_remote_code=False
+            ).eval()
             for folder in (tinypair.TARGET, tinypair.DRAFT)
         )
         self.matrices: dict[str, nn.Parameter] = {

@@ -48,7 +48,7 @@ def folder(cache: Path) -> Path:
         torch.manual_seed(0)
         config = Qwen2Config(**SHAPE, bos_token_id=0, eos_token_id=0)
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(out)
-        AutoTokenizer.from_pretrained(tinypair.DRAFT).save_pretrained(out)
+        AutoTokenizer.from_pretrained(tinypair.DRAFT, trust_remote_code=False).save_pretrained(out)
     return out
 
 

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from bs_runtime import attention, prepack
 from bs_runtime.engine import HAS_TRITON, Engine
@@ -60,18 +60,24 @@ class Target:
             raise TargetError(f"no dtype {dtype!r}; use one of {', '.join(DTYPES)}")
         place = find_device(device)
         source, name = find_model(model)
-        options: dict[str, Any] = {"trust_remote_code": False}
-        if not Path(source).is_dir() and not hub_answers(source):
-            options["local_files_only"] = True  # what is cached still loads, and without retries
+        # Without the hub what is cached still loads, and without retries.
+        offline = not Path(source).is_dir() and not hub_answers(source)
+        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": offline}
         try:
             config = AutoConfig.from_pretrained(source, **options)
+            config._attn_implementation = None  # it could name code on the hub
             if config.is_encoder_decoder:
                 raise TargetError(
                     f"{model} is an encoder-decoder model; use a decoder-only one (a causal LM)"
                 )
             tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
             pair: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=DTYPES[dtype], output_loading_info=True, **options
+                source,
+                config=config,
+                dtype=DTYPES[dtype],
+                generation_config=generation_config(source, config, offline),
+                output_loading_info=True,
+                **options,
             )
             loaded, report = pair
             if missing := sorted(report["missing_keys"]):
@@ -82,6 +88,11 @@ class Target:
         except TargetError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            if "trust_remote_code" in str(error):
+                raise TargetError(
+                    f"{model} needs code of its own, which is never run; use a model that"
+                    " transformers itself knows"
+                ) from None
             line = (str(error).strip() or repr(error)).splitlines()[0]
             raise TargetError(
                 f"cannot load {model}: {line.rstrip('.')}. Give a transformers folder with its"
@@ -202,6 +213,17 @@ def find_model(model: str | Path) -> tuple[str, str]:
     if isinstance(model, Path) or len(parts) > 2 or parts[0] in ("", ".", "..", "~"):
         raise TargetError(f"there is no folder {model}; give a transformers folder or a hub id")
     return str(model), parts[-1]
+
+
+def generation_config(model: str, config: Any, offline: bool) -> GenerationConfig:
+    """What transformers would read by itself, and then run the folder's ``custom_generate``.
+
+    It does so whatever ``trust_remote_code`` says, but not where a generation config is given.
+    """
+    try:
+        return GenerationConfig.from_pretrained(model, local_files_only=offline)
+    except OSError:  # there is none
+        return GenerationConfig.from_model_config(config)
 
 
 def hub_answers(model: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from draftlink.tokenizer import differences
@@ -33,7 +33,9 @@ def load(model: str | Path) -> tuple[Any, Any]:
             config=config,
             dtype=torch.float32,
             attn_implementation="eager",  # sdpa leaves out the softcap of Gemma 2
+            generation_config=_generation_config(model, config),
             output_loading_info=True,
+            trust_remote_code=False,
         )
     except Exception as error:  # missing, truncated or foreign weights: each its own exception
         raise ExportError(f"cannot load the weights of {model}: {first_line(error)}") from None
@@ -42,6 +44,26 @@ def load(model: str | Path) -> tuple[Any, Any]:
         missing = sorted(info["missing_keys"])
         raise ExportError(f"the weights of {model} lack {missing[0]} ({len(missing)} in all)")
     return loaded.eval(), tokenizer
+
+
+def _generation_config(model: str | Path, config: Any) -> GenerationConfig:
+    """What transformers would read by itself, and then run the folder's ``custom_generate``.
+
+    It does so whatever ``trust_remote_code`` says, but not where a generation config is given.
+    """
+    try:
+        return GenerationConfig.from_pretrained(model)
+    except OSError:  # there is none
+        return GenerationConfig.from_model_config(config)
+
+
+def _own_code(model: str | Path, error: Exception) -> None:
+    """Raise ExportError for an error that says that a model would have to bring its own code."""
+    if "trust_remote_code" in str(error):
+        raise ExportError(
+            f"{model} needs code of its own, which is never run; use a model that transformers"
+            " itself knows"
+        ) from None
 
 
 def _config(model: str | Path) -> Any:
@@ -55,8 +77,9 @@ def _config(model: str | Path) -> Any:
     elif path.exists() or path.is_absolute() or str(model).startswith("."):
         raise ExportError(f"there is no folder {model}; give a transformers folder or a hub id")
     try:
-        return AutoConfig.from_pretrained(model)
+        return AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
+        _own_code(model, error)
         if path.is_dir():
             raise ExportError(f"cannot read {path / 'config.json'}: {first_line(error)}") from None
         said = str(error).strip().splitlines()[0].rstrip(".")
@@ -68,8 +91,9 @@ def _config(model: str | Path) -> Any:
 
 def _tokenizer(model: str | Path) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     except Exception as error:  # a missing file, a missing package: each its own exception
+        _own_code(model, error)
         absent = Path(model).is_dir() and not (Path(model) / "tokenizer.json").is_file()
         why = "no tokenizer.json" if absent else first_line(error)
         raise ExportError(

@@ -55,9 +55,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    tokenizer = AutoTokenizer.from_pretrained(tinypair.TARGET)
+    tokenizer = AutoTokenizer.from_pretrained(tinypair.TARGET, trust_remote_code=False)
     models = {
-        name: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        name: AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, trust_remote_code=False
+        ).eval()
         for name, folder in (("target", tinypair.TARGET), ("draft", tinypair.DRAFT))
     }
     texts = {path.name: split(path)[1] for path in options.text}

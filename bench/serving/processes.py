@@ -64,10 +64,14 @@ def assistant(pipe: Connection, device: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    target: Any = AutoModelForCausalLM.from_pretrained(tinypair.TARGET, dtype=torch.float32)
-    draft: Any = AutoModelForCausalLM.from_pretrained(tinypair.DRAFT, dtype=torch.float32)
+    target: Any = AutoModelForCausalLM.from_pretrained(
+        tinypair.TARGET, dtype=torch.float32, trust_remote_code=False
+    )
+    draft: Any = AutoModelForCausalLM.from_pretrained(
+        tinypair.DRAFT, dtype=torch.float32, trust_remote_code=False
+    )
     target, draft = target.to(device), draft.to(device)
-    tokenizer: Any = AutoTokenizer.from_pretrained(tinypair.TARGET)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tinypair.TARGET, trust_remote_code=False)
     target.generation_config.pad_token_id = target.generation_config.eos_token_id
     draft.generation_config.num_assistant_tokens = GAMMA
     draft.generation_config.num_assistant_tokens_schedule = "constant"

@@ -161,9 +161,11 @@ def bench(out: Console, err: Console, gamma: int | None) -> dict[str, Any]:
 
     prompts = listed.prompts(BENCH_PROMPTS)
     bundle = draft_bundle(err)
-    model: Any = AutoModelForCausalLM.from_pretrained(tinypair.TARGET, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        tinypair.TARGET, dtype=torch.float32, trust_remote_code=False
+    )
     model.generation_config.eos_token_id = None  # every system writes the same number of tokens
-    tokenizer = AutoTokenizer.from_pretrained(tinypair.TARGET)
+    tokenizer = AutoTokenizer.from_pretrained(tinypair.TARGET, trust_remote_code=False)
 
     def generate(prompt: str, max_tokens: int) -> float:
         ids = tokenizer(prompt, return_tensors="pt")

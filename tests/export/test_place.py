@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import itertools
 import json
 import os
 import sys
@@ -106,7 +108,7 @@ def test_what_a_user_put_into_a_bundle_is_named_and_stays(quick, tmp_path):
     (out / "notes.txt").write_text("mine")
     (out / "runs").mkdir()
     before = tree(tmp_path)
-    with pytest.raises(ExportError, match="also holds 'notes.txt', 'runs': move that away"):
+    with pytest.raises(ExportError, match=r"also holds 'notes.txt', 'runs': move that away"):
         quick(out)
     assert tree(tmp_path) == before
 
@@ -120,7 +122,7 @@ def test_what_comes_into_a_bundle_while_another_is_made_stays(quick, tmp_path, m
         return PASSED
 
     monkeypatch.setattr(export.bundle, "_checked", slow)
-    with pytest.raises(ExportError, match="also holds 'notes.txt'"):
+    with pytest.raises(ExportError, match=r"also holds 'notes.txt'"):
         quick(out)
     assert holds(out) == "old" and (out / "notes.txt").read_text() == "mine"
     assert list(tmp_path.iterdir()) == [out]
@@ -138,7 +140,7 @@ def test_what_comes_at_the_last_moment_goes_back(quick, tmp_path, monkeypatch, w
         return whole(path, to)
 
     monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(ExportError, match="also holds 'notes.txt'"):
+    with pytest.raises(ExportError, match=r"also holds 'notes.txt'"):
         quick(out)
     assert holds(out) == "old" and (out / "notes.txt").read_text() == "mine"
     assert list(tmp_path.iterdir()) == [out]
@@ -158,13 +160,12 @@ def without_exchange(request, monkeypatch):
 def test_a_kill_at_any_step_loses_nothing(quick, tmp_path, without_exchange, old):
     """The bundle is the old or the new, whole; the next export heals what is left, and so does one
     that fails."""
-    steps, out = 0, Path()
-    while True:
+    for steps in itertools.count():
         root = tmp_path / f"{steps}" / "deep"
         out = root / "out"
         if old:
             quick(out, "old")
-        code = in_a_child(lambda: quick(out, "new"), steps, root.parent)
+        code = in_a_child(functools.partial(quick, out, "new"), steps, root.parent)
         found = out.exists()
         if found:
             assert holds(out) in ("new", "old")
@@ -183,15 +184,13 @@ def test_a_kill_at_any_step_loses_nothing(quick, tmp_path, without_exchange, old
             assert holds(out) == "new"
         quick(out, "newest")
         assert holds(out) == "newest" and list(root.iterdir()) == [out]
-        steps += 1
     assert steps > 8
-    print(f"{steps} steps")
 
 
 def test_a_kill_while_a_bundle_is_healed(quick, tmp_path):
     """The scratch folder of one that was killed, with the old bundle in it half deleted."""
-    out, steps = tmp_path / "out", 0
-    while True:
+    out = tmp_path / "out"
+    for steps in itertools.count():
         quick(out, "old")
         left = tmp_path / ".out.draftlink-abcdefgh"
         left.mkdir()
@@ -203,7 +202,6 @@ def test_a_kill_while_a_bundle_is_healed(quick, tmp_path):
         assert holds(out) == "newest" and list(tmp_path.iterdir()) == [out]
         if code == 0:
             break
-        steps += 1
     assert steps > 8
 
 
@@ -260,12 +258,12 @@ def test_many_exports_to_one_place_at_once(quick, tmp_path, without_exchange):
 def test_a_place_that_is_no_folder(quick, tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(ExportError, match="is a file; name a folder"):
+    with pytest.raises(ExportError, match=r"is a file; name a folder"):
         quick(file)
-    with pytest.raises(ExportError, match="cannot write .*: (Not a directory|File exists)"):
+    with pytest.raises(ExportError, match=r"cannot write .*: (Not a directory|File exists)"):
         quick(file / "out")
     (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(ExportError, match="cannot (read|write)"):
+    with pytest.raises(ExportError, match=r"cannot (read|write)"):
         quick(tmp_path / "loop")
     assert file.read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
 
@@ -278,7 +276,7 @@ def test_a_folder_that_cannot_be_written_to(quick, tmp_path, monkeypatch):
 
     monkeypatch.setattr("tempfile.mkdtemp", refused)
     monkeypatch.setattr(source, "load", lambda model: pytest.fail("loaded"))
-    with pytest.raises(ExportError, match="cannot write .*new/out: Permission denied"):
+    with pytest.raises(ExportError, match=r"cannot write .*new/out: Permission denied"):
         quick(tmp_path / "new" / "out")
     assert list(tmp_path.iterdir()) == []
 
