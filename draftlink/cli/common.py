@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +48,20 @@ def model_path(model: str) -> str:
 
         return str(tinypair.TARGET)
     return model
+
+
+def user_path(variable: str, default: str, name: str) -> Path | None:
+    """The path of one of our files in a folder of the user's; None where there is no home.
+
+    ``variable`` names the folder, as XDG_CACHE_HOME does; ``default`` is it, below the home.
+    """
+    stated = os.environ.get(variable, "")
+    if os.path.isabs(stated):  # a relative one counts for nothing, says the specification
+        return Path(stated, "draftlink", name)
+    try:
+        return Path.home() / default / "draftlink" / name
+    except RuntimeError:
+        return None
 
 
 def hold(model: Any, stated: str | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from draftlink.cli.common import (
     model_path,
     out,
     show,
+    user_path,
     write_json,
 )
 
@@ -146,9 +146,9 @@ def bs(
     server.check_exposure(host, tokens=tokens is not None, tls=tls is not None, insecure=insecure)
     allowed = (limits.OPEN if tokens is None else limits.Limits()).with_(limit or [])
     known = None if tokens is None else auth.load_tokens(tokens, allowed)
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    sealer = Sealer.from_file(ticket_key or state / "draftlink" / "ticket.key")
     logs.setup(log_format, log_level)  # type: ignore[arg-type]
+    kept = user_path("XDG_STATE_HOME", ".local/state", "ticket.key")
+    sealer = Sealer.by_default(kept) if ticket_key is None else Sealer.from_file(ticket_key)
     bound = server.listen(host, port)
     station = create_app(
         sealer=sealer, tokens=known, limits=allowed, sessions=sessions, slots=Slots(slots)
