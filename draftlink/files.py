@@ -31,15 +31,11 @@ def whole(path: Path) -> Iterator[Path]:
     block's file cannot be written.
     """
     try:
-        if os.path.abspath(path).startswith(_AS_THEY_ARE) or (path.exists() and not path.is_file()):
+        if _is_no_file(path):
             yield path
             return
-        place = Path(os.path.realpath(path))
-        partial = place.with_name(f".partial-{secrets.token_hex(8)}{place.suffix}")
+        place, partial = _begin(path)
         try:
-            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-            with suppress(FileNotFoundError):
-                partial.chmod(stat.S_IMODE(place.stat().st_mode))
             yield partial
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -51,10 +47,35 @@ def whole(path: Path) -> Iterator[Path]:
         raise FileError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check(path: Path) -> None:
+    """Raise FileError where ``whole(path)`` would, before there is anything to write."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not _is_no_file(path):
+            _begin(path)[1].unlink()
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def write(path: Path, data: bytes) -> None:
     """Write a whole file. Raises FileError."""
     with whole(path) as partial:
         partial.write_bytes(data)
+
+
+def _is_no_file(path: Path) -> bool:
+    return os.path.abspath(path).startswith(_AS_THEY_ARE) or (path.exists() and not path.is_file())
+
+
+def _begin(path: Path) -> tuple[Path, Path]:
+    """Where a file will stand, and an empty one beside it, with its mode. Raises OSError."""
+    place = Path(os.path.realpath(path))
+    partial = place.with_name(f".partial-{secrets.token_hex(8)}{place.suffix}")
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    with suppress(FileNotFoundError):
+        partial.chmod(stat.S_IMODE(place.stat().st_mode))
+    return place, partial
 
 
 def lock(path: Path, *, wait: bool = True) -> int | None:
@@ -80,10 +101,18 @@ def lock(path: Path, *, wait: bool = True) -> int | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold ``lock(path)`` during the block, after whoever holds it. Raises OSError."""
-    handle = lock(path)
-    assert handle is not None
+    """Hold ``lock(path)`` during the block, after whoever holds it, where there are locks.
+
+    Raises OSError where the file cannot be made.
+    """
+    handle = None
+    try:
+        handle = lock(path)
+    except OSError as error:
+        if error.errno != errno.ENOLCK:
+            raise
     try:
         yield
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)

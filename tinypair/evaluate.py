@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tinypair
 from device_runtime.draft_model import DraftModel
+from draftlink import files
 from draftlink.sampling import Sampling, distribution
 from export.bundle import export_bundle
 from tinypair.corpus import split, token_row
@@ -95,7 +96,7 @@ def main() -> None:
     found["overlap"] = overlap
     print(json.dumps(found, indent=2))
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        files.write(options.json, json.dumps(found, indent=2).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +24,10 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import tinypair
+from draftlink import files
+from export import ExportError, place
 from tinypair.corpus import Source, split, token_row, train_tokenizer
+from tinypair.publish import publish, published
 
 CHECKPOINT_SECONDS = 120.0
 EVAL_TOKENS = 131_072
@@ -41,21 +43,19 @@ class Shape:
     heads: int
     kv_heads: int
 
-    def build(self, tokenizer: PreTrainedTokenizerFast, context: int) -> LlamaForCausalLM:
-        """A new model with random weights."""
-        return LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=self.hidden,
-                num_hidden_layers=self.layers,
-                intermediate_size=self.mlp,
-                num_attention_heads=self.heads,
-                num_key_value_heads=self.kv_heads,
-                max_position_embeddings=context,
-                tie_word_embeddings=True,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
+    def config(self, tokenizer: PreTrainedTokenizerFast, context: int) -> LlamaConfig:
+        """The model's configuration."""
+        return LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=self.hidden,
+            num_hidden_layers=self.layers,
+            intermediate_size=self.mlp,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.kv_heads,
+            max_position_embeddings=context,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
         )
 
 
@@ -161,11 +161,11 @@ def train(
     step = done // (recipe.batch * recipe.length)
 
     def save() -> None:
-        partial = path.with_suffix(".partial")
         states = [optimizer.state_dict() for optimizer, _ in optimizers]
         tokens = step * recipe.batch * recipe.length
-        torch.save({"model": model.state_dict(), "optimizers": states, "tokens": tokens}, partial)
-        partial.replace(path)
+        state = {"model": model.state_dict(), "optimizers": states, "tokens": tokens}
+        with files.whole(path) as partial:
+            torch.save(state, partial)
 
     step_loss = torch.compile(loss_of) if compiled else loss_of
     log, saved, mean = (work / f"{name}.log").open("a"), time.monotonic(), math.nan
@@ -208,14 +208,6 @@ def held_out_loss(model: LlamaForCausalLM, row: np.ndarray, length: int, device:
     return total / count
 
 
-def publish(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a transformers folder with 16-bit weights."""
-    shutil.rmtree(folder, ignore_errors=True)
-    # float16, not bfloat16: the weights are small, and three more bits of mantissa are free.
-    model.to(torch.float16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
 def corpus(
     sources: list[Source], work: Path, vocab_size: int
 ) -> tuple[PreTrainedTokenizerFast, np.ndarray, np.ndarray]:
@@ -232,8 +224,9 @@ def corpus(
     tokenizer = train_tokenizer(training, vocab_size)
     tokenizer.save_pretrained(work / "tokenizer")
     row, held_row = token_row(tokenizer, training, 0), token_row(tokenizer, held_out, 1)
-    np.save(work / "train.npy", row)
-    np.save(work / "held_out.npy", held_row)
+    for name, ids in (("train.npy", row), ("held_out.npy", held_row)):  # the last says: all here
+        with files.whole(work / name) as partial:
+            np.save(partial, ids)
     return tokenizer, row, held_row
 
 
@@ -260,6 +253,13 @@ def main() -> None:
     print(f"{len(row):,} training tokens, {len(held_out):,} held out, vocabulary {len(tokenizer)}")
     if options.stop_after == "corpus":
         return
+    shapes = {"target": TARGET, "draft": DRAFT}
+    try:
+        for name in shapes if options.stop_after == "draft" else ("target",):
+            config = shapes[name].config(tokenizer, options.length)
+            place.check(options.out / name, published(config))
+    except ExportError as error:
+        parser.error(str(error))
 
     def stage(
         name: str, shape: Shape, tokens: int, rate: float, loss: Callable[..., Tensor]
@@ -267,7 +267,7 @@ def main() -> None:
         recipe = Recipe(tokens=tokens, rate=rate, batch=8, length=options.length)
         model = train(
             name,
-            shape.build(tokenizer, options.length),
+            LlamaForCausalLM(shape.config(tokenizer, options.length)),
             row,
             recipe,
             loss,

@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from draftlink import files
+
 app = typer.Typer(
     help="Lossless distributed speculative decoding: draft on the device, verify at the base "
     "station.",
@@ -24,7 +26,31 @@ err = Console(stderr=True)
 
 COLOURS = {"draft": "green", "correction": "yellow", "bonus": "cyan", "stream": "default"}
 
-Json = Annotated[Path | None, typer.Option("--json", help="Write machine-readable results here.")]
+
+def _writable(path: Path | None) -> Path | None:
+    """An output, known to be writable before minutes of work are spent on it. Raises FileError."""
+    if path is not None:
+        files.check(path)
+    return path
+
+
+def _plot(path: Path | None) -> Path | None:
+    """A plot, likewise. Raises ValueError for another ending, and where matplotlib is missing."""
+    if path is not None and path.suffix not in (".png", ".svg"):
+        raise ValueError(f"a plot is a .png or an .svg file, not {path}")
+    if path is not None:
+        try:
+            import matplotlib.figure  # noqa: F401
+        except ImportError:
+            raise ValueError("--plot needs matplotlib: pip install 'draftlink[plot]'") from None
+    return _writable(path)
+
+
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write machine-readable results here.", callback=_writable),
+]
+Plot = Annotated[Path | None, typer.Option(help="Write a .png or an .svg here.", callback=_plot)]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
 Seed = Annotated[int | None, typer.Option(help="Makes the text reproducible.")]
 RateUp = Annotated[str | None, typer.Option(help="instead of the profile's, such as 5M")]
@@ -102,6 +128,6 @@ async def show(prompt: str, generation: Any) -> Any:
 
 
 def write_json(path: Path | None, value: Any) -> None:
-    """Write a result to ``path``, where one is given."""
+    """Write a result to ``path``, where one is given. Raises FileError."""
     if path is not None:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+        files.write(path, msgspec.json.format(msgspec.json.encode(value)) + b"\n")

@@ -21,6 +21,7 @@ from device_runtime.bundle import load_bundle
 from device_runtime.device import Coupled, Dense, Device, Result, Sampling, Split, TopK
 from device_runtime.draft_model import DraftModel
 from draftlink import sampling, sparse
+from draftlink.cli import plan_view
 from draftlink.cli.common import model_path
 from draftlink.cli.demo import base_station, full_row_bits
 from draftlink.link import total
@@ -270,14 +271,8 @@ def _table(rows: Sequence[Row], temperature: float) -> Table:
 
 
 def _plot(rows: Sequence[Row], path: Path, temperature: float) -> None:
-    """Bits against acceptance, as PNG or SVG by the file's ending."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise RuntimeError(
-            "--plot needs matplotlib; install it with `pip install 'draftlink[plot]'`"
-        ) from None
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    """Bits against acceptance, as PNG or SVG by the file's ending. Raises FileError."""
+    figure = plan_view.new_figure(5.5)
     axes = figure.subplots()
     for row in rows:
         if row.payload_bits_per_drafted > 0:
@@ -294,4 +289,4 @@ def _plot(rows: Sequence[Row], path: Path, temperature: float) -> None:
     axes.set_ylabel("acceptance")
     axes.set_title(f"embedded pair or given models, temperature {temperature:g}")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    plan_view.save(figure, path)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import hashlib
-import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +26,8 @@ import export
 import tinypair
 from device_runtime.bundle import BundleError, load_bundle
 from device_runtime.device import Device, Result, Sampling
-from draftlink.cli.common import hold, show
+from draftlink import files
+from draftlink.cli.common import hold, show, user_path
 from export.bundle import export_bundle
 
 # Both ends share this machine's cores here: who drafted on would slow the one who verifies.
@@ -39,13 +42,28 @@ BENCH_TOKENS = 128
 def draft_bundle(err: Console) -> Path:
     """The embedded draft's int8 bundle, exported on first use and kept in the user's cache.
 
-    By its weights and by what exports them, so that a new exporter's bundle is made anew.
+    By its weights and by what exports them, so that a new exporter's bundle is made anew. Without a
+    cache it is kept until this process ends.
     """
     digest = hashlib.sha256((tinypair.DRAFT / "model.safetensors").read_bytes())
     for source in sorted(Path(export.__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "draftlink"
-    path = cache / f"tinypair-int8-{digest.hexdigest()[:12]}"
+    name = f"tinypair-int8-{digest.hexdigest()[:12]}"
+    kept = user_path("XDG_CACHE_HOME", ".cache", name)
+    if kept is not None:
+        with suppress(BundleError):
+            return load_bundle(kept).path
+        with suppress(OSError):  # a home that cannot be written to
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with files.locked(kept.with_name(f"{name}.lock")):  # whoever else starts now waits
+                return _made(kept, err)
+    folder = tempfile.mkdtemp(prefix="draftlink-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return _made(Path(folder, name), err)
+
+
+def _made(path: Path, err: Console) -> Path:
+    """The bundle at ``path``, exported if it is not there."""
     try:
         load_bundle(path)
     except BundleError:

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from draftlink.cli.common import (
     Json,
+    Plot,
     RateDown,
     RateUp,
     Rtt,
@@ -40,7 +41,7 @@ def plan(
         list[str] | None, typer.Option(help="K=ALPHA, measured; K is chosen among these")
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="the paper's speed-up figure")] = False,
-    plot: Annotated[Path | None, typer.Option(help="write a .png or .svg")] = None,
+    plot: Plot = None,
     json: Json = None,
 ) -> None:
     """Draft length, K and expected speed of each mode at stated costs."""

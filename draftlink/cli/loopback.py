@@ -11,6 +11,7 @@ from draftlink.cli.common import (
     Json,
     PaceDraft,
     PaceTarget,
+    Plot,
     Seed,
     Temperature,
     app,
@@ -60,7 +61,7 @@ def compare(
     ] = None,
     lattice: Annotated[list[int] | None, typer.Option(help="l of topk, likewise")] = None,
     tiers: Annotated[list[int] | None, typer.Option(help="tiers of topk, likewise")] = None,
-    plot: Annotated[Path | None, typer.Option(help="bits against acceptance, PNG or SVG")] = None,
+    plot: Plot = None,
     json: Json = None,
 ) -> None:
     """The schemes side by side on the same prompts: acceptance, bits, tokens/s."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from draftlink import files, theory
 from draftlink import plan as planning
-from draftlink import theory
 from draftlink.plan import PaperRow, Plan
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def paper_table(rows: list[PaperRow], alpha: float) -> Table:
 
 
 def plot_plan(plan: Plan, path: Path) -> None:
-    """Tokens/s over the round trip and over the draft length. Raises ValueError, see ``save``."""
+    """Tokens/s over the round trip and over the draft length. Raises FileError."""
     figure = new_figure()
     left, right = figure.subplots(1, 2)
     setting, costs = plan.setting, plan.costs
@@ -109,7 +109,7 @@ def plot_plan(plan: Plan, path: Path) -> None:
 
 
 def plot_paper(rows: list[PaperRow], alpha: float, path: Path) -> None:
-    """S(γ), a colour for each K, a line style for each way of counting bits."""
+    """S(γ), a colour for each K, a line style for each way of counting bits. Raises FileError."""
     figure = new_figure()
     axes = figure.subplots()
     colours = {k: f"C{i}" for i, k in enumerate(planning.PAPER_KS)}
@@ -126,13 +126,11 @@ def plot_paper(rows: list[PaperRow], alpha: float, path: Path) -> None:
     save(figure, path)
 
 
-def new_figure() -> Figure:
-    """An empty figure that needs no display. Raises ValueError where matplotlib is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError("--plot needs matplotlib: pip install 'draftlink[plot]'") from None
-    return Figure(figsize=(9, 4.5), layout="constrained")
+def new_figure(height: float = 4.5) -> Figure:
+    """An empty figure that needs no display."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(9, height), layout="constrained")
 
 
 def whole_numbers(axes: Axes) -> None:
@@ -143,7 +141,6 @@ def whole_numbers(axes: Axes) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure. Raises ValueError unless ``path`` ends in .png or .svg."""
-    if path.suffix not in (".png", ".svg"):
-        raise ValueError(f"a plot is a .png or an .svg file, not {path}")
-    figure.savefig(path, dpi=150)
+    """Write the figure, in the form that the ending names. Raises FileError."""
+    with files.whole(path) as partial:
+        figure.savefig(partial, dpi=150)
