@@ -72,9 +72,12 @@ def _begin(path: Path) -> tuple[Path, Path]:
     """Where a file will stand, and an empty one beside it, with its mode. Raises OSError."""
     place = Path(os.path.realpath(path))
     partial = place.with_name(f".partial-{secrets.token_hex(8)}{place.suffix}")
-    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    mode = None
     with suppress(FileNotFoundError):
-        partial.chmod(stat.S_IMODE(place.stat().st_mode))
+        mode = stat.S_IMODE(place.stat().st_mode)
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    if mode is not None:
+        partial.chmod(mode)
     return place, partial
 
 
