@@ -36,6 +36,7 @@ from draftlink.idcode import IdModel
 from draftlink.rangecoder import RangeDecoder, RangeEncoder
 from draftlink.sampling import Sampling, distribution, draw
 from draftlink.schemes.topk import TopK
+from draftlink.slices import whole
 from export.bundle import export_bundle
 
 PROMPTS = Path(__file__).parent / "prompts.json"
@@ -187,7 +188,7 @@ def measure_ids(texts: list[Text], vocab_size: int) -> dict[str, float]:
             encode_s += spent
 
             def decode(model: IdModel = model, payload: bytes = payload) -> list[int]:
-                return model.decode(RangeDecoder(payload), DRAFT_LENGTH)
+                return whole(model.decoding(RangeDecoder(payload), DRAFT_LENGTH))
 
             decode_s += _timed(decode)[1]
             bits += size

@@ -39,7 +39,9 @@ class Generation:
     Between rounds the slot is in one of two states: all of the history cached and the row behind it
     kept, or something of the history not yet fed. One round at a time is under way. Every draw is a
     function of (key, position, purpose), so that the same draft at the same position is always
-    judged the same way; ``key`` is the session's secret. ``tenant``: whose it is.
+    judged the same way; ``key`` is the session's secret. ``tenant``: whose it is. ``before`` was
+    the conversation's generation, whose history begins with the ``same`` first tokens: its model of
+    ids goes on.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class Generation:
         context: int,
         key: bytes,
         tenant: str = "",
+        before: Generation | None = None,
+        same: int = 0,
     ) -> None:
         self.slot = slot
         self.tenant = tenant
@@ -60,7 +64,9 @@ class Generation:
         self.left = min(start.max_tokens - written, context - len(history))
         self.ended = False
         self._scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
-        self._ids = IdModel(vocab_size)
+        # A model of ids, whose first ``_agreed`` tokens are the history's, if it has so many.
+        self._ids: IdModel = IdModel(vocab_size) if before is None else before._ids
+        self._agreed: int = 0 if before is None else min(same, before._agreed)
         if start.seed is None:
             self._key = noise.key_of_generation(key, start.generation)
         else:
@@ -90,7 +96,8 @@ class Generation:
                 drafted += yield from self._scheme.decoding(draft.payload, draft.length, self._ids)
             return drafted
         ids, stands = self._ids, len(self.history)
-        ids.rollback(min(ids.length, stands))
+        yield from ids.shrinking(min(ids.length, stands, self._agreed))
+        self._agreed = stands
         try:
             yield from ids.extending(self.history[ids.length :])
             unknown = [] if first is None else [first]
@@ -129,6 +136,7 @@ class Generation:
         del self.history[keep:]
         self.slot.rollback(min(self.slot.length, keep))
         self._row = None
+        self._agreed = min(self._agreed, keep)
 
     def job(self, drafted: Sequence[Drafted], purpose: Purpose) -> verify.Job:
         """What ``verify.judge`` is to know of a draft behind the history."""

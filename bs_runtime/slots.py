@@ -6,13 +6,13 @@ rounds: the next round feeds the history again. No I/O; everything happens betwe
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 
 from bs_runtime.generation import Round
 from bs_runtime.kv import Slot
 
 MOST = 256  # slots that are filled at a time
+BLOCK = 512  # tokens that are compared at once
 LEAST_SHARED = 16  # tokens; for fewer a copy is not worth the search
 
 
@@ -104,8 +104,10 @@ class Slots:
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """The length of the longest common prefix."""
+    """The length of the longest common prefix. Either is read once, as far as they are the same."""
     longest = min(len(a), len(b))
-    if a[:longest] == b[:longest]:
-        return longest
-    return bisect_right(range(longest), False, key=lambda n: a[: n + 1] != b[: n + 1])
+    for begin in range(0, longest, BLOCK):
+        end = min(begin + BLOCK, longest)
+        if a[begin:end] != b[begin:end]:
+            return next(i for i in range(begin, end) if a[i] != b[i])
+    return longest

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from draftlink.sampling import Sampling
 from draftlink.schemes import AnyScheme
@@ -190,6 +192,15 @@ Control = (
 )
 
 
-def digest(ids: Sequence[int]) -> bytes:
+def packed(ids: Sequence[int]) -> NDArray[np.uint32]:
+    """Ids as 32-bit numbers, in half the time that numpy takes for a list.
+
+    Raises OverflowError for those that are none.
+    """
+    return np.array(array("I", ids), np.uint32)
+
+
+def digest(ids: Sequence[int] | NDArray[np.uint32]) -> bytes:
     """16 bytes that stand for a history: BLAKE2b over its ids as 32-bit little-endian numbers."""
-    return hashlib.blake2b(np.asarray(ids, "<u4").tobytes(), digest_size=16).digest()
+    numbers = ids if isinstance(ids, np.ndarray) else packed(ids)
+    return hashlib.blake2b(numbers.astype("<u4").tobytes(), digest_size=16).digest()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from draftlink import schemes
-from draftlink.control import digest
+import numpy as np
+from numpy.typing import NDArray
+
+from draftlink.control import digest, packed
 from draftlink.frames import (
     Done,
     Draft,
     Finish,
     Frame,
+    Hello,
     Progress,
     Resume,
     Resumed,
@@ -27,7 +31,8 @@ from draftlink.schemes.base import MAX_DRAFT, MAX_IN_FLIGHT
 if TYPE_CHECKING:
     from draftlink.session import Session
 
-MAX_FEATURES = 64  # that are told
+MAX_FEATURES = 64  # that are told, and schemes
+MAX_NAME = 256  # characters; a session keeps its Hello
 MAX_BOS, MAX_SUPPRESSED = 16, 1 << 16  # ids that the target's own files name
 MAX_EOS = 256  # EOS ids of a generation: each token is looked up among them
 MAX_CONTEXT = 1 << 31  # of a target; positions are 32-bit numbers
@@ -37,6 +42,8 @@ MAX_EPOCH = 1 << 31
 
 def find(session: Session, frame: Frame) -> str | None:
     """The fault of a frame that a session is about to send or has received, or None."""
+    if isinstance(frame, Hello):
+        return _hello(frame)
     if isinstance(frame, Welcome):
         return _welcome(session, frame)
     if isinstance(frame, Start):
@@ -65,6 +72,14 @@ def find(session: Session, frame: Frame) -> str | None:
     return None
 
 
+def _hello(frame: Hello) -> str | None:
+    if len(frame.schemes) > MAX_FEATURES or len(frame.features) > MAX_FEATURES:
+        return f"more than {MAX_FEATURES} schemes or features"
+    if max(len(frame.agent), len(frame.tokenizer_hash)) > MAX_NAME:
+        return f"an agent or a tokenizer's hash of more than {MAX_NAME} characters"
+    return None
+
+
 def _welcome(session: Session, frame: Welcome) -> str | None:
     hello = session.hello
     assert hello is not None
@@ -73,7 +88,7 @@ def _welcome(session: Session, frame: Welcome) -> str | None:
         return f"version {frame.version}, where {lowest} to {hello.version} were offered"
     if frame.tokenizer_hash != hello.tokenizer_hash:
         return "a welcome to a tokenizer that is not this one"
-    if not set(frame.features) <= set(hello.features) or len(frame.features) > MAX_FEATURES:
+    if len(frame.features) > MAX_FEATURES or not set(frame.features) <= set(hello.features):
         return "features that were not offered"
     size = frame.vocab_size
     if not 1 <= size <= MAX_VOCAB or not 1 <= frame.context < MAX_CONTEXT:
@@ -112,11 +127,23 @@ def _progress(session: Session, frame: Progress) -> str | None:
 def _start(session: Session, frame: Start) -> str | None:
     if not 0 <= frame.base <= session.length:
         return f"base {frame.base}, where the slot has {session.length} tokens"
-    if not frame.ids or not all(0 <= i < session.vocab_size for i in frame.ids):
+    assert session.welcome is not None
+    # One that is longer than the context is refused for that: its ids need not be looked at.
+    fits = frame.begins < session.welcome.context
+    if not frame.ids or (fits and _numbers(frame.ids, session.vocab_size) is None):
         return "the prompt is empty or has ids out of range"
     if frame.generation <= session.generation or frame.max_tokens < 1:
         return "generation numbers rise, and max_tokens is at least 1"
     return _eos(frame)
+
+
+def _numbers(ids: Sequence[int], vocab_size: int) -> NDArray[np.uint32] | None:
+    """Ids of a whole history, or None if there are others among them."""
+    try:
+        numbers = packed(ids)
+    except OverflowError:
+        return None
+    return numbers if int(numbers.max(initial=0)) < vocab_size else None
 
 
 def _eos(start: Start) -> str | None:
@@ -169,11 +196,11 @@ def _control(
             return "a generation is replayed exactly if it is not known"
     if isinstance(frame, ReplayFrame):
         assert asked is not None
-        if len(frame.ids) != asked.length or not all(
-            0 <= i < session.vocab_size for i in frame.ids
-        ):
+        fits = len(frame.ids) == asked.length
+        numbers = _numbers(frame.ids, session.vocab_size) if fits else None
+        if numbers is None:
             return f"{len(frame.ids)} tokens, where {asked.length} are needed, or ids out of range"
-        if digest(frame.ids) != asked.digest:
+        if digest(numbers) != asked.digest:
             return "the history is not the one that was to be resumed"
     return None
 
@@ -200,8 +227,8 @@ def _draft(session: Session, frame: Draft) -> str | None:
     if flight > MAX_IN_FLIGHT:
         return f"more than {MAX_IN_FLIGHT} drafted tokens without a verdict"
     # From the head alone: what the payload makes this end decode is bounded before it is looked at.
-    scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
-    entries = scheme.entries(welcome.vocab_size)
+    assert progress.scheme is not None
+    entries = progress.scheme.entries(welcome.vocab_size)
     if frame.length * entries > welcome.frame_entries:
         return (
             f"{frame.length} drafted tokens of up to {entries} entries each, where a draft may"

@@ -53,6 +53,7 @@ VERSION = 5  # the highest that is spoken here,
 LOWEST = 5  # and the lowest
 FEATURES: tuple[str, ...] = ()  # of this version that only some speak; there is none yet
 MAX_MESSAGE_BYTES = 1 << 20
+MAX_TOKENS = 4096  # in a Tokens frame: each is read on its own
 FENCED = 4001  # WebSocket close code: a newer connection has taken the session
 PROGRESS_S = 10.0  # the longest that a base station is silent while something of it is due
 PING_TIMEOUT_S = 60.0  # a small board under load can be silent for longer than the usual 20 s
@@ -235,8 +236,8 @@ def decode(data: bytes) -> Frame:
     if data[0] == _TOKENS:
         ended = bool(source.flags(_ENDED))
         epoch, base, count = source.varint(), source.varint(), source.varint()
-        if count > len(data):
-            raise ValueError("the frame ends too early")
+        if count > MAX_TOKENS:
+            raise ValueError(f"{count} tokens in a frame, where {MAX_TOKENS} are the most")
         ids = tuple(source.varint() for _ in range(count))
         source.finish()
         return Tokens(epoch, base, ids, ended)

@@ -17,14 +17,14 @@ from itertools import accumulate
 
 from draftlink.idprior import prior
 from draftlink.rangecoder import RangeDecoder, RangeEncoder
-from draftlink.slices import Slices, whole
+from draftlink.slices import Slices
 
 # Sixteenths of a count, tuned on text of the embedded pair; the optimum is flat.
 _ONE = 16
 _DISCOUNT = (6, 10, 8)  # off each id's count, by the length of the context
 _ESCAPE = (60 * _ONE, 4, 0)  # added to the escape's frequency
 _FOLLOWERS = 32  # a context learns at most as many ids, so that its cost is bounded
-SLICE = 512  # tokens that are appended in one go,
+SLICE = 512  # tokens that are appended, or cut off, in one go,
 READ_SLICE = 16  # and that are decoded
 MAX_HISTORY = 1 << 20  # tokens; keeps totals in the range coder's limit
 
@@ -79,6 +79,13 @@ class IdModel:
         while len(self._history) > length:
             self._pop()
 
+    def shrinking(self, length: int) -> Slices[None]:
+        """``rollback`` in slices; what has been cut off by then is gone."""
+        while len(self._history) - length > SLICE:
+            self.rollback(len(self._history) - SLICE)
+            yield
+        self.rollback(length)
+
     def encode(self, out: RangeEncoder, ids: Sequence[int]) -> None:
         """Append ``ids``, the next tokens, each in the context of those before it.
 
@@ -94,15 +101,11 @@ class IdModel:
         finally:
             self.rollback(length)
 
-    def decode(self, source: RangeDecoder, count: int) -> list[int]:
-        """The next ``count`` ids. The history stays as it is.
+    def decoding(self, source: RangeDecoder, count: int) -> Slices[list[int]]:
+        """The next ``count`` ids, in slices. The history is as it was, however far that comes.
 
         Raises ValueError for bytes that ``encode`` never writes.
         """
-        return whole(self.decoding(source, count))
-
-    def decoding(self, source: RangeDecoder, count: int) -> Slices[list[int]]:
-        """``decode`` in slices; the history is as it was too if it is closed before its end."""
         length = len(self._history)
         try:
             for done in range(1, count + 1):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from draftlink import schemes
 from draftlink.frames import Start, Verdict
 from draftlink.numbering import Numbering
+from draftlink.schemes import Scheme
 
 
 @dataclass
@@ -26,6 +28,13 @@ class Progress:
     owed: bool = False  # the device owes the token after a rejection
     switching: bool = False  # once the drafts have their verdicts, the base station streams
     frames: Numbering = field(default_factory=Numbering)
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """What the generation's drafts are coded with, if there is one."""
+        if self.start is None:
+            return None
+        return schemes.in_effect(self.start.scheme, greedy=self.start.sampling.greedy)
 
     @property
     def expected(self) -> int:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from draftlink.idcode import IdModel
 from draftlink.rangecoder import RangeDecoder, RangeEncoder
+from draftlink.slices import whole
 
 # Recorded with bench.coder.collect: two texts of the embedded pair, and blocks drafted along them.
 TEXTS = json.loads((Path(__file__).parent / "pair_sample.json").read_text())["texts"]
@@ -23,7 +24,7 @@ def write(model, ids):
 
 def read(model, payload, count):
     source = RangeDecoder(payload)
-    ids = model.decode(source, count)
+    ids = whole(model.decoding(source, count))
     source.finish()
     return ids
 

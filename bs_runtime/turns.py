@@ -1,0 +1,53 @@
+"""Who works on the event loop, and for how long: long work takes turns, all others pass it by."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from draftlink.slices import Slices
+
+T = TypeVar("T")
+
+AT_ONCE_S = 0.0005  # a usual draft takes as long: it waits for nobody
+TURN_S = 0.002  # of work, and then everything else on the loop is looked after
+
+
+class Turns:
+    """Runs work in slices on the event loop; times are those of the thread's processor.
+
+    However many connections have long work, one slice of it is done between two looks at
+    everything else: they stand in a queue, in which each goes to the end behind its turn.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def run(self, work: Slices[T], wanted: Callable[[], bool]) -> T | None:
+        """What ``work`` returns; None, with the work closed, once it is not ``wanted`` any more.
+
+        Raises what the work raises. It is asked before each turn whether the work is wanted.
+        """
+        try:
+            done = _for(work, AT_ONCE_S)
+            while done is None and wanted():
+                async with self._lock:
+                    await asyncio.sleep(0)  # whose turn comes next waits for this look, too
+                    if wanted():
+                        done = _for(work, TURN_S)
+            return None if done is None else done[0]
+        finally:
+            work.close()
+
+
+def _for(work: Slices[T], seconds: float) -> tuple[T] | None:
+    """Work for so long, and until the slice has ended; what it returns, once it is done."""
+    end = time.thread_time() + seconds
+    try:
+        while time.thread_time() < end:
+            next(work)
+    except StopIteration as done:
+        return (done.value,)
+    return None
