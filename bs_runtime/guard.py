@@ -1,60 +1,80 @@
 """uvicorn's protocols, guarded: what no application sees can cost nothing either.
 
 A peer that sends nothing, or pings, or empty fragments, never reaches the app; without these
-classes it could hold a connection, or fill memory, for as long as it liked.
+classes it could hold a connection, or fill memory, for as long as it liked. A connection keeps its
+place among the pending ones (``pending``) until the application has accepted it, whichever of the
+two protocols holds it, and takes one again when the application has done with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
-from bs_runtime.limits import PENDING_CONNECTIONS, WAITING_MESSAGES, Bucket
+from bs_runtime.limits import WAITING_MESSAGES, Bucket
+from bs_runtime.pending import Place
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
 
-HTTP_S = 15.0  # from a connection to its end, or to its upgrade
-CLOSE_S = 5.0  # for a peer to take what is left in the buffer
+PENDING_S = 15.0  # from a connection's first packet to the session that it is for
+CLOSE_S = 5.0  # for a peer to take what is left in the buffer, and to end TLS
 SEND_BUFFER_BYTES = 1 << 16  # above which sending waits for the device
 SLICE_BYTES = 4096  # looked at between two looks at what waits
 CONTROL_FRAMES_PER_S = 10.0  # pings, pongs and small fragments
 LEAST_FRAGMENT_BYTES = 1024
+_REFUSED = (
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 30\r\n\r\nThis is no WebSocket handshake"
+)
 
 
 class GuardedHttp(H11Protocol):
     """HTTP connections are few, short, and become WebSockets or end."""
 
-    _late: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A peer has connected."""
-        super().connection_made(transport)
-        if sum(isinstance(one, GuardedHttp) for one in self.connections) > PENDING_CONNECTIONS:
-            transport.abort()
-        self._late = self.loop.call_later(HTTP_S, self._end)
+    def __init__(self, *args: Any, place: Place, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._place = place
+        self.ws_protocol_class: Any = partial(GuardedWebSocket, place=place)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
-        if self._late is not None:
-            self._late.cancel()
+        self._place.leave()
         super().connection_lost(exc)
 
-    def _end(self) -> None:
-        if self.transport.get_protocol() is self:  # not upgraded
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come; TLS brings some after the end too."""
+        if not self.transport.is_closing():
+            super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP; where an answer was begun before, no other can be given."""
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:
+            self.transport.abort()
+
+    def shutdown(self) -> None:
+        """The server stops: an answer that is under way is still given."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            super().shutdown()
+        else:
             self.transport.abort()
 
 
 class GuardedWebSocket(WebSocketsSansIOProtocol):
     """Cut off where more waits than a device could mean, or where it does not read."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, place: Place, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._place = place
         self._control = Bucket(CONTROL_FRAMES_PER_S, self.loop.time())
-        self._abort: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection was upgraded."""
@@ -62,7 +82,17 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self.transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Bytes have come: the head whole at first, which HTTP has read, then what follows."""
+        if self.transport.is_closing():
+            return
+        if not self.handshake_initiated:
+            super().data_received(data)
+            if not self.handshake_initiated:
+                self._refuse()
+            return
+        if not self.handshake_complete:  # nobody has been asked to say anything yet
+            self._cut_off()
+            return
         for begin in range(0, len(data), SLICE_BYTES):
             super().data_received(data[begin : begin + SLICE_BYTES])
             if self.transport.is_closing():
@@ -89,6 +119,8 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
     async def send(self, message: ASGISendEvent) -> None:
         """What the app says."""
         await super().send(message)
+        if message["type"] == "websocket.accept":
+            self._place.leave()
         if self.close_sent:  # a refusal ends the handshake too: uvicorn would log it as an error
             self.handshake_complete = True
 
@@ -96,13 +128,28 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         """The app has done with the connection."""
         super().on_task_complete(task)
         if not self.disconnected:
-            self._abort = self.loop.call_later(CLOSE_S, self.transport.abort)
+            self._place.come_back(self.loop.time() + CLOSE_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
-        if self._abort is not None:
-            self._abort.cancel()
+        self._place.leave()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The server stops: who has been accepted is told."""
+        try:
+            if self.handshake_complete:
+                super().shutdown()
+            else:
+                self.transport.abort()
+        except InvalidState:  # it is closing already
+            self.transport.abort()
+
+    def _refuse(self) -> None:
+        """The parser wants no head that came through HTTP's: uvicorn would say nothing at all."""
+        answer = b"".join(self.conn.data_to_send()) or _REFUSED
+        self.transport.write(answer)
+        self.transport.close()
 
     def _allowed(self) -> bool:
         if self.transport.is_closing():

@@ -15,7 +15,10 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
+from bs_runtime import descriptors, limits
 from bs_runtime.guard import GuardedHttp, GuardedWebSocket
+from bs_runtime.listener import Listener, listen
+from bs_runtime.pending import Pending, Place
 from bs_runtime.station import Station
 from bs_runtime.target import Target
 from draftlink import frames
@@ -59,16 +62,6 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises OSError where the address is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind((host, port))
-    bound.listen(128)
-    return bound
-
-
 class Server(uvicorn.Server):
     """A server of the app: told to stop, it lets rounds end before it ends."""
 
@@ -93,6 +86,28 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._station: Station = app.state.station
         self._stop_s = stop_s
+        self.pending = Pending(limits.PENDING_CONNECTIONS)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, on ``sockets`` or else on a free port of loopback."""
+        await self.lifespan.startup()
+        station = self._station
+        station.sessions, self.pending.places = descriptors.share(
+            descriptors.limit(), station.sessions, limits.PENDING_CONNECTIONS
+        )
+        self.servers = [
+            Listener(bound, self._protocol, self.pending, self.config.ssl)  # type: ignore[misc]
+            for bound in sockets or [listen("127.0.0.1", 0)]
+        ]
+        self.started = True
+
+    def _protocol(self, place: Place) -> GuardedHttp:
+        return GuardedHttp(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            place=place,
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop: devices first, then the rest."""
@@ -120,6 +135,7 @@ def serve(
 
     Raises what ``load`` raises.
     """
+    descriptors.raise_limit()
     server = Server(app, tls=tls, stop_s=stop_s)
     failures: list[BaseException] = []
 

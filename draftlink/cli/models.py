@@ -130,7 +130,7 @@ def bs(
     pace_target: PaceTarget = None,
 ) -> None:
     """Run the base station: the target model behind a WebSocket. docs/operating.md says more."""
-    from bs_runtime import auth, limits, logs, server
+    from bs_runtime import auth, limits, listener, logs, server
     from bs_runtime.app import create_app
     from bs_runtime.slots import Slots
     from bs_runtime.target import Target
@@ -149,7 +149,7 @@ def bs(
     logs.setup(log_format, log_level)  # type: ignore[arg-type]
     kept = user_path("XDG_STATE_HOME", ".local/state", "ticket.key")
     sealer = Sealer.by_default(kept) if ticket_key is None else Sealer.from_file(ticket_key)
-    bound = server.listen(host, port)
+    bound = listener.listen(host, port)
     station = create_app(
         sealer=sealer, tokens=known, limits=allowed, sessions=sessions, slots=Slots(slots)
     )

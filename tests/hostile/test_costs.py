@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from bs_runtime import guard
+from bs_runtime import guard, limits
 from bs_runtime.limits import WAITING_MESSAGES, Limits
 from bs_runtime.server import Server
 from device_runtime.client import LinkError
@@ -126,7 +126,7 @@ def test_frames_that_come_too_fast_but_could_wait_are_held_back():
 
 def test_half_open_connections(monkeypatch):
     """A connection that says nothing, one that stays in its headers, and one without a hello."""
-    monkeypatch.setattr(guard, "HTTP_S", 0.3)
+    monkeypatch.setattr(guard, "PENDING_S", 0.3)
 
     async def attack(url: str, *_: Any) -> None:
         host, port = url.removeprefix("ws://").split(":")
@@ -145,8 +145,8 @@ def test_half_open_connections(monkeypatch):
 
 def test_more_half_open_connections_than_there_is_room_for(monkeypatch):
     """They take no room from devices that are connected, and are gone when their time is up."""
-    monkeypatch.setattr(guard, "PENDING_CONNECTIONS", 8)
-    monkeypatch.setattr(guard, "HTTP_S", 0.3)
+    monkeypatch.setattr(limits, "PENDING_CONNECTIONS", 8)
+    monkeypatch.setattr(guard, "PENDING_S", 0.3)
 
     async def attack(url: str, *_: Any) -> None:
         host, port = url.removeprefix("ws://").split(":")

@@ -1,0 +1,134 @@
+"""Takes connections off a listening socket, and counts them from their first packet on.
+
+asyncio's own servers hide a connection until its TLS handshake is done, log every ``accept`` that
+finds no descriptor, and refuse the newest where there is no room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+
+from bs_runtime import guard
+from bs_runtime.pending import Pending, Place
+
+log = logging.getLogger("draftlink.bs")
+
+BATCH = 16  # accepted between two looks at everything else
+BACK_OFF_S = 0.1  # where there is no descriptor
+TICK_S = 0.1
+BACKLOG = 1024  # a newcomer behind a full one would try again after a whole second
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises OSError where the address is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind((host, port))
+    bound.listen(BACKLOG)
+    return bound
+
+
+class Listener:
+    """Listens on ``bound`` from its making on, within the running loop.
+
+    ``protocol`` makes the protocol of a connection that has a place among ``pending``. What uvicorn
+    asks of a server is here: ``sockets``, ``close`` and ``wait_closed``.
+    """
+
+    def __init__(
+        self,
+        bound: socket.socket,
+        protocol: Callable[[Place], guard.GuardedHttp],
+        pending: Pending,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        bound.setblocking(False)
+        self.sockets = [bound]
+        self._protocol = protocol
+        self._pending = pending
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._told_s = -1.0  # that there is no descriptor
+        self._openings: set[asyncio.Task[object]] = set()
+        self._tasks = [self._loop.create_task(work()) for work in (self._accept, self._expire)]
+
+    def close(self) -> None:
+        """Take no more connections; those that are not open yet end."""
+        for task in (*self._tasks, *self._openings):
+            task.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until ``close`` has been done."""
+        await asyncio.gather(*self._tasks, *self._openings, return_exceptions=True)
+
+    async def _accept(self) -> None:
+        while True:
+            for _ in range(BATCH):
+                try:
+                    connection, address = await self._loop.sock_accept(self.sockets[0])
+                except ConnectionAbortedError:
+                    continue  # it was gone before it was accepted
+                except OSError as error:
+                    await self._back_off(error)
+                    break
+                self._open(connection, address[0])
+            await asyncio.sleep(0)  # accepting does not wait while there is something to accept
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._pending.expire(self._loop.time())
+
+    async def _back_off(self, error: OSError) -> None:
+        cut = self._pending.cut(BATCH) if error.errno in _EXHAUSTED else 0
+        now = self._loop.time()
+        if now >= self._told_s + 1:
+            self._told_s = now
+            log.error(
+                "no connection can be accepted: %s", error.strerror, extra={"values": {"cut": cut}}
+            )
+        await asyncio.sleep(BACK_OFF_S)
+
+    def _open(self, connection: socket.socket, address: str) -> None:
+        protocol: guard.GuardedHttp | None = None
+
+        def end() -> None:
+            opening.cancel()
+            if protocol is not None and protocol.transport is not None:
+                protocol.transport.abort()
+            # TLS that was closed twice cannot be aborted any more; its socket can be.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+        def make() -> guard.GuardedHttp:
+            nonlocal protocol
+            protocol = self._protocol(place)
+            return protocol
+
+        def opened(task: asyncio.Task[object]) -> None:
+            self._openings.discard(task)
+            if task.cancelled() or task.exception() is not None:
+                place.leave()
+            if protocol is None:  # else it is its transport's
+                connection.close()
+
+        opening: asyncio.Task[object] = self._loop.create_task(
+            self._loop.connect_accepted_socket(
+                make,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else guard.PENDING_S,
+                ssl_shutdown_timeout=None if self._tls is None else guard.CLOSE_S,
+            )
+        )
+        opening.add_done_callback(opened)
+        self._openings.add(opening)
+        place = self._pending.take(address, end, self._loop.time() + guard.PENDING_S)
