@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from importlib import resources
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from bs_runtime.auth import Tokens
+from bs_runtime.hosts import Hosts
 from bs_runtime.limits import Limits, Refusal
 from bs_runtime.metrics import Collector
 from bs_runtime.slots import Slots
@@ -23,6 +25,7 @@ from bs_runtime.tickets import Sealer
 from draftlink import __version__
 
 PATH = "/v1/draft"
+_MISLED = "this base station does not go by that name; it is told its names by --host-name"
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; "
@@ -41,14 +44,25 @@ def create_app(
     limits: Limits | None = None,
     sessions: int = SESSIONS,
     slots: Slots | None = None,
+    names: Collection[str] = (),
 ) -> Starlette:
-    """The app of a ``Station`` with these arguments, which is its ``state.station``."""
+    """The app of a ``Station`` with these arguments, which is its ``state.station``.
+
+    ``names``: what it is called beside localhost and its addresses; asked for where no token is.
+    """
+    hosts = Hosts(names)
     station = Station(target, sealer, tokens=tokens, limits=limits, sessions=sessions, slots=slots)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Collector(station))
     page = resources.files("bs_runtime").joinpath("page.html").read_bytes()
 
+    def misled(connection: HTTPConnection) -> bool:
+        return station.tokens is None and not hosts.known(connection.headers.get("host"))
+
     async def draft(socket: WebSocket) -> None:
+        if misled(socket):
+            await _deny(socket, 421, _MISLED)
+            return
         # A page in somebody's browser may reach this address, but may not draft through it.
         if "origin" in socket.headers:
             await _deny(socket, 403, "browsers may not draft")
@@ -66,9 +80,16 @@ def create_app(
             station.stats.refuse(refusal.code)
             await _deny(socket, 503, refusal.reason, refusal.retry_after_s)
 
-    def operator(request: Request) -> bool:
+    def denied(request: Request, *, operators: bool) -> Response | None:
+        """The answer to who may not see what is not everybody's, or is the operators' alone."""
+        if misled(request):
+            return PlainTextResponse(_MISLED + "\n", 421)
         tenant = station.tenant(request.headers.get("authorization"))
-        return tenant is not None and (station.tokens is None or tenant.operator)
+        if not operators or (tenant is not None and (station.tokens is None or tenant.operator)):
+            return None
+        return PlainTextResponse(
+            "an operator's bearer token is needed\n", 401, {"www-authenticate": "Bearer"}
+        )
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "ok", "version": __version__})
@@ -84,19 +105,19 @@ def create_app(
         )
 
     async def metrics(request: Request) -> Response:
-        if not operator(request):
-            return _unauthorized()
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return denied(request, operators=True) or Response(
+            generate_latest(registry), media_type=CONTENT_TYPE_LATEST
+        )
 
     async def stats(request: Request) -> Response:
-        if not operator(request):
-            return _unauthorized()
-        return JSONResponse(
+        return denied(request, operators=True) or JSONResponse(
             snapshot(station, time.monotonic()), headers={"cache-control": "no-store"}
         )
 
     async def index(request: Request) -> Response:
-        return Response(page, media_type="text/html", headers=_PAGE_HEADERS)
+        return denied(request, operators=False) or Response(
+            page, media_type="text/html", headers=_PAGE_HEADERS
+        )
 
     app = Starlette(
         routes=[
@@ -112,12 +133,6 @@ def create_app(
     if target is not None:
         app.state.scheduler, app.state.conversations = station.scheduler, station.conversations
     return app
-
-
-def _unauthorized() -> Response:
-    return PlainTextResponse(
-        "an operator's bearer token is needed\n", 401, {"www-authenticate": "Bearer"}
-    )
 
 
 async def _deny(

@@ -2,7 +2,9 @@
 
 A line is ``TOKEN [NAME] [operator] [limit=value ...]``; ``TOKEN`` may be given as
 ``sha256:HEX``, so that the file holds no secret; ``*`` changes the limits of the lines below it;
-``#`` begins a comment. ``operator`` may read /metrics and the live page, and not draft.
+``#`` begins a comment. ``operator`` may read /metrics and the live page, and not draft. What a
+tenant has here belongs to its name: a token without one is named after its hash, which no other
+line can change.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ def load_tokens(path: Path, limits: Limits | None = None) -> Tokens:
                 raise ValueError("this token stands above already")
             if len(names) > 1:
                 raise ValueError(f"one name, not {' '.join(names)!r}")
-            name = names[0] if names else f"token {len(tenants) + 1}"
+            name = names[0] if names else f"token-{digest.hex()[:12]}"
             if any(tenant.name == name for tenant in tenants.values()):
                 raise ValueError(f"the name {name!r} stands above already")
             tenants[digest] = Tenant(name, limits.with_(settings), operator="operator" in words)

@@ -8,7 +8,7 @@ from typing import Literal
 
 BURST_S = 4.0  # seconds of a rate that may come at once
 PATIENCE_S = 5.0  # who would be held back for longer is told to come back instead
-PENDING_CONNECTIONS = 512  # that no session owns; where there are more, the oldest go
+PENDING_CONNECTIONS = 256  # that no session owns; where there are more, the oldest go
 WAITING_MESSAGES = 256  # of a connection, not yet looked at: far more than fit any window
 
 

@@ -13,13 +13,14 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 from bs_runtime import guard
 from bs_runtime.pending import Pending, Place
 
 log = logging.getLogger("draftlink.bs")
 
-BATCH = 16  # accepted between two looks at everything else
+BATCH = 4  # accepted between two looks at everything else, some 0.3 ms each
 BACK_OFF_S = 0.1  # where there is no descriptor
 TICK_S = 0.1
 BACKLOG = 1024  # a newcomer behind a full one would try again after a whole second
@@ -100,26 +101,25 @@ class Listener:
     def _open(self, connection: socket.socket, address: str) -> None:
         protocol: guard.GuardedHttp | None = None
 
-        def end() -> None:
-            opening.cancel()
-            if protocol is not None and protocol.transport is not None:
-                protocol.transport.abort()
-            # TLS that was closed twice cannot be aborted any more; its socket can be.
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
         def make() -> guard.GuardedHttp:
             nonlocal protocol
             protocol = self._protocol(place)
             return protocol
 
+        def end() -> None:
+            opening.cancel()
+            _cut(connection, protocol)
+
         def opened(task: asyncio.Task[object]) -> None:
             self._openings.discard(task)
+            # Nothing here may keep the task, whose result or error keeps all of the connection.
+            place.end = partial(_cut, connection, protocol)
             if task.cancelled() or task.exception() is not None:
                 place.leave()
             if protocol is None:  # else it is its transport's
                 connection.close()
 
+        place = self._pending.take(address, end, self._loop.time() + guard.PENDING_S)
         opening: asyncio.Task[object] = self._loop.create_task(
             self._loop.connect_accepted_socket(
                 make,
@@ -131,4 +131,11 @@ class Listener:
         )
         opening.add_done_callback(opened)
         self._openings.add(opening)
-        place = self._pending.take(address, end, self._loop.time() + guard.PENDING_S)
+
+
+def _cut(connection: socket.socket, protocol: guard.GuardedHttp | None) -> None:
+    if protocol is not None and protocol.transport is not None:
+        protocol.transport.abort()
+    # TLS that was closed twice cannot be aborted any more; its socket can be.
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import threading
+from asyncio import sslproto
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -47,6 +48,11 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False  # a name
+
+
+# Of each connection, all written at its making, and read into at once: asyncio's 256 KiB would let
+# strangers fill memory. A record of TLS has 16 KiB.
+sslproto.SSLProtocol.max_size = 1 << 14
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -114,6 +114,13 @@ def bs(
             help="listen beyond this machine without tokens, or without TLS (a proxy has it)",
         ),
     ] = False,
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="a name that devices and browsers call it by, beside --host and addresses: others"
+            " are refused where there are no --tokens; repeatable"
+        ),
+    ] = None,
     sessions: Annotated[int, typer.Option(min=1, help="devices at once")] = 256,
     slots: Annotated[
         int,
@@ -151,7 +158,12 @@ def bs(
     sealer = Sealer.by_default(kept) if ticket_key is None else Sealer.from_file(ticket_key)
     bound = listener.listen(host, port)
     station = create_app(
-        sealer=sealer, tokens=known, limits=allowed, sessions=sessions, slots=Slots(slots)
+        sealer=sealer,
+        tokens=known,
+        limits=allowed,
+        sessions=sessions,
+        slots=Slots(slots),
+        names=(host, *(host_name or ())),
     )
 
     def load() -> Target:
