@@ -89,12 +89,26 @@ def test_a_tokens_file(tmp_path):
     assert (phone.name, phone.limits.sessions, phone.operator) == ("phone", 2, False)
     assert phone.limits.tokens_per_s == Limits().tokens_per_s
     other = tokens.find("bearer known-by-its-hash-only")
-    assert (other.name, other.limits.tokens_per_s) == ("token 2", 100)
+    assert (other.name, other.limits.tokens_per_s) == (f"token-{hidden[:12]}", 100)
     assert tokens.find("Bearer the-operator-s-own-token").operator
     for header in (None, "", "Bearer", "Bearer ", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x"):
         assert tokens.find(header) is None
     assert tokens.find(f"Bearer sha256:{hidden}") is None  # the hash is not the token
     assert tokens.find("Bearer \u00e9\u4e2d") is None
+
+
+def test_a_line_that_goes_changes_no_other_token_s_name(tmp_path):
+    """A ticket is sealed for its tenant's name: the next in line must not inherit it."""
+    path = tmp_path / "tokens"
+    unnamed = [f"{TOKEN}-{i}" for i in range(4)]
+    path.write_text("\n".join(unnamed))
+    before = [load_tokens(path).find(f"Bearer {token}").name for token in unnamed]
+    path.write_text("\n".join(["the-first-of-all-tokens", *unnamed[1:]]))
+    after = [load_tokens(path).find(f"Bearer {token}").name for token in unnamed[1:]]
+    assert len(set(before)) == 4 and after == before[1:]
+    path.write_text(f"{TOKEN}-9 {before[1]}\n{unnamed[1]}")
+    with pytest.raises(ValueError, match=r"line 2: the name .* stands above"):
+        load_tokens(path)
 
 
 @pytest.mark.parametrize(

@@ -93,5 +93,5 @@ def test_a_line_is_one_line_and_says_whose_it_is(named):
     )
     line = _line(logs.JsonFormatter(), forged, tenant="phone")
     entry = json.loads(line)
-    assert "\n" not in line and entry["event"] == forged
+    assert "\n" not in line and entry["event"] == r"refused\x0a2026 info all is well \x1b[2J"
     assert (entry["request"], entry["tenant"], entry["level"]) == ("c0ffee-3", "phone", "info")
