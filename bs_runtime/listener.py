@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import select
 import socket
 import ssl
 from collections.abc import Callable
@@ -89,13 +90,15 @@ class Listener:
             self._pending.expire(self._loop.time())
 
     async def _back_off(self, error: OSError) -> None:
-        cut = self._pending.cut(BATCH) if error.errno in _EXHAUSTED else 0
-        now = self._loop.time()
-        if now >= self._told_s + 1:
-            self._told_s = now
-            log.error(
-                "no connection can be accepted: %s", error.strerror, extra={"values": {"cut": cut}}
-            )
+        """Make room for who waits to be accepted, and try again a little later."""
+        # Linux wants a descriptor before it looks whether there is anybody to accept.
+        if select.select(self.sockets, (), (), 0)[0]:
+            cut = self._pending.cut(BATCH) if error.errno in _EXHAUSTED else 0
+            now = self._loop.time()
+            if now >= self._told_s + 1:
+                self._told_s = now
+                values = {"values": {"cut": cut}}
+                log.error("no connection can be accepted: %s", error.strerror, extra=values)
         await asyncio.sleep(BACK_OFF_S)
 
     def _open(self, connection: socket.socket, address: str) -> None:
