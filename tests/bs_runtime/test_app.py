@@ -122,6 +122,49 @@ def test_only_operators_see_the_numbers_where_there_are_tokens():
             assert "fake" not in get(url, path)[1]
 
 
+@pytest.mark.parametrize("path", ["/stats", "/metrics", "/", "/v1/draft"])
+def test_a_page_whose_name_was_rebound_reads_nothing(path):
+    """Where no token protects, only names of ours are answered; a probe may use any."""
+
+    def ask(url: str, path: str, host: str) -> int:
+        request = urllib.request.Request(url.replace("ws:", "http:") + path)
+        request.add_header("Host", host)
+        return _status(request)
+
+    with served(FakeTarget(TABLE), names=["base.example"]) as url:
+        assert get(url, "/stats")[0] == 200
+        if path == "/v1/draft":
+            assert asyncio.run(_upgraded(url, "evil.example")) == 421
+            assert asyncio.run(_upgraded(url, "base.example:80")) == 101
+        else:
+            assert ask(url, path, "evil.example") == 421
+            assert ask(url, path, "base.example:80") == 200
+        for probe in ("/healthz", "/readyz"):
+            assert ask(url, probe, "evil.example") == 200
+    with served(FakeTarget(TABLE), tokens=tokens()) as url:
+        assert ask(url, "/stats", "evil.example") == 401  # the token protects
+
+
+def _status(request: urllib.request.Request) -> int:
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+async def _upgraded(url: str, host: str) -> int:
+    address, port = url.removeprefix("ws://").split(":")
+    reader, writer = await asyncio.open_connection(address, int(port))
+    writer.write(
+        f"GET /v1/draft HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    status = int((await reader.readline()).split()[1])
+    writer.close()
+    return status
+
+
 def test_the_page_needs_nothing_from_elsewhere():
     page = resources.files("bs_runtime").joinpath("page.html").read_text()
 
