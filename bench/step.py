@@ -125,7 +125,7 @@ def whole_step(
     model.forward(history[:-1])
 
     def draft() -> list[int]:
-        proposals = drafter.propose(list(history), GAMMA)
+        proposals = drafter.propose(list(history), GAMMA, CONTEXT)
         drafted = [proposal.drafted for proposal in proposals]
         drafter.encode(history, drafted)
         return [one.token for one in drafted]

@@ -19,7 +19,12 @@ class Alone:
 
     def __init__(self, after_s: float) -> None:
         self.after_s = after_s
+        self.outdated = False  # what is shown is of an epoch that has ended
         self._shown: list[Proposal] = []
+
+    def outdate(self) -> None:
+        """An epoch begins, which draws afresh: what is shown may stand, but is not its draft."""
+        self.outdated = bool(self._shown)
 
     @property
     def tokens(self) -> list[int]:
@@ -42,10 +47,12 @@ class Alone:
                 return None
             if self._shown[0].drafted.token != token:
                 self._shown.clear()
+                self.outdated = False
                 return place
             del self._shown[0]
+            self.outdated = self.outdated and bool(self._shown)
         return None
 
     def known(self, drafted: int, most: int) -> list[Proposal]:
         """Proposals behind ``drafted`` tokens in flight, which need not be drafted once more."""
-        return self._shown[drafted : drafted + most]
+        return [] if self.outdated else self._shown[drafted : drafted + most]

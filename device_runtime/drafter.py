@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.temperature import DraftTemperature
-from draftlink import frames, sampling, schemes
+from draftlink import frames, noise, sampling, schemes
 from draftlink.idcode import IdModel
 from draftlink.schemes import split
 from draftlink.sparse import Drafted
@@ -67,13 +67,18 @@ class Drafter:
         """Whether a proposal stands exactly if the target's own token is the same."""
         return self.scheme.rule in ("greedy", "coupled")
 
-    def propose(self, past: list[int], count: int, fresh: bool = True) -> list[Proposal]:
+    def propose(
+        self, past: list[int], count: int, begins: int, fresh: bool = True
+    ) -> list[Proposal]:
         """``count`` tokens after ``past``, of which the cache holds a true prefix.
 
         What the cache lacks is fed first: the prompt, a correction, or the last drafted token
-        after a block that was accepted whole. ``fresh``: nothing drafted is in flight before them.
+        after a block that was accepted whole. ``begins``: the position at which the epoch began,
+        whose numbers they are drawn from. ``fresh``: nothing drafted is in flight before them.
         ``past`` is extended.
         """
+        # The noise of ``coupled`` belongs to a position, whoever picks from it, however often.
+        key = self._key if self.foretells else noise.key_of_epoch(self._key, begins)
         proposals: list[Proposal] = []
         if self._model.length >= len(past):  # its row has been seen, but is not there any more
             self._model.rollback(len(past) - 1)
@@ -88,22 +93,26 @@ class Drafter:
                 logits = self._model.forward(unfed)[: self._ids.vocab_size]
                 if learned is not None:
                     learned.drafted(sampling.penalised(logits, params, past))
-                proposals.append(self._draw(logits, params, past))
+                proposals.append(self._draw(logits, params, past, key))
                 past.append(proposals[-1].drafted.token)
                 unfed = past[-1:]
         return proposals
 
     def _draw(
-        self, logits: NDArray[np.floating[Any]], params: sampling.Sampling, past: Sequence[int]
+        self,
+        logits: NDArray[np.floating[Any]],
+        params: sampling.Sampling,
+        past: Sequence[int],
+        key: bytes,
     ) -> Proposal:
         """The token drafted after ``past``, whose row of logits is (≤ V,)."""
         if params.greedy:
             scores = sampling.penalised(logits, params, past)
-            drafted = self.scheme.propose(scores, self._key, len(past))
+            drafted = self.scheme.propose(scores, key, len(past))
             chance = 1.0 / np.exp(scores - scores[drafted.token]).sum()
         else:
             weight = sampling.weights_in(self._q[: len(logits)], logits, params, past)
-            drafted = self.scheme.propose(self._q, self._key, len(past), weight)
+            drafted = self.scheme.propose(self._q, key, len(past), weight)
             chance = self._q[drafted.token] / weight
         return Proposal(drafted, float(chance))
 
@@ -117,6 +126,7 @@ class Drafter:
     def correct(self, history: Sequence[int], rejected: Drafted, row: bytes) -> int:
         """The token after ``history``, in the place of a rejected one; ``row`` is the target's.
 
+        It is drawn once at its position, where it stands: a number of the generation's own will do.
         Raises ValueError for a row that does not unpack.
         """
         logits = split.unpack_row(row, self._ids.vocab_size)

@@ -53,9 +53,8 @@ class Drafting:
         self._ahead: list[int] = []  # the tokens of both
         self._wants_out = False  # to the stream
         self._leaves = False  # and has said so
-        self._stale = False  # what the job drafts does not stand
-        self._settled = 0  # tokens of the history that stood when it became so
         self._plan: Plan
+        self._begins: int  # tokens of the history when the epoch began
         self._asked_s = 0.0  # when the job began
         self._beside = False  # whether the base station had something in flight then
         self._fed = 0  # tokens that it feeds before it drafts
@@ -64,6 +63,12 @@ class Drafting:
 
     def _begin_epoch(self) -> None:
         """Something other than a drafted token stands last, and nothing is in flight."""
+        writing = self._writing
+        self._begins = len(writing.history)
+        if writing.alone is not None and not writing.drafter.foretells:
+            writing.alone.outdate()
+            if writing.job is None:
+                writing.drafter.settle(self._begins)
         self._plan = self._writing.controller.plan(self.mode)
         self._judged = 0  # tokens that stand, behind the epoch's beginning
         self._free_s: float | None = None  # when the base station can take another block
@@ -80,10 +85,11 @@ class Drafting:
                 return []
             alone_s = writing.alone_s(self._waits_since_s())
             if alone_s is not None and writing.now() >= alone_s:
-                if shown := await writing.go_on(self._flight() + self._block):
+                if shown := await writing.go_on(self._flight() + self._block, self._begins):
                     return shown
                 alone_s = None  # no more than that
-            await writing.event(self._pause_s, alone_s)
+            # A pause ends with a token being drafted, for which both ends must be agreed.
+            await writing.event(self._pause_s if writing.agreed else None, alone_s)
             if writing.job is not None and writing.job.done():
                 await self._collect()
             if writing.incoming().done():
@@ -98,8 +104,7 @@ class Drafting:
         if self._ahead and self._ahead[-1] in writing.start.eos_ids:
             return 0
         # The history and all that is drafted must fit the draft; the last token is the target's.
-        room = writing.device.draft_context - len(writing.history)
-        return min(room, writing.left - 1) - len(self._ahead)
+        return min(writing.room, writing.left - 1) - len(self._ahead)
 
     def _flight(self) -> list[Proposal]:
         """What has been sent, and not judged yet."""
@@ -119,7 +124,10 @@ class Drafting:
         writing = self._writing
         if writing.job is not None or self._leaves or (self._sent and self._sent[-1].waits):
             return False
-        full = not self._ahead and writing.left > 1 and self._most() < 1  # the draft's context
+        # The draft's context is. Behind a drafted token the base station writes one token more, as
+        # it does behind a block that ends there: which way it came must not change the text.
+        begins = self._begins == len(writing.history)
+        full = begins and not self._ahead and writing.left > 1 and self._most() < 1
         if (self._wants_out or full) and writing.left > 0:
             if writing.owed is not None:
                 await self._send(self._taken(waits=True))  # which brings it, and nothing to judge
@@ -139,7 +147,7 @@ class Drafting:
                 past = writing.history + self._ahead
                 self._asked_s, self._beside = writing.now(), bool(self._sent or block)
                 self._fed = len(past) - writing.device.model.length
-                writing.begin(writing.drafter.propose, past, count, not self._ahead)
+                writing.begin(writing.drafter.propose, past, count, self._begins, not self._ahead)
         if block:
             await self._send(block)
         self._append(known)
@@ -257,19 +265,17 @@ class Drafting:
     async def _collect(self) -> None:
         """Tokens have been drafted."""
         writing = self._writing
+        stale = writing.stale
         proposals: list[Proposal] = await writing.done()
         seconds = writing.now() - self._asked_s
         writing.tally.draft_s += seconds
         writing.tally.drafted += len(proposals)
         if self._fed <= 2:  # else the prompt, or a backlog, was part of it
             # While a job went stale, the base station was at work for a part of it.
-            beside = None if self._stale else self._beside
+            beside = None if stale else self._beside
             writing.estimates.draft.took(seconds / len(proposals), beside=beside)
-        if self._stale:
-            self._stale = False
-            writing.drafter.settle(self._settled)
-            return
-        self._append(proposals)
+        if not stale:
+            self._append(proposals)
 
     def _append(self, proposals: list[Proposal]) -> None:
         self._block += proposals
@@ -321,14 +327,9 @@ class Drafting:
 
     def _drop(self) -> None:
         """What has been drafted and does not stand; ``history`` ends where it began."""
-        writing = self._writing
         self._sent.clear()
         self._block, self._ahead, self._pause_s = [], [], None
-        self._settled = len(writing.history)
-        if writing.job is not None:
-            self._stale = True  # and the cache is cut back when it is done
-        else:
-            writing.drafter.settle(self._settled)
+        self._writing.drop()
 
     async def _correct(self, rejected: Drafted, row: bytes) -> int:
         """The token in the place of a rejected one, by the device (``split``)."""

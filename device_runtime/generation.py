@@ -100,15 +100,18 @@ class Generation:
         await self._begin()
         try:
             while self._reason is None:
-                for token, kind in await self._more():
+                batch = await self._more()
+                for place, (token, kind) in enumerate(batch):
                     if self._cancelled:
                         self._reason = "cancel"
+                        writing.tally.behind([kind for _, kind in batch[place:]])
                         break
                     if kind == "provisional":
                         yield self._guess(token)
                         continue
                     yield self._take(token, kind)
                     if self._reason is not None:
+                        writing.tally.behind([kind for _, kind in batch[place + 1 :]])
                         break
                 else:
                     if writing.agreed and client.session.state is State.READY:

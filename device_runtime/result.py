@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -75,6 +76,7 @@ class Tally:
     accepted: int = 0
     rejected: int = 0
     histogram: list[int] = field(default_factory=list)
+    reached: int = 0  # tokens behind the last correction, with those of the last verdict
     first_s: float | None = None
     last_s: float = 0.0
     draft_s: float = 0.0
@@ -94,6 +96,17 @@ class Tally:
         self.histogram += [0] * (position + accepted - len(self.histogram))
         for place in range(position, position + accepted):
             self.histogram[place] += 1
+        self.reached = position + accepted
+
+    def behind(self, kinds: Sequence[Kind]) -> None:
+        """The text ended before tokens of these ``kinds``, the last of what came: not counted."""
+        count = kinds.count("draft")
+        self.accepted -= count
+        self.rejected -= kinds.count("correction")
+        for place in range(self.reached - count, self.reached):
+            self.histogram[place] -= 1
+        while self.histogram and not self.histogram[-1]:
+            del self.histogram[-1]
 
     def token(self, now: float) -> None:
         """A token came at ``now``."""

@@ -24,6 +24,7 @@ class Streaming:
 
     def __init__(self, writing: Writing, *, auto: bool) -> None:
         self._writing = writing
+        self._begins = len(writing.history)
         self._auto = auto
         self._last_s: float | None = None  # when the last token came
         self._first_s = 0.0
@@ -39,7 +40,7 @@ class Streaming:
                 self._foretell()
             alone_s = writing.alone_s(writing.tally.started_s)
             if alone_s is not None and writing.now() >= alone_s:
-                if shown := await writing.go_on(()):
+                if shown := await writing.go_on((), self._begins):
                     return shown
                 alone_s = None  # no more than that
             await writing.event(alone_s)
@@ -68,10 +69,10 @@ class Streaming:
         self._last_s = now
         self._judge()
         self._bound_rtt()
-        if self._auto and not self._leaves and not frame.ended:
+        if self._auto and not self._leaves and writing.room > 0 and not frame.ended:
             controller = writing.controller
             controller.streamed(len(frame.ids))
-            if controller.choose(writing.left) != "stream" and self._fits():
+            if controller.choose(writing.room) != "stream":
                 self._leaves = True
                 await writing.send(frames.Switch(writing.start.generation, "draft"))
         return [(token, "stream") for token in frame.ids]
@@ -90,11 +91,6 @@ class Streaming:
         if 0.0 < most_s < estimates.rtt.typical:
             estimates.rtt.add(most_s)
 
-    def _fits(self) -> bool:
-        """Whether the draft's context has room for what is to be drafted."""
-        writing = self._writing
-        return len(writing.history) + writing.left <= writing.device.draft_context
-
     def _looks(self) -> bool:
         """Whether the draft is to follow: always, if that tells what would be accepted."""
         drafter, draft = self._writing.drafter, self._writing.estimates.draft
@@ -106,9 +102,9 @@ class Streaming:
         length = writing.device.model.length
         written = writing.start.begins  # the first position that the target wrote
         until = max(length + 1, written)
-        if until <= len(writing.history):
+        if until <= min(len(writing.history), writing.device.draft_context):
             self._asked_s, self._fed = writing.now(), until - length
-            writing.begin(writing.drafter.propose, writing.history[:until], 1)
+            writing.begin(writing.drafter.propose, writing.history[:until], 1, self._begins)
 
     async def _compare(self) -> None:
         """The draft has proposed a token; the target's own may be there already."""

@@ -80,6 +80,7 @@ class Writing:
         self.tally = Tally(0.0)
         self.owed: int | None = None
         self.job: asyncio.Future[Any] | None = None
+        self._cut: int | None = None  # tokens of what the job feeds that stand
         self.over = False  # nothing of it may be under way any more
         self._incoming: asyncio.Task[frames.Frame] | None = None
 
@@ -92,6 +93,19 @@ class Writing:
     def left(self) -> int:
         """Tokens that may still be written."""
         return self.start.begins + self.start.max_tokens - len(self.history)
+
+    @property
+    def room(self) -> int:
+        """Tokens behind the history that the draft can be fed, and that may still be written.
+
+        At most 0 once the draft's context is full.
+        """
+        return min(self.left, self.device.draft_context - len(self.history))
+
+    @property
+    def stale(self) -> bool:
+        """Whether the job feeds, or drafts, what does not stand."""
+        return self._cut is not None
 
     @property
     def agreed(self) -> bool:
@@ -132,8 +146,21 @@ class Writing:
         assert self.job is not None
         job = self.job
         await asyncio.wait([job])  # who waits may be cancelled, and leaves the job to ``close``
-        self.job = None
+        self._ended()
         return job.result()
+
+    def drop(self) -> None:
+        """Nothing that was fed behind the history stands; a job under way is left to its end."""
+        self._cut = len(self.history)
+        if self.job is None:
+            self._ended()
+
+    def _ended(self) -> None:
+        """No job is under way: the cache can be cut back to what stands of it."""
+        self.job = None
+        if self._cut is not None:
+            self.drafter.settle(self._cut)
+            self._cut = None
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
         """Have the worker do something, and wait for it."""
@@ -187,18 +214,23 @@ class Writing:
             return None
         return max(self.heard_s, since_s) + self.alone.after_s
 
-    async def go_on(self, ahead: Sequence[Proposal]) -> list[tuple[int, Kind]]:
-        """Provisional tokens: those of ``ahead``, which are in flight, and then one more a call."""
+    async def go_on(self, ahead: Sequence[Proposal], begins: int) -> list[tuple[int, Kind]]:
+        """Provisional tokens: those of ``ahead``, which are in flight, and then one more a call.
+
+        ``begins``: where the epoch began. None while something shown is of an earlier one.
+        """
         alone, fresh = self.alone, list[Proposal]()
         assert alone is not None
+        if alone.outdated:
+            return []
         shown = alone.tokens
-        room = min(self.left, self.device.draft_context - len(self.history)) - len(shown)
+        room = self.room - len(shown)
         ended = shown[-1:] and shown[-1] in self.start.eos_ids
         if len(ahead) > len(shown):
             fresh = list(ahead[len(shown) :])
         elif self.job is None and room > 0 and not ended:
             begun = self.now()
-            fresh = await self.call(self.drafter.propose, self.history + shown, 1)
+            fresh = await self.call(self.drafter.propose, self.history + shown, 1, begins)
             self.tally.draft_s += self.now() - begun
             self.tally.drafted += 1
         return [(token, "provisional") for token in alone.show(fresh)]
@@ -221,7 +253,7 @@ class Writing:
         self.over = True
         if self.job is not None:
             await asyncio.wait([self.job])
-            self.job = None
+        self._ended()
         task, self._incoming = self._incoming, None
         if task is not None:
             task.cancel()

@@ -47,6 +47,19 @@ def key_of_generation(secret: bytes, generation: int) -> bytes:
     ).digest()
 
 
+def key_of_epoch(key: bytes, position: int) -> bytes:
+    """The key of what a device drafts in the epoch that began at ``position``, of a generation's.
+
+    A token that is drawn and thrown away behind a correction has been seen: how long it took may
+    have decided how to go on. The draw that takes its place must not be from the same number. No
+    two epochs of a generation that draw anything begin at one position, since each ends with a
+    token that was not drafted; and that position, unlike a frame's base or a session's count of
+    epochs, is the same over any link.
+    """
+    message = position.to_bytes(8, "little")
+    return hashlib.blake2b(message, digest_size=KEY_BYTES, key=key, person=b"epoch").digest()
+
+
 def bits64(key: bytes, position: int, purpose: Purpose, tier: int = 0) -> int:
     """64 random bits for one purpose at one position; ``tier`` counts draws that follow on it."""
     message = position.to_bytes(8, "little") + bytes((purpose, tier) if tier else (purpose,))

@@ -19,20 +19,22 @@ from bs_runtime.server import Server
 from device_runtime.device import Device
 
 HASH = "fake"
+DRAFT_CONTEXT = 2048  # a small draft model's
 
 
 class FakeModel:
     """A bigram table of logits (V, V), with the cache discipline of a real model.
 
     It is a draft (``forward`` gives the last row) or a slot (all rows), and it refuses to read
-    entries that were rolled back: its cache is the only place that it looks at.
+    entries that were rolled back: its cache is the only place that it looks at. Nor does it take
+    more than its context, by default a small draft's or a large target's.
     """
 
-    def __init__(self, table: np.ndarray, rows: bool, context: int = 1 << 20) -> None:
+    def __init__(self, table: np.ndarray, rows: bool, context: int | None = None) -> None:
         self.table = table
         self.cache: list[int] = []
         self.rows = rows
-        self.context = context
+        self.context = (1 << 20 if rows else DRAFT_CONTEXT) if context is None else context
         self.forwards = 0
 
     @property
@@ -54,7 +56,8 @@ class FakeModel:
 
     def forward(self, ids: Sequence[int], *, last: bool = False) -> np.ndarray:
         assert len(ids) > 0
-        assert len(self.cache) + len(ids) <= self.context
+        if len(self.cache) + len(ids) > self.context:
+            raise ValueError(f"{len(ids)} tokens after {len(self.cache)}, of {self.context}")
         self.forwards += 1
         self.cache += ids
         if not self.rows:
@@ -107,14 +110,14 @@ def letters(size: int) -> Tokenizer:
 
 
 def fake_device(url: str, table: np.ndarray, eos_ids: tuple[int, ...] = (), **kw: int) -> Device:
-    context = kw.get("context", 1 << 20)
+    model = FakeModel(table, rows=False, context=kw.get("context"))
     return Device.from_parts(
-        FakeModel(table, rows=False, context=context),
+        model,
         letters(len(table)),
         url,
         tokenizer_hash=HASH,
         vocab_size=len(table),
-        context=context,
+        context=model.context,
         eos_ids=eos_ids,
     )
 

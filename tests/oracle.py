@@ -125,7 +125,7 @@ def write(
     run(model, station.prompt())
     history, owed = [0], None
     while len(history) <= length:
-        proposals = drafter.propose(list(history), min(gamma, length - len(history)))
+        proposals = drafter.propose(list(history), min(gamma, length - len(history)), len(history))
         drafted = [proposal.drafted for proposal in proposals]
         payload, _ = drafter.encode(history, drafted)
         frame = frames.Draft(0, len(history), len(drafted), payload, owed)

@@ -225,9 +225,9 @@ def test_withholding_an_unlikely_drawn_token_fails(monkeypatch):
     assert 0.2 in share.values()
     honest = Drafter.propose
 
-    def shy(self, past, count):
+    def shy(self, past, count, begins):
         length = len(past)
-        drafted = honest(self, past, count)
+        drafted = honest(self, past, count, begins)
         if count and share[drafted[0].drafted.token] < 0.25:
             self.settle(length)
             return []

@@ -31,6 +31,7 @@ def play(scenario, model=None, connect=None, **options) -> None:
     async def run(url: str) -> None:
         device = fake_device(url, cycle())
         device.model = model or device.model
+        assert device.draft_context == device.model.context
         device._connect = connect or device._connect
         await scenario(device)
 

@@ -29,10 +29,8 @@ MODES = ("stop-and-wait", "run-ahead", "stream", "auto")
 def world(noise: float = 0.7, draft_s: float = 0.01, **limits: int) -> World:
     table = random_logits(7, SIZE, 1.5)
     draft = table + np.random.default_rng(8).normal(0.0, noise, table.shape)
-    return World(
-        FakeModel(draft, rows=False), FakeTarget(table), letters(SIZE),
-        limits.get("context", 1 << 20), draft_s, 0.045,
-    )  # fmt: skip
+    model = FakeModel(draft, rows=False, context=limits.get("context"))
+    return World(model, FakeTarget(table), letters(SIZE), model.context, draft_s, 0.045)
 
 
 def written(world: World, link: LinkProfile = LTE, outages=(), tokens: int = 200, **options):

@@ -35,11 +35,8 @@ def events(tokens: int = 200, eos: tuple[int, ...] = (), noise: float = 0.7, **o
     """What comes in virtual time, when, over a link with an outage; the generation."""
     table = random_logits(7, SIZE, 1.5)
     draft = table + np.random.default_rng(8).normal(0.0, noise, table.shape)
-    context = options.pop("context", 1 << 20)
-    world = World(
-        FakeModel(draft, rows=False, context=context), FakeTarget(table), letters(SIZE),
-        context, 0.01, 0.045,
-    )  # fmt: skip
+    model = FakeModel(draft, rows=False, context=options.pop("context", None))
+    world = World(model, FakeTarget(table), letters(SIZE), model.context, 0.01, 0.045)
 
     async def main():
         link = make_link(LTE, seed=1, outages=[OUTAGE])

@@ -44,19 +44,19 @@ def test_catching_up_is_one_call():
     model = Counted(random_logits(0, SIZE), rows=False)
     drafts = drafter(model)
     history = [3, 4, 5, 6]
-    block = drafts.propose(list(history), 3)
+    block = drafts.propose(list(history), 3, 4)
     assert model.calls == [4, 1, 1]
     # All accepted, and a bonus token: the last drafted one has still to be fed, with it.
     history += [*(one.drafted.token for one in block), 9]
     drafts.settle(len(history) - 1)
     model.calls = []
-    drafts.propose(list(history), 2)
+    drafts.propose(list(history), 2, 8)
     assert model.calls == [2, 1]
     # The second is rejected, and corrected.
     history.append(7)
     drafts.settle(len(history) - 1)
     model.calls = []
-    drafts.propose(list(history), 1)
+    drafts.propose(list(history), 1, 9)
     assert model.calls == [1]
     assert model.cache == history
 
@@ -69,12 +69,12 @@ def test_logits_are_read_in_place_and_left_alone(scheme):
     table.setflags(write=False)
     for temperature in (0.0, 0.7):
         model = FakeModel(table, rows=False)
-        assert len(drafter(model, scheme, temperature).propose([3, 4], 4)) == 4
+        assert len(drafter(model, scheme, temperature).propose([3, 4], 4, 2)) == 4
 
 
 def test_a_row_is_not_the_next_rows_buffer():
     model = FakeModel(random_logits(2, SIZE), rows=False)
-    (one,) = drafter(model, Dense()).propose([3], 1)
-    four = drafter(FakeModel(model.table, rows=False), Dense()).propose([3], 4)
+    (one,) = drafter(model, Dense()).propose([3], 1, 1)
+    four = drafter(FakeModel(model.table, rows=False), Dense()).propose([3], 4, 1)
     assert np.array_equal(one.drafted.row.counts, four[0].drafted.row.counts)
     assert not np.array_equal(four[0].drafted.row.counts, four[1].drafted.row.counts)

@@ -33,7 +33,7 @@ class Link(SimpleNamespace):
         super().__init__(
             estimates=estimates,
             controller=SimpleNamespace(plan=lambda mode: plan),
-            history=[1, 2, 3], left=50, owed=None, job=None, alone=None, sent=[],
+            history=[1, 2, 3], left=50, room=97, owed=None, job=None, alone=None, sent=[],
             now=lambda: 0.0, begin=lambda *_: None,
             start=SimpleNamespace(eos_ids=[], generation=1),
             session=SimpleNamespace(epoch=1, progress=SimpleNamespace(expected=3)),
@@ -41,7 +41,6 @@ class Link(SimpleNamespace):
                 scheme=scheme, encode=lambda past, drafted: (b"", 0), propose=None
             ),
             device=SimpleNamespace(
-                draft_context=100,
                 model=SimpleNamespace(length=3),
                 client=SimpleNamespace(
                     welcome=SimpleNamespace(vocab_size=10, frame_entries=64, flight_entries=256)
