@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from export.bundle import export_bundle
+from tests import turns
 from tinypair.corpus import train_tokenizer
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gpt2")
@@ -19,6 +20,12 @@ CONTEXT = 128
 
 # The models are tiny: a second thread would only be waited for, above all on a busy machine.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def bounded_turns(monkeypatch):
+    """No generation of any test waits in a loop that turns without a reason. See ``turns``."""
+    return turns.bound(monkeypatch)
 
 
 def sizes(architecture: str) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from bench.virtual.world import World
 from device_runtime.client import Socket, connect_websocket
+from device_runtime.device import Device
 from draftlink import frames
 
 Breaks = Callable[[str, frames.Frame, bool], bool]
@@ -63,3 +66,20 @@ def at_random(seed: int, rate: float, after_rejections: float) -> Breaks:
     return lambda direction, frame, rejection: (
         chance.random() < (after_rejections if rejection else rate)
     )
+
+
+def outages(world: World, device: Device, spans: Sequence[tuple[float, float]]) -> None:
+    """In virtual time: the connection breaks where a span begins, and there is none until its end.
+
+    ``device`` is the open device of ``world``.
+    """
+    loop, connect = asyncio.get_running_loop(), device.client._connect
+
+    async def elsewhere(url: str) -> Socket:
+        if any(begin <= loop.time() < end for begin, end in spans):
+            raise OSError("no route")
+        return await connect(url)
+
+    device.client._connect = elsewhere
+    for begin, _ in spans:
+        loop.call_at(begin, lambda: world.wires[-1].lose())
