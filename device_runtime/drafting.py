@@ -124,10 +124,7 @@ class Drafting:
         writing = self._writing
         if writing.job is not None or self._leaves or (self._sent and self._sent[-1].waits):
             return False
-        # The draft's context is. Behind a drafted token the base station writes one token more, as
-        # it does behind a block that ends there: which way it came must not change the text.
-        begins = self._begins == len(writing.history)
-        full = begins and not self._ahead and writing.left > 1 and self._most() < 1
+        full = not self._ahead and writing.left > 1 and self._most() < 1  # the draft's context
         if (self._wants_out or full) and writing.left > 0:
             if writing.owed is not None:
                 await self._send(self._taken(waits=True))  # which brings it, and nothing to judge

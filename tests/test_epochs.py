@@ -1,0 +1,185 @@
+"""Each epoch draws from numbers of its own, and they are the same over every link.
+
+A token that is drawn and thrown away behind a correction has been seen: how long the epoch took may
+hang on it, and with that what the controller does next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from bench.virtual.loop import run
+from bench.virtual.world import World
+from device_runtime.controller import Controller, Plan
+from device_runtime.device import Sampling, Split, TopK
+from device_runtime.drafter import Drafter
+from draftlink import noise
+from draftlink.noise import Purpose
+from draftlink.session import Session
+from draftlink.shaping import LinkProfile, make_link
+from tests.fakes import FakeModel, FakeTarget, letters
+from tests.fragile import outages
+from tests.test_exactness import ERROR_RATE, chi_square
+from tests.test_modes import world
+
+SCHEMES = {"topk": TopK(4, 16), "split": Split(4, 16)}
+LINKS = (LinkProfile(1e9, 1e9, 0.001, jitter_s=0.001),
+         LinkProfile(5e6, 5e6, 0.060, jitter_s=0.02, loss=0.02),
+         LinkProfile(1e5, 1e6, 0.3, jitter_s=0.1))  # fmt: skip
+
+
+def test_keys():
+    """A vector, so that seeded texts stay the same; and each number belongs to one epoch."""
+    key = noise.key_from_seed(7, "device")
+    expected = "5f3bfca5ff9c15d6ca907cf2d0dd5cd3cc9c5e3fef55c37148915a0d36c830a7"
+    assert noise.key_of_epoch(key, 3).hex() == expected
+    keys = [key, *(noise.key_of_epoch(key, position) for position in (0, 1, 256, 1 << 40))]
+    draws = {noise.bits64(of, at, Purpose.DRAFT) for of in keys for at in range(100)}
+    assert len(draws) == 100 * len(keys)
+
+
+def text(link: int, cuts: int, draft_s: float, context: int, seed: int, **options) -> list[int]:
+    async def main() -> list[int]:
+        here, rng = world(1.0, draft_s, context=context), random.Random(cuts)
+        async with here.device(make_link(LINKS[link], seed=cuts)) as device:
+            times = sorted(rng.uniform(0.1, 2.0) for _ in range(cuts))
+            outages(here, device, [(at, at + rng.choice([0.0, 0.3])) for at in times])
+            generation = device.generate([1, 2, 3], max_tokens=40, seed=seed, **options)
+            async for _ in generation:
+                pass
+            assert generation.result.reconnects >= min(cuts, 1)
+            return generation.result.tokens
+
+    return run(main())
+
+
+@pytest.mark.parametrize("remembers", [True, False], ids=["parked", "forgotten"])
+@pytest.mark.parametrize("offline", [None, 0.05], ids=["", "offline"])
+@pytest.mark.parametrize("way", [("run-ahead", None), ("stop-and-wait", 3)])
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_seed_gives_one_text_over_every_link(monkeypatch, name, way, offline, remembers):
+    """Whatever the jitter, and however often connections break and the base station forgets."""
+    if not remembers:
+        monkeypatch.setattr(Session, "adopt", lambda *_: False)
+    mode, gamma = way
+    given = {"mode": mode, "gamma": gamma, "scheme": SCHEMES[name], "offline_after_s": offline}
+    for seed, context in ((1, 2048), (2, 30)):
+        first = text(1, 0, 0.01, context, seed, **given)
+        for link, cuts, draft_s in ((0, 0, 0.02), (2, 0, 0.002), (0, 6, 0.05), (1, 6, 0.01),
+                                    (2, 6, 0.01)):  # fmt: skip
+            assert text(link, cuts, draft_s, context, seed, **given) == first
+
+
+def test_no_number_is_drawn_twice(monkeypatch):
+    """In one generation, by any writer: neither in an epoch, nor by two of them.
+
+    What is shown alone beside a stream is never sent, and left out.
+    """
+    propose, drawn = TopK.propose, list[tuple[bytes, int]]()
+
+    def noted(self, q, key, position, weight=1.0):
+        drawn.append((key, position))
+        return propose(self, q, key, position, weight)
+
+    monkeypatch.setattr(TopK, "propose", noted)
+    monkeypatch.setattr("device_runtime.device.Controller", Changing)
+    ways = [("auto", None), ("run-ahead", None), ("run-ahead", 0.0), ("stop-and-wait", 0.0)]
+    for seed, (mode, offline) in enumerate(ways):
+        for link in range(3):
+            drawn.clear()
+            text(link, 6, 0.01, 2048, seed, mode=mode, scheme=SCHEMES["topk"],
+                 offline_after_s=offline)  # fmt: skip
+            assert len(drawn) > 40 - 12
+            assert len(set(drawn)) == len(drawn)
+
+
+class Changing(Controller):
+    """Changes its mode at random."""
+
+    rng = random.Random(0)
+
+    def choose(self, left: int):
+        self.writer = self.rng.choice(["stream", "run-ahead", "stop-and-wait"])
+        return self.writer
+
+
+# --- A controller that watches time ---
+
+P = np.array([0.05, 0.40, 0.15, 0.25, 0.15])
+Q = np.array([0.30, 0.14, 0.36, 0.12, 0.08])
+DRAFT_S, TARGET_S, RTT_S = 0.010, 0.045, 0.020
+
+
+class Watching(Controller):
+    """Drafts on behind an epoch that was short, and leaves drafting behind a long one.
+
+    A block is sent as soon as it holds an unlikely token. Where its first token is rejected, the
+    epoch was short if the second, which is thrown away, was an unlikely one.
+    """
+
+    limit_s: ClassVar[float] = 2.5 * DRAFT_S + RTT_S + TARGET_S
+    long = False
+
+    def drafted(self, writer, tokens, seconds):
+        self.long = seconds > self.limit_s
+
+    def choose(self, left: int):
+        self.writer = "stream" if self.long and self.writer != "stream" else "run-ahead"
+        self.long = False
+        return self.writer
+
+    def plan(self, mode):
+        return Plan(2, waits=False, sure=0.5, window=16)
+
+
+def behind_corrections(monkeypatch, scheme, count: int) -> np.ndarray:
+    """Counts (V,) of the tokens behind so many corrections."""
+    monkeypatch.setattr("device_runtime.device.Controller", Watching)
+    monkeypatch.setattr(
+        "device_runtime.estimators.Acceptance.stands",
+        lambda self, chance: 0.99 if chance > 0.2 else 0.1,
+    )
+    size, found = len(P), np.zeros(len(P), dtype=np.int64)
+    target, draft = (np.tile(np.log(row), (size, 1)) for row in (P, Q))
+
+    async def main() -> None:
+        here = World(FakeModel(draft, rows=False), FakeTarget(target), letters(size),
+                     2048, DRAFT_S, TARGET_S)  # fmt: skip
+        async with here.device(make_link(LinkProfile(1e9, 1e9, RTT_S))) as device:
+            seed = 0
+            while found.sum() < count:
+                seed += 1
+                generation = device.generate([1], max_tokens=200, seed=seed, scheme=scheme)
+                last = ""
+                async for token in generation:
+                    found[token.id] += last == "correction"
+                    last = token.kind
+
+    run(main())
+    return found
+
+
+@pytest.mark.parametrize(
+    "count", [2_000, pytest.param(50_000, marks=pytest.mark.full)], ids=["2k", "50k"]
+)
+@pytest.mark.parametrize("scheme", [TopK(5, 100), Split(5, 100)], ids=["topk", "split"])
+def test_the_token_behind_a_correction_is_not_drawn_from_a_number_that_was_seen(
+    monkeypatch, scheme, count
+):
+    found = behind_corrections(monkeypatch, scheme, count)
+    print(found / found.sum(), chi_square(found, P))
+    assert chi_square(found, P) > ERROR_RATE
+
+
+@pytest.mark.parametrize("scheme", [TopK(5, 100), Split(5, 100)], ids=["topk", "split"])
+def test_one_key_for_all_epochs_fails(monkeypatch, scheme):
+    """Negative control."""
+    monkeypatch.setattr(noise, "key_of_epoch", lambda key, position: key)
+    found = behind_corrections(monkeypatch, scheme, 2_000)
+    print(found / found.sum(), chi_square(found, P))
+    assert chi_square(found, P) < ERROR_RATE
