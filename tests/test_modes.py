@@ -17,6 +17,7 @@ from draftlink import frames
 from draftlink.session import Session
 from draftlink.shaping import LinkProfile, make_link
 from tests.fakes import FakeModel, FakeTarget, letters, random_logits
+from tests.fragile import outages
 
 SIZE = 20
 LTE = LinkProfile(5e6, 5e6, 0.060, jitter_s=0.005, loss=0.02)
@@ -123,6 +124,26 @@ def test_a_draft_out_of_context_lets_the_target_go_on():
         assert result.mode == f"{mode}, then stream"
     result, _ = written(world(context=60), mode="auto", **COUPLED)
     assert result.tokens == expected.tokens
+
+
+@pytest.mark.parametrize("scheme", [TopK(8, 64), Split(8, 64)], ids=["topk", "split"])
+def test_a_pause_that_has_passed_does_not_keep_the_device_busy(scheme, bounded_turns):
+    """It waits for a verdict rather than draft, and the link falls before the verdict comes."""
+
+    async def main(at_s: float) -> None:
+        here = world(2.0, 0.03)
+        async with here.device(make_link(LinkProfile(5e6, 5e6, 0.0))) as device:
+            outages(here, device, [(at_s, at_s + 2.0)])
+            generation = device.generate(
+                [1, 2, 3], max_tokens=20, mode="run-ahead", scheme=scheme, seed=3
+            )
+            async for _ in generation:
+                pass
+            assert generation.result.reconnects == 1
+
+    for step in range(30):
+        run(main(0.27 + 0.005 * step))
+    assert bounded_turns["connection"] >= 30 and not bounded_turns["nothing"]
 
 
 @pytest.mark.parametrize("mode", ["run-ahead", "auto"])

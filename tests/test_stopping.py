@@ -128,6 +128,38 @@ def test_stop_string(options, missing):
     play(target, missing, scenario)
 
 
+@pytest.mark.parametrize("ends", ["stop", "cancel"])
+@pytest.mark.parametrize("missing", [(), (2,), (3,), tuple(range(SIZE))])
+@pytest.mark.parametrize("mode", ["stop-and-wait", "run-ahead", "auto"])
+@pytest.mark.parametrize("scheme", [TopK(4, 16), Split(4, 16)], ids=["topk", "split"])
+def test_tokens_behind_the_end_are_not_counted(scheme, mode, missing, ends):
+    """Neither as accepted nor as rejected, though they had been judged."""
+
+    async def scenario(device):
+        generation = device.generate(
+            "a",
+            max_tokens=50,
+            mode=mode,
+            gamma=6,
+            scheme=scheme,
+            stop=("de",) if ends == "stop" else (),
+        )
+        kinds = []
+        async for token in generation:
+            kinds.append(token.kind)
+            if ends == "cancel" and len(kinds) == 3:
+                generation.cancel()
+        result = generation.result
+        assert result.stop_reason == ends and len(kinds) == len(result.tokens)
+        assert result.accepted == kinds.count("draft") == sum(result.accept_histogram)
+        judged = kinds.count("draft") + kinds.count("correction")
+        assert result.alpha == (kinds.count("draft") / judged if judged else 0.0)
+        assert result.discarded == result.drafted - judged
+        assert not result.accept_histogram or result.accept_histogram[-1]
+
+    play(FakeTarget(cycle()), missing, scenario)
+
+
 @MODES
 @DRAFTS
 def test_cancel(options, missing):
