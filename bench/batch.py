@@ -168,11 +168,13 @@ def writing(device: Device, prompt: str) -> Generation:
     )
 
 
-async def record(bundle: Path, url: str, prompts: Sequence[str]) -> list[Recording]:
+async def record(
+    bundle: Path, url: str, prompts: Sequence[str], token: str | None = None
+) -> list[Recording]:
     """A real generation for each prompt, each on a connection of its own."""
     found = []
     for prompt in prompts:
-        async with Device(bundle, url, threads=1) as device:
+        async with Device(bundle, url, threads=1, token=token) as device:
             told: list[frames.Verdict] = []
             sent = watch(device, lambda frame, _, told=told: told.append(frame))  # type: ignore[misc]
             text = [token.id async for token in writing(device, prompt)]
