@@ -126,18 +126,16 @@ class One:
 class Seven:
     """Seven that send the frames of real generations; each must get its own's verdicts."""
 
-    COUNT = 7
+    @staticmethod
+    async def record(station: Station, bundle: Path) -> list[Recording]:
+        """The real generations."""
+        return await record(bundle, station.url, bench.prompts(7), TOKENS["phone"])
 
-    def __init__(self, station: Station, bundle: Path) -> None:
-        self._station, self._bundle = station, bundle
-        self._recordings: list[Recording] = []
+    def __init__(self, station: Station, recordings: list[Recording]) -> None:
+        self._station, self._recordings = station, recordings
 
     async def write(self, seconds: float) -> Seen:
         """Text after text, each on a connection of its own."""
-        if not self._recordings:
-            self._recordings = await record(
-                self._bundle, self._station.url, bench.prompts(self.COUNT), TOKENS["phone"]
-            )
         seen, begun = Seen(), time.perf_counter()
         plays = [
             asyncio.create_task(self._play(one, seen, begun + seconds)) for one in self._recordings

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -110,19 +110,26 @@ async def peer(*arguments: str) -> AsyncIterator[Peer]:
         await process.wait()
 
 
-class Measurement:
-    """An attack, its control, and the devices beside both."""
+class Side(NamedTuple):
+    """A base station, its devices, and who is busy beside them: the attacker or its control."""
 
-    def __init__(
-        self, outcome: Outcome, here: Station, devices: Devices, attacker: Peer, burner: Peer
-    ) -> None:
-        self._outcome, self._station, self._devices = outcome, here, devices
-        self._attacker, self._burner = attacker, burner
+    station: Station
+    devices: Devices
+    peer: Peer
+
+
+class Measurement:
+    """An attack and its control, which has a base station of its own, that was never attacked."""
+
+    def __init__(self, outcome: Outcome, attacked: Side, control: Side) -> None:
+        self._outcome, self._control = outcome, control
+        self._station, self._devices, self._attacker = attacked
 
     async def run(self, attack: Attack, seconds: float) -> None:
         """All of it; ``seconds`` of each side in all."""
         outcome, here = self._outcome, self._station
-        await self._devices.write(WARM_S)
+        for devices in (self._control.devices, self._devices):
+            await devices.write(WARM_S)
         await self._beside_attack(WARM_S)
         here.longest()
         memory = here.memory_bytes()
@@ -136,13 +143,8 @@ class Measurement:
             grown.append(here.memory_bytes())
             self._watched(found)
             attacked_s += seen.seconds
-            self._burner.ask(json.dumps(found["trace"]))
-            await asyncio.sleep(LEAD_S)
-            control = await self._devices.write(seconds / TURNS)
-            await self._burner.answer()
-            alone = here.longest()["callback_ms"]
-            outcome.control_callback_ms = max(outcome.control_callback_ms, alone)
-            turns.append((control, seen))
+            with here.halted():  # what an attack leaves behind is no part of its control
+                turns.append((await self._beside_control(found["trace"], seconds / TURNS), seen))
         outcome.growth = max(grown) / memory - 1.0
         outcome.log_mb = logged / 1e6 * 60.0 / attacked_s
         self._compare(turns)
@@ -155,6 +157,18 @@ class Measurement:
         await asyncio.sleep(LEAD_S)
         seen = await self._devices.write(seconds)
         return seen, await self._attacker.answer()
+
+    async def _beside_control(self, trace: list[float], seconds: float) -> Seen:
+        station, devices, burner = self._control
+        station.longest()
+        burner.ask(json.dumps(trace))
+        await asyncio.sleep(LEAD_S)
+        seen = await devices.write(seconds)
+        await burner.answer()
+        self._outcome.control_callback_ms = max(
+            self._outcome.control_callback_ms, station.longest()["callback_ms"]
+        )
+        return seen
 
     def _watched(self, found: dict[str, Any]) -> None:
         outcome, longest = self._outcome, self._station.longest()
@@ -210,11 +224,20 @@ async def measure(name: str, attack: Attack, bundle: Path, seconds: float) -> Ou
     outcome = Outcome(name, shares=bool(attack.poison))
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        here = stack.enter_context(station(attack, folder))
-        kind = Seven if attack.poison else One
-        devices: Devices = kind(here, bundle)
-        stack.push_async_callback(devices.close)
+        here, control = [
+            stack.enter_context(station(attack, folder / side)) for side in ("attacked", "control")
+        ]
+        both: list[Devices]
+        if attack.poison:
+            recordings = await Seven.record(control, bundle)
+            both = [Seven(one, recordings) for one in (here, control)]
+        else:
+            both = [One(one, bundle) for one in (here, control)]
+        for devices in both:
+            stack.push_async_callback(devices.close)
         attacker = await stack.enter_async_context(peer(name, here.url))
         burner = await stack.enter_async_context(peer("burn"))
-        await Measurement(outcome, here, devices, attacker, burner).run(attack, seconds)
+        await Measurement(
+            outcome, Side(here, both[0], attacker), Side(control, both[1], burner)
+        ).run(attack, seconds)
     return outcome

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,29 @@ PHONE = "tokens_per_s=1e6 connections_per_s=1e6 sessions=1000"
 
 @dataclass
 class Station:
-    """A base station's process; ``log`` is its stderr."""
+    """A base station's process; ``log`` is its stderr, ``authority`` whose certificate it has."""
 
     process: subprocess.Popen[str]
-    url: str
     log: Path
-    authority: Path | None  # whose certificate it has
+    authority: Path | None
+
+    @cached_property
+    def url(self) -> str:
+        """Its address, once it listens. Raises RuntimeError if it does not start."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line.startswith("listening on "):
+            raise RuntimeError(f"the base station did not start: {self.log.read_text()[-2000:]}")
+        return line.split()[2]
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """It does nothing while the block runs."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def longest(self) -> dict[str, Any]:
         """The longest callback of its event loop since this was asked last."""
@@ -60,7 +79,11 @@ class Station:
 
 @contextmanager
 def station(attack: Attack, folder: Path) -> Iterator[Station]:
-    """A base station for an attack, with its files in ``folder``; it ends with the block."""
+    """A base station for an attack, with its files in ``folder``; it ends with the block.
+
+    It may still be loading its model: ``url`` waits for it.
+    """
+    folder.mkdir()
     tokens = folder / "tokens"
     limits = {"phone": PHONE, "thief": attack.limits}
     tokens.write_text("".join(f"{t} {name} {limits[name]}\n" for name, t in TOKENS.items()))
@@ -84,10 +107,7 @@ def station(attack: Attack, folder: Path) -> Iterator[Station]:
         )
     assert process.stdin is not None and process.stdout is not None
     try:
-        line = process.stdout.readline()
-        if not line.startswith("listening on "):
-            raise RuntimeError(f"the base station did not start: {log.read_text()[-2000:]}")
-        yield Station(process, line.split()[2], log, authority)
+        yield Station(process, log, authority)
     finally:
         process.kill()
         process.wait()

@@ -152,7 +152,7 @@ async def connects(place: Place) -> None:
 
 
 async def floods(place: Place, said: bytes) -> None:
-    """``AT_ONCE`` connections that say ``said``, wait for an answer and hang up, again and again."""
+    """``AT_ONCE`` connections that say ``said``, get an answer and hang up, again and again."""
 
     async def again() -> None:
         for _ in range(OPENED // AT_ONCE):

@@ -61,16 +61,21 @@ class Watch:
             self._collecting += time.thread_time() - self._since
 
     def answer(self) -> None:
-        """Answer each line on stdin."""
+        """Answer each line on stdin; whoever asks has ended when it does, and so does this."""
         while os.read(0, 4096):
-            found = {
-                "callback_ms": 1e3 * self._most,
-                "collecting_ms": 1e3 * self._collected,  # of it, by Python's garbage collector
-                "callback": self._name,
-                "callbacks": self._count,
-            }
-            self._most, self._count = 0.0, 0
-            os.write(1, (json.dumps(found) + "\n").encode())
+            os.write(1, (json.dumps(self.take()) + "\n").encode())
+        os._exit(1)
+
+    def take(self) -> dict[str, Any]:
+        """The longest callback since this was asked last."""
+        found = {
+            "callback_ms": 1e3 * self._most,
+            "collecting_ms": 1e3 * self._collected,  # of it, by Python's garbage collector
+            "callback": self._name,
+            "callbacks": self._count,
+        }
+        self._most, self._count = 0.0, 0
+        return found
 
 
 def _name(callback: Any) -> str:
