@@ -18,6 +18,7 @@ import tinypair
 from bench.hostile.place import TOKENS, Place
 from device_runtime.client import PATH
 from draftlink import frames, rowcode, schemes
+from draftlink.faults import MAX_IN_FLIGHT
 from draftlink.idcode import IdModel
 from draftlink.sampling import Sampling
 from draftlink.schemes import AnyScheme
@@ -67,7 +68,7 @@ class Speaker:
             frame = self.session.receive(data)
             if isinstance(frame, frames.Refused):
                 raise Refused(frame.reason)
-            if frame is not None and type(frame).__name__ != "Progress":
+            if frame is not None and not isinstance(frame, frames.Progress):
                 return frame
 
     async def until(self, kind: type[frames.Frame]) -> None:
@@ -223,31 +224,31 @@ WIDEST = TopK(rowcode.MAX_ENTRIES, 1 << 20, tiers=1)
 
 
 @cache
-def _wide(tokens: int) -> bytes:
-    """A frame's payload of so many tokens with as many entries as a row may have."""
+def _wide(scheme: TopK, tokens: int) -> bytes:
+    """A frame's payload of so many tokens with as many entries as the scheme has."""
     rng = np.random.default_rng(3)
     drafted = []
     for _ in range(tokens):
-        ids = np.sort(rng.choice(VOCAB, WIDEST.k, replace=False)).astype(np.int64)
-        cuts = np.sort(rng.choice(WIDEST.total - 1, WIDEST.k - 1, replace=False)) + 1
-        counts = np.diff(cuts, prepend=0, append=WIDEST.total).astype(np.int64)
-        drafted.append(Drafted.of(SparseRow(ids, counts, WIDEST.total), 0))
-    return WIDEST.encode(drafted, IdModel(VOCAB))[0]
+        ids = np.sort(rng.choice(VOCAB, scheme.k, replace=False)).astype(np.int64)
+        cuts = np.sort(rng.choice(scheme.total - 1, scheme.k - 1, replace=False)) + 1
+        counts = np.diff(cuts, prepend=0, append=scheme.total).astype(np.int64)
+        drafted.append(Drafted.of(SparseRow(ids, counts, scheme.total), 0))
+    return scheme.encode(drafted, IdModel(VOCAB))[0]
 
 
 async def wide(place: Place, connections: int) -> None:
     """The widest legal drafts, as many as may be under way, over so many connections."""
-    _wide(MAX_DRAFT)
+    scheme = WIDEST
 
     async def once(speaker: Speaker) -> None:
         session, welcome = speaker.session, speaker.welcome
-        frame = getattr(welcome, "frame_entries", 0) or MAX_DRAFT * WIDEST.k
-        flight = getattr(welcome, "flight_entries", 0) or frame
-        tokens = min(MAX_DRAFT, frame // WIDEST.k)
+        tokens = min(MAX_DRAFT, welcome.frame_entries // scheme.k)
         for generation in range(1, 1000):
-            await speaker.say(start([5] * 3, generation=generation, scheme=WIDEST, temperature=1.0))
+            await speaker.say(start([5] * 3, generation=generation, scheme=scheme, temperature=1.0))
             while session.length < 100:
-                left = max(1, flight // (WIDEST.k * tokens))
+                left = max(
+                    1, min(welcome.flight_entries // (scheme.k * tokens), MAX_IN_FLIGHT // tokens)
+                )
                 while left:
                     left -= 1
                     await speaker.say(
@@ -255,7 +256,7 @@ async def wide(place: Place, connections: int) -> None:
                             session.epoch,
                             session.progress.expected,
                             tokens,
-                            _wide(tokens),
+                            _wide(scheme, tokens),
                             waits=not left,
                         )
                     )

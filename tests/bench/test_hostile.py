@@ -20,6 +20,7 @@ from bench.hostile.watched import Watch
 from bs_runtime.auth import Tokens
 from bs_runtime.limits import Limits, Tenant
 from bs_runtime.target import Target
+from draftlink.schemes.topk import TopK
 from tests.fakes import served
 
 # What an attack notes once it has done what it is for.
@@ -40,7 +41,7 @@ def url():
 def test_an_attack_gets_through(name, url, monkeypatch):
     monkeypatch.setattr(thieves, "LONG", 100)
     monkeypatch.setattr(strangers, "HELD", 20)
-    monkeypatch.setattr(thieves, "MAX_DRAFT", 2)
+    monkeypatch.setattr(thieves, "WIDEST", TopK(16, 1 << 10, tiers=1))
     attack, place = attacks()[name], Place(url)
 
     async def run() -> None:
