@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.hostile import strangers, thieves
+from bench.hostile import speaker, strangers, thieves
 from bench.hostile.place import TOKENS, Place
 from bench.hostile.strangers import Head
 from draftlink import frames
@@ -38,9 +38,9 @@ def _holding(head: Head, *, drips: bool = False, tls: bool = False) -> Attack:
 
 async def _hellos(place: Place) -> None:
     """Handshakes with a token and a Hello behind each, as fast as can be."""
-    data = frames.encode(thieves.hello())
+    data = frames.encode(speaker.hello())
     upgrade = place.upgrade(token=TOKENS["thief"])
-    await strangers.floods(place, upgrade + thieves.masked(data))
+    await strangers.floods(place, upgrade + speaker.masked(data))
 
 
 def attacks() -> dict[str, Attack]:

@@ -15,8 +15,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 import bench
 from bench.batch import Recording, essence, record
-from bench.hostile import thieves
 from bench.hostile.place import TOKENS
+from bench.hostile.speaker import GONE, PAUSE_S, Speaker, hello
 from bench.hostile.station import Station
 from device_runtime.client import PATH, LinkError, connector
 from device_runtime.device import Device, Sampling
@@ -160,14 +160,12 @@ class Seven:
                     compression=None,
                     additional_headers={"Authorization": f"Bearer {TOKENS['phone']}"},
                 ) as socket:
-                    await self._replay(thieves.Speaker(socket), one, seen, until)
-            except thieves.GONE:
+                    await self._replay(Speaker(socket), one, seen, until)
+            except GONE:
                 seen.lost += 1
-                await asyncio.sleep(thieves.PAUSE_S)
+                await asyncio.sleep(PAUSE_S)
 
-    async def _replay(
-        self, speaker: thieves.Speaker, one: Recording, seen: Seen, until: float
-    ) -> None:
+    async def _replay(self, speaker: Speaker, one: Recording, seen: Seen, until: float) -> None:
         socket, session = speaker.socket, speaker.session
         session.send(frames.decode(one.hello))
         await socket.send(one.hello)
@@ -194,7 +192,7 @@ async def greeted_s(station: Station) -> float:
     try:
         async with asyncio.timeout(GREETED_S):
             socket = await dial(station.url)
-            await socket.send(frames.encode(thieves.hello()))
+            await socket.send(frames.encode(hello()))
             data = await socket.recv()
             assert isinstance(data, bytes)
             if not isinstance(frames.decode(data), frames.Welcome):

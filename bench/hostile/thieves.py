@@ -4,137 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Literal
 
 import numpy as np
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.frames import Frame, Opcode
 
-import tinypair
-from bench.hostile.place import TOKENS, Place
-from device_runtime.client import PATH
-from draftlink import frames, rowcode, schemes
+from bench.hostile.place import Place
+from bench.hostile.speaker import VOCAB, Refused, Speaker, masked, repeat, start
+from draftlink import frames, rowcode
 from draftlink.faults import MAX_IN_FLIGHT
 from draftlink.idcode import IdModel
-from draftlink.sampling import Sampling
-from draftlink.schemes import AnyScheme
 from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.topk import TopK
-from draftlink.session import Session
 from draftlink.sparse import Drafted, SparseRow
-from draftlink.tokenizer import tokenizer_hash
 
-GONE = (ConnectionClosed, InvalidHandshake, OSError, TimeoutError, EOFError)
-PAUSE_S = 0.01  # after a connection that was refused or cut off
 PROMPT = 200  # tokens that the attacker's prompts may have, for ``bombs`` and ``prompts``
 LONG = 32_000  # tokens of a history that a loop over it would feel
 BAD = 8190  # the token whose embedding is not a number, or fails: see ``watched``
-VOCAB = 8192
-
-
-class Refused(EOFError):
-    """The base station has refused."""
-
-
-class Speaker:
-    """A device's end of a connection, which keeps to the protocol."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self.socket = socket
-        self.session = Session("device", VOCAB)
-        self.welcome: frames.Welcome
-
-    async def greet(self) -> None:
-        """Hello and Welcome."""
-        await self.say(hello())
-        welcome = await self.hear()
-        assert isinstance(welcome, frames.Welcome), welcome
-        self.welcome = welcome
-
-    async def say(self, *said: frames.Frame) -> None:
-        """Send frames."""
-        for frame in said:
-            await self.socket.send(self.session.send(frame))
-
-    async def hear(self) -> frames.Frame:
-        """The next frame that changes anything. Raises Refused."""
-        while True:
-            data = await self.socket.recv(decode=False)
-            frame = self.session.receive(data)
-            if isinstance(frame, frames.Refused):
-                raise Refused(frame.reason)
-            if frame is not None and not isinstance(frame, frames.Progress):
-                return frame
-
-    async def until(self, kind: type[frames.Frame]) -> None:
-        """Hear frames up to the next of a kind."""
-        while not isinstance(await self.hear(), kind):
-            pass
-
-
-def hello() -> frames.Hello:
-    """The attacker's Hello."""
-    return frames.Hello(frames.VERSION, _hash(), VOCAB, list(schemes.BY_NAME), "hostile")
-
-
-def masked(data: bytes) -> bytes:
-    """A binary message, as a client sends it."""
-    return Frame(Opcode.BINARY, data).serialize(mask=True)
-
-
-@cache
-def _hash() -> str:
-    return tokenizer_hash((tinypair.TARGET / "tokenizer.json").read_text())
-
-
-def start(
-    ids: Sequence[int],
-    mode: Literal["draft", "stream"] = "draft",
-    *,
-    generation: int = 1,
-    base: int = 0,
-    scheme: AnyScheme | None = None,
-    temperature: float = 0.0,
-) -> frames.Start:
-    """A Start."""
-    return frames.Start(
-        generation,
-        base,
-        list(ids),
-        Sampling(temperature=temperature),
-        scheme or TopK(),
-        mode,
-        400,
-        [],
-        5,
-    )
-
-
-async def repeat(place: Place, once: Callable[[Speaker], Awaitable[None]]) -> None:
-    """Connect, greet and attack ``once``, again and again."""
-    headers = {"Authorization": f"Bearer {TOKENS['thief']}"}
-    while True:
-        try:
-            async with connect(
-                place.url + PATH,
-                additional_headers=headers,
-                compression=None,
-                max_size=None,
-                close_timeout=1,
-                local_addr=place.source(),
-            ) as socket:
-                speaker = Speaker(socket)
-                await speaker.greet()
-                place.count("opened")
-                await once(speaker)
-        except GONE:
-            place.count("ended")
-            await asyncio.sleep(PAUSE_S)
 
 
 async def _pour(speaker: Speaker, flood: bytes) -> None:
@@ -243,12 +131,11 @@ async def wide(place: Place, connections: int) -> None:
     async def once(speaker: Speaker) -> None:
         session, welcome = speaker.session, speaker.welcome
         tokens = min(MAX_DRAFT, welcome.frame_entries // scheme.k)
+        flight = min(welcome.flight_entries // scheme.k, MAX_IN_FLIGHT)
         for generation in range(1, 1000):
             await speaker.say(start([5] * 3, generation=generation, scheme=scheme, temperature=1.0))
             while session.length < 100:
-                left = max(
-                    1, min(welcome.flight_entries // (scheme.k * tokens), MAX_IN_FLIGHT // tokens)
-                )
+                left = flight // tokens
                 while left:
                     left -= 1
                     await speaker.say(
@@ -261,7 +148,8 @@ async def wide(place: Place, connections: int) -> None:
                         )
                     )
                 asked = time.perf_counter()
-                await speaker.until(frames.Verdict)
+                while session.progress.drafts:
+                    await speaker.hear()
                 place.note("verdict_s", time.perf_counter() - asked)
                 place.count("verdicts")
             await speaker.say(frames.Finish(generation, 3))
