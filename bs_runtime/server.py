@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import os
 import socket
@@ -155,6 +156,10 @@ def serve(
         def work() -> None:
             try:
                 target = load()
+                # What a model and its libraries are made of stays. The collector would look at all
+                # of it now and then, a third of a second long, while the event loop stands still.
+                gc.collect()
+                gc.freeze()
             except BaseException as error:
                 failures.append(error)
                 server.should_exit = True

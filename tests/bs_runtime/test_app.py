@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import gc
 import json
 import re
+import signal
 import ssl
 import urllib.error
 import urllib.request
@@ -17,9 +19,10 @@ import trustme
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from bs_runtime.app import create_app
 from bs_runtime.auth import Tokens
 from bs_runtime.limits import Limits, Tenant
-from bs_runtime.server import check_exposure, tls_context
+from bs_runtime.server import check_exposure, listen, serve, tls_context
 from bs_runtime.station import Link
 from device_runtime.client import LinkError, connector
 from device_runtime.device import Sampling
@@ -352,3 +355,21 @@ def test_what_other_machines_can_reach_is_safe_or_asked_for(host, given, words):
     else:
         with pytest.raises(ValueError, match=words):
             check_exposure(host, **given)
+
+
+def test_the_collector_does_not_look_at_the_model_again(monkeypatch):
+    """It would stop the event loop for a third of a second, now and then."""
+    done = []
+    monkeypatch.setattr(gc, "collect", lambda: done.append("collected"))
+    monkeypatch.setattr(gc, "freeze", lambda: done.append("frozen"))
+
+    def load():
+        done.append("loaded")
+        return FakeTarget(TABLE)
+
+    def ready(target):
+        done.append("ready")
+        signal.raise_signal(signal.SIGTERM)
+
+    serve(create_app(), load, ready, listen("127.0.0.1", 0), stop_s=0.0)
+    assert done == ["loaded", "collected", "frozen", "ready"]
