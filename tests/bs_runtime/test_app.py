@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import gc
+import hashlib
 import json
 import re
 import signal
