@@ -13,9 +13,8 @@ from websockets.frames import Frame, Opcode
 from bench.hostile.place import Place
 from bench.hostile.speaker import VOCAB, Refused, Speaker, masked, repeat, start
 from draftlink import frames, rowcode
-from draftlink.faults import MAX_IN_FLIGHT
 from draftlink.idcode import IdModel
-from draftlink.schemes.base import MAX_DRAFT
+from draftlink.schemes.base import MAX_DRAFT, MAX_IN_FLIGHT
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.topk import TopK
 from draftlink.sparse import Drafted, SparseRow
