@@ -11,11 +11,9 @@ therefore paid before the session sees it.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import Any
 
@@ -27,18 +25,17 @@ from bs_runtime.conversations import Conversation, Conversations
 from bs_runtime.generation import Generation, Round
 from bs_runtime.limits import Closing, Refusal
 from bs_runtime.scheduler import Scheduler, Served
+from bs_runtime.slots import common
 from bs_runtime.target import Target
-from draftlink import frames, schemes
+from draftlink import frames
 from draftlink.control import digest
 from draftlink.frames import PROGRESS_S, Draft, Hello, Replay, Resume, Resumed, Start
 from draftlink.schemes.base import MAX_DRAFT
 from draftlink.session import ProtocolError, RemoteProtocolError, Session, decode
-from draftlink.sparse import Drafted
 from draftlink.states import TABLE, State
 
 log = logging.getLogger("draftlink.bs")
 
-SLICE_S = 0.004  # of this thread's time, for which decoding holds up the event loop
 SEND_S = 30.0  # a device that reads nothing for so long has gone
 Asked = Hello | Start | Resume | Replay
 
@@ -192,11 +189,9 @@ class Connection:
         if isinstance(frame, Start | Replay):
             return len(frame.ids)
         progress = self._session.progress
-        if isinstance(frame, Draft) and progress.start and frame.epoch >= progress.epoch:
-            start = progress.start
-            scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
-            length = min(frame.length, MAX_DRAFT)
-            return scheme.work(self._target.vocab_size, length) + frame.waits
+        if isinstance(frame, Draft) and progress.scheme and frame.epoch >= progress.epoch:
+            work = progress.scheme.work(self._target.vocab_size, min(frame.length, MAX_DRAFT))
+            return work + frame.waits
         return 0
 
     # The worker.
@@ -257,8 +252,7 @@ class Connection:
     def _generate(self, start: Start, history: list[int]) -> None:
         """Begin, or begin again, behind a history; what of it is cached is not fed again."""
         here, target = self._here(), self._target
-        both = zip(here.history, history, strict=False)
-        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], both))
+        same = common(here.history, history)
         here.slot.rollback(min(here.slot.length, same))
         here.history[:] = history
         here.generation = Generation(
@@ -269,6 +263,8 @@ class Connection:
             target.context,
             here.ticket.key,
             here.ticket.tenant,
+            here.generation,
+            same,
         )
         self._prompt = True
 
@@ -306,7 +302,10 @@ class Connection:
         drafts = list(self._drafts)
         generation, last = self._current(), drafts[-1]
         base = len(generation.history) + (drafts[0].first is not None)
-        drafted = await self._decoded(generation, drafts)
+        try:
+            drafted = await self._scheduler.turns.run(generation.decoding(drafts), self._judges)
+        except ValueError as error:
+            raise RemoteProtocolError(str(error)) from None
         if drafted is None:
             return
         del self._drafts[: len(drafts)]
@@ -331,30 +330,9 @@ class Connection:
             self._drafts.clear()
         await self._send(verdict)
 
-    async def _decoded(
-        self, generation: Generation, drafts: Sequence[Draft]
-    ) -> list[Drafted] | None:
-        """What drafts carry. The event loop is given back in between, as others wait for it.
-
-        None if they are not to be judged any more, here; those of a link that was lost are parked.
-        """
-        slices, begun = generation.decoding(drafts), time.thread_time()
-        try:
-            while True:
-                next(slices)
-                if time.thread_time() - begun < SLICE_S:
-                    continue
-                await asyncio.sleep(0)
-                begun = time.thread_time()
-                if self._life is not Life.OPEN or self._session.state is State.FINISHING:
-                    return None
-        except StopIteration as done:
-            drafted: list[Drafted] = done.value
-            return drafted
-        except ValueError as error:
-            raise RemoteProtocolError(str(error)) from None
-        finally:
-            slices.close()
+    def _judges(self) -> bool:
+        """Whether drafts are to be judged here; those of a link that was lost are parked."""
+        return self._life is Life.OPEN and self._session.state is not State.FINISHING
 
     async def _write(self) -> None:
         """One token of a stream."""

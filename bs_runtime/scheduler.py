@@ -23,6 +23,7 @@ from bs_runtime.batching import Batcher
 from bs_runtime.generation import Judgement, Round
 from bs_runtime.kv import Feed, Slot
 from bs_runtime.slots import Slots
+from bs_runtime.turns import Turns
 
 log = logging.getLogger("draftlink.bs")
 
@@ -67,6 +68,7 @@ class Scheduler:
 
     def __init__(self, model: Model, slots: Slots | None = None) -> None:
         self.totals = Totals()
+        self.turns = Turns()  # of connections, at what needs no model
         self.slots = Slots() if slots is None else slots
         self._model = model
         self._waiting: Batcher[_Request] = Batcher()

@@ -16,6 +16,7 @@ from bs_runtime.conversations import Conversations
 from bs_runtime.generation import Round
 from bs_runtime.scheduler import Served, step
 from bs_runtime.tickets import Sealer
+from bs_runtime.turns import Turns
 from device_runtime.device import Device
 from draftlink import frames
 from draftlink.session import Session
@@ -43,6 +44,7 @@ class Alone:
 
     def __init__(self, target: FakeTarget) -> None:
         self._target = target
+        self.turns = Turns()
 
     def run(self, round: Round) -> asyncio.Future[Served]:
         judgement, done = None, asyncio.get_running_loop().create_future()
