@@ -1,0 +1,167 @@
+"""The law of ``auto`` where it changes between drafting ahead and streaming, over real sockets.
+
+Verdicts land when the next token has just been drawn, and is held if it is a likely one. Then the
+controller leaves drafting: whether that token is judged must not hang on which it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from device_runtime.client import connect_websocket
+from device_runtime.controller import Controller, Plan
+from device_runtime.device import Split, TopK
+from device_runtime.drafting import Drafting
+from device_runtime.estimators import Estimates
+from device_runtime.writing import Writing
+from draftlink import frames
+from tests.fakes import FakeModel, FakeTarget, fake_device, served
+from tests.test_exactness import ERROR_RATE, chi_square
+
+P = np.array([0.4, 0.15, 0.15, 0.15, 0.15])
+Q = np.array([0.6, 0.1, 0.1, 0.1, 0.1])  # token 0 is a likely one
+SIZE = len(P)
+
+
+class Alternating(Controller):
+    """Leaves drafting with every verdict, and streaming with every second token."""
+
+    changes = 0
+    streamed_tokens = 0
+
+    def streamed(self, tokens: int) -> None:
+        self.streamed_tokens += tokens
+
+    def choose(self, left: int):
+        if self.writer == "stream":
+            if self.streamed_tokens >= 2:
+                self.writer, self.streamed_tokens = "run-ahead", 0
+        else:
+            self.writer = "stream"
+            type(self).changes += 1
+        return self.writer
+
+    def plan(self, mode):
+        return Plan(2, waits=False, sure=0.5, window=16)
+
+
+class Gated(FakeModel):
+    """No forward begins while a verdict is to land before it."""
+
+    def __init__(self) -> None:
+        super().__init__(np.tile(np.log(Q), (SIZE, 1)), rows=False)
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def forward(self, ids):
+        self.gate.wait()
+        return super().forward(ids)
+
+
+def counts(monkeypatch, scheme, tokens: int) -> np.ndarray:
+    """Counts (V,) of the first tokens behind verdicts with which drafting is left, and the epoch
+    goes on; in so many tokens.
+    """
+    model, drawn, behind = Gated(), asyncio.Event(), set[int]()
+    held = 0
+    event, append, settle = Writing.event, Drafting._append, Drafting._settle
+
+    async def seen_event(self, *until_s):
+        if self.job is None:  # nothing is being drawn: there is nothing to land behind
+            drawn.set()
+        await event(self, *until_s)
+
+    def seen_append(self, proposals):
+        append(self, proposals)
+        if proposals and self._sent:
+            model.gate.clear()
+            drawn.set()
+
+    async def seen_settle(self, verdict):
+        nonlocal held
+        model.gate.set()
+        held += not verdict.closes and bool(self._block)
+        drawn.clear()
+        batch = await settle(self, verdict)
+        if not verdict.closes:
+            behind.add(len(self._writing.history))
+        return batch
+
+    async def connect(url):
+        socket = await connect_websocket(url)
+        send, receive = socket.send, socket.recv
+
+        async def sending(data):
+            if isinstance(frames.decode(data), frames.Draft) and model.gate.is_set():
+                drawn.clear()
+            await send(data)
+
+        async def receiving():
+            data = await receive()
+            if isinstance(frames.decode(data), frames.Verdict):
+                await drawn.wait()
+            return data
+
+        socket.send, socket.recv = sending, receiving
+        return socket
+
+    monkeypatch.setattr("device_runtime.device.Controller", Alternating)
+    monkeypatch.setattr(
+        "device_runtime.estimators.Acceptance.stands",
+        lambda self, chance: 0.99 if chance > 0.2 else 0.1,
+    )
+    # The base station is always free, and a message costs nothing: an unlikely token is sent.
+    monkeypatch.setattr(Estimates, "verify_s", 0.0)
+    monkeypatch.setattr(Estimates, "stall_s", 0.0)
+    monkeypatch.setattr(Drafting, "_holds", lambda self: False)
+    monkeypatch.setattr(Writing, "event", seen_event)
+    monkeypatch.setattr(Drafting, "_append", seen_append)
+    monkeypatch.setattr(Drafting, "_settle", seen_settle)
+    found = np.zeros(SIZE, dtype=np.int64)
+
+    async def run(url: str) -> None:
+        device = fake_device(url, model.table)
+        device.model, device._connect = model, connect
+        async with device:
+            for seed in range(tokens // 200):
+                generation = device.generate([0], max_tokens=200, scheme=scheme, seed=seed)
+                behind.clear()
+                async for token in generation:
+                    found[token.id] += len(generation.tokens) in behind
+                assert generation.result.mode == "stream, then run-ahead"
+
+    Alternating.changes = 0
+    with served(FakeTarget(np.tile(np.log(P), (SIZE, 1)))) as url:
+        asyncio.run(run(url))
+    assert Alternating.changes > tokens / 20
+    assert held > tokens / 40 and found.sum() > tokens / 16
+    return found
+
+
+@pytest.mark.parametrize(
+    "tokens", [4_000, pytest.param(100_000, marks=pytest.mark.full)], ids=["4k", "100k"]
+)
+@pytest.mark.parametrize("scheme", [TopK(4, 16), Split(4, 16)], ids=["topk", "split"])
+def test_forced_changes_of_mode_do_not_change_the_law(monkeypatch, scheme, tokens):
+    found = counts(monkeypatch, scheme, tokens)
+    assert chi_square(found, P) > ERROR_RATE
+
+
+def test_dropping_what_is_held_fails(monkeypatch):
+    """Negative control: the base station writes the position of a likely token afresh."""
+    advance = Drafting._advance
+
+    async def dropping(self) -> bool:
+        if self._wants_out and self._block and self._writing.job is None:
+            del self._ahead[len(self._ahead) - len(self._block) :]
+            self._block = []
+            self._writing.drafter.settle(len(self._writing.history) + len(self._ahead))
+        return await advance(self)
+
+    monkeypatch.setattr(Drafting, "_advance", dropping)
+    found = counts(monkeypatch, TopK(4, 16), 4_000)
+    assert chi_square(found, P) < ERROR_RATE
