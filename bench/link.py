@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from tokenizers import Tokenizer
 
 import bench
 import tinypair
@@ -135,7 +134,7 @@ class Bench:
         bundle = load_bundle(draft_bundle(Console(stderr=True)))
         self.draft = pair.Draft(DraftModel(bundle))
         self.target = pair.Target(Target.load(tinypair.TARGET))
-        self._tokenizer = Tokenizer.from_file(str(bundle.tokenizer))
+        self._tokenizer = bundle.tokenizer()
         self._context = bundle.manifest.context
 
     def write(

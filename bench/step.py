@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from tokenizers import Tokenizer
 
 import bench
 from bench import shape
@@ -97,7 +96,7 @@ def text_rows(vocab_size: int) -> list[NDArray[np.float32]]:
     """
     bundle = load_bundle(draft_bundle(Console(stderr=True)))
     draft = DraftModel(bundle, threads=1)
-    tokenizer = Tokenizer.from_file(str(bundle.tokenizer))
+    tokenizer = bundle.tokenizer()
     places = np.random.default_rng(0).permutation(vocab_size)[: draft.vocab_size]
     rows = []
     for prompt in bench.prompts(TEXT_ROWS // 8):

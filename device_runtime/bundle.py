@@ -1,28 +1,45 @@
-"""A draft bundle on disk: manifest, graph, tokenizer."""
+"""A draft bundle on disk: manifest, graph, tokenizer. All of it is a stranger's until checked."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
+from tokenizers import Tokenizer
+
+from draftlink.faults import MAX_CONTEXT, MAX_EOS, MAX_VOCAB
+from draftlink.plain import printable
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
+MAX_MANIFEST = 1 << 20  # bytes
+
+# What a manifest may say: no more than any model has, so that nothing absurd is reckoned with.
+Name = Annotated[str, Meta(max_length=500)]
+Id = Annotated[int, Meta(ge=0, lt=MAX_VOCAB)]
+Size = Annotated[int, Meta(ge=1, le=1 << 16)]
+
+
+AGAIN = "export it again with `draftlink export`"
 
 
 class BundleError(ValueError):
-    """The bundle cannot be used; the text says why, and what to do."""
+    """The bundle cannot be used; the text says why, and what to do, in one line."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 class File(msgspec.Struct, frozen=True):
     """A file of the bundle."""
 
-    sha256: str
-    bytes: int
+    sha256: Name
+    bytes: Annotated[int, Meta(ge=0)]
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -41,22 +58,23 @@ class Manifest(msgspec.Struct, frozen=True):
     """What the device must know before it loads the graph."""
 
     format: int
-    model: str
-    architecture: str
+    model: Name
+    architecture: Name
     graph: Literal["shared", "portable", "static"]
     precision: Literal["fp32", "int8", "int4"]
-    vocab_size: int
-    context: int
-    layers: int
-    kv_heads: int
-    head_dim: int
-    tokenizer_hash: str
-    bos_token_id: int | None
-    eos_token_ids: list[int]
-    versions: dict[str, str]
-    files: dict[str, File]
+    vocab_size: Annotated[int, Meta(ge=1, le=MAX_VOCAB)]
+    context: Annotated[int, Meta(ge=1, lt=MAX_CONTEXT)]
+    layers: Size
+    kv_heads: Size
+    head_dim: Size
+    tokenizer_hash: Name
+    bos_token_id: Id | None
+    eos_token_ids: Annotated[list[Id], Meta(max_length=MAX_EOS)]
+    versions: Annotated[dict[Name, Name], Meta(max_length=100)]
+    files: Annotated[dict[Name, File], Meta(max_length=1000)]
     check: Check | None
-    buckets: list[int] = []  # of a static graph: tokens that each file feeds, the first in GRAPH
+    # Of a static graph: tokens that each file feeds, the first in GRAPH.
+    buckets: Annotated[list[Annotated[int, Meta(ge=1, le=4096)]], Meta(max_length=16)] = []
 
 
 class Bundle:
@@ -75,10 +93,13 @@ class Bundle:
         """The ONNX file that feeds ``count`` tokens, of a static graph."""
         return self.path / bucket_file(count)
 
-    @property
-    def tokenizer(self) -> Path:
-        """The tokenizer.json."""
-        return self.path / TOKENIZER
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises BundleError."""
+        path = self.path / TOKENIZER
+        try:
+            return Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers has no exceptions of its own
+            raise BundleError(f"{path} is no tokenizer ({error}); {AGAIN}") from None
 
 
 def bucket_file(count: int) -> str:
@@ -94,25 +115,51 @@ def digest(path: Path) -> File:
 
 def load_bundle(path: Path) -> Bundle:
     """Read and verify a bundle folder. Raises BundleError."""
-    again = "export it again with `draftlink export`"
+    try:
+        if not path.is_dir() or not (path / MANIFEST).exists():
+            raise BundleError(
+                f"{path} is not a draft bundle (no {MANIFEST}); make one with `draftlink export`"
+            )
+        manifest = _read(path)
+        _verify(path, manifest)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error})") from None
+    return Bundle(path, manifest)
+
+
+def _read(path: Path) -> Manifest:
+    """The manifest of a folder. Raises BundleError, OSError."""
+    _own(path, MANIFEST)
+    if (path / MANIFEST).stat().st_size > MAX_MANIFEST:
+        raise BundleError(f"{path / MANIFEST} cannot be read (over {MAX_MANIFEST} bytes); {AGAIN}")
     try:
         manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=Manifest)
-    except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(
-            f"{path} is not a draft bundle (no {MANIFEST}); make one with `draftlink export`"
-        ) from None
-    except msgspec.DecodeError as error:
-        raise BundleError(f"{path / MANIFEST} cannot be read ({error}); {again}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BundleError(f"{path / MANIFEST} cannot be read ({error}); {AGAIN}") from None
     if manifest.format != FORMAT:
-        raise BundleError(f"{path} has format {manifest.format}, this is {FORMAT}; {again}")
+        raise BundleError(f"{path} has format {manifest.format}, this is {FORMAT}; {AGAIN}")
     if manifest.check is None or not manifest.check.passed:
-        raise BundleError(f"{path} has no passed check against PyTorch; {again}")
+        raise BundleError(f"{path} has no passed check against PyTorch; {AGAIN}")
+    return manifest
+
+
+def _verify(path: Path, manifest: Manifest) -> None:
+    """Whether the files are those of the manifest. Raises BundleError, OSError."""
     for name in (GRAPH, TOKENIZER, *map(bucket_file, manifest.buckets)):
         if name not in manifest.files:
-            raise BundleError(f"the manifest of {path} does not list {name}; {again}")
+            raise BundleError(f"the manifest of {path} does not list {name}; {AGAIN}")
     for name, file in manifest.files.items():
-        if Path(name).name != name or not (path / name).is_file():
-            raise BundleError(f"{path} lacks {name}; {again}")
-        if digest(path / name) != file:
-            raise BundleError(f"{path / name} is corrupt (its checksum differs); {again}")
-    return Bundle(path, manifest)
+        _own(path, name)
+        # Its size first: a file of another one need not be read to its end.
+        if (path / name).stat().st_size != file.bytes or digest(path / name) != file:
+            raise BundleError(f"{path / name} is corrupt (its checksum differs); {AGAIN}")
+
+
+def _own(path: Path, name: str) -> None:
+    """Raises BundleError unless this is a file in the bundle's own folder, and no link."""
+    if Path(name).name != name or not (path / name).is_file():
+        raise BundleError(f"{path} lacks {name}; {AGAIN}")
+    if (path / name).is_symlink():
+        raise BundleError(
+            f"{path / name} is a link; a bundle holds its files itself, copy it there"
+        )

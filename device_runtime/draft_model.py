@@ -38,10 +38,17 @@ class Loaded:
         self.threads = threads
         self._manifest = manifest = bundle.manifest
         files = {count: bundle.bucket(count) for count in manifest.buckets or [1]}
+        _fits(bundle)
         self._sessions = {
             count: _session(path, provider, threads, manifest.graph)
             for count, path in files.items()
         }
+        try:
+            shape = self.graph().run([0], 0).shape
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise BundleError(f"{bundle.path} cannot be run: {error}") from None
+        if shape != (manifest.vocab_size,):
+            raise BundleError(f"{bundle.path} does not give the logits that its manifest says")
 
     def graph(self) -> SharedGraph | PortableGraph | StaticGraph:
         """The graph with a KV cache of its own."""
@@ -149,6 +156,19 @@ class DraftModel:
             raise ValueError(f"cannot roll {self._length} tokens back to {length}")
         self._graph.cut(length)
         self._length = length
+
+
+def _fits(bundle: Bundle) -> None:
+    """Raises BundleError where a KV cache is more than this machine's memory."""
+    manifest = bundle.manifest
+    entries = 2 * manifest.layers * manifest.kv_heads * manifest.head_dim * manifest.context
+    entries += sum(count * (count + manifest.context) for count in manifest.buckets)  # the masks
+    has = pages.memory()
+    if manifest.graph != "portable" and has is not None and 4 * entries > has:
+        raise BundleError(
+            f"the KV cache of {bundle.path} takes {4 * entries / 1e9:.3g} GB, and this machine has"
+            f" {has / 1e9:.3g}; export it with a smaller --context"
+        )
 
 
 def _session(path: Path, provider: str, threads: int, kind: str) -> ort.InferenceSession:

@@ -15,6 +15,7 @@ import ctypes
 import errno
 import math
 import mmap
+import os
 import sys
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -63,6 +64,13 @@ def zeros(*shape: int) -> NDArray[np.float32]:
     else:
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return np.frombuffer(memory, np.float32).reshape(shape)
+
+
+def memory() -> int | None:
+    """Bytes of memory that this machine has; None where no system tells (Windows)."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def trim() -> None:
