@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
-from rich.markup import escape
+from rich.text import Text
 
 # Each registers its commands.
 from draftlink.cli import links, loopback, models  # noqa: F401
 from draftlink.cli.common import app, err
+from draftlink.plain import printable
 
 
 def main() -> None:
@@ -27,5 +28,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        err.print(f"[red]error:[/red] {escape(str(error) or type(error).__name__)}", soft_wrap=True)
+        # Whoever's words are in it, a peer's or a file's: they are shown, and do nothing.
+        words = printable(str(error) or type(error).__name__)
+        err.print(Text.assemble(("error:", "red"), " ", words), soft_wrap=True)
         sys.exit(1)
