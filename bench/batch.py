@@ -41,7 +41,7 @@ from websockets.asyncio.client import connect
 
 import bench
 from bench.serving.processes import GAMMA, TOKENS, assistant, running, station
-from device_runtime.client import PATH
+from device_runtime.connecting import PATH
 from device_runtime.device import Device, Sampling
 from device_runtime.generation import Generation
 from draftlink import frames

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import os
 import socket
 import ssl
@@ -24,11 +23,12 @@ from bs_runtime.pending import Pending, Place
 from bs_runtime.station import Station
 from bs_runtime.target import Target
 from draftlink import frames
+from draftlink.address import is_loopback
 
 
 def check_exposure(host: str, *, tokens: bool, tls: bool, insecure: bool) -> None:
     """Raises ValueError where others could listen in, or draft at this machine's cost."""
-    if insecure or _is_loopback(host):
+    if insecure or is_loopback(host):
         return
     if not tokens:
         raise ValueError(
@@ -40,15 +40,6 @@ def check_exposure(host: str, *, tokens: bool, tls: bool, insecure: bool) -> Non
             f"on {host} tokens and texts would cross the network in clear: give --tls-cert and"
             " --tls-key, or --insecure if a proxy or a VPN encrypts"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # a name
 
 
 # Of each connection, all written at its making, and read into at once: asyncio's 256 KiB would let

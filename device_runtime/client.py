@@ -1,88 +1,36 @@
-"""The WebSocket to the base station, and the bytes that cross it."""
+"""A session with the base station, over one connection after another, and the bytes that cross."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
-import ssl
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 from msgspec.structs import replace
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
-from websockets.http11 import Response
+from websockets.exceptions import ConnectionClosed
 
+from device_runtime.connecting import (
+    Connect,
+    LinkError,
+    Lost,
+    Socket,
+    close,
+    connect_websocket,
+    reach,
+)
+from device_runtime.patience import PATIENCE_S, Patience
+from device_runtime.silence import Deadlines, Silence
 from device_runtime.tcp import Crossed, crossed
 from draftlink import __version__, frames, schemes
-from draftlink.control import MAX_RETRY_S
 from draftlink.link import Ledger
+from draftlink.plain import printable
 from draftlink.session import RemoteProtocolError, Session
 from draftlink.states import UNDER_WAY, State
 
-PATH = "/v1/draft"
-PATIENCE_S = 60.0  # how long a lost base station is looked for
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # between attempts, doubling
+__all__ = ["Client", "LinkError"]
+
+NAME = 200  # characters of a name that are kept
 T = TypeVar("T", bound=frames.Frame)
-
-
-class LinkError(ConnectionError):
-    """The base station cannot be reached, refuses, or has gone; the text says what to do.
-
-    ``retry_after_s``: when to try again, where the base station was only busy.
-    """
-
-    def __init__(self, text: str, retry_after_s: int | None = None) -> None:
-        super().__init__(text)
-        self.retry_after_s = retry_after_s
-
-
-class Socket(Protocol):
-    """What a client needs of a WebSocket; all three raise ConnectionClosed once it is closed."""
-
-    async def send(self, message: bytes, /) -> None:
-        """Send a binary message."""
-
-    async def recv(self) -> str | bytes:
-        """The next message."""
-
-    async def close(self) -> None:
-        """Close the connection."""
-
-
-Connect = Callable[[str], Awaitable[Socket]]
-
-
-def connector(token: str | None = None, ca: Path | None = None) -> Connect:
-    """Makes WebSockets with a bearer token; ``ca``: the certificates that ``wss`` trusts.
-
-    Raises ValueError for certificates that cannot be read. What it makes raises what ``websockets``
-    raises.
-    """
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    trusted: ssl.SSLContext | bool = True  # the system's certificates
-    if ca is not None:
-        try:
-            trusted = ssl.create_default_context(cafile=ca)
-        except OSError as error:
-            raise ValueError(f"{ca} holds no PEM certificates ({error})") from None
-
-    async def connect_with(url: str) -> Socket:
-        return await connect(
-            url.rstrip("/") + PATH,
-            additional_headers=headers,
-            ssl=trusted if url.startswith("wss:") else None,
-            compression=None,
-            max_size=frames.MAX_MESSAGE_BYTES,
-            ping_timeout=frames.PING_TIMEOUT_S,
-        )
-
-    return connect_with
-
-
-connect_websocket = connector()
 
 
 class Client:
@@ -100,6 +48,7 @@ class Client:
         vocab_size: int,
         connect: Connect = connect_websocket,
         patience_s: float = PATIENCE_S,
+        deadlines: Deadlines | None = None,
     ) -> None:
         self.session = Session("device", vocab_size)
         self.welcome: frames.Welcome
@@ -109,7 +58,9 @@ class Client:
         self.history: Sequence[int] = []
         self._url = url
         self._connect = connect
-        self._patience_s = patience_s
+        self._patience = Patience(patience_s)
+        self._deadlines = deadlines or Deadlines()
+        self._silence = Silence(self.session, self._deadlines)
         self._vocab_size = vocab_size
         self._tokenizer_hash = tokenizer_hash
         self._ticket = b""
@@ -126,7 +77,10 @@ class Client:
         """Connect and greet. Raises LinkError."""
         try:
             await self._greet()
-        except _Lost as error:
+        except BaseException as error:
+            await self.close()
+            if not isinstance(error, Lost):
+                raise
             if error.retry_after_s is not None:
                 raise LinkError(
                     f"{self._url} takes no more devices now ({error}); try again in"
@@ -137,9 +91,6 @@ class Client:
                 f"no base station at {self._url} ({error}); start one with `draftlink bs MODEL`,"
                 " or check the address"
             ) from None
-        except BaseException:
-            await self.close()
-            raise
 
     async def send(self, frame: frames.Frame, payload_bits: int | None = None) -> None:
         """Send a frame; ``payload_bits`` of it are coded. Raises LinkError after ``close``.
@@ -148,7 +99,10 @@ class Client:
         """
         async with self._mending:
             self._connected()
-            await self._put(self.session.send(frame), payload_bits)
+            data = self.session.send(frame)
+            if isinstance(frame, frames.Start):
+                self._patience.renew()
+            await self._put(data, payload_bits)
 
     async def receive(self) -> frames.Frame:
         """The next frame that has not been overtaken. Raises LinkError.
@@ -161,7 +115,7 @@ class Client:
                 socket = self._socket
             try:
                 return await self._get()
-            except _Lost as error:
+            except Lost as error:
                 lost = error
             async with self._mending:
                 if self._socket is socket:
@@ -195,7 +149,8 @@ class Client:
         """
         if self.interrupted and not self._lost:
             self.session.abandon()
-            await self._reconnect(_Lost("the connection was left"))
+            self._patience.renew()
+            await self._reconnect(Lost("the connection was left"))
             return
         if self.session.state is not State.FINISHING:  # else who waited for Done was cancelled
             # A token that the device still owes has not reached the base station.
@@ -204,7 +159,7 @@ class Client:
         while self.session.state is State.FINISHING:
             try:
                 _checked(await self._get(), frames.Done)
-            except _Lost as error:
+            except Lost as error:
                 await self._reconnect(error)  # and the generation is over
 
     @property
@@ -228,27 +183,11 @@ class Client:
         socket, self._socket = self._socket, None
         if socket is not None:
             self._begun = None  # of a connection that was lost no kernel tells any more
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(5):
-                    await socket.close()
+            await close(socket)
 
     async def _greet(self) -> None:
-        """A new connection, from Hello to Welcome. Raises _Lost, LinkError."""
-        try:
-            self._socket = await self._connect(self._url)
-        except InvalidURI:
-            raise LinkError(
-                f"{self._url!r} is not a WebSocket address such as ws://host:8765"
-            ) from None
-        except InvalidStatus as error:
-            raise _denied(self._url, error.response) from None
-        except ssl.SSLCertVerificationError as error:
-            raise LinkError(
-                f"the certificate of {self._url} is not trusted ({error.verify_message}); give the"
-                " one that signed it with --ca FILE"
-            ) from None
-        except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:
-            raise _Lost(str(error) or type(error).__name__) from None
+        """A new connection, from Hello to Welcome. Raises Lost, LinkError."""
+        self._socket = await reach(self._connect, self._url)
         hello = frames.Hello(
             frames.VERSION,
             self._tokenizer_hash,
@@ -262,11 +201,11 @@ class Client:
         loop = asyncio.get_running_loop()
         asked_s = loop.time()
         await self._put(self.session.send(hello))
-        welcome = _checked(await self._get(), frames.Welcome)
+        said = _checked(await self._get(), frames.Welcome)
         self.rtt_s = loop.time() - asked_s
-        if self.session.stopped and replace(welcome, ticket=b"") != replace(
-            self.welcome, ticket=b""
-        ):
+        model, dtype = printable(said.model, NAME), printable(said.dtype, NAME)
+        welcome = replace(said, model=model, dtype=dtype)
+        if self.session.stopped and replace(self.welcome, ticket=said.ticket) != welcome:
             raise LinkError(
                 f"the base station at {self._url} now serves another target ({welcome.model},"
                 f" {welcome.dtype}); the text so far is kept, start a new one"
@@ -275,41 +214,35 @@ class Client:
         # Vocabularies may be padded differently; an id that this draft lacks could not be fed.
         self.session.vocab_size = min(self._vocab_size, welcome.vocab_size)
 
-    async def _reconnect(self, cause: _Lost) -> None:
+    async def _reconnect(self, cause: Lost) -> None:
         """A new connection, and on with the generation. Raises LinkError when patience ends.
 
         Patience is for a base station that is not there; one that is busy is waited for.
         """
         loop = asyncio.get_running_loop()
-        until, pause = loop.time() + self._patience_s, FIRST_PAUSE_S
         while True:
             if self._closed:
                 raise LinkError("the connection was closed") from None
             await self._hang_up()
-            try:
-                self.session.reopen()
-                await self._greet()
-                if self.session.stopped:
-                    await self._resume()
-            except _Lost as error:
-                cause = error
-                if error.retry_after_s is not None:  # it is there, and says when to come back
-                    until = loop.time() + self._patience_s
-            else:
-                self.reconnects += 1
-                return
-            left = until - loop.time()
-            if left <= 0:
+            pause_s = self._patience.after(loop.time(), cause)
+            if pause_s is None:
                 self._lost = True
                 self._gone = (
                     f"the base station at {self._url} has gone ({cause}); the text so far is kept,"
                     " start the base station again and open the device anew"
                 )
                 raise LinkError(self._gone) from None
-            pause = max(pause, cause.retry_after_s or 0)
-            # Not all at once, where a base station that was restarted has many devices.
-            await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            await asyncio.sleep(pause_s)
+            try:
+                self.session.reopen()
+                await self._greet()
+                if self.session.stopped:
+                    await self._resume()
+            except Lost as error:
+                cause = error
+            else:
+                self.reconnects += 1
+                return
 
     async def _resume(self) -> None:
         session = self.session
@@ -323,57 +256,41 @@ class Client:
 
     async def _put(self, data: bytes, payload_bits: int | None = None) -> None:
         """Send bytes. If the connection is lost, ``_get`` says so, and why if it was told."""
+        self._silence.sends()
+        socket = self._connected()
         try:
-            await self._connected().send(data)
+            async with asyncio.timeout(self._deadlines.silence_s):
+                await socket.send(data)
         except ConnectionClosed:
+            return
+        except TimeoutError:  # it reads nothing
+            await close(socket)
             return
         self.ledger.record("up", frames.kind(data), len(data), payload_bits)
 
     async def _get(self) -> frames.Frame:
-        """The next frame that has not been overtaken. Raises _Lost, LinkError."""
+        """The next frame that has not been overtaken. Raises Lost, LinkError."""
         socket = self._connected()
+        self._silence.begins()
         while True:
+            data = await self._silence.hear(socket)
             try:
-                data = await socket.recv()
-            except ConnectionClosed as error:
-                if error.rcvd is not None and error.rcvd.code == frames.FENCED:
-                    raise LinkError("another connection has taken over this session") from None
-                raise _Lost(str(error)) from None
-            if isinstance(data, str):
-                raise LinkError("the base station broke the protocol: it sent a text message")
-            try:
+                if isinstance(data, str):
+                    raise RemoteProtocolError("it sent a text message")
                 frame = self.session.receive(data)
-                self.ledger.record("down", frames.kind(data), len(data))
             except RemoteProtocolError as error:
-                raise LinkError(f"the base station broke the protocol: {error}") from error
+                self.session.abandon()
+                await close(socket)
+                raise LinkError(f"the base station broke the protocol: {error}") from None
+            self.ledger.record("down", frames.kind(data), len(data))
+            if frame is None:  # overtaken: it says nothing of what is due
+                continue
+            self._silence.begins()
             if isinstance(frame, frames.Refused):
                 raise LinkError(f"the base station refuses: {frame.reason}", frame.retry_after_s)
-            if frame is not None:
+            self._patience.heard(frame, asyncio.get_running_loop().time())
+            if not isinstance(frame, frames.Progress):
                 return frame
-
-
-class _Lost(Exception):
-    """The connection is not there, or no more; the text says how that showed."""
-
-    def __init__(self, text: str, retry_after_s: int | None = None) -> None:
-        super().__init__(text)
-        self.retry_after_s = retry_after_s
-
-
-def _denied(url: str, response: Response) -> Exception:
-    """What an HTTP answer in the place of a WebSocket means."""
-    words = (response.body or b"")[:200].decode("ascii", "replace").split("\n")[0]
-    reason = "".join(c for c in words if c.isprintable()) or f"HTTP {response.status_code}"
-    if response.status_code == 401:
-        return LinkError(
-            f"the base station at {url} refuses: {reason}; give its token with --token or in"
-            " DRAFTLINK_TOKEN"
-        )
-    if response.status_code == 503:
-        after = response.headers.get("Retry-After", "")
-        seconds = int(after) if after.isascii() and after.isdigit() else 1
-        return _Lost(reason, min(seconds, MAX_RETRY_S))
-    return LinkError(f"{url} is no base station, or not for this device: {reason}")
 
 
 def _checked(frame: frames.Frame, kind: type[T]) -> T:

@@ -22,20 +22,16 @@ from tokenizers import Tokenizer
 
 from device_runtime.alone import Alone
 from device_runtime.bundle import Bundle, load_bundle
-from device_runtime.client import (
-    PATIENCE_S,
-    Client,
-    Connect,
-    LinkError,
-    connect_websocket,
-    connector,
-)
+from device_runtime.client import Client
+from device_runtime.connecting import Connect, LinkError, connect_websocket, connector
 from device_runtime.controller import Controller
 from device_runtime.draft_model import DraftModel
 from device_runtime.drafter import Model
 from device_runtime.estimators import Acceptance, Estimates
 from device_runtime.generation import Generation
+from device_runtime.patience import PATIENCE_S
 from device_runtime.result import MODES, Mode, Result
+from device_runtime.silence import Deadlines
 from device_runtime.temperature import DraftTemperature
 from device_runtime.writing import Writer
 from draftlink import frames, schemes
@@ -46,16 +42,7 @@ from draftlink.schemes.dense import Dense
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
 
-__all__ = [
-    "Coupled",
-    "Dense",
-    "Device",
-    "LinkError",
-    "Result",
-    "Sampling",
-    "Split",
-    "TopK",
-]
+__all__ = ["Coupled", "Dense", "Device", "LinkError", "Result", "Sampling", "Split", "TopK"]
 
 
 class Device:
@@ -70,23 +57,25 @@ class Device:
         threads: int | None = None,
         token: str | None = None,
         ca: Path | None = None,
+        insecure: bool = False,
     ) -> None:
         """Load the bundle; the connection is made by ``open``.
 
         ``threads``: measured if not given. ``token``: the base station's, if it wants one; ``ca``:
-        certificates that ``wss`` trusts. Raises BundleError, ValueError.
+        certificates that ``wss`` trusts; ``insecure``: the token may cross a network in clear.
+        Raises BundleError, ValueError.
         """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._setup(
             DraftModel(loaded, provider=provider, threads=threads),
-            Tokenizer.from_file(str(loaded.tokenizer)),
+            loaded.tokenizer(),
             url,
             loaded.manifest.tokenizer_hash,
             loaded.manifest.vocab_size,
             loaded.manifest.context,
             tuple(loaded.manifest.eos_token_ids),
         )
-        self._connect: Connect = connector(token, ca)
+        self._connect: Connect = connector(token, ca, insecure=insecure)
 
     @classmethod
     def from_parts(
@@ -128,6 +117,7 @@ class Device:
         self.executor: Executor = ThreadPoolExecutor(1, thread_name_prefix="draft")
         self._url = url
         self.patience_s = PATIENCE_S  # how long a lost base station is looked for
+        self.deadlines = Deadlines()
         self._tokenizer_hash = tokenizer_hash
         self._vocab_size = vocab_size
         self._client: Client | None = None
@@ -140,7 +130,12 @@ class Device:
     async def open(self) -> Device:
         """Connect and greet. Raises LinkError."""
         client = Client(
-            self._url, self._tokenizer_hash, self._vocab_size, self._connect, self.patience_s
+            self._url,
+            self._tokenizer_hash,
+            self._vocab_size,
+            self._connect,
+            self.patience_s,
+            self.deadlines,
         )
         client.history = self.history
         await client.open()

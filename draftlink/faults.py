@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MAX_FEATURES = 64  # that are told, and schemes
 MAX_NAME = 256  # characters; a session keeps its Hello
+MAX_TICKET = 4096  # bytes; it comes back with every Hello
 MAX_BOS, MAX_SUPPRESSED = 16, 1 << 16  # ids that the target's own files name
 MAX_EOS = 256  # EOS ids of a generation: each token is looked up among them
 MAX_CONTEXT = 1 << 31  # of a target; positions are 32-bit numbers
@@ -93,6 +94,10 @@ def _welcome(session: Session, frame: Welcome) -> str | None:
     size = frame.vocab_size
     if not 1 <= size <= MAX_VOCAB or not 1 <= frame.context < MAX_CONTEXT:
         return f"a target of {size} logits and a context of {frame.context}"
+    if not set(frame.schemes) <= set(hello.schemes) or len(frame.schemes) > len(hello.schemes):
+        return "schemes that were not offered"
+    if len(frame.ticket) > MAX_TICKET:
+        return f"a ticket of {len(frame.ticket)} bytes, where {MAX_TICKET} are the most"
     if not 1 <= frame.frame_entries <= frame.flight_entries:
         return f"at most {frame.frame_entries} entries a draft, {frame.flight_entries} in flight"
     return _facts(frame)

@@ -46,6 +46,12 @@ class Progress:
         """Tokens of the history of which both ends know; a token owed may still be under way."""
         return self.length - self.first
 
+    @property
+    def outstanding(self) -> int:
+        """The most frames that the base station can have to send: tokens, verdicts and a switch."""
+        left = 0 if self.start is None else self.start.max_tokens - self.written
+        return left + len(self.drafts) + 1
+
     def grow(self, count: int) -> None:
         """So many tokens more are agreed on, and were written."""
         self.length += count

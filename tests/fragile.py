@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from bench.virtual.world import World
-from device_runtime.client import Socket, connect_websocket
+from device_runtime.connecting import Socket, connect_websocket
 from device_runtime.device import Device
 from draftlink import frames
 

@@ -13,7 +13,7 @@ from websockets.frames import Frame, Opcode
 
 import tinypair
 from bench.hostile.place import TOKENS, Place
-from device_runtime.client import PATH
+from device_runtime.connecting import PATH
 from draftlink import frames, schemes
 from draftlink.sampling import Sampling
 from draftlink.schemes import AnyScheme

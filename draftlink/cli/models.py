@@ -216,6 +216,10 @@ def device(
     ca: Annotated[
         Path | None, typer.Option(help="wss: certificates to trust instead of the system's, PEM")
     ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="send the token in clear over ws:// (a VPN encrypts)"),
+    ] = False,
     provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider")] = "cpu",
     threads: Threads = None,
     pace_draft: PaceDraft = None,
@@ -243,7 +247,15 @@ def device(
         raise typer.BadParameter(f"{scheme!r} is not one of {', '.join(known)}")
 
     async def run() -> Any:
-        opened = Device(bundle, url, provider=provider, threads=threads, token=token, ca=ca)
+        opened = Device(
+            bundle,
+            url,
+            provider=provider,
+            threads=threads,
+            token=token,
+            ca=ca,
+            insecure=insecure,
+        )
         hold(opened.model, pace_draft)
         async with opened:
             generation = opened.generate(

@@ -24,7 +24,7 @@ from bs_runtime.auth import Tokens
 from bs_runtime.limits import Limits, Tenant
 from bs_runtime.server import check_exposure, listen, serve, tls_context
 from bs_runtime.station import Link
-from device_runtime.client import LinkError, connector
+from device_runtime.connecting import LinkError, connector
 from device_runtime.device import Sampling
 from draftlink.link import total
 from tests.fakes import FakeTarget, fake_device, random_logits, served, serving

@@ -17,7 +17,9 @@ from bs_runtime.generation import Round
 from bs_runtime.scheduler import Served, step
 from bs_runtime.tickets import Sealer
 from bs_runtime.turns import Turns
+from device_runtime.connecting import LinkError, Lost
 from device_runtime.device import Device
+from device_runtime.patience import Patience
 from draftlink import frames
 from draftlink.session import Session
 from draftlink.states import State
@@ -209,7 +211,7 @@ def scripts(each: Sequence[Script]) -> Callable[[str], Awaitable[Script]]:
 
     async def connect(url: str) -> Script:
         if not left:
-            raise ConnectionRefusedError("nobody is there")
+            raise LinkError("nobody is there")
         return left.pop(0)
 
     return connect
@@ -220,13 +222,21 @@ def in_memory(plan: Plan, connect: Any) -> Device:
     device = fake_device("ws://in-memory", DRAFT, eos_ids=(EOS,), context=plan.context)
     device.executor.shutdown(wait=False)
     device.executor = INLINE  # type: ignore[assignment]
-    device._connect, device.patience_s = connect, 0.0
+    device._connect = connect
     return device
+
+
+class Tries(Patience):
+    """As many attempts as there are scripts, and none is waited for."""
+
+    def after(self, now: float, lost: Lost) -> float:
+        return 0.0
 
 
 async def run(plan: Plan, device: Device) -> None:
     """The device's part of the plan. Raises what it raises."""
     await device.open()
+    device.client._patience = Tries(0.0)
     try:
         await plan.speak(device)
     finally:

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from bs_runtime.auth import Tokens
 from bs_runtime.limits import Limits, Tenant
 from bs_runtime.server import Server
-from device_runtime.client import connector
+from device_runtime.connecting import connector
 from device_runtime.device import Device, Sampling
 from draftlink import __version__, frames, schemes
 from draftlink.schemes.topk import TopK
