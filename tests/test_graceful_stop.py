@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from device_runtime.client import LinkError
+from device_runtime.connecting import LinkError
 from device_runtime.device import Device, Sampling
 
 TOKEN = "a-token-for-the-real-process"

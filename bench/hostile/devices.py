@@ -18,7 +18,7 @@ from bench.batch import Recording, essence, record
 from bench.hostile.place import TOKENS
 from bench.hostile.speaker import GONE, PAUSE_S, Speaker, hello
 from bench.hostile.station import Station
-from device_runtime.client import PATH, LinkError, connector
+from device_runtime.connecting import PATH, LinkError, connector
 from device_runtime.device import Device, Sampling
 from draftlink import frames
 

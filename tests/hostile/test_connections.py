@@ -19,7 +19,7 @@ import trustme
 from bs_runtime import guard, limits
 from bs_runtime.server import Server, tls_context
 from bs_runtime.station import Station
-from device_runtime.client import connector
+from device_runtime.connecting import connector
 from tests.fakes import FakeTarget, serving
 from tests.hostile.peers import TABLE, TOKENS, phone, text, tokens_of
 from tests.test_graceful_stop import options, station

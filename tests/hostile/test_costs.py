@@ -20,7 +20,7 @@ from websockets.frames import Frame, Opcode
 from bs_runtime import guard, limits
 from bs_runtime.limits import WAITING_MESSAGES, Limits
 from bs_runtime.server import Server
-from device_runtime.client import LinkError
+from device_runtime.connecting import LinkError
 from device_runtime.device import Device
 from draftlink import frames, schemes
 from tests.fakes import HASH

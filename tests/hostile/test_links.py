@@ -12,7 +12,8 @@ from websockets.asyncio.client import connect
 from bs_runtime import verify
 from bs_runtime.generation import Generation
 from device_runtime import client as device_client
-from device_runtime.client import Client, LinkError
+from device_runtime.client import Client
+from device_runtime.connecting import LinkError
 from device_runtime.device import Sampling, Split, TopK
 from draftlink import frames, noise
 from tests.fakes import HASH, FakeModel, FakeTarget, fake_device, random_logits, served
