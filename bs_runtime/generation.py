@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bs_runtime import verify
 from bs_runtime.kv import Feed, Slot
+from bs_runtime.limits import Refusal
 from draftlink import frames, noise, schemes
 from draftlink.idcode import IdModel
 from draftlink.noise import Purpose
@@ -31,6 +32,13 @@ class Judgement:
     ended: bool
     row: bytes = b""
     surprisals: bytes = b""
+
+
+class ModelFault(Refusal, ValueError):
+    """The target cannot go on with a text; its device is not to blame."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("internal", reason)
 
 
 class Generation:
@@ -166,7 +174,8 @@ class Generation:
         """Write what stands of a draft, and keep the row behind it.
 
         ``rows`` (len(drafted) + 1, V); ``outcome`` is None for a prompt, behind which nothing is
-        written.
+        written. Raises ModelFault where the text is to go on behind a row from which nothing can be
+        drawn.
         """
         accepted = outcome.accepted if outcome else 0
         self.slot.rollback(len(self.history) + accepted)
@@ -175,6 +184,11 @@ class Generation:
         following, row = outcome.following if outcome else None, b""
         if self.ended or (accepted == len(drafted) and not waits):
             following = None
+        elif outcome is not None and outcome.broken:
+            raise ModelFault(
+                f"the target's logits behind token {len(self.history)} hold no largest number: the"
+                " model is broken; have its weights checked, or try another text"
+            )
         if following is not None:
             self._row = None
             self._write(following)

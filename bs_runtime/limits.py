@@ -16,7 +16,10 @@ class Refusal(Exception):
     """A request that is not served; ``busy`` ones may come again after ``retry_after_s``."""
 
     def __init__(
-        self, code: Literal["request", "busy"], reason: str, retry_after_s: int | None = None
+        self,
+        code: Literal["request", "busy", "internal"],
+        reason: str,
+        retry_after_s: int | None = None,
     ) -> None:
         super().__init__(reason)
         self.code = code

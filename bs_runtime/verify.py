@@ -19,7 +19,7 @@ from bs_runtime.residual import accepts, draw, entries, residuals, wanted
 from draftlink import noise
 from draftlink.gumbel import pick_many
 from draftlink.noise import Purpose
-from draftlink.sampling import Sampling
+from draftlink.sampling import LARGEST_LOGIT, MARGIN, Sampling
 from draftlink.schemes import Scheme
 from draftlink.schemes.base import Rule
 from draftlink.sparse import Drafted
@@ -49,12 +49,14 @@ class Outcome:
     """The first ``accepted`` tokens stand; ``following`` is the target's token behind them.
 
     It is None after a rejection that the device corrects. ``surprisals``: −log2 p, in bits, of the
-    accepted tokens and of ``following``, if the job wants them.
+    accepted tokens and of ``following``, if the job wants them. ``broken``: the row behind the
+    accepted tokens has no largest number, so nothing can be drawn from it.
     """
 
     accepted: int
     following: int | None
     surprisals: list[float]
+    broken: bool = False
 
 
 def judge(rows: Sequence[Tensor], jobs: Sequence[Job]) -> list[Outcome]:
@@ -95,9 +97,15 @@ def _is_bare(job: Job) -> bool:
 def _judge(logits: Tensor, jobs: Sequence[Job]) -> list[Outcome]:
     counts = [len(job.drafted) for job in jobs]
     begins = np.cumsum([0, *(count + 1 for count in counts)])[:-1].tolist()
+    broken = _broken(logits)
+    if broken:  # so that it does not spoil what is done for all rows at once
+        logits = logits.index_fill(0, torch.tensor(broken, device=logits.device), 0.0)
     p = logits if all(map(_is_bare, jobs)) else distributions(logits, jobs)
     picked = own_picks(p, jobs, begins)
     stands = accepted_positions(p, jobs, begins, picked)
+    if broken:
+        judging = [b + i for b, n in zip(begins, counts, strict=True) for i in range(n)]
+        stands &= ~np.isin(judging, broken)
     accepted, at = [], 0
     for count in counts:
         run = stands[at : at + count]
@@ -105,6 +113,9 @@ def _judge(logits: Tensor, jobs: Sequence[Job]) -> list[Outcome]:
         at += count
     ends = [begin + n for begin, n in zip(begins, accepted, strict=True)]
     following = _following(p, jobs, accepted, ends, picked)
+    for j, end in enumerate(ends):
+        if end in broken:
+            following[j] = None
     rows: list[int] = []
     tokens: list[int] = []
     told = []
@@ -115,10 +126,16 @@ def _judge(logits: Tensor, jobs: Sequence[Job]) -> list[Outcome]:
         tokens += emitted[: told[-1]]
     bits = (-torch.log2(entries(p, rows, tokens))).tolist() if rows else []
     outcomes, at = [], 0
-    for n, token, count in zip(accepted, following, told, strict=True):
-        outcomes.append(Outcome(n, token, bits[at : at + count]))
+    for n, token, count, end in zip(accepted, following, told, ends, strict=True):
+        outcomes.append(Outcome(n, token, bits[at : at + count], end in broken))
         at += count
     return outcomes
+
+
+def _broken(logits: Tensor) -> list[int]:
+    """Rows (R, V) without a largest number: with NaN, with infinity, of −∞ alone, or too large."""
+    top = logits.amax(-1)
+    return (~(top.abs() <= LARGEST_LOGIT)).nonzero()[:, 0].tolist()
 
 
 def distributions(logits: Tensor, jobs: Sequence[Job]) -> Tensor:
@@ -130,26 +147,35 @@ def distributions(logits: Tensor, jobs: Sequence[Job]) -> Tensor:
     scores = logits.double()
     if any(p.repetition_penalty != 1.0 for p in params):
         scores = _penalised(scores, jobs)
-    scores = scores / _column(scores, [p.temperature or 1.0 for p in params])
-    size = scores.shape[1]
-    p = torch.softmax(scores, dim=-1)
+    # The largest goes first: by a low temperature it can become so large that its rounding is seen.
+    cold = (scores - scores.amax(-1, keepdim=True)).div_(
+        _column(scores, [p.temperature or 1.0 for p in params])
+    )
+    return cut(torch.softmax(cold, dim=-1), scores, params)
+
+
+def cut(p: Tensor, scores: Tensor, params: Sequence[Sampling]) -> Tensor:
+    """``sampling.cut``, in torch: what of p (R, V), which comes from ``scores``, is allowed."""
+    size = p.shape[1]
     limits = [s.top_k for s in params]
     if any(0 < limit < size for limit in limits):
-        largest = p.topk(min(max(limits), size), dim=-1).values
+        largest = scores.topk(min(max(limits), size), dim=-1).values
         index = [(min(limit, size) or size) - 1 for limit in limits]  # any limit fits an int64
         edge = largest.gather(1, _column(p, index).long().clamp_(max=largest.shape[1] - 1))
         off = _column(p, [not 0 < limit < size for limit in limits]).bool()
-        p = _renormalised(torch.where((p >= edge) | off, p, 0.0), ~off)
+        p = _renormalised(torch.where((scores >= edge) | off, p, 0.0), ~off)
     if any(s.top_p < 1.0 for s in params):
-        ordered, order = p.sort(dim=-1, descending=True, stable=True)
+        order = scores.sort(dim=-1, descending=True, stable=True).indices
+        ordered = p.gather(1, order)
         before = ordered.cumsum(-1) - ordered
+        before[:, 0] = -1.0  # the first stays, however little is asked for
         mass = _column(p, [s.top_p for s in params])
-        drop = torch.zeros_like(p, dtype=torch.bool).scatter_(1, order, before >= mass)
+        drop = torch.zeros_like(p, dtype=torch.bool).scatter_(1, order, before >= mass - MARGIN)
         on = mass < 1.0
         p = _renormalised(torch.where(drop & on, 0.0, p), on)
     if any(s.min_p > 0.0 for s in params):
         least = _column(p, [s.min_p for s in params])
-        drop = p < least * p.amax(-1, keepdim=True)
+        drop = p < least * (1.0 - MARGIN) * p.amax(-1, keepdim=True)
         p = _renormalised(torch.where(drop, 0.0, p), least > 0.0)
     return p
 
@@ -171,8 +197,6 @@ def own_picks(p: Tensor, jobs: Sequence[Job], begins: Sequence[int]) -> dict[int
         # On the CPU numpy is ten times as fast, and takes the first of equals, too.
         on_cpu = scores.device.type == "cpu"
         best = torch.as_tensor(scores.numpy().argmax(-1)) if on_cpu else scores.argmax(-1)
-        if not scores.gather(1, best[:, None]).isfinite().all():
-            raise ValueError("the target's logits hold no largest number: the model is broken")
         picks.update(zip(rows["greedy"], best.tolist(), strict=True))
     if rows["coupled"]:
         drawn = _raced(keys, positions, _rows(p, rows["coupled"]))

@@ -19,8 +19,15 @@ Floats = NDArray[np.floating]
 
 NUCLEUS = 1024  # entries that mostly hold the mass of a top-p; where they do not, all are sorted
 SLACK = 1e-5  # of a sum that was rounded
+# What a cut is moved by. Two ends that add the same masses in another order differ by some 1e-13,
+# so a cut must not fall on a mass that is as round as the request's own number; this one is far
+# from all of those, and too small to be noticed.
+MARGIN = 2.0**-30
 LARGEST = 1e30  # sum of exponentials that is still far from float32's limit
 COLDEST = 1e-6  # of temperatures above 0: scores divided by less could overflow to inf − inf
+# Beyond float32 a penalty or a low temperature could overflow, and leave inf − inf.
+LARGEST_LOGIT = float(np.finfo(np.float32).max)
+BROKEN = "the logits hold no largest number: the model is broken"
 
 
 class Sampling(msgspec.Struct, frozen=True):
@@ -74,11 +81,6 @@ def penalised(logits: Floats, sampling: Sampling, history: Sequence[int]) -> Flo
     return logits
 
 
-def greedy_token(logits: Floats, sampling: Sampling, history: Sequence[int]) -> int:
-    """The arg max after penalties; the lowest id where scores are equal."""
-    return int(np.argmax(penalised(logits, sampling, history)))
-
-
 def overflowing() -> np.errstate:
     """Scores may overflow: the exponential of -inf is 0, and inf is seen in their sum."""
     return np.errstate(over="ignore", invalid="ignore")
@@ -113,30 +115,55 @@ def weights_in(
         np.exp(p, out=p)
         total = np.add.reduce(p)
     if not total >= 1.0:
-        raise ValueError("the logits hold no largest number: the model is broken")
+        raise ValueError(BROKEN)
     if not sampling.cuts:
         return float(total)
     p /= total
-    if 0 < sampling.top_k < len(p):
-        ids = largest.at_least(p, sampling.top_k)
-        edge = len(ids) - sampling.top_k
-        if edge > 0:  # ties at the edge stay, as in transformers
-            ids = ids[p[ids] >= np.partition(p[ids], edge)[edge]]
-        _keep(p, ids)
-    if sampling.top_p < 1.0:
-        _keep(p, _nucleus(p, sampling.top_p))
-    if sampling.min_p > 0.0:
-        p[p < sampling.min_p * p.max()] = 0.0
-        p /= p.sum()
+    cut(p, scores, sampling)
     return 1.0
 
 
-def _nucleus(p: NDArray[Any], mass: float) -> NDArray[np.int64]:
-    """Ids of the fewest entries of p (V,), largest first, that hold ``mass``."""
-    few = largest.ranked(p, NUCLEUS)
-    ids = few if p[few].sum(dtype=np.float64) > mass + SLACK else largest.ranked(p, len(p))
+def cut(p: NDArray[Any], scores: Floats, sampling: Sampling) -> None:
+    """Exclude from the distribution p (V,) what ``sampling`` does not allow; what stays sums to 1.
+
+    ``scores`` (V,) are those that p comes from. They have the same bits at both ends, and p has
+    not: so they alone decide which of two tokens is the likelier, and p only, with a ``MARGIN``,
+    how many there are.
+    """
+    if 0 < sampling.top_k < len(p):
+        ids = _likeliest(p, sampling.top_k)
+        edge = len(ids) - sampling.top_k
+        if edge > 0:  # ties at the edge stay, as in transformers
+            ids = ids[scores[ids] >= np.partition(scores[ids], edge)[edge]]
+        _keep(p, ids)
+    if sampling.top_p < 1.0:
+        _keep(p, _nucleus(p, scores, sampling.top_p))
+    if sampling.min_p > 0.0:  # who has just the least that is asked for stays
+        p[p < sampling.min_p * (1.0 - MARGIN) * p.max()] = 0.0
+        p /= p.sum()
+
+
+def _likeliest(p: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """Ids, ascending, among which are the ``k`` of the largest scores, with all their equals.
+
+    An exponential is rounded: of two scores that differ in the last bits either can have more of p.
+    """
+    ids = largest.at_least(p, k)
+    return np.flatnonzero(p >= p[ids].min() * (1.0 - MARGIN))
+
+
+def _nucleus(p: NDArray[Any], scores: Floats, mass: float) -> NDArray[np.int64]:
+    """Ids of the fewest entries of p (V,), largest first, that hold ``mass``; of equals the lower.
+
+    Who has just ``mass`` before it is left out.
+    """
+    ids = _likeliest(p, NUCLEUS)
+    if not p[ids].sum(dtype=np.float64) > mass + SLACK:
+        ids = np.flatnonzero(p > 0.0)
+    ids = ids[np.argsort(-scores[ids], kind="stable")]
     held: NDArray[np.float64] = np.cumsum(p[ids], dtype=np.float64) - p[ids]
-    nucleus: NDArray[np.int64] = ids[held < mass]
+    held[0] = -1.0  # the first stays, however little is asked for
+    nucleus: NDArray[np.int64] = ids[held < mass - MARGIN]
     return nucleus
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from draftlink.sampling import BROKEN
 from draftlink.schemes import base
 from draftlink.sparse import Drafted
 
@@ -24,8 +25,14 @@ class Greedy(base.IdScheme, frozen=True, tag="greedy"):
     def propose(
         self, q: NDArray[np.floating], key: bytes, position: int, weight: float = 1.0
     ) -> Drafted:
-        """The arg max of q (V,); the lowest id where scores are equal."""
-        return Drafted(int(np.argmax(q)))
+        """The arg max of q (V,); the lowest id where scores are equal.
+
+        Raises ValueError for scores without a largest number.
+        """
+        token = int(np.argmax(q))  # of the first NaN, if there is one
+        if not np.isfinite(q[token]):
+            raise ValueError(BROKEN)
+        return Drafted(token)
 
 
 GREEDY = Greedy()

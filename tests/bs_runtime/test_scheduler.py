@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +13,16 @@ import torch
 
 from bs_runtime import verify
 from bs_runtime.batching import LEAST_CAP
-from bs_runtime.generation import Generation, Judgement
+from bs_runtime.generation import Generation, Judgement, ModelFault
 from bs_runtime.kv import Feed
 from bs_runtime.scheduler import Scheduler
 from draftlink import frames
 from draftlink.sampling import Sampling
 from draftlink.schemes import GREEDY
+from draftlink.schemes.coupled import Coupled
+from draftlink.schemes.dense import Dense
+from draftlink.schemes.split import Split
+from draftlink.schemes.topk import TopK
 from draftlink.sparse import Drafted
 from tests.fakes import FakeTarget
 
@@ -163,6 +168,43 @@ def test_a_greedy_row_without_a_largest_number_is_refused_alone(broken):
     served, refused = asyncio.run(scenario())
     assert served.judgement.next == 2
     assert isinstance(refused, ValueError) and "no largest number" in str(refused)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("scheme", [TopK(4, 16), Dense(), Split(4, 16), Coupled(), GREEDY])
+def test_no_rule_writes_from_a_row_without_a_largest_number(broken, scheme):
+    """It is the model's fault, and said to be; what nobody draws from is nobody's fault."""
+    table = TABLE.copy()
+    table[5, :] = broken
+    target = FakeTarget(table)
+    params = Sampling(temperature=0.0 if scheme is GREEDY else 1.0)
+
+    def begin(prompt: int, eos: list[int]) -> Generation:
+        named = Split() if scheme is GREEDY else scheme
+        start = frames.Start(1, 0, [prompt], params, named, "draft", 100, eos, 1)
+        return Generation(target.open(), start, [prompt], SIZE, 1 << 20, bytes(32))
+
+    async def scenario() -> None:
+        scheduler = Scheduler(target)
+        good, bad, last, wrong = gens = [begin(1, []), begin(3, []), begin(3, [5]), begin(1, [])]
+        await asyncio.gather(*(scheduler.run(g.prompt()) for g in gens))
+        results = await asyncio.gather(
+            scheduler.run(good.next()),
+            scheduler.run(bad.draft(tokens(4, 5))),
+            scheduler.run(last.draft(tokens(4, 5))),  # the text ends there
+            scheduler.run(wrong.draft(tokens(5, 6))),  # the draft is turned down before
+            return_exceptions=True,
+        )
+        assert results[0].judgement.next == 2
+        refused = results[1]
+        assert isinstance(refused, ModelFault) and isinstance(refused, ValueError)
+        assert (refused.code, bad.history[3:]) == ("internal", [])
+        assert "the model is broken" in refused.reason and "behind token 3" in refused.reason
+        assert results[2].judgement == replace(results[2].judgement, accepted=2, ended=True)
+        assert results[3].judgement.accepted == 0
+        assert target.batches == [4, 3]
+
+    asyncio.run(scenario())
 
 
 def test_the_event_loop_goes_on_while_the_model_works():

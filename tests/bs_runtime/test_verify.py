@@ -112,6 +112,42 @@ def test_on_a_cpu_rows_are_judged_in_parts_that_fit_its_cache(monkeypatch):
     assert sizes == [2, 1, 2, 2, 1]
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, "one nan"])
+@pytest.mark.parametrize("scheme", [TopK(8, 64), Dense(), Split(8, 64), Coupled(), GREEDY])
+@pytest.mark.parametrize("bare", [True, False])
+def test_nothing_is_drawn_from_a_row_without_a_largest_logit(device, bad, scheme, bare):
+    """By no rule; what was accepted before it stands, and the jobs beside it are as without it."""
+    # ``bare``: greedy by logits alone.
+    temperature = 0.0 if scheme is GREEDY else 1.5
+    params = Sampling(temperature, 20, 0.9, 0.01, 1.0 if bare else 1.7)
+    random = np.random.default_rng(4)
+    seen = set()
+    for seed in range(30):
+        good = [replace(job(params, scheme, 4, 60 + i), surprisals=not bare) for i in range(2)]
+        one = replace(job(params, scheme, 4, seed), surprisals=not bare)
+        rows = [torch.tensor(random.normal(0, 1, (5, SIZE)), device=device) for _ in range(3)]
+        for j, token in enumerate(one.drafted):  # a draft that stands more often than not
+            rows[1][j, token.token] += 3.0
+        (clean,) = verify.judge([rows[1]], [one])
+        place = seed % 5
+        spoilt = rows[1].clone()
+        if bad == "one nan":
+            spoilt[place, 7] = np.nan
+        else:
+            spoilt[place] = bad
+        jobs = [good[0], one, good[1]]
+        before, outcome, after = verify.judge([rows[0], spoilt, rows[2]], jobs)
+        assert [before, after] == verify.judge([rows[0], rows[2]], good)
+        if clean.accepted < place:
+            assert outcome == clean  # the row is behind the end of the text
+        else:
+            assert (outcome.accepted, outcome.following) == (place, None) and outcome.broken
+            assert outcome.surprisals == clean.surprisals[:place]
+        seen.add(outcome.broken)
+    assert seen == {True, False}
+
+
 def test_surprisals_are_the_targets():
     one = job(Sampling(temperature=0.7), Coupled(), 4, 3)
     logits = torch.tensor(random_logits(1, SIZE)[:5])
