@@ -95,7 +95,7 @@ def create_app(
         return JSONResponse({"status": "ok", "version": __version__})
 
     async def readyz(request: Request) -> Response:
-        trouble = station.trouble()
+        trouble = station.unready(time.monotonic())
         if trouble is None:
             return JSONResponse({"status": "ready"})
         return JSONResponse(

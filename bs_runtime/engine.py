@@ -96,6 +96,12 @@ class StepCache(Cache):
         return self.parts[0].length, 0
 
 
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: on a CPU PyTorch says so in words alone."""
+    said = isinstance(error, RuntimeError) and "allocate" in str(error)
+    return said or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
 class Engine:
     """A model's forward over many slots.
 
@@ -123,19 +129,23 @@ class Engine:
         """Feed slots, each at most once; float32 logits (Σ rows, V) in order, where the model is.
 
         The head runs over the rows that are wanted. Raises TargetError for no ids, ids out of
-        range, and past the context; the slots are then as before. A forward that fails otherwise
-        empties the slots, which frees memory if that was what it lacked.
+        range, and past the context. After a forward that fails the slots are as before, or empty
+        where it lacked memory.
         """
         for feed in feeds:
             self._check(feed)
         steps = [feeds] if self.packed else [[feed] for feed in feeds]
         run = self._run if self.fused is None else self._run_fused
+        before = [feed.slot.length for feed in feeds]
         try:
             with torch.inference_mode():
                 rows = [run(step) for step in steps]
-        except BaseException:
-            for feed in feeds:
-                feed.slot.close()
+        except BaseException as error:
+            for feed, length in zip(feeds, before, strict=True):
+                if _lacks_memory(error):
+                    feed.slot.close()
+                else:  # what was written stands behind the length, and is never read
+                    feed.slot.rollback(length)
             raise
         return torch.cat(rows) if len(rows) > 1 else rows[0]
 

@@ -269,17 +269,11 @@ class Round:
         """The tokens whose rows are of no account, so that another slot's cache will do."""
         return self._generation.history[: self._base - 1]
 
-    def copy(self) -> None:
+    def prepare(self) -> None:
         """Copy from ``source`` what it still holds of the prefix."""
         if self.source is not None:
             self.slot.adopt(self.source, self.prefix)
             self.source = None
-
-    def restart(self) -> None:
-        """Begin again with an empty slot, after a step that failed."""
-        self.slot.close()
-        self._rows = []
-        self._behind = self._base - 1
 
     def rows(self) -> Tensor:
         """All rows, (len(drafted) + 1, V), once nothing is left."""

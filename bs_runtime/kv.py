@@ -116,13 +116,14 @@ class Slot:
         """Make every layer's next write have room for ``length`` tokens."""
         if length > self.capacity:
             blocks = -(-max(length, 2 * self.capacity) // BLOCK)
-            self.capacity = min(blocks * BLOCK, self._engine.context)
+            capacity = min(blocks * BLOCK, self._engine.context)
             if self._engine.layout is not None:
-                self._grow(self._engine.layout)
+                self._grow(self._engine.layout, capacity)
+            self.capacity = capacity
 
-    def _grow(self, layout: Layout) -> None:
+    def _grow(self, layout: Layout, capacity: int) -> None:
         """One buffer of the whole capacity for all layers, with what is cached."""
-        shape = layout.layers, 2, 1, layout.kv_heads, self.capacity, layout.d
+        shape = layout.layers, 2, 1, layout.kv_heads, capacity, layout.d
         model = self._engine.model
         slab = torch.empty(shape, dtype=model.dtype, device=model.device)
         for layer, pair in self._layers.items():

@@ -93,7 +93,7 @@ class Collector:
             yield GaugeMetricFamily(
                 PREFIX + "kv_cache_bytes", "Memory of filled KV slots.", value=slots.bytes
             )
-        ready = station.trouble() is None
+        ready = station.unready(time.monotonic()) is None
         yield GaugeMetricFamily(PREFIX + "ready", "1 while devices are taken.", value=ready)
         yield _histogram("request_queue_time_seconds", "A round's wait for a step.", counts.queue)
         yield _histogram("verify_time_seconds", "A round's steps.", counts.verify)

@@ -8,31 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeGuard
 
-import torch
-from torch import Tensor
-
-from bs_runtime import verify
-from bs_runtime.batching import Batcher
+from bs_runtime.batching import LEAST_CAP, Batcher
 from bs_runtime.generation import Judgement, Round
-from bs_runtime.kv import Feed, Slot
+from bs_runtime.kv import Slot
+from bs_runtime.progress import Progress
 from bs_runtime.slots import Slots
+from bs_runtime.step import Failed, Model, Result, step
+from bs_runtime.suspects import Suspects
 from bs_runtime.turns import Turns
 
 log = logging.getLogger("draftlink.bs")
-
-
-class Model(Protocol):
-    """What a scheduler needs of a target."""
-
-    def forward(self, feeds: Sequence[Feed]) -> Tensor:
-        """Feed many slots at once: see ``Engine.forward``."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,9 @@ class _Request:
     asked_s: float
     future: asyncio.Future[Served]
     begun_s: float | None = None
-    result: Judgement | Exception | None = None
+
+
+Batch = list[tuple[_Request, int]]  # and how many of its tokens are fed
 
 
 class Scheduler:
@@ -71,7 +64,9 @@ class Scheduler:
         self.turns = Turns()  # of connections, at what needs no model
         self.slots = Slots() if slots is None else slots
         self._model = model
+        self.progress = Progress()
         self._waiting: Batcher[_Request] = Batcher()
+        self._suspects: Suspects[_Request] = Suspects(lambda request: request.round.slot)
         # One worker: the model has one set of threads, and two forwards at once only slow each
         # other.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -88,7 +83,11 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         now = loop.time()
         request = _Request(round, now, loop.create_future())
-        self._waiting.add(request, round.left, now, session=round.slot)
+        self.progress.waits(now)
+        if self._suspects.guards(request):
+            self._suspects.add(request)
+        else:
+            self._waiting.add(request, round.left, now, session=round.slot)
         self._arrived.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._steps())
@@ -106,6 +105,7 @@ class Scheduler:
     def close(self, slot: Slot) -> None:
         """Give a slot back once no step uses it; its rounds must have ended or been cancelled."""
         self._waiting.forget(slot)
+        self._suspects.forget(slot)
         self.slots.forget(slot)
         self._worker.submit(slot.close)
 
@@ -130,96 +130,118 @@ class Scheduler:
 
     async def _steps(self) -> None:
         loop = asyncio.get_running_loop()
-        while len(self._waiting):
+        while len(self._waiting) + len(self._suspects):
             # The answers to the last step go out first: what they set off can join this one.
             await asyncio.sleep(0)
-            await self._hold()
-            self._waiting.drop(self._unwanted)
-            self.slots.next_step()
-            batch = self._waiting.take(self._admit)
+            if not self._suspects.is_next(others=len(self._waiting) > 0):
+                await self._hold()
+            batch, alone = self._schedule()
             if not batch:
                 continue
             begun = loop.time()
             self._running = [request for request, _ in batch]
             self._stepped.clear()
-            await loop.run_in_executor(self._worker, self._step, batch)
+            work = [(request.round, count) for request, count in batch]
+            results = await loop.run_in_executor(self._worker, step, self._model, work)
             self._running = []
             self._stepped.set()
-            ended = loop.time()
-            self._count(batch, ended - begun)
-            for request, fed in batch:
-                request.begun_s = begun if request.begun_s is None else request.begun_s
-                if request.result is not None or request.future.cancelled():
-                    self.slots.release(request.round.slot)
-                if request.future.cancelled():
-                    continue
-                if isinstance(request.result, Exception):
-                    request.future.set_exception(request.result)
-                elif request.result is None:
-                    self._waiting.add(request, request.round.left, ended, fed=fed)
-                else:
-                    slot = request.round.slot
-                    if request.result.ended:
-                        self._waiting.forget(slot)
-                    else:
-                        self._waiting.answered(slot, ended)
-                    queue_s, verify_s = request.begun_s - request.asked_s, ended - request.begun_s
-                    served = Served(request.result, int(queue_s * 1e6), int(verify_s * 1e6))
-                    request.future.set_result(served)
+            self._postprocess(batch, alone, results, begun, loop.time())
+        self.progress.rests()
 
-    def _count(self, batch: Sequence[tuple[_Request, int]], seconds: float) -> None:
-        tokens = sum(count for _, count in batch)
-        self._waiting.ran(tokens, seconds)
+    def _schedule(self) -> tuple[Batch, _Request | None]:
+        """Who takes part in the next step, and with how many tokens; and who is alone, if it is."""
+        self._waiting.drop(self._unwanted)
+        self._suspects.drop(self._unwanted)
+        self.slots.next_step()
+        others = len(self._waiting) > 0
+        if (alone := self._suspects.next(others=others)) is not None:
+            if self._admit(alone):
+                limit = LEAST_CAP if others else self._waiting.cap
+                return [(alone, min(alone.round.left, limit))], alone
+            self._suspects.add(alone)
+        batch = self._waiting.take(self._admit)
+        if not batch and (alone := self._suspects.next(others=False)) is not None:
+            # They may hold what the others wait for.
+            if self._admit(alone):
+                return [(alone, min(alone.round.left, LEAST_CAP))], alone
+            self._suspects.add(alone)
+        return batch, None
+
+    def _postprocess(
+        self,
+        batch: Batch,
+        alone: _Request | None,
+        results: Sequence[Result],
+        begun: float,
+        ended: float,
+    ) -> None:
+        """Whoever is done gets its judgement; whoever is not, its place in another step."""
+        failed = [r for (r, _), result in zip(batch, results, strict=True) if _failed(result)]
+        fed = [request for request, count in batch if count and request not in failed]
+        self._count(batch, ended - begun)
+        if failed:
+            self._blame(failed, alone, next(filter(_failed, results)), ended)
+        else:
+            self._suspects.ran(fed, alone=alone)
+            self.progress.stepped(ended)
+            if alone is None:
+                self._waiting.ran(sum(count for _, count in batch), ended - begun)
+        for (request, count), result in zip(batch, results, strict=True):
+            request.begun_s = begun if request.begun_s is None else request.begun_s
+            if isinstance(result, Failed):
+                continue
+            if result is not None or request.future.cancelled():
+                self._answer(request, result, ended)
+            elif request is alone:
+                self._suspects.add(request)
+            else:
+                self._waiting.add(request, request.round.left, ended, fed=count)
+
+    def _blame(
+        self, failed: list[_Request], alone: _Request | None, result: Failed, now: float
+    ) -> None:
+        """A forward failed: find out whose fault it was."""
+        refused, cleared = self._suspects.failed(failed, alone=alone)
+        log.warning(
+            "a step of %d rounds failed (%s): %s",
+            len(failed),
+            type(result.error).__name__,
+            "each is fed alone" if refused is None else "it is refused",
+        )
+        for request in cleared:
+            self._waiting.add(request, request.round.left, now)
+        if refused is not None:
+            self._answer(refused, result.error, now)
+
+    def _answer(self, request: _Request, result: Judgement | Exception | None, now: float) -> None:
+        """A request has come to its end, or nobody waits for it any more."""
+        slot = request.round.slot
+        self.slots.release(slot)
+        self._suspects.answered(request)
+        if isinstance(result, Exception):
+            self.progress.failed(now)
+            self._suspects.forget(slot)
+        elif result is not None and request.round.purpose is not None:
+            self.progress.judged()
+        if request.future.cancelled() or result is None:
+            return
+        if isinstance(result, Exception) or result.ended:
+            self._waiting.forget(slot)
+        else:
+            self._waiting.answered(slot, now)
+        if isinstance(result, Exception):
+            request.future.set_exception(result)
+            return
+        begun_s = now if request.begun_s is None else request.begun_s
+        queue_s, verify_s = begun_s - request.asked_s, now - begun_s
+        request.future.set_result(Served(result, int(queue_s * 1e6), int(verify_s * 1e6)))
+
+    def _count(self, batch: Batch, seconds: float) -> None:
         self.totals.steps += 1
         self.totals.rounds += len(batch)
-        self.totals.tokens += tokens
+        self.totals.tokens += sum(count for _, count in batch)
         self.totals.busy_s += seconds
 
-    def _step(self, batch: Sequence[tuple[_Request, int]]) -> None:
-        """In the worker: one step for all, and if that fails one for each, to find out whose."""
-        try:
-            judgements = step(self._model, [(r.round, n) for r, n in batch])
-        except Exception as error:
-            for request, count in batch:
-                request.round.restart()
-                if len(batch) == 1:
-                    request.result = error
-                else:
-                    self._step([(request, max(count, 1))])
-            if len(batch) > 1:
-                log.warning("a step of %d rounds failed, and was run for each alone", len(batch))
-            return
-        for (request, _), judgement in zip(batch, judgements, strict=True):
-            request.result = judgement
 
-
-def step(model: Model, work: Sequence[tuple[Round, int]]) -> list[Judgement | Exception | None]:
-    """Feed each round as many tokens as stand beside it, and judge, at once, those that are done.
-
-    The judgements, in order; None where a round has more to feed. An error where only what stands
-    of that round could not be written: the others' is, and must not be a second time.
-    """
-    for round, _ in work:
-        round.copy()
-    fed = [round for round, count in work if count]
-    if fed:
-        feeds = [round.feed(count) for round, count in work if count]
-        rows = torch.as_tensor(model.forward(feeds))
-        ends = itertools.accumulate(feed.rows for feed in feeds)
-        for round, feed, end in zip(fed, feeds, ends, strict=True):
-            round.take(rows[end - feed.rows : end])
-    done = [round for round, _ in work if not round.left]
-    rows_of = {id(round): round.rows() for round in done}
-    jobs = {id(round): job for round in done if (job := round.job())}
-    outcomes: dict[int, verify.Outcome] = {}
-    if jobs:
-        judged = verify.judge([rows_of[key] for key in jobs], list(jobs.values()))
-        outcomes = dict(zip(jobs, judged, strict=True))
-    results: list[Judgement | Exception | None] = []
-    for round, _ in work:
-        try:
-            seen = rows_of.get(id(round))
-            results.append(None if seen is None else round.settle(seen, outcomes.get(id(round))))
-        except Exception as error:
-            results.append(error)
-    return results
+def _failed(result: Result) -> TypeGuard[Failed]:
+    return isinstance(result, Failed)

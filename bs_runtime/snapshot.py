@@ -18,7 +18,7 @@ def snapshot(station: Station, now: float) -> dict[str, Any]:
     stats.roll(now)
     counts = stats.meter.counts
     since, seconds = stats.meter.since(now, WINDOW_S)
-    trouble = station.trouble()
+    trouble = station.unready(now)
     target = station.target
     tokens = stats.meter.per_second("tokens")
     devices = sorted(stats.devices.values(), key=lambda d: (not d.running, d.number))

@@ -91,6 +91,17 @@ class Station:
             return Refusal("busy", "the base station is overloaded", OVERLOAD_WINDOW_S)
         return None
 
+    def unready(self, now: float) -> Refusal | None:
+        """Why a balancer had better send devices elsewhere: ``trouble``, or rounds that fail.
+
+        Those are no reason to refuse: whether the model works again, the next round shows.
+        """
+        trouble = self.trouble()
+        if trouble is None and self.target is not None:
+            stuck = self.scheduler.progress.trouble(now)
+            return None if stuck is None else Refusal("busy", stuck, OVERLOAD_WINDOW_S)
+        return trouble
+
     async def serve(self, socket: WebSocket, tenant: Tenant) -> None:
         """Serve a device to its end. Raises Refusal before it is accepted."""
         trouble = self.trouble()

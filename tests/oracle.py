@@ -9,7 +9,7 @@ import torch
 
 from bs_runtime import verify
 from bs_runtime.generation import Generation, Judgement, Round
-from bs_runtime.scheduler import step
+from bs_runtime.step import step
 from device_runtime.drafter import Drafter
 from draftlink import frames, gumbel, noise, sampling, sparse
 from draftlink.sampling import Sampling

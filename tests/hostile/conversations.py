@@ -14,7 +14,8 @@ from websockets.exceptions import ConnectionClosedError
 from bs_runtime.connection import Connection
 from bs_runtime.conversations import Conversations
 from bs_runtime.generation import Round
-from bs_runtime.scheduler import Served, step
+from bs_runtime.scheduler import Served
+from bs_runtime.step import step
 from bs_runtime.tickets import Sealer
 from bs_runtime.turns import Turns
 from device_runtime.connecting import LinkError, Lost
