@@ -107,7 +107,8 @@ class Engine:
 
     ``packed`` says whether a step is one forward; if not, it is one for each slot, for models
     whose attention is not ``attention.attend``. ``fused``: what runs it on a GPU, once ``fuse``
-    was called; slots opened before are then of no use. ``context``: tokens that a slot may hold.
+    was called; slots opened before are then of no use. ``context``: tokens that a slot may hold;
+    ``token_bytes``: memory that each takes there, 0 before the first forward.
     """
 
     def __init__(self, model: Any, vocab_size: int, context: int) -> None:
@@ -115,6 +116,7 @@ class Engine:
         self.vocab_size = vocab_size
         self.context = context
         self.packed = False
+        self.token_bytes = 0
         self.layout: Layout | None = None
         self.fused: Fused | None = None
         known = inspect.signature(model.forward).parameters
@@ -147,6 +149,9 @@ class Engine:
                 else:  # what was written stands behind the length, and is never read
                     feed.slot.rollback(length)
             raise
+        if not self.token_bytes:
+            slot = feeds[0].slot
+            self.token_bytes = slot.bytes // slot.capacity
         return torch.cat(rows) if len(rows) > 1 else rows[0]
 
     def _check(self, feed: Feed) -> None:

@@ -238,6 +238,7 @@ class Round:
         self.slot = generation.slot
         self.tenant = generation.tenant
         self.source: Slot | None = None
+        self.spare = True  # whether there is memory for more than the round needs
         self._tokens = [d.token for d in drafted]
         self._base = len(generation.history)
         kept = generation.kept_row()
@@ -249,7 +250,7 @@ class Round:
     @property
     def left(self) -> int:
         """Tokens that are still to be fed."""
-        return self._base + len(self._tokens) - self.slot.length
+        return self.length - self.slot.length
 
     def feed(self, limit: int) -> Feed:
         """The next tokens, at most ``limit``; a prompt's are fed for its last row alone."""
@@ -269,8 +270,19 @@ class Round:
         """The tokens whose rows are of no account, so that another slot's cache will do."""
         return self._generation.history[: self._base - 1]
 
+    @property
+    def length(self) -> int:
+        """Tokens that the slot holds at the end."""
+        return self._base + len(self._tokens)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that it may come to hold until the generation ends."""
+        return len(self._generation.history) + max(0, self._generation.left)
+
     def prepare(self) -> None:
-        """Copy from ``source`` what it still holds of the prefix."""
+        """Take the memory that was granted; copy from ``source`` what it holds of the prefix."""
+        self.slot.reserve(self.length, spare=self.spare)
         if self.source is not None:
             self.slot.adopt(self.source, self.prefix)
             self.source = None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 64  # tokens by which a slot grows at the least
+SPARE = 0.125  # of its capacity, by which it grows at the least
 
 
 class TargetError(ValueError):
@@ -30,6 +31,7 @@ class Owner(Protocol):
 
     model: Any
     context: int  # tokens that a slot may hold
+    token_bytes: int  # that a token's keys and values take, once a slot was fed
     layout: Layout | None  # where all layers of a slot stand in one buffer
 
     def forward(self, feeds: Sequence[Feed]) -> Tensor:
@@ -40,8 +42,8 @@ class Slot:
     """One history's KV cache: for each layer keys and values, (1, kv heads, capacity, d).
 
     The length is all there is to a rollback: entries behind it are never read, and are written
-    over. Capacity comes in whole blocks and doubles as the history grows, up to the context, so a
-    slot holds room for at most twice its longest history and a block (``bytes`` says how much).
+    over. Capacity comes in whole blocks, up to the context, and with ``SPARE`` of itself more where
+    it grows, so that a long history is not copied for every block of it.
     """
 
     def __init__(self, engine: Owner) -> None:
@@ -49,6 +51,7 @@ class Slot:
         self._ids: list[int] = []
         self.capacity = 0
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._bytes = 0
 
     @property
     def length(self) -> int:
@@ -76,7 +79,14 @@ class Slot:
     @property
     def bytes(self) -> int:
         """Memory held, used or not."""
-        return sum(t.numel() * t.element_size() for pair in self._layers.values() for t in pair)
+        return self._bytes
+
+    def bytes_for(self, length: int, *, spare: bool = False) -> int:
+        """Memory held once there is room for ``length`` tokens; ``spare``: see ``reserve``.
+
+        While it grows, what is held now is held beside it.
+        """
+        return self._capacity_for(length, spare) * self._engine.token_bytes
 
     def forward(self, ids: Sequence[int], *, last: bool = False) -> Tensor:
         """Feed ``ids`` alone; float32 logits (len(ids), V), or (1, V) with ``last``.
@@ -109,17 +119,23 @@ class Slot:
     def close(self) -> None:
         """Empty the slot and give its memory back; it can be fed again. Not during a forward."""
         self._ids.clear()
-        self.capacity = 0
+        self.capacity = self._bytes = 0
         self._layers.clear()
 
-    def reserve(self, length: int) -> None:
-        """Make every layer's next write have room for ``length`` tokens."""
-        if length > self.capacity:
-            blocks = -(-max(length, 2 * self.capacity) // BLOCK)
-            capacity = min(blocks * BLOCK, self._engine.context)
+    def reserve(self, length: int, *, spare: bool = True) -> None:
+        """Make each layer's next write have room for ``length`` tokens; ``spare``: and for more."""
+        capacity = self._capacity_for(length, spare)
+        if capacity > self.capacity:
             if self._engine.layout is not None:
                 self._grow(self._engine.layout, capacity)
             self.capacity = capacity
+
+    def _capacity_for(self, length: int, spare: bool) -> int:
+        if length <= self.capacity:
+            return self.capacity
+        least = int(self.capacity * (1 + SPARE)) if spare else 0
+        blocks = -(-max(length, least) // BLOCK)
+        return min(blocks * BLOCK, self._engine.context)
 
     def _grow(self, layout: Layout, capacity: int) -> None:
         """One buffer of the whole capacity for all layers, with what is cached."""
@@ -130,6 +146,7 @@ class Slot:
             for new, old in zip(slab[layer], pair, strict=True):
                 new[:, :, : self.length] = old[:, :, : self.length]
         self._layers = {i: (pair[0], pair[1]) for i, pair in enumerate(slab)}
+        self._bytes = slab.nbytes
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Put keys and values (1, kv heads, tokens, d) of ``layer`` behind what is cached."""
@@ -138,6 +155,9 @@ class Slot:
             old_keys, old_values = held or (None, None)
             held = self._grown(old_keys, keys), self._grown(old_values, values)
             self._layers[layer] = held
+            self._bytes += held[0].nbytes + held[1].nbytes
+            if old_keys is not None and old_values is not None:
+                self._bytes -= old_keys.nbytes + old_values.nbytes
         count = keys.shape[2]
         held[0].narrow(2, self.length, count).copy_(keys)
         held[1].narrow(2, self.length, count).copy_(values)

@@ -87,11 +87,14 @@ class Collector:
             )
             yield GaugeMetricFamily(
                 PREFIX + "kv_cache_usage_perc",
-                "Share of the KV slots that are filled, 1 at most.",
-                value=len(slots) / slots.limit,
+                "Share of the memory for KV slots that they hold, 1 at most.",
+                value=slots.bytes / slots.budget,
             )
             yield GaugeMetricFamily(
                 PREFIX + "kv_cache_bytes", "Memory of filled KV slots.", value=slots.bytes
+            )
+            yield GaugeMetricFamily(
+                PREFIX + "kv_cache_limit_bytes", "Memory that they may take.", value=slots.budget
             )
         ready = station.unready(time.monotonic()) is None
         yield GaugeMetricFamily(PREFIX + "ready", "1 while devices are taken.", value=ready)

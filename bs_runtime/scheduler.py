@@ -17,6 +17,7 @@ from typing import TypeGuard
 from bs_runtime.batching import LEAST_CAP, Batcher
 from bs_runtime.generation import Judgement, Round
 from bs_runtime.kv import Slot
+from bs_runtime.limits import Refusal
 from bs_runtime.progress import Progress
 from bs_runtime.slots import Slots
 from bs_runtime.step import Failed, Model, Result, step
@@ -83,6 +84,9 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         now = loop.time()
         request = _Request(round, now, loop.create_future())
+        if (fault := self.slots.unfit(round)) is not None:
+            request.future.set_exception(Refusal("request", fault))
+            return request.future
         self.progress.waits(now)
         if self._suspects.guards(request):
             self._suspects.add(request)

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
+from bs_runtime import memory
 from bs_runtime.generation import Round
 from bs_runtime.kv import Slot
+from draftlink.units import binary
 
-MOST = 256  # slots that are filled at a time
 BLOCK = 512  # tokens that are compared at once
 LEAST_SHARED = 16  # tokens; for fewer a copy is not worth the search
 
 
 class Slots:
-    """At most ``limit`` slots are filled; to fill another, the one that was used longest ago goes.
+    """The slots that are filled hold at most ``budget`` bytes; for more, the one that was used
+    longest ago is emptied.
 
-    Never one with a round under way: whoever finds no room waits until such a round has ended.
+    Never one with a round under way: whoever finds no room waits until such a round has ended. A
+    round is given all that it needs before its first step, for what a slot grows by and for the
+    copy that it makes then, so the budget holds at every moment, and whoever has begun can end.
 
     A round that has much to feed copies what it can from another slot of the same tenant, and waits
     while another round of the step feeds what it could copy. Between tenants nothing is copied, as
@@ -28,15 +34,19 @@ class Slots:
     to copy from; they do not count, and stay.
     """
 
-    def __init__(self, limit: int = MOST, shared: Sequence[Slot] = ()) -> None:
-        if limit < 1:
-            raise ValueError(f"at least 1 slot is needed, not {limit}")
-        self.limit = limit
+    def __init__(self, budget: int | None = None, shared: Sequence[Slot] = ()) -> None:
+        """``budget`` None: a share of the memory that is free here, for a model on the CPU."""
+        self.budget = memory.for_caches(torch.device("cpu")) if budget is None else budget
+        if self.budget < 1:
+            raise ValueError(f"KV caches need at least 1 byte, not {budget}")
         self.evicted = 0  # so far
         self._shared = shared
         self._filled: dict[Slot, str] = {}  # and their tenants; the one used longest ago first
+        self._held: dict[Slot, int] = {}  # bytes of each; of the step's, the most that they need
+        self._total = 0
         self._under_way: set[Slot] = set()
         self._step: list[Round] = []
+        self._short = False  # somebody found no room: who is behind takes none either
 
     def __len__(self) -> int:
         return len(self._filled)
@@ -48,37 +58,93 @@ class Slots:
 
     def next_step(self) -> None:
         """Nobody takes part yet."""
+        for round in self._step:  # those that have grown, have grown
+            slot = round.slot
+            if slot in self._under_way:
+                self._hold(slot, slot.bytes_for(round.length, spare=round.spare))
         self._step.clear()
+        self._short = False
+
+    def unfit(self, round: Round) -> str | None:
+        """Why a round's conversation can never be served, or None."""
+        need = round.slot.bytes_for(round.longest)
+        if need <= self.budget:
+            return None
+        return (
+            f"a conversation of up to {round.longest} tokens needs {binary(need)} of KV cache, and"
+            f" this base station has {binary(self.budget)} for all (--kv-bytes); shorten the prompt"
+            " or ask for fewer tokens"
+        )
 
     def admit(self, round: Round) -> bool:
         """Whether a round can take part in the step. It then has room, and a source to copy from.
 
         Other slots may be emptied.
         """
-        if not self._find_source(round):
+        if not self._find_source(round) or not self._make_room(round):
             return False
         slot = round.slot
-        if slot not in self._filled and len(self._filled) >= self.limit:
-            idle = next((one for one in self._filled if one not in self._under_way), None)
-            if idle is None:
-                return False
-            del self._filled[idle]
-            idle.close()
-            self.evicted += 1
         self._filled.pop(slot, None)
         self._filled[slot] = round.tenant
         self._under_way.add(slot)
         self._step.append(round)
         return True
 
+    def _make_room(self, round: Round) -> bool:
+        """Take what a round needs of the budget, if it has not been given it."""
+        slot = round.slot
+        if slot in self._under_way:
+            return True
+        now, bare = slot.bytes, slot.bytes_for(round.length)
+        if bare <= now:
+            return self._hold(slot, now)
+        if self._short:
+            return False
+        others = self._total - self._held.get(slot, 0)
+        roomy = slot.bytes_for(round.length, spare=True)
+        round.spare = others + now + roomy <= self.budget
+        if round.spare:
+            return self._hold(slot, now + roomy)
+        while others + now + bare > self.budget:
+            idle = (one for one in self._filled if one not in self._under_way and one is not slot)
+            if (oldest := next(idle, None)) is not None:
+                others -= self._held[oldest]
+                self._empty(oldest)
+            elif now and others + bare <= self.budget:
+                # There is no room for a copy: it is fed again.
+                self._empty(slot)
+                now, bare = 0, slot.bytes_for(round.length)
+            else:
+                self._short = True
+                return False
+        return self._hold(slot, now + bare)
+
+    def _hold(self, slot: Slot, count: int) -> bool:
+        """A slot holds so many bytes."""
+        self._total += count - self._held.get(slot, 0)
+        self._held[slot] = count
+        return True
+
+    def _drop(self, slot: Slot) -> None:
+        self._filled.pop(slot, None)
+        self._total -= self._held.pop(slot, 0)
+
+    def _empty(self, slot: Slot) -> None:
+        """Another needs the room."""
+        self._drop(slot)
+        slot.close()
+        self.evicted += 1
+
     def release(self, slot: Slot) -> None:
         """A slot's round has ended."""
         self._under_way.discard(slot)
+        if slot in self._filled:
+            self._hold(slot, slot.bytes)
 
     def forget(self, slot: Slot) -> None:
         """A slot is given back."""
         self._under_way.discard(slot)
-        self._filled.pop(slot, None)
+        self._drop(slot)
 
     def _find_source(self, round: Round) -> bool:
         """Note where to copy from; False if it is better to wait for what this step feeds."""

@@ -35,6 +35,8 @@ def snapshot(station: Station, now: float) -> dict[str, Any]:
         **_rates(counts, since, seconds),
         "batch": _ratio(counts.step_rounds - since.step_rounds, counts.steps - since.steps),
         "busy": min(1.0, (counts.busy_s - since.busy_s) / seconds),
+        "kv_bytes": None if target is None else station.scheduler.slots.bytes,
+        "most_kv_bytes": None if target is None else station.scheduler.slots.budget,
         "queue_p50_s": counts.queue.quantile(0.5, since.queue),
         "queue_p99_s": counts.queue.quantile(0.99, since.queue),
         "verify_p50_s": counts.verify.quantile(0.5, since.verify),

@@ -9,7 +9,7 @@ import time
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from bs_runtime import guard, logs
+from bs_runtime import guard, logs, memory
 from bs_runtime.account import Account
 from bs_runtime.auth import Tokens, anyone
 from bs_runtime.connection import Connection
@@ -21,6 +21,7 @@ from bs_runtime.stats import Stats
 from bs_runtime.target import Target
 from bs_runtime.tickets import Sealer
 from draftlink import frames
+from draftlink.units import binary
 
 log = logging.getLogger("draftlink.bs")
 
@@ -37,7 +38,8 @@ class Station:
     """A base station. ``target`` may come later (``open``).
 
     ``tokens`` None: everyone may draft, within ``limits``. ``sealer`` seals the tickets of devices;
-    without one they end with this process. ``slots``: the pool of KV slots, if not the default one.
+    without one they end with this process. ``slots``: the pool of KV slots; by default it
+    may take a share of the memory that is free when the model is loaded.
     """
 
     def __init__(
@@ -67,7 +69,11 @@ class Station:
 
     def open(self, target: Target) -> None:
         """The model is loaded: devices are taken from here on."""
-        self.scheduler = Scheduler(target, self._slots)
+        slots = self._slots
+        if slots is None:
+            slots = Slots(memory.for_caches(target.device))
+        log.info("KV caches take %s at most", binary(slots.budget))
+        self.scheduler = Scheduler(target, slots)
         self.conversations = Conversations(target.open, self.scheduler.close, self._sealer)
         self.stats.totals = self.scheduler.totals
         self.target = target

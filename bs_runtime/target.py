@@ -110,6 +110,12 @@ class Target:
                 " --dtype bfloat16 or --device cpu"
             ) from None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, and with it the KV slots."""
+        place: torch.device = self.model.device
+        return place
+
     def open(self) -> Slot:
         """A new, empty KV slot."""
         return self.engine.open()

@@ -45,6 +45,12 @@ class FakeModel:
     def bytes(self) -> int:
         return 8 * len(self.cache)
 
+    def bytes_for(self, length: int, *, spare: bool = False) -> int:
+        return 8 * max(length, len(self.cache))
+
+    def reserve(self, length: int, *, spare: bool = True) -> None:
+        pass
+
     @property
     def ids(self) -> list[int]:
         return self.cache
@@ -78,6 +84,7 @@ class FakeTarget:
         self.name, self.dtype, self.tokenizer_hash = "fake", "float64", HASH
         self.vocab_size, self.context = len(table), context
         self.facts = Facts()
+        self.device = torch.device("cpu")
         self.slots: list[FakeModel] = []
         self.batches: list[int] = []  # slots fed by each forward
 

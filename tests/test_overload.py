@@ -8,21 +8,33 @@ draft that was rejected, would show as a text that differs.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
 import bench
 import tinypair
+from bs_runtime.kv import BLOCK
 from device_runtime.device import Coupled, Device, Sampling
 from export.bundle import export_bundle
 from tests.fragile import Breaks, at_random, connector
 from tests.killable import Station
 
 GROWTH = 16 << 20  # of the base station's memory, at most, in the second half of the waves
+
+
+def conversation_bytes(tokens: int) -> int:
+    """Of the KV cache of a conversation of the longest kind, in float32."""
+    tokenizer = Tokenizer.from_file(str(tinypair.TARGET / "tokenizer.json"))
+    prompt = max(len(tokenizer.encode(text).ids) for text in bench.prompts(50))
+    config = json.loads((tinypair.TARGET / "config.json").read_text(encoding="utf-8"))
+    numbers = config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"]
+    return 4 * 2 * numbers * BLOCK * -(-(prompt + tokens) // BLOCK)
 
 
 def options(number: int) -> dict:
@@ -103,7 +115,7 @@ def test_texts_survive_overload(tmp_path, devices, slots, tokens, kills, cuts, m
     bundle = export_bundle(tinypair.DRAFT, tmp_path / "draft", "int8").path
     everyone, total = range(devices), devices * tokens
     chaos = at_random(3, cuts / total, 4 * cuts / total)
-    station = Station(tmp_path, "--slots", str(slots))
+    station = Station(tmp_path, "--kv-bytes", str(slots * conversation_bytes(tokens)))
     station.start()
     try:
         alone = [Wave(station, bundle, tokens).texts([number])[0] for number in everyone]

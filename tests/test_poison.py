@@ -1,4 +1,4 @@
-"""One device of eight sends what breaks the model: the others write their own texts, over sockets."""
+"""One device of eight sends what breaks the model; the others write their own texts, on sockets."""
 
 from __future__ import annotations
 

@@ -122,10 +122,13 @@ def bs(
         ),
     ] = None,
     sessions: Annotated[int, typer.Option(min=1, help="devices at once")] = 256,
-    slots: Annotated[
-        int,
-        typer.Option(min=1, help="of them, how many have a KV cache; others are prefilled anew"),
-    ] = 256,
+    kv_bytes: Annotated[
+        str | None,
+        typer.Option(
+            help="memory for KV caches, such as 4GiB; conversations that find no room are prefilled"
+            " anew. By default half of what is free once the model is loaded (CUDA: 3/4)"
+        ),
+    ] = None,
     limit: Annotated[
         list[str] | None, typer.Option(help="of a token, such as tokens_per_s=500; repeatable")
     ] = None,
@@ -142,6 +145,7 @@ def bs(
     from bs_runtime.slots import Slots
     from bs_runtime.target import Target
     from bs_runtime.tickets import Sealer
+    from draftlink import units
 
     if log_format not in ("text", "json"):
         raise typer.BadParameter(f"{log_format!r} is not text or json")
@@ -162,7 +166,7 @@ def bs(
         tokens=known,
         limits=allowed,
         sessions=sessions,
-        slots=Slots(slots),
+        slots=None if kv_bytes is None else Slots(units.memory(kv_bytes)),
         names=(host, *(host_name or ())),
     )
 

@@ -23,6 +23,7 @@ from bs_runtime.app import create_app
 from bs_runtime.auth import Tokens
 from bs_runtime.limits import Limits, Tenant
 from bs_runtime.server import check_exposure, listen, serve, tls_context
+from bs_runtime.slots import Slots
 from bs_runtime.station import Link
 from device_runtime.connecting import LinkError, connector
 from device_runtime.device import Sampling
@@ -64,7 +65,8 @@ async def write(url: str, count: int = 30, **options):
 
 
 def test_what_the_metrics_say_is_what_the_device_counted():
-    with served(FakeTarget(TABLE)) as url:
+    target = FakeTarget(TABLE)
+    with served(target, slots=Slots(8_000)) as url:
         result = asyncio.run(write(url))
         status, text, _ = get(url, "/metrics")
         shown = json.loads(get(url, "/stats")[1])
@@ -73,6 +75,8 @@ def test_what_the_metrics_say_is_what_the_device_counted():
         for sample in family.samples:
             values[sample.name, *sample.labels.values()] = sample.value
     assert status == 200
+    assert target.slots[0].length > len(PROMPT)
+    assert (shown["kv_bytes"], shown["most_kv_bytes"]) == (8 * target.slots[0].length, 8_000)
     drafts = total(result.ledger, "up", "Draft")
     for name, value in {
         "spec_decode_num_draft_tokens_total": result.drafted,
@@ -84,7 +88,10 @@ def test_what_the_metrics_say_is_what_the_device_counted():
         "sessions": 0,
         "ready": 1,
         "num_preemptions_total": 0,
-        "kv_cache_usage_perc": 1 / 256,  # the device that has gone may come back
+        # The device that has gone may come back.
+        "kv_cache_bytes": 8 * target.slots[0].length,
+        "kv_cache_usage_perc": 8 * target.slots[0].length / 8_000,
+        "kv_cache_limit_bytes": 8_000,
     }.items():
         assert values[f"draftlink:{name}",] == value, name
     for position, accepted in enumerate(result.accept_histogram):
