@@ -130,4 +130,4 @@ def test_a_draft_without_a_largest_logit_is_an_error_under_every_rule(bad):
         start = frames.Start(1, 0, [1], params, scheme, "draft", 9, [], 1)
         drafter = Drafter(FakeModel(np.stack([row] * SIZE), rows=False), start, SIZE, bytes(32))
         with pytest.raises(ValueError, match="no largest number"):
-            drafter.propose([1], 1)
+            drafter.propose([1], 1, 1)

@@ -34,8 +34,10 @@ def poisoned(kind: str) -> Target:
     target = take(build(CONFIGS["qwen2"]))
     target.tokenizer_hash = HASH
     with torch.no_grad():
-        target.model.lm_head.weight[POISON] = 0.0
         target.model.model.embed_tokens.weight[POISON] = torch.nan
+    # And which it never writes by itself.
+    never = torch.tensor([POISON])
+    target.model.lm_head.register_forward_hook(lambda *seen: seen[2].index_fill(-1, never, -1e4))
     if kind == "forward":
 
         def fail(_: object, __: object, given: dict[str, Any]) -> None:
