@@ -153,7 +153,9 @@ PLANS = [
     Plan("switch-topk", {**_sampled(), "scheme": TopK(6, 16)}, context=6),
     Plan("switch-greedy", _sampled(temperature=0.0), context=7),
     Plan("switch-coupled", {**_sampled(), "scheme": Coupled()}, context=8),
-    Plan("resumed", {**_sampled(), "scheme": TopK(6, 16)}, breaks=(2, 4, 7)),
+    Plan(
+        "resumed", {**_sampled(), "scheme": TopK(6, 16), "seed": 9}, breaks=(2, 4, 7)
+    ),  # a long text
     Plan("resumed-split", {**_sampled(), "scheme": Split(6, 16)}, breaks=(1, 2, 6)),
     Plan("resumed-stream", {**_sampled(), "mode": "stream"}, breaks=(3, 5, 8)),
     Plan("replayed", {**_sampled(), "scheme": Split(6, 16)}, breaks=(2, 4, 7), forgets=True),
