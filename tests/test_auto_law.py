@@ -7,12 +7,13 @@ controller leaves drafting: whether that token is judged must not hang on which 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 
 import numpy as np
 import pytest
 
-from device_runtime.connecting import connect_websocket
+from device_runtime.client import connect_websocket
 from device_runtime.controller import Controller, Plan
 from device_runtime.device import Split, TopK
 from device_runtime.drafting import Drafting
@@ -30,7 +31,6 @@ SIZE = len(P)
 class Alternating(Controller):
     """Leaves drafting with every verdict, and streaming with every second token."""
 
-    changes = 0
     streamed_tokens = 0
 
     def streamed(self, tokens: int) -> None:
@@ -42,7 +42,6 @@ class Alternating(Controller):
                 self.writer, self.streamed_tokens = "run-ahead", 0
         else:
             self.writer = "stream"
-            type(self).changes += 1
         return self.writer
 
     def plan(self, mode):
@@ -62,9 +61,9 @@ class Gated(FakeModel):
         return super().forward(ids)
 
 
-def counts(monkeypatch, scheme, tokens: int) -> np.ndarray:
-    """Counts (V,) of the first tokens behind verdicts with which drafting is left, and the epoch
-    goes on; in so many tokens.
+def counts(monkeypatch, scheme, count: int) -> np.ndarray:
+    """Counts (V,) of so many tokens, the first behind verdicts with which drafting is left, where
+    the epoch goes on.
     """
     model, drawn, behind = Gated(), asyncio.Event(), set[int]()
     held = 0
@@ -127,27 +126,27 @@ def counts(monkeypatch, scheme, tokens: int) -> np.ndarray:
         device = fake_device(url, model.table)
         device.model, device._connect = model, connect
         async with device:
-            for seed in range(tokens // 200):
+            for seed in itertools.count():
+                if found.sum() >= count:
+                    return
                 generation = device.generate([0], max_tokens=200, scheme=scheme, seed=seed)
                 behind.clear()
                 async for token in generation:
                     found[token.id] += len(generation.tokens) in behind
                 assert generation.result.mode == "stream, then run-ahead"
 
-    Alternating.changes = 0
     with served(FakeTarget(np.tile(np.log(P), (SIZE, 1)))) as url:
         asyncio.run(run(url))
-    assert Alternating.changes > tokens / 20
-    assert held > tokens / 40 and found.sum() > tokens / 16
+    assert held > count / 8
     return found
 
 
 @pytest.mark.parametrize(
-    "tokens", [4_000, pytest.param(100_000, marks=pytest.mark.full)], ids=["4k", "100k"]
+    "count", [500, pytest.param(10_000, marks=pytest.mark.full)], ids=["500", "10k"]
 )
 @pytest.mark.parametrize("scheme", [TopK(4, 16), Split(4, 16)], ids=["topk", "split"])
-def test_forced_changes_of_mode_do_not_change_the_law(monkeypatch, scheme, tokens):
-    found = counts(monkeypatch, scheme, tokens)
+def test_forced_changes_of_mode_do_not_change_the_law(monkeypatch, scheme, count):
+    found = counts(monkeypatch, scheme, count)
     assert chi_square(found, P) > ERROR_RATE
 
 
@@ -163,5 +162,5 @@ def test_dropping_what_is_held_fails(monkeypatch):
         return await advance(self)
 
     monkeypatch.setattr(Drafting, "_advance", dropping)
-    found = counts(monkeypatch, TopK(4, 16), 4_000)
+    found = counts(monkeypatch, TopK(4, 16), 500)
     assert chi_square(found, P) < ERROR_RATE
