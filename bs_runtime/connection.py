@@ -303,7 +303,9 @@ class Connection:
         generation, last = self._current(), drafts[-1]
         base = len(generation.history) + (drafts[0].first is not None)
         try:
-            drafted = await self._scheduler.turns.run(generation.decoding(drafts), self._judges)
+            drafted = await self._scheduler.turns.run(
+                generation.decoding(drafts), self._judges, id(self)
+            )
         except ValueError as error:
             raise RemoteProtocolError(str(error)) from None
         if drafted is None:

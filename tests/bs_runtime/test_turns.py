@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from bs_runtime import turns
-from bs_runtime.turns import AT_ONCE_S, TURN_S, Turns
+from bs_runtime.turns import AT_ONCE_S, SHARE, TURN_S, Turns
 
 
 @pytest.fixture
@@ -103,6 +103,36 @@ def test_work_whose_task_is_cancelled_is_closed(clock):
         await asyncio.gather(*running[:2], return_exceptions=True)
         assert log.count("closed") == 2
         assert await running[2] == 2  # whoever waits behind them has its turn
+
+    asyncio.run(main())
+
+
+def test_long_work_has_a_share_of_the_loop_where_others_are_at_work(clock):
+    """Without it, rows as wide as they may be would double what each step of the others takes."""
+
+    async def main() -> None:
+        def passes() -> None:  # each look at everything else takes as long as a turn
+            spent["others"] += TURN_S
+
+        async def sleep(seconds: float) -> None:
+            while seconds > 0.0:
+                seconds -= TURN_S
+                passes()
+                await plain(0)
+            await plain(0)
+
+        for others, share in ((False, 1.0), (True, SHARE)):
+            spent, log, mine = {"others": 0.0}, [], Turns()
+            plain, turns.asyncio.sleep = asyncio.sleep, sleep
+            try:
+                if others:
+                    await mine.run(work(clock, 1, log, "other"), always, 2)
+                begun = clock.s
+                await mine.run(work(clock, 400, log, "wide"), always, 1)
+            finally:
+                turns.asyncio.sleep = plain
+            worked = clock.s - begun
+            assert worked / (worked + spent["others"]) <= share * 1.01
 
     asyncio.run(main())
 
