@@ -13,7 +13,7 @@ import threading
 import numpy as np
 import pytest
 
-from device_runtime.client import connect_websocket
+from device_runtime.connecting import connect_websocket
 from device_runtime.controller import Controller, Plan
 from device_runtime.device import Split, TopK
 from device_runtime.drafting import Drafting
