@@ -147,7 +147,9 @@ class Drafting:
                 writing.begin(writing.drafter.propose, past, count, self._begins, not self._ahead)
         if block:
             await self._send(block)
-        self._append(known)
+        if known:
+            self._pause_s = None
+            self._append(known)
         return bool(known)
 
     def _wanted(self) -> int:

@@ -190,6 +190,7 @@ def test_one_random_stream_for_drawing_and_accepting_fails(monkeypatch):
         law += (share - accept) * rest / rest.sum()
     key_from_seed, bits64 = noise.key_from_seed, noise.bits64
     monkeypatch.setattr(noise, "key_from_seed", lambda seed, role: key_from_seed(seed, "one"))
+    monkeypatch.setattr(noise, "key_of_epoch", lambda key, position: key)
     monkeypatch.setattr(
         noise,
         "bits64",

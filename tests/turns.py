@@ -17,14 +17,15 @@ def bound(patch: pytest.MonkeyPatch) -> Counter[str]:
     vain: dict[int, int] = {}
 
     async def event(self: Writing, *until_s: float | None) -> None:
-        begun, connected = self.now(), self.device.client.connected.is_set()
+        client, begun = self.device.client, self.now()
+        before = client.connected.is_set(), client.reconnects
         await wait(self, *until_s)
         reason = "nothing"
         if self.job is not None and self.job.done():
             reason = "job"
         elif self.incoming().done():
             reason = "frame"
-        elif self.device.client.connected.is_set() is not connected:
+        elif (client.connected.is_set(), client.reconnects) != before:
             reason = "connection"
         elif any(begun < at_s <= self.now() for at_s in until_s if at_s is not None):
             reason = "time"
