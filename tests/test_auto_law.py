@@ -142,7 +142,7 @@ def counts(monkeypatch, scheme, count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "count", [500, pytest.param(10_000, marks=pytest.mark.full)], ids=["500", "10k"]
+    "count", [1_000, pytest.param(10_000, marks=pytest.mark.full)], ids=["1k", "10k"]
 )
 @pytest.mark.parametrize("scheme", [TopK(4, 16), Split(4, 16)], ids=["topk", "split"])
 def test_forced_changes_of_mode_do_not_change_the_law(monkeypatch, scheme, count):
@@ -162,5 +162,5 @@ def test_dropping_what_is_held_fails(monkeypatch):
         return await advance(self)
 
     monkeypatch.setattr(Drafting, "_advance", dropping)
-    found = counts(monkeypatch, TopK(4, 16), 500)
+    found = counts(monkeypatch, TopK(4, 16), 1_000)
     assert chi_square(found, P) < ERROR_RATE
