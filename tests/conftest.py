@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import trustme
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from export.bundle import export_bundle
@@ -91,3 +92,17 @@ def bundle(tmp_path_factory, model_folder):
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory) -> tuple[Path, Path, Path]:
+    """A certificate for 127.0.0.1, its key, and who signed it, as files."""
+    folder = tmp_path_factory.mktemp("tls")
+    ca = trustme.CA()
+    issued = ca.issue_cert("127.0.0.1")
+    chain, key, signer = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    issued.private_key_pem.write_to_path(key)
+    ca.cert_pem.write_to_path(signer)
+    return chain, key, signer

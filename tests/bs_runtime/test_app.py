@@ -16,7 +16,6 @@ from html.parser import HTMLParser
 from importlib import resources
 
 import pytest
-import trustme
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
@@ -292,22 +291,8 @@ def test_draining_ends_a_stream_between_two_tokens_and_it_goes_on_elsewhere():
         assert asyncio.run(run(url, server._station)) == alone
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    """A certificate for 127.0.0.1, its key, and who signed it, as files."""
-    folder = tmp_path_factory.mktemp("tls")
-    ca = trustme.CA()
-    issued = ca.issue_cert("127.0.0.1")
-    chain, key, signer = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
-    for blob in issued.cert_chain_pems:
-        blob.write_to_path(chain, append=True)
-    issued.private_key_pem.write_to_path(key)
-    ca.cert_pem.write_to_path(signer)
-    return chain, key, signer
-
-
-def test_tls(authority):
-    chain, key, signer = authority
+def test_tls(certificate):
+    chain, key, signer = certificate
 
     async def run(url: str) -> None:
         device = fake_device(url, TABLE)
@@ -329,16 +314,16 @@ def test_tls(authority):
         asyncio.run(run(url))
 
 
-def test_files_that_are_no_certificates(authority, tmp_path):
+def test_files_that_are_no_certificates(certificate, tmp_path):
     wrong = tmp_path / "wrong.pem"
     wrong.write_text("nothing")
     with pytest.raises(ValueError, match="no PEM certificate and its key"):
-        tls_context(wrong, authority[1])
+        tls_context(wrong, certificate[1])
     with pytest.raises(ValueError, match="holds no PEM certificates"):
         connector(None, wrong)
     with pytest.raises(ValueError, match="holds no PEM certificates"):
         connector(None, tmp_path / "none.pem")
-    assert tls_context(*authority[:2]).minimum_version >= ssl.TLSVersion.TLSv1_2
+    assert tls_context(*certificate[:2]).minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import ssl
 from collections.abc import Iterator
 
 import pytest
-import trustme
 
 from bs_runtime import guard, limits
 from bs_runtime.server import Server, tls_context
@@ -47,17 +46,10 @@ HELD = {
 PLACES = 8
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory) -> tuple[ssl.SSLContext, object]:
+@pytest.fixture
+def authority(certificate) -> tuple[ssl.SSLContext, object]:
     """The server's side of TLS, and the file of who signed it."""
-    folder = tmp_path_factory.mktemp("tls")
-    ca = trustme.CA()
-    issued = ca.issue_cert("127.0.0.1")
-    chain, key, signer = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
-    for blob in issued.cert_chain_pems:
-        blob.write_to_path(chain, append=True)
-    issued.private_key_pem.write_to_path(key)
-    ca.cert_pem.write_to_path(signer)
+    chain, key, signer = certificate
     return tls_context(chain, key), signer
 
 
