@@ -15,6 +15,7 @@ import pytest
 import bench
 import tinypair
 from bs_runtime import generation
+from device_runtime import patience
 from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
 from draftlink import frames, noise
 from draftlink.link import OTHER
@@ -68,6 +69,10 @@ def under(breaks: Breaks | None, url: str, options: dict, count: int, tokens: in
 def test_texts_survive_links_that_break(monkeypatch, name, remembers):
     if not remembers:  # as after a restart: the device brings its history
         monkeypatch.setattr(Session, "adopt", lambda *_: False)
+    # All that is in flight is sent again each time, and breaks the link once more: often, before
+    # anything moves. How long the device pauses meanwhile is not the question here.
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE_S", 0.01)
     with served(FakeTarget(TARGET)) as url:
         calm, _ = under(None, url, CASES[name], 4, 40)
         found, reconnects = under(at_random(5, 0.05, 0.6), url, CASES[name], 4, 40)
