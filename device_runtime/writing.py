@@ -21,6 +21,8 @@ from draftlink.session import Session
 
 T = TypeVar("T")
 
+APART = 1 << 62  # beside a position: numbers of their own, for tokens that are shown and never sent
+
 
 class Host(Protocol):
     """The device, as one of its generations sees it. ``draft_context``: tokens, as history's."""
@@ -217,20 +219,24 @@ class Writing:
     async def go_on(self, ahead: Sequence[Proposal], begins: int) -> list[tuple[int, Kind]]:
         """Provisional tokens: those of ``ahead``, which are in flight, and then one more a call.
 
-        ``begins``: where the epoch began. None while something shown is of an earlier one.
+        ``begins``: where the epoch began. While something shown is of an earlier one, what is in
+        flight does not follow it, and what follows it is for show alone.
         """
         alone, fresh = self.alone, list[Proposal]()
         assert alone is not None
-        if alone.outdated:
-            return []
-        shown = alone.tokens
+        shown, outdated = alone.tokens, alone.outdated
         room = self.room - len(shown)
         ended = shown[-1:] and shown[-1] in self.start.eos_ids
-        if len(ahead) > len(shown):
+        if len(ahead) > len(shown) and not outdated:
             fresh = list(ahead[len(shown) :])
         elif self.job is None and room > 0 and not ended:
             begun = self.now()
+            if outdated:  # the cache may hold what is in flight; and will have to, once more
+                self.drafter.settle(len(self.history))
+                begins |= APART
             fresh = await self.call(self.drafter.propose, self.history + shown, 1, begins)
+            if outdated:
+                self.drafter.settle(len(self.history))
             self.tally.draft_s += self.now() - begun
             self.tally.drafted += 1
         return [(token, "provisional") for token in alone.show(fresh)]
