@@ -277,8 +277,7 @@ class Connection:
             return
         # Drafts that come from now on stand behind these.
         self._drafts, here.drafts = here.drafts, []
-        under_way = self._session.progress.start is not None
-        self._prompt = under_way and here.slot.length < len(here.history) - 1
+        self._prompt = here.slot.length < len(here.history) - 1
         await self._send(Resumed(generation, self._session.progress.frames.received, replay=False))
         for data in self._session.resend(asked.seen):
             await self._deliver(data)
