@@ -301,12 +301,16 @@ class Connection:
         drafts = list(self._drafts)
         generation, last = self._current(), drafts[-1]
         base = len(generation.history) + (drafts[0].first is not None)
+        tokens = sum(draft.length for draft in drafts)
+        self._account.owes = True
         try:
             drafted = await self._scheduler.turns.run(
-                generation.decoding(drafts), self._judges, id(self)
+                generation.decoding(drafts), self._judges, id(self), lambda: self._tell(0, tokens)
             )
         except ValueError as error:
             raise RemoteProtocolError(str(error)) from None
+        finally:
+            self._account.owes = False
         if drafted is None:
             return
         del self._drafts[: len(drafts)]
@@ -363,17 +367,17 @@ class Connection:
                     await self._scheduler.unused(round.slot)
                     return None
                 if not running.done():
-                    await self._tell(total, round)
+                    fed, ahead = max(0, total - round.left), self._scheduler.ahead(round)
+                    await self._tell(fed, total, ahead)
             return running.result()
         finally:
             if left is not None:
                 left.cancel()
             self._account.owes = False
 
-    async def _tell(self, total: int, round: Round) -> None:
+    async def _tell(self, fed: int, total: int, ahead: int = 0) -> None:
         """What is due is still under way."""
         if (self._session.state, frames.Progress) in TABLE:
-            fed, ahead = max(0, total - round.left), self._scheduler.ahead(round)
             await self._send(frames.Progress(self._session.generation, fed, total, ahead))
 
     async def _finish(self) -> None:

@@ -38,10 +38,18 @@ _REFUSED = (
 class GuardedHttp(H11Protocol):
     """HTTP connections are few, short, and become WebSockets or end."""
 
-    def __init__(self, *args: Any, place: Place, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, place: Place, said: bytes = b"", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._place = place
+        self._said = said  # before there was a transport
         self.ws_protocol_class: Any = partial(GuardedWebSocket, place=place)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The connection is open."""
+        super().connection_made(transport)
+        if self._said:
+            said, self._said = self._said, b""
+            self.data_received(said)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""

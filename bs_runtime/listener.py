@@ -17,11 +17,15 @@ from collections.abc import Callable
 from functools import partial
 
 from bs_runtime import guard
+from bs_runtime.lobby import Caller, Lobby
 from bs_runtime.pending import Pending, Place
 
 log = logging.getLogger("draftlink.bs")
 
-BATCH = 4  # accepted between two looks at everything else, some 0.3 ms each
+BATCH = 16  # accepted between two looks at everything else, some 0.05 ms each
+# While devices are served, strangers have a share of the event loop that is hardly felt.
+ACCEPT_S = 0.0005  # for each that is accepted
+OPEN_S, OPEN_TLS_S = 0.005, 0.01  # for each that is opened, which takes it a tenth of that
 BACK_OFF_S = 0.1  # where there is no descriptor
 TICK_S = 0.1
 BACKLOG = 1024  # a newcomer behind a full one would try again after a whole second
@@ -43,31 +47,37 @@ def listen(host: str, port: int) -> socket.socket:
 class Listener:
     """Listens on ``bound`` from its making on, within the running loop.
 
-    ``protocol`` makes the protocol of a connection that has a place among ``pending``. What uvicorn
-    asks of a server is here: ``sockets``, ``close`` and ``wait_closed``.
+    ``protocol`` makes the protocol of a connection that has a place among ``pending``, and has said
+    some bytes. ``busy``: whether devices are served. What uvicorn asks of a server is here:
+    ``sockets``, ``close`` and ``wait_closed``.
     """
 
     def __init__(
         self,
         bound: socket.socket,
-        protocol: Callable[[Place], guard.GuardedHttp],
+        protocol: Callable[[Place, bytes], guard.GuardedHttp],
         pending: Pending,
+        busy: Callable[[], bool],
         tls: ssl.SSLContext | None = None,
     ) -> None:
         bound.setblocking(False)
         self.sockets = [bound]
         self._protocol = protocol
         self._pending = pending
+        self._busy = busy
         self._tls = tls
         self._loop = asyncio.get_running_loop()
+        self._lobby = Lobby(tls=tls is not None)
         self._told_s = -1.0  # that there is no descriptor
         self._openings: set[asyncio.Task[object]] = set()
-        self._tasks = [self._loop.create_task(work()) for work in (self._accept, self._expire)]
+        works = (self._accept, self._open_all, self._expire)
+        self._tasks = [self._loop.create_task(work()) for work in works]
 
     def close(self) -> None:
         """Take no more connections; those that are not open yet end."""
         for task in (*self._tasks, *self._openings):
             task.cancel()
+        self._lobby.close()
 
     async def wait_closed(self) -> None:
         """Wait until ``close`` has been done."""
@@ -83,8 +93,16 @@ class Listener:
                 except OSError as error:
                     await self._back_off(error)
                     break
-                self._open(connection, address[0])
-            await asyncio.sleep(0)  # accepting does not wait while there is something to accept
+                until = self._loop.time() + guard.PENDING_S
+                self._lobby.enter(connection, self._pending.take(address[0], until))
+            # Accepting does not wait while there is something to accept.
+            await asyncio.sleep(BATCH * ACCEPT_S if self._busy() else 0)
+
+    async def _open_all(self) -> None:
+        pause_s = OPEN_S if self._tls is None else OPEN_TLS_S
+        while True:
+            self._open(await self._lobby.next())
+            await asyncio.sleep(pause_s if self._busy() else 0)
 
     async def _expire(self) -> None:
         while True:
@@ -103,12 +121,13 @@ class Listener:
                 log.error("no connection can be accepted: %s", error.strerror, extra=values)
         await asyncio.sleep(BACK_OFF_S)
 
-    def _open(self, connection: socket.socket, address: str) -> None:
+    def _open(self, caller: Caller) -> None:
+        connection, place = caller.socket, caller.place
         protocol: guard.GuardedHttp | None = None
 
         def make() -> guard.GuardedHttp:
             nonlocal protocol
-            protocol = self._protocol(place)
+            protocol = self._protocol(place, caller.data)
             return protocol
 
         def end() -> None:
@@ -124,7 +143,7 @@ class Listener:
             if protocol is None:  # else it is its transport's
                 connection.close()
 
-        place = self._pending.take(address, end, self._loop.time() + guard.PENDING_S)
+        place.end = end
         opening: asyncio.Task[object] = self._loop.create_task(
             self._loop.connect_accepted_socket(
                 make,

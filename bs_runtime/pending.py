@@ -18,8 +18,8 @@ class Place:
 
     pending: Pending
     network: str
-    end: Callable[[], None]  # closes the connection, whatever holds it
     until: float
+    end: Callable[[], None] = lambda: None  # closes the connection, whatever holds it
     number: int = field(default=0)  # of all that were ever taken
 
     def leave(self) -> None:
@@ -46,9 +46,9 @@ class Pending:
     def __len__(self) -> int:
         return self._taken
 
-    def take(self, address: str, end: Callable[[], None], until: float) -> Place:
+    def take(self, address: str, until: float) -> Place:
         """A place for a new connection from ``address``, an IP address; another may end for it."""
-        place = Place(self, network(address), end, until)
+        place = Place(self, network(address), until)
         self.enter(place)
         return place
 

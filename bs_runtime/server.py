@@ -99,17 +99,21 @@ class Server(uvicorn.Server):
             descriptors.limit(), station.sessions, limits.PENDING_CONNECTIONS
         )
         self.servers = [
-            Listener(bound, self._protocol, self.pending, self.config.ssl)  # type: ignore[misc]
+            Listener(bound, self._protocol, self.pending, self._busy, self.config.ssl)  # type: ignore[misc]
             for bound in sockets or [listen("127.0.0.1", 0)]
         ]
         self.started = True
 
-    def _protocol(self, place: Place) -> GuardedHttp:
+    def _busy(self) -> bool:
+        return self._station.devices > 0
+
+    def _protocol(self, place: Place, said: bytes) -> GuardedHttp:
         return GuardedHttp(
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
             place=place,
+            said=said,
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -108,6 +108,11 @@ class Station:
             return None if stuck is None else Refusal("busy", stuck, OVERLOAD_WINDOW_S)
         return trouble
 
+    @property
+    def devices(self) -> int:
+        """How many are connected."""
+        return len(self._links)
+
     async def serve(self, socket: WebSocket, tenant: Tenant) -> None:
         """Serve a device to its end. Raises Refusal before it is accepted."""
         trouble = self.trouble()

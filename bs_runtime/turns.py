@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from draftlink.frames import PROGRESS_S
 from draftlink.slices import Slices
 
 T = TypeVar("T")
 
 AT_ONCE_S = 0.0005  # a usual draft takes as long: it waits for nobody
 TURN_S = 0.002  # of work, and then everything else on the loop is looked after
-SHARE = 0.25  # of the loop's time, the most that long work takes where others are at work, too
+SHARE = 0.1  # of the loop's time, the most that long work takes where others are at work, too
 LATELY_S = 1.0  # since when others count
+
+
+async def _nobody() -> None:
+    """Nobody is told."""
 
 
 class Turns:
@@ -30,13 +35,22 @@ class Turns:
         self._lock = asyncio.Lock()
         self._seen: dict[int, float] = {}  # of the last two that were at work: who, and when
 
-    async def run(self, work: Slices[T], wanted: Callable[[], bool], whose: int = 0) -> T | None:
+    async def run(
+        self,
+        work: Slices[T],
+        wanted: Callable[[], bool],
+        whose: int = 0,
+        tell: Callable[[], Awaitable[None]] = _nobody,
+    ) -> T | None:
         """What ``work`` returns; None, with the work closed, once it is not ``wanted`` any more.
 
         Raises what the work raises. It is asked before each turn whether the work is wanted.
-        ``whose``: a number that tells the connections apart.
+        ``whose``: a number that tells the connections apart. ``tell``: says that the work is still
+        under way, each time that it has been so for ``PROGRESS_S`` more.
         """
         self._note(whose)
+        time_s = asyncio.get_running_loop().time
+        told_s = time_s()
         try:
             done = _for(work, AT_ONCE_S)
             while done is None and wanted():
@@ -46,6 +60,9 @@ class Turns:
                         done = _for(work, TURN_S)
                     if self._others(whose):
                         await asyncio.sleep(TURN_S * (1 / SHARE - 1))
+                if done is None and time_s() >= told_s + PROGRESS_S:
+                    told_s = time_s()
+                    await tell()
             return None if done is None else done[0]
         finally:
             work.close()

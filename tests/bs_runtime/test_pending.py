@@ -10,9 +10,15 @@ from bs_runtime import descriptors
 from bs_runtime.pending import Pending, network
 
 
+def enter(pending: Pending, address: str, end, until: float):
+    place = pending.take(address, until)
+    place.end = end
+    return place
+
+
 def take(pending: Pending, gone: list[str], address: str, until: float = math.inf):
     name = f"{address}#{len(gone)}"
-    return pending.take(address, lambda: gone.append(name), until)
+    return enter(pending, address, lambda: gone.append(name), until)
 
 
 def test_the_newest_gets_a_place_and_the_oldest_of_the_heaviest_goes():
@@ -34,7 +40,7 @@ def test_where_all_come_from_one_address_the_oldest_goes():
     """As behind a proxy: a newcomer still has as long as it takes to fill all places."""
     pending, order = Pending(8), []
     for number in range(50):
-        pending.take("127.0.0.1", lambda number=number: order.append(number), math.inf)
+        enter(pending, "127.0.0.1", lambda number=number: order.append(number), math.inf)
     assert order == list(range(42))
 
 

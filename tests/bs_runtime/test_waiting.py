@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from bench.virtual.loop import run
-from bs_runtime import account, station
+from bs_runtime import account, station, turns
 from bs_runtime.account import Account
 from bs_runtime.connection import Connection
 from bs_runtime.conversations import Conversations
+from bs_runtime.generation import Generation
 from bs_runtime.limits import Closing, Limits, Tenant
 from bs_runtime.scheduler import Scheduler
 from bs_runtime.station import Link
 from bs_runtime.tickets import Sealer
 from draftlink import frames
 from draftlink.control import digest
+from draftlink.idcode import IdModel
 from draftlink.sampling import Sampling
 from draftlink.schemes.topk import TopK
+from draftlink.sparse import Drafted, SparseRow
 from tests.fakes import HASH, FakeTarget, random_logits
 
 SIZE, PROMPT, STEP_S = 20, 64 * 8, 15.0
@@ -121,6 +126,42 @@ def test_a_prompt_is_left_between_steps_when_its_device_has_gone_and_gone_on_wit
         assert world.fed <= PROMPT + 64  # what was fed before is not fed again
         second.say(None)
         await second.serving
+
+    run(main())
+
+
+def test_a_device_hears_of_drafts_that_take_long_to_be_read(monkeypatch):
+    """As where many send rows as wide as they may be, and all have but a share of the loop."""
+    turn_s, count = 7.0, 9
+
+    async def main() -> None:
+        world, loop = World(), asyncio.get_running_loop()
+        device, drafted = Device(world), Drafted.of(SparseRow(np.array([3]), np.array([16]), 16), 0)
+
+        def slow(self: Generation, drafts: Any) -> Any:
+            for _ in range(count):
+                loop._jump.now += turn_s  # of the loop itself, which stands still meanwhile
+                yield
+            return [drafted]
+
+        monkeypatch.setattr(Generation, "decoding", slow)
+        monkeypatch.setattr(turns, "time", SimpleNamespace(thread_time=loop.time))
+        device.say(HELLO)
+        await device.until(frames.Welcome)
+        device.say(msgspec.structs.replace(START, ids=[5, 6], mode="draft"))
+        payload, _ = TopK(4, 16).encode([drafted], IdModel(SIZE))
+        device.say(frames.Draft(1, 2, 1, payload, waits=True))
+        device.heard.clear()
+        begun_s = loop.time()
+        await device.until(frames.Verdict)
+        times = [begun_s, *(at for at, _ in device.heard)]
+        assert times[-1] - begun_s >= turn_s * count
+        gaps = [b - a for a, b in itertools.pairwise(times)]
+        assert max(gaps) <= frames.PROGRESS_S + max(turn_s, STEP_S)
+        told = [frame for _, frame in device.heard[:-1]]
+        assert frames.Progress(1, 0, 1, 0) in told  # the first may still be of the prompt
+        device.say(None)
+        await device.serving
 
     run(main())
 

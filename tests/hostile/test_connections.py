@@ -210,10 +210,13 @@ def test_a_handshake_that_the_application_has_not_accepted(caplog, monkeypatch):
 
 def test_what_is_no_http_behind_an_answer(caplog):
     """Another answer cannot be given: the connection ends, and that is no error of ours."""
+    first = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     ask = b"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
     async def run(port: int, server: Server) -> None:
-        reader, writer = await opened(port, ask)
+        reader, writer = await opened(port, first)
+        await reader.readuntil(b"}")
+        writer.write(ask)
         await reader.readline()
         writer.write(b"no length of a chunk\r\n")
         await rest(reader)
