@@ -30,6 +30,7 @@ current: ContextVar[Named | None] = ContextVar("request", default=None)
 LINE = 4000  # characters
 LINES_PER_S = 20.0  # of one kind, for which all devices may be the cause
 WARNINGS_PER_S = 1.0
+ERRORS_PER_S = 0.25  # a traceback has 5 kB, and a peer's input may be what fails
 
 
 def new_id() -> str:
@@ -51,6 +52,8 @@ class Throttle(logging.Filter):
         """Whether the line is written."""
         kind = record.pathname, record.lineno, record.levelno
         rate = LINES_PER_S if record.levelno < logging.WARNING else WARNINGS_PER_S
+        if record.levelno >= logging.ERROR:
+            rate = ERRORS_PER_S
         bucket, left_out = self._kinds.get(kind) or (Bucket(rate, record.created), 0)
         passes = bucket.spend(1, record.created)
         self._kinds[kind] = bucket, 0 if passes else left_out + 1

@@ -50,7 +50,7 @@ class Outcome:
     control_callback_ms: float = 0.0
     lost: int = 0
     log_mb: float = 0.0  # a minute
-    growth: float = 0.0
+    growth: float = 0.0  # of resident memory, beyond the control's
     greeted_s: dict[str, float] = field(default_factory=dict)  # by the attacker's addresses
     notes: dict[str, float] = field(default_factory=dict)
     exit_code: int | None = 0
@@ -132,20 +132,21 @@ class Measurement:
             await devices.write(WARM_S)
         await self._beside_attack(WARM_S)
         here.longest()
-        memory = here.memory_bytes()
+        there = self._control.station
+        memory = here.memory_bytes(), there.memory_bytes()
         turns: list[tuple[Seen, Seen]] = []
-        grown: list[int] = []
-        logged, attacked_s = 0, 0.0
+        most, logged, attacked_s = 0, 0, 0.0
         for _ in range(TURNS):
             before = here.log_bytes()
             seen, found = await self._beside_attack(seconds / TURNS)
             logged += here.log_bytes() - before
-            grown.append(here.memory_bytes())
+            most = max(most, here.memory_bytes())
             self._watched(found)
             attacked_s += seen.seconds
             with here.halted():  # what an attack leaves behind is no part of its control
                 turns.append((await self._beside_control(found["trace"], seconds / TURNS), seen))
-        outcome.growth = max(grown) / memory - 1.0
+        # Devices that come anew, text for text, leave caches behind for a while: there, too.
+        outcome.growth = most / memory[0] - there.memory_bytes() / memory[1]
         outcome.log_mb = logged / 1e6 * 60.0 / attacked_s
         self._compare(turns)
         if attack.holds:
