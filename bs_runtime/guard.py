@@ -53,7 +53,7 @@ class GuardedHttp(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
-        self._place.leave()
+        self._place.lose()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -128,7 +128,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         """What the app says."""
         await super().send(message)
         if message["type"] == "websocket.accept":
-            self._place.leave()
+            self._place.accept()
         if self.close_sent:  # a refusal ends the handshake too: uvicorn would log it as an error
             self.handshake_complete = True
 
@@ -140,7 +140,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
-        self._place.leave()
+        self._place.lose()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:

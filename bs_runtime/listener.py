@@ -22,13 +22,14 @@ from bs_runtime.pending import Pending, Place
 
 log = logging.getLogger("draftlink.bs")
 
-BATCH = 16  # accepted between two looks at everything else, some 0.05 ms each
+BATCH = 8  # accepted between two looks at everything else, some 0.1 ms each
 # While devices are served, strangers have a share of the event loop that is hardly felt.
 ACCEPT_S = 0.0005  # for each that is accepted
-OPEN_S, OPEN_TLS_S = 0.005, 0.01  # for each that is opened, which takes it a tenth of that
+LATE_S = 0.05  # of accepting that may be made up for
+OPEN_S, OPEN_TLS_S = 0.01, 0.02  # for each that is opened, which takes it a tenth of that
 BACK_OFF_S = 0.1  # where there is no descriptor
 TICK_S = 0.1
-BACKLOG = 1024  # a newcomer behind a full one would try again after a whole second
+BACKLOG = 4096  # a newcomer behind a full one would try again after a whole second
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -84,6 +85,7 @@ class Listener:
         await asyncio.gather(*self._tasks, *self._openings, return_exceptions=True)
 
     async def _accept(self) -> None:
+        free_s = 0.0  # when the next batch may be accepted
         while True:
             for _ in range(BATCH):
                 try:
@@ -95,8 +97,10 @@ class Listener:
                     break
                 until = self._loop.time() + guard.PENDING_S
                 self._lobby.enter(connection, self._pending.take(address[0], until))
+            now = self._loop.time()
+            free_s = max(free_s, now - LATE_S) + BATCH * ACCEPT_S
             # Accepting does not wait while there is something to accept.
-            await asyncio.sleep(BATCH * ACCEPT_S if self._busy() else 0)
+            await asyncio.sleep(max(0.0, free_s - now) if self._busy() else 0)
 
     async def _open_all(self) -> None:
         pause_s = OPEN_S if self._tls is None else OPEN_TLS_S
@@ -139,7 +143,7 @@ class Listener:
             # Nothing here may keep the task, whose result or error keeps all of the connection.
             place.end = partial(_cut, connection, protocol)
             if task.cancelled() or task.exception() is not None:
-                place.leave()
+                place.lose()
             if protocol is None:  # else it is its transport's
                 connection.close()
 

@@ -1,9 +1,10 @@
 """Where connections wait to be opened, as bare sockets: few get as far, and those take turns.
 
 A connection that says nothing, or what can be no request, ends here, at a twentieth of what a
-transport and its parsers would cost. The others are opened one after the other: whose address, and
-of one address whose claimed token, was served longest ago comes first. So whoever opens thousands
-is behind whoever opens one, wherever the two come from.
+transport and its parsers would cost. The others are opened one after the other. A token that was
+let in when it came last goes first; then whose address, and of one address whose claimed token, was
+served longest ago. So whoever opens thousands is behind whoever opens one, wherever the two come
+from, and a device that comes back is behind neither.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import asyncio
 import socket
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 from bs_runtime import heads
 from bs_runtime.pending import Place
 
 READ_BYTES = 1 << 16
 HANDSHAKE = 0x16  # of TLS: the first byte of its first record
-REMEMBERED = 4096  # addresses and claims that were served lately
+REMEMBERED = 4096  # addresses and claims, that were served lately or let in
 
 
 @dataclass(eq=False)
@@ -29,7 +31,17 @@ class Caller:
     socket: socket.socket
     place: Place
     data: bytes = b""
-    claim: bytes = field(default=b"")  # a token that it says it has
+    claim: bytes = b""  # a token that it says it has
+
+    @cached_property
+    def keys(self) -> tuple[tuple[str, bytes | None], ...]:
+        """Whose turns are counted: its address's, and there its claim's."""
+        return (self.place.network, None), (self.place.network, self.claim)
+
+    @property
+    def name(self) -> bytes | str:
+        """By whom it is known again: by its token, wherever it comes from; else by its address."""
+        return self.claim or self.place.network
 
 
 class Order:
@@ -38,10 +50,14 @@ class Order:
     def __init__(self) -> None:
         self._callers: dict[Caller, None] = {}  # who came first is first
         self._served: OrderedDict[tuple[str, bytes | None], int] = OrderedDict()
+        self._known: OrderedDict[bytes | str, None] = OrderedDict()
         self._turn = 0
 
     def __len__(self) -> int:
         return len(self._callers)
+
+    def __contains__(self, caller: Caller) -> bool:
+        return caller in self._callers
 
     def add(self, caller: Caller) -> None:
         """One more waits."""
@@ -52,24 +68,27 @@ class Order:
         self._callers.pop(caller, None)
 
     def take(self) -> Caller:
-        """Who was served longest ago, or never, and of those who came first."""
-        caller = min(self._callers, key=self._last)
+        """Who is known, or else was served longest ago, or never; of those who came first."""
+        served, known = self._served.get, self._known
+        caller = min(
+            self._callers,
+            key=lambda one: (one.name not in known, *(served(key, 0) for key in one.keys)),
+        )
         del self._callers[caller]
+        known.pop(caller.name, None)  # until it is let in again
         self._turn += 1
-        for key in self._keys(caller):
+        for key in caller.keys:
             self._served[key] = self._turn
             self._served.move_to_end(key)
         while len(self._served) > REMEMBERED:
             self._served.popitem(last=False)
         return caller
 
-    def _last(self, caller: Caller) -> tuple[int, ...]:
-        return tuple(self._served.get(key, 0) for key in self._keys(caller))
-
-    @staticmethod
-    def _keys(caller: Caller) -> tuple[tuple[str, bytes | None], ...]:
-        network = caller.place.network
-        return (network, None), (network, caller.claim)
+    def let_in(self, caller: Caller) -> None:
+        """It was served, and was no stranger."""
+        self._known[caller.name] = None
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
 
 
 class Lobby:
@@ -90,7 +109,9 @@ class Lobby:
         caller = Caller(connection, place)
         place.end = lambda: self._leave(caller)
         self._inside.add(caller)
-        self._loop.add_reader(connection, self._hear, caller)
+        self._hear(caller)  # a watch on a socket costs more than all else here
+        if caller in self._inside and caller not in self._order:
+            self._loop.add_reader(connection, self._hear, caller)
 
     async def next(self) -> Caller:
         """Who is to be opened; it has left the lobby."""
@@ -99,6 +120,7 @@ class Lobby:
             await self._came.wait()
         caller = self._order.take()
         self._inside.discard(caller)
+        caller.place.accepted = lambda: self._order.let_in(caller)
         return caller
 
     def close(self) -> None:
@@ -138,5 +160,5 @@ class Lobby:
         self._loop.remove_reader(caller.socket)
         self._order.drop(caller)
         self._inside.discard(caller)
-        caller.place.leave()
+        caller.place.lose()
         caller.socket.close()

@@ -7,9 +7,14 @@ argument.
 
 from __future__ import annotations
 
+import heapq
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+
+def _nothing() -> None:
+    """Of a connection that is over there is nothing to close."""
 
 
 @dataclass(eq=False)
@@ -19,16 +24,23 @@ class Place:
     pending: Pending
     network: str
     until: float
-    end: Callable[[], None] = lambda: None  # closes the connection, whatever holds it
+    end: Callable[[], None] = _nothing  # closes the connection, whatever holds it
+    accepted: Callable[[], None] = _nothing  # is told when the application has accepted it
     number: int = field(default=0)  # of all that were ever taken
 
-    def leave(self) -> None:
-        """The application has accepted the connection, or it is lost."""
+    def accept(self) -> None:
+        """The application has accepted the connection."""
         self.pending.leave(self)
+        self.accepted()
+
+    def lose(self) -> None:
+        """The connection is over."""
+        self.pending.leave(self)
+        self.end = self.accepted = _nothing  # which hold the connection, and are held by it
 
     def come_back(self, until: float) -> None:
         """The application has done with the connection, which is to end before ``until``."""
-        self.leave()
+        self.pending.leave(self)
         self.until = until
         self.pending.enter(self)
 
@@ -42,6 +54,8 @@ class Pending:
         self._taken = 0
         self._number = 0
         self._networks: dict[str, dict[Place, None]] = {}  # each: oldest first
+        # Each network as it is, and as it was: how many it has, negative, and which is its oldest.
+        self._heaviest: list[tuple[int, int, str]] = []
 
     def __len__(self) -> int:
         return self._taken
@@ -58,6 +72,7 @@ class Pending:
         place.number = self._number
         self._networks.setdefault(place.network, {})[place] = None
         self._taken += 1
+        self._weigh(place.network)
         if self._taken > self.places:
             self.cut(1)
 
@@ -69,6 +84,7 @@ class Pending:
             self._taken -= 1
             if not places:
                 del self._networks[place.network]
+            self._weigh(place.network)
 
     def cut(self, count: int) -> int:
         """End ``count`` connections, each the oldest of the address that has most; how many were.
@@ -78,10 +94,9 @@ class Pending:
         for done in range(count):
             if not self._networks:
                 return done
-            heaviest = max(
-                self._networks.values(), key=lambda places: (len(places), -_oldest(places).number)
-            )
-            self._end(_oldest(heaviest))
+            while (one := self._heaviest[0]) != self._weight(one[2]):
+                heapq.heappop(self._heaviest)
+            self._end(_oldest(self._networks[one[2]]))
             self.ended += 1
         return count
 
@@ -90,6 +105,17 @@ class Pending:
         late = [one for places in self._networks.values() for one in places if one.until <= now]
         for place in late:
             self._end(place)
+
+    def _weight(self, network: str) -> tuple[int, int, str] | None:
+        places = self._networks.get(network)
+        return (-len(places), _oldest(places).number, network) if places else None
+
+    def _weigh(self, network: str) -> None:
+        if (weight := self._weight(network)) is not None:
+            heapq.heappush(self._heaviest, weight)
+        if len(self._heaviest) > 4 * self.places + 64:  # most are of the past
+            self._heaviest = [one for name in self._networks if (one := self._weight(name))]
+            heapq.heapify(self._heaviest)
 
     def _end(self, place: Place) -> None:
         self.leave(place)

@@ -45,12 +45,28 @@ def test_of_one_address_the_claims_take_turns():
     assert order.take() is phone
 
 
+def test_a_token_that_was_let_in_is_before_addresses_that_were_never_seen():
+    """Once: as often as it is let in again."""
+    order = Order()
+    order.add(caller("10.0.0.1", b"Bearer phone"))
+    order.let_in(order.take())
+    for number in range(250):
+        order.add(caller(f"127.0.1.{number}", b"Bearer thief"))
+    back, twice = caller("10.0.0.1", b"Bearer phone"), caller("10.9.9.9", b"Bearer phone")
+    order.add(back)
+    order.add(twice)
+    assert order.take() is twice  # whose address is as new
+    assert order.take().claim == b"Bearer thief"
+    order.let_in(twice)
+    assert order.take() is back
+
+
 def test_what_is_remembered_of_addresses_is_bounded():
     order = Order()
-    for number in range(3 * REMEMBERED):
+    for number in range(2 * REMEMBERED):
         order.add(caller(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"))
-        order.take()
-    assert len(order._served) <= REMEMBERED
+        order.let_in(order.take())
+    assert len(order._served) <= REMEMBERED and len(order._known) <= REMEMBERED
 
 
 def test_who_has_left_is_not_opened():
@@ -99,6 +115,7 @@ def test_a_claim_is_the_tokens_header():
 async def heard(lobby: Lobby, pending: Pending, *parts: bytes) -> tuple[Caller | None, bytes]:
     """What becomes of a connection that says ``parts``, and what it is answered."""
     ours, theirs = socket.socketpair()
+    ours.setblocking(False)  # as what is accepted
     theirs.setblocking(False)
     loop = asyncio.get_running_loop()
     with closing(theirs):

@@ -51,11 +51,11 @@ def test_a_place_lasts_as_long_as_its_time():
     assert not gone
     pending.expire(5.0)
     assert gone == ["a#0"] and len(pending) == 1
-    early.leave()  # it was lost already
+    early.accept()  # it was lost already
     late.come_back(6.0)
     assert len(pending) == 1
-    late.leave()
-    late.leave()
+    late.accept()
+    late.accept()
     pending.expire(math.inf)
     assert len(gone) == 1 and not len(pending)
     late.come_back(7.0)  # accepted, and done with
