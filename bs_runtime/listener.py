@@ -26,7 +26,7 @@ BATCH = 8  # accepted between two looks at everything else, some 0.1 ms each
 # While devices are served, strangers have a share of the event loop that is hardly felt.
 ACCEPT_S = 0.0005  # for each that is accepted
 LATE_S = 0.05  # of accepting that may be made up for
-OPEN_S, OPEN_TLS_S = 0.01, 0.02  # for each that is opened, which takes it a tenth of that
+OPEN_S, OPEN_TLS_S = 0.0125, 0.025  # for each that is opened, which takes it a tenth of that
 BACK_OFF_S = 0.1  # where there is no descriptor
 TICK_S = 0.1
 BACKLOG = 4096  # a newcomer behind a full one would try again after a whole second

@@ -21,6 +21,7 @@ from draftlink.session import Session
 
 T = TypeVar("T")
 
+LEAST_S = 1e-6  # that a time ahead is waited for
 APART = 1 << 62  # beside a position: numbers of their own, for tokens that are shown and never sent
 
 
@@ -203,7 +204,9 @@ class Writing:
             waited.add(back)
         begun = self.now()
         times = [at_s for at_s in until_s if at_s is not None]
-        timeout_s = max(min(times) - begun, 0.0) if times else None
+        timeout_s = min(times) - begun if times else None
+        if timeout_s is not None:  # a timer may go off a little before its time, and then in vain
+            timeout_s = max(timeout_s, LEAST_S) if timeout_s > 0.0 else 0.0
         await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if back is not None:
             back.cancel()
