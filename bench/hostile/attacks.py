@@ -20,7 +20,10 @@ class Attack:
 
     ``holds``: it is 5,000 connections, beside which a new device is to be greeted. ``long``: the
     target's context holds 32,768 tokens. ``limits``: of the attacker's token, if not the default
-    ones. ``poison``: what the base station's embedding makes of ``thieves.BAD``.
+    ones. ``poison``: what the base station's embedding makes of ``thieves.BAD``. ``kernel``: nearly
+    all that it costs is the kernel's work on packets, which no process is charged for in full, and
+    which delays all others however little the base station does; its control is therefore itself,
+    against a listening socket that nobody looks after.
     """
 
     play: Play
@@ -30,6 +33,7 @@ class Attack:
     long: bool = False
     limits: str = ""
     poison: Literal["", "nan", "raise"] = ""
+    kernel: bool = False
 
 
 def _holding(head: Head, *, drips: bool = False, tls: bool = False) -> Attack:
@@ -69,7 +73,7 @@ def attacks() -> dict[str, Attack]:
         "wide-16": Attack(lambda place: thieves.wide(place, 16)),
         "long-start": Attack(thieves.long_start, long=True),
         "ids": Attack(ids.play, ids.prepare, long=True),
-        "flood-connect": Attack(strangers.connects),
+        "flood-connect": Attack(strangers.connects, kernel=True),
         "flood-hello": Attack(_hellos),
         "flood-frames": Attack(thieves.overtaken),
     }

@@ -20,6 +20,7 @@ from bench.hostile.attacks import Attack
 from bench.hostile.devices import Devices, One, Seen, Seven, greeted_s
 from bench.hostile.place import SOURCES
 from bench.hostile.station import Station, station
+from bs_runtime.listener import listen
 
 TURNS = 3  # of an attack, and of its control
 WARM_S = 1.5
@@ -116,6 +117,7 @@ class Side(NamedTuple):
     station: Station
     devices: Devices
     peer: Peer
+    kernel: bool = False  # see ``Attack``
 
 
 class Measurement:
@@ -123,7 +125,7 @@ class Measurement:
 
     def __init__(self, outcome: Outcome, attacked: Side, control: Side) -> None:
         self._outcome, self._control = outcome, control
-        self._station, self._devices, self._attacker = attacked
+        self._station, self._devices, self._attacker, _ = attacked
 
     async def run(self, attack: Attack, seconds: float) -> None:
         """All of it; ``seconds`` of each side in all."""
@@ -160,9 +162,9 @@ class Measurement:
         return seen, await self._attacker.answer()
 
     async def _beside_control(self, trace: list[float], seconds: float) -> Seen:
-        station, devices, burner = self._control
+        station, devices, burner, kernel = self._control
         station.longest()
-        burner.ask(json.dumps(trace))
+        burner.ask(f"many {seconds + LEAD_S + 0.2}" if kernel else json.dumps(trace))
         await asyncio.sleep(LEAD_S)
         seen = await devices.write(seconds)
         await burner.answer()
@@ -237,8 +239,14 @@ async def measure(name: str, attack: Attack, bundle: Path, seconds: float) -> Ou
         for devices in both:
             stack.push_async_callback(devices.close)
         attacker = await stack.enter_async_context(peer(name, here.url))
-        burner = await stack.enter_async_context(peer("burn"))
+        beside = ["burn"]
+        if attack.kernel:
+            nobody = stack.enter_context(listen("127.0.0.1", 0))
+            beside = [name, "ws://{}:{}".format(*nobody.getsockname())]
+        burner = await stack.enter_async_context(peer(*beside))
         await Measurement(
-            outcome, Side(here, both[0], attacker), Side(control, both[1], burner)
+            outcome,
+            Side(here, both[0], attacker),
+            Side(control, both[1], burner, kernel=attack.kernel),
         ).run(attack, seconds)
     return outcome
