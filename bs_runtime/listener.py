@@ -25,8 +25,8 @@ log = logging.getLogger("draftlink.bs")
 BATCH = 8  # accepted between two looks at everything else, some 0.1 ms each
 # While devices are served, strangers have a share of the event loop that is hardly felt.
 ACCEPT_S = 0.0005  # for each that is accepted
-LATE_S = 0.05  # of accepting that may be made up for
-OPEN_S, OPEN_TLS_S = 0.0125, 0.025  # for each that is opened, which takes it a tenth of that
+LATE_S = 0.01  # of accepting that may be made up for
+OPEN_S = 0.0125  # for each that is opened, which takes it a tenth of that
 BACK_OFF_S = 0.1  # where there is no descriptor
 TICK_S = 0.1
 BACKLOG = 4096  # a newcomer behind a full one would try again after a whole second
@@ -103,10 +103,9 @@ class Listener:
             await asyncio.sleep(max(0.0, free_s - now) if self._busy() else 0)
 
     async def _open_all(self) -> None:
-        pause_s = OPEN_S if self._tls is None else OPEN_TLS_S
         while True:
             self._open(await self._lobby.next())
-            await asyncio.sleep(pause_s if self._busy() else 0)
+            await asyncio.sleep(OPEN_S if self._busy() else 0)
 
     async def _expire(self) -> None:
         while True:
@@ -131,7 +130,8 @@ class Listener:
 
         def make() -> guard.GuardedHttp:
             nonlocal protocol
-            protocol = self._protocol(place, caller.data)
+            said, caller.data = caller.data, b""
+            protocol = self._protocol(place, said)
             return protocol
 
         def end() -> None:

@@ -31,7 +31,7 @@ class Caller:
     socket: socket.socket
     place: Place
     data: bytes = b""
-    claim: bytes = b""  # a token that it says it has
+    claim: bytes = b""  # a hash of the token that it says it has
 
     @cached_property
     def keys(self) -> tuple[tuple[str, bytes | None], ...]:

@@ -13,10 +13,10 @@ the device's p99 delays, attack to control, is the median over the turns.
 
 Beside it stand, for each attack: the most CPU time of the event loop's thread that one callback of
 the base station took, what the log grew by, what its resident memory grew by beyond the control's
-once both had warmed up, whether the device lost its connection, the time in which a new device is greeted while 5,000
-connections of the kind are held (from the device's own address, from one other, and from 250), and
-the exit code of the base station on SIGTERM in the middle of it. ``poison`` is measured on seven
-devices that replay what real ones sent, and by their tokens a second.
+once both had warmed up, whether the device lost its connection, the time in which a new device is
+greeted while 5,000 connections of the kind are held (from the device's own address, from one other,
+and from 250), and the exit code of the base station on SIGTERM in the middle of it. ``poison`` is
+measured on seven devices that replay what real ones sent, and by their tokens a second.
 
 An attacker with a token has the default limits. All traffic is on loopback.
 """

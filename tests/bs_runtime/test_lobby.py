@@ -107,7 +107,10 @@ def test_what_can_be_a_request(data, fault):
 
 
 def test_a_claim_is_the_tokens_header():
-    assert heads.claim(GET + b"authorization:Bearer x y\r\n\r\n") == b"Bearer x y"
+    claim = heads.claim(GET + b"Authorization: Bearer x y\r\n\r\n")
+    assert claim == heads.claim(b"GET / HTTP/1.1\nauthorization:Bearer x y\nA: b\n\n")
+    assert claim != heads.claim(GET + b"Authorization: Bearer x\r\n\r\n")
+    assert len(claim) == 32  # however long it was
     assert heads.claim(WHOLE) == b""
     assert heads.claim(WHOLE + b"Authorization: Bearer of-a-body\r\n") == b""
 
