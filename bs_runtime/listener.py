@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import select
 import socket
 import ssl
@@ -26,7 +27,7 @@ BATCH = 8  # accepted between two looks at everything else, some 0.1 ms each
 # While devices are served, strangers have a share of the event loop that is hardly felt.
 ACCEPT_S = 0.0005  # for each that is accepted
 LATE_S = 0.01  # of accepting that may be made up for
-OPEN_S = 0.0125  # for each that is opened, which takes it a tenth of that
+OPEN_S = 0.03  # for each that is opened and was not let in before; it takes some 2 ms of that
 BACK_OFF_S = 0.1  # where there is no descriptor
 TICK_S = 0.1
 BACKLOG = 4096  # a newcomer behind a full one would try again after a whole second
@@ -103,9 +104,13 @@ class Listener:
             await asyncio.sleep(max(0.0, free_s - now) if self._busy() else 0)
 
     async def _open_all(self) -> None:
+        strangers_s = -math.inf  # when the next may be opened
         while True:
-            self._open(await self._lobby.next())
-            await asyncio.sleep(OPEN_S if self._busy() else 0)
+            caller = await self._lobby.next(strangers_s)
+            self._open(caller)
+            if not caller.known:
+                strangers_s = self._loop.time() + (OPEN_S if self._busy() else 0.0)
+            await asyncio.sleep(0)
 
     async def _expire(self) -> None:
         while True:

@@ -10,6 +10,7 @@ from, and a device that comes back is behind neither.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections import OrderedDict
 from contextlib import suppress
@@ -32,6 +33,7 @@ class Caller:
     place: Place
     data: bytes = b""
     claim: bytes = b""  # a hash of the token that it says it has
+    known: bool = False  # it was let in when it came last
 
     @cached_property
     def keys(self) -> tuple[tuple[str, bytes | None], ...]:
@@ -67,6 +69,10 @@ class Order:
         """It does not wait any more, if it did."""
         self._callers.pop(caller, None)
 
+    def knows_one(self) -> bool:
+        """Whether one waits that is known."""
+        return any(caller.name in self._known for caller in self._callers)
+
     def take(self) -> Caller:
         """Who is known, or else was served longest ago, or never; of those who came first."""
         served, known = self._served.get, self._known
@@ -75,7 +81,7 @@ class Order:
             key=lambda one: (one.name not in known, *(served(key, 0) for key in one.keys)),
         )
         del self._callers[caller]
-        known.pop(caller.name, None)  # until it is let in again
+        caller.known = known.pop(caller.name, caller) is None  # until it is let in again
         self._turn += 1
         for key in caller.keys:
             self._served[key] = self._turn
@@ -113,14 +119,20 @@ class Lobby:
         if caller in self._inside and caller not in self._order:
             self._loop.add_reader(connection, self._hear, caller)
 
-    async def next(self) -> Caller:
-        """Who is to be opened; it has left the lobby."""
-        while not len(self._order):
+    async def next(self, strangers_s: float = -math.inf) -> Caller:
+        """Who is to be opened; it has left the lobby.
+
+        ``strangers_s``: when, by the loop's clock, one may be that is not known.
+        """
+        order, time_s = self._order, self._loop.time
+        while not (len(order) and (time_s() >= strangers_s or order.knows_one())):
             self._came.clear()
-            await self._came.wait()
-        caller = self._order.take()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(strangers_s if len(order) else None):
+                    await self._came.wait()
+        caller = order.take()
         self._inside.discard(caller)
-        caller.place.accepted = lambda: self._order.let_in(caller)
+        caller.place.accepted = lambda: order.let_in(caller)
         return caller
 
     def close(self) -> None:

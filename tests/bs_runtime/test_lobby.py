@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from bench.virtual.loop import run
 from bs_runtime import heads
 from bs_runtime.lobby import REMEMBERED, Caller, Lobby, Order
 from bs_runtime.pending import Pending
@@ -59,6 +60,29 @@ def test_a_token_that_was_let_in_is_before_addresses_that_were_never_seen():
     assert order.take().claim == b"Bearer thief"
     order.let_in(twice)
     assert order.take() is back
+
+
+def test_who_is_known_does_not_wait_while_strangers_do():
+    """A fleet that comes back is not paced as a flood is."""
+
+    async def main() -> None:
+        loop, lobby = asyncio.get_running_loop(), Lobby(tls=False)
+        phone, stranger = caller("10.0.0.1", b"phone"), caller("10.0.0.2", b"thief")
+        lobby._order.let_in(phone)
+        lobby._order.add(stranger)
+        waits = asyncio.create_task(lobby.next(5.0))
+        await asyncio.sleep(1.0)
+        assert not waits.done()
+        lobby._order.add(phone)
+        lobby._came.set()
+        assert await waits is phone and phone.known and loop.time() == 1.0
+        assert await lobby.next(5.0) is stranger and not stranger.known
+        assert loop.time() >= 5.0
+        stranger.place.accept()
+        lobby._order.add(again := caller("10.0.0.3", b"thief"))
+        assert await lobby.next(9.0) is again and again.known and loop.time() < 5.1
+
+    run(main())
 
 
 def test_what_is_remembered_of_addresses_is_bounded():
@@ -163,7 +187,7 @@ async def heard(lobby: Lobby, pending: Pending, *parts: bytes) -> tuple[Caller |
     ],
 )
 def test_what_becomes_of_a_connection(tls, parts, becomes):
-    async def run() -> None:
+    async def main() -> None:
         pending, lobby = Pending(8), Lobby(tls=tls)
         opened, answer = await heard(lobby, pending, *parts)
         if becomes == "opened":
@@ -173,4 +197,4 @@ def test_what_becomes_of_a_connection(tls, parts, becomes):
             assert opened is None and answer.decode().startswith(becomes)
             assert bool(becomes) == bool(answer) and not len(pending) and not lobby._inside
 
-    asyncio.run(run())
+    asyncio.run(main())
