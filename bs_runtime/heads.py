@@ -12,7 +12,7 @@ import re
 MOST_BYTES = 1 << 14  # of a head; a browser's can be long by other pages' cookies
 MOST_LINES = 100
 MOST_LINE_BYTES = 8190  # what the WebSocket parser takes; Apache's limit, too
-_END = re.compile(rb"\r?\n\r?\n")
+_ENDS = b"\n\r\n", b"\n\n"
 _BODY = re.compile(
     rb"\n(?:transfer-encoding[ \t]*:|content-length[ \t]*:(?![ \t]*0+[ \t]*\r?\n))", re.I
 )
@@ -26,24 +26,23 @@ def fault(data: bytes) -> tuple[int, str] | None:
     """Why what has come can be no request of this server's, if so: a status, and a line."""
     if not data[:1].isalpha():
         return OTHER
-    end = _END.search(data)
-    head = data[: end.start()] if end else data
+    end = _end(data)
+    head = data if end is None else data[:end]
     if len(head) > MOST_BYTES or head.count(b"\n") > MOST_LINES:
         return LONG
     if len(head) > MOST_LINE_BYTES and max(map(len, head.split(b"\n"))) > MOST_LINE_BYTES:
         return LONG
-    return BODY if end and _BODY.search(data, 0, end.end()) else None
+    return BODY if end is not None and _BODY.search(head) else None
 
 
 def complete(data: bytes) -> bool:
     """Whether the head has come whole."""
-    return _END.search(data) is not None
+    return _end(data) is not None
 
 
 def claim(data: bytes) -> bytes:
     """Who a request says it is from: a hash of its ``Authorization``, which may be wrong."""
-    end = _END.search(data)
-    found = _CLAIM.search(data, 0, end.end() if end else len(data))
+    found = _CLAIM.search(data, 0, _end(data) or len(data))
     return hashlib.sha256(found[1]).digest() if found else b""
 
 
@@ -54,3 +53,8 @@ def answer(status: int, text: str) -> bytes:
         f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\nContent-Type: text/plain\r\n"
         f"Content-Length: {len(text) + 1}\r\n\r\n{text}\n"
     ).encode()
+
+
+def _end(data: bytes) -> int | None:
+    """How long the head is, its empty line included; None where its end has not come."""
+    return min((at + len(end) for end in _ENDS if (at := data.find(end)) >= 0), default=None)

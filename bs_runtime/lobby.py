@@ -34,6 +34,7 @@ class Caller:
     data: bytes = b""
     claim: bytes = b""  # a hash of the token that it says it has
     known: bool = False  # it was let in when it came last
+    watched: bool = False  # what it says next is waited for
 
     @cached_property
     def keys(self) -> tuple[tuple[str, bytes | None], ...]:
@@ -117,6 +118,7 @@ class Lobby:
         self._inside.add(caller)
         self._hear(caller)  # a watch on a socket costs more than all else here
         if caller in self._inside and caller not in self._order:
+            caller.watched = True
             self._loop.add_reader(connection, self._hear, caller)
 
     async def next(self, strangers_s: float = -math.inf) -> Caller:
@@ -158,7 +160,7 @@ class Lobby:
             if not heads.complete(caller.data):
                 return
             caller.claim = heads.claim(caller.data)
-        self._loop.remove_reader(caller.socket)
+        self._unwatch(caller)
         self._order.add(caller)
         self._came.set()
 
@@ -168,8 +170,13 @@ class Lobby:
             caller.socket.shutdown(socket.SHUT_WR)
         self._leave(caller)
 
+    def _unwatch(self, caller: Caller) -> None:
+        if caller.watched:
+            caller.watched = False
+            self._loop.remove_reader(caller.socket)
+
     def _leave(self, caller: Caller) -> None:
-        self._loop.remove_reader(caller.socket)
+        self._unwatch(caller)
         self._order.drop(caller)
         self._inside.discard(caller)
         caller.place.lose()

@@ -128,6 +128,8 @@ def _oldest(places: dict[Place, None]) -> Place:
 
 def network(address: str) -> str:
     """Who can have ``address``: itself for IPv4; for IPv6 a /64, which one machine has whole."""
+    if ":" not in address:
+        return address
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
