@@ -27,7 +27,8 @@ BATCH = 8  # accepted between two looks at everything else, some 0.1 ms each
 # While devices are served, strangers have a share of the event loop that is hardly felt.
 ACCEPT_S = 0.0005  # for each that is accepted
 LATE_S = 0.01  # of accepting that may be made up for
-OPEN_S = 0.03  # for each that is opened and was not let in before; it takes some 2 ms of that
+KNOWN_S = 0.005  # for each that is opened, and takes some 2 ms of that
+OPEN_S = 0.03  # for each that is opened and was not let in before
 BACK_OFF_S = 0.1  # where there is no descriptor
 TICK_S = 0.1
 BACKLOG = 4096  # a newcomer behind a full one would try again after a whole second
@@ -108,9 +109,10 @@ class Listener:
         while True:
             caller = await self._lobby.next(strangers_s)
             self._open(caller)
+            busy = self._busy()
             if not caller.known:
-                strangers_s = self._loop.time() + (OPEN_S if self._busy() else 0.0)
-            await asyncio.sleep(0)
+                strangers_s = self._loop.time() + (OPEN_S if busy else 0.0)
+            await asyncio.sleep(KNOWN_S if busy else 0)
 
     async def _expire(self) -> None:
         while True:
