@@ -29,6 +29,7 @@ SEND_BUFFER_BYTES = 1 << 16  # above which sending waits for the device
 SLICE_BYTES = 4096  # looked at between two looks at what waits
 CONTROL_FRAMES_PER_S = 10.0  # pings, pongs and small fragments
 LEAST_FRAGMENT_BYTES = 1024
+CLOSE_HEADER = (b"connection", b"close")  # which uvicorn then answers with
 _REFUSED = (
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
     b"Content-Length: 30\r\n\r\nThis is no WebSocket handshake"
@@ -49,7 +50,11 @@ class GuardedHttp(H11Protocol):
         super().connection_made(transport)
         if self._said:
             said, self._said = self._said, b""
-            self.data_received(said)
+            try:
+                self.data_received(said)
+            except Exception:
+                transport.abort()
+                raise
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
@@ -57,9 +62,16 @@ class GuardedHttp(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come; TLS brings some after the end too."""
-        if not self.transport.is_closing():
-            super().data_received(data)
+        """Bytes have come; TLS brings some after the end too.
+
+        A connection has one request: others would come in by a door that nobody looks after.
+        """
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self.cycle is not None and self.cycle.keep_alive:
+            self.cycle.keep_alive = False
+            self.cycle.scope["headers"] = [*self.cycle.scope["headers"], CLOSE_HEADER]
 
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP; where an answer was begun before, no other can be given."""

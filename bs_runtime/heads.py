@@ -22,27 +22,36 @@ BODY = (400, "No request has a body here")
 OTHER = (400, "This is no HTTP")
 
 
-def fault(data: bytes) -> tuple[int, str] | None:
-    """Why what has come can be no request of this server's, if so: a status, and a line."""
+def end(data: bytes, begin: int = 0) -> int | None:
+    """How long the head is, its empty line included; None where its end has not come.
+
+    ``begin``: where it is looked for, if what is before has been looked at.
+    """
+    begin = max(0, begin - 2)  # an end may have come in parts
+    found = [at + len(mark) for mark in _ENDS if (at := data.find(mark, begin)) >= 0]
+    return min(found, default=None)
+
+
+def fault(data: bytes, end: int | None) -> tuple[int, str] | None:
+    """Why what has come can be no request of this server's, if so: a status, and a line.
+
+    ``end``: the head's. It is looked at once, when it has come whole: a byte may come alone.
+    """
     if not data[:1].isalpha():
         return OTHER
-    end = _end(data)
-    head = data if end is None else data[:end]
+    if end is None:
+        return LONG if len(data) > MOST_BYTES else None
+    head = data[:end]
     if len(head) > MOST_BYTES or head.count(b"\n") > MOST_LINES:
         return LONG
     if len(head) > MOST_LINE_BYTES and max(map(len, head.split(b"\n"))) > MOST_LINE_BYTES:
         return LONG
-    return BODY if end is not None and _BODY.search(head) else None
+    return BODY if _BODY.search(head) else None
 
 
-def complete(data: bytes) -> bool:
-    """Whether the head has come whole."""
-    return _end(data) is not None
-
-
-def claim(data: bytes) -> bytes:
+def claim(head: bytes) -> bytes:
     """Who a request says it is from: a hash of its ``Authorization``, which may be wrong."""
-    found = _CLAIM.search(data, 0, _end(data) or len(data))
+    found = _CLAIM.search(head)
     return hashlib.sha256(found[1]).digest() if found else b""
 
 
@@ -53,8 +62,3 @@ def answer(status: int, text: str) -> bytes:
         f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\nContent-Type: text/plain\r\n"
         f"Content-Length: {len(text) + 1}\r\n\r\n{text}\n"
     ).encode()
-
-
-def _end(data: bytes) -> int | None:
-    """How long the head is, its empty line included; None where its end has not come."""
-    return min((at + len(end) for end in _ENDS if (at := data.find(end)) >= 0), default=None)

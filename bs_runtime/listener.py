@@ -75,6 +75,8 @@ class Listener:
         self._openings: set[asyncio.Task[object]] = set()
         works = (self._accept, self._open_all, self._expire)
         self._tasks = [self._loop.create_task(work()) for work in works]
+        for task in self._tasks:
+            task.add_done_callback(_tell)
 
     def close(self) -> None:
         """Take no more connections; those that are not open yet end."""
@@ -148,7 +150,8 @@ class Listener:
         def opened(task: asyncio.Task[object]) -> None:
             self._openings.discard(task)
             # Nothing here may keep the task, whose result or error keeps all of the connection.
-            place.end = partial(_cut, connection, protocol)
+            if place.end is end:  # it is not over already
+                place.end = partial(_cut, connection, protocol)
             if task.cancelled() or task.exception() is not None:
                 place.lose()
             if protocol is None:  # else it is its transport's
@@ -174,3 +177,8 @@ def _cut(connection: socket.socket, protocol: guard.GuardedHttp | None) -> None:
     # TLS that was closed twice cannot be aborted any more; its socket can be.
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
+
+
+def _tell(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("no connections are taken any more", exc_info=error)

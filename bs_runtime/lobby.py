@@ -4,7 +4,8 @@ A connection that says nothing, or what can be no request, ends here, at a twent
 transport and its parsers would cost. The others are opened one after the other. A token that was
 let in when it came last goes first; then whose address, and of one address whose claimed token, was
 served longest ago. So whoever opens thousands is behind whoever opens one, wherever the two come
-from, and a device that comes back is behind neither.
+from, and a device that comes back is behind neither. Behind TLS neither head nor token is seen
+here: a handshake's first byte is enough, and it is the address that was let in.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from functools import cached_property
 from bs_runtime import heads
 from bs_runtime.pending import Place
 
-READ_BYTES = 1 << 16
+READ_BYTES = heads.MOST_BYTES + 1
 HANDSHAKE = 0x16  # of TLS: the first byte of its first record
 REMEMBERED = 4096  # addresses and claims, that were served lately or let in
 
@@ -118,8 +119,11 @@ class Lobby:
         self._inside.add(caller)
         self._hear(caller)  # a watch on a socket costs more than all else here
         if caller in self._inside and caller not in self._order:
-            caller.watched = True
-            self._loop.add_reader(connection, self._hear, caller)
+            try:
+                self._loop.add_reader(connection, self._hear, caller)
+                caller.watched = True
+            except OSError:  # the kernel has no memory for it
+                self._leave(caller)
 
     async def next(self, strangers_s: float = -math.inf) -> Caller:
         """Who is to be opened; it has left the lobby.
@@ -144,7 +148,10 @@ class Lobby:
 
     def _hear(self, caller: Caller) -> None:
         try:
-            data = caller.socket.recv(READ_BYTES, socket.MSG_PEEK if self._tls else 0)
+            if self._tls:
+                data = caller.socket.recv(1, socket.MSG_PEEK)
+            else:
+                data = caller.socket.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -153,13 +160,15 @@ class Lobby:
             self._leave(caller)
             return
         if not self._tls:
+            before = len(caller.data)
             caller.data += data
-            if (fault := heads.fault(caller.data)) is not None:
+            end = heads.end(caller.data, before)
+            if (fault := heads.fault(caller.data, end)) is not None:
                 self._refuse(caller, heads.answer(*fault))
                 return
-            if not heads.complete(caller.data):
+            if end is None:
                 return
-            caller.claim = heads.claim(caller.data)
+            caller.claim = heads.claim(caller.data[:end])
         self._unwatch(caller)
         self._order.add(caller)
         self._came.set()
