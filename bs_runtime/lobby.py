@@ -83,7 +83,8 @@ class Order:
             key=lambda one: (one.name not in known, *(served(key, 0) for key in one.keys)),
         )
         del self._callers[caller]
-        caller.known = known.pop(caller.name, caller) is None  # until it is let in again
+        caller.known = caller.name in known
+        known.pop(caller.name, None)  # until it is let in again
         self._turn += 1
         for key in caller.keys:
             self._served[key] = self._turn
