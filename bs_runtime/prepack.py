@@ -30,15 +30,12 @@ def padded(rows: int) -> int:
     return -(-rows // step) * step
 
 
-class PackedLinear(nn.Module):
-    """``x @ weight.T + bias`` for float32 ``x`` of any number of rows; inference only."""
+class FewShapes(nn.Module):
+    """``x @ weight.T + bias`` for ``x`` of any number of rows; its products have few."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(self, out_features: int, in_features: int) -> None:
         super().__init__()
-        self.out_features, self.in_features = weight.shape
-        # No parameter or buffer: the packed layout is opaque, it cannot be moved, cast or saved.
-        self.packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
-        self.bias = bias
+        self.out_features, self.in_features = out_features, in_features
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in_features) to (..., out_features)."""
@@ -55,9 +52,34 @@ class PackedLinear(nn.Module):
         return self._product(functional.pad(x, (0, 0, 0, padded(rows) - rows)))[:rows]
 
     def _product(self, x: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class PackedLinear(FewShapes):
+    """For float32; inference only."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__(*weight.shape)
+        # No parameter or buffer: the packed layout is opaque, it cannot be moved, cast or saved.
+        self.packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+        self.bias = bias
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
             x, self.packed, self.bias, "none", [], ""
         )
+        return product
+
+
+class PlainLinear(FewShapes):
+    """For a layer that PyTorch hands to oneDNN as it is."""
+
+    def __init__(self, layer: nn.Module, out_features: int, in_features: int) -> None:
+        super().__init__(out_features, in_features)
+        self.layer = layer
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
+        product: torch.Tensor = self.layer(x)
         return product
 
 
@@ -96,6 +118,18 @@ def prepack(model: nn.Module, min_elements: int = MIN_ELEMENTS) -> int:
             setattr(parent, name, packed)
     weights = {weight for weight, _ in groups}
     return sum(p.numel() * p.element_size() for p in model.parameters() if id(p) in weights)
+
+
+def bound(model: nn.Module) -> None:
+    """Give few shapes to the layers that PyTorch itself hands to oneDNN: bfloat16's on a CPU."""
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) not in (nn.Linear, Conv1D):
+                continue
+            weight: Any = layer.weight
+            if weight.dtype == torch.bfloat16 and weight.device.type == "cpu":
+                shape = weight.shape if type(layer) is nn.Linear else weight.shape[::-1]
+                setattr(parent, name, PlainLinear(layer, *shape))
 
 
 def _weight_elements(layer: Any) -> int:

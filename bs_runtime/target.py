@@ -145,6 +145,8 @@ class Target:
                 self._fuse(trial, rows)
         if prepack.pays(model):
             prepack.prepack(model)
+        else:
+            prepack.bound(model)
 
     def _fuses(self) -> bool:
         """Whether there is a GPU that Triton has kernels for."""

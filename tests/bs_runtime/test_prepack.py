@@ -141,6 +141,25 @@ def test_only_float32_on_the_cpu():
     assert not prepack.pays(mixed)
 
 
+GPT2_TINY = GPT2Config(vocab_size=67, n_embd=32, n_layer=1, n_head=4, n_positions=600)
+
+
+@pytest.mark.parametrize("make", [llama, lambda: GPT2LMHeadModel(GPT2_TINY).eval()])
+def test_bfloat16_on_the_cpu_has_few_shapes_too(make):
+    plain, seen = make().to(torch.bfloat16), set()
+    bounded = copy.deepcopy(plain)
+    prepack.bound(bounded)
+    for layer in bounded.modules():
+        if type(layer) in (nn.Linear, Conv1D):
+            layer.register_forward_pre_hook(lambda _, x: seen.add(x[0].shape[:-1].numel()))
+    with torch.inference_mode():
+        for rows in (1, 9, 17, 33, 257, 300):
+            ids = torch.arange(rows)[:, None] % 67
+            found, expected = bounded(ids).logits, plain(ids).logits
+            assert (found - expected).abs().max() <= 0.02 * expected.abs().max()
+    assert seen == {1, 9, 18, 36, 256, 44}
+
+
 def test_off_where_the_build_has_no_packed_product(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not prepack.pays(llama())
