@@ -153,7 +153,7 @@ class Bench:
 
         async def one() -> Result:
             async with world.device(make_link(link, seed=link_seed)) as device:
-                generation = device.generate(prompt, max_tokens=tokens, **options)
+                generation = device.generate(prompt, max_tokens=tokens, eos_ids=(), **options)
                 async for _ in generation:
                     pass
                 return generation.result

@@ -84,12 +84,13 @@ class Real:
 async def real(case: Case, url: str, prompt: str) -> Real:
     """A run over sockets, of a device that starts cold."""
     device = Device(draft_bundle(Console(stderr=True)), url)
-    device.eos_ids = ()
     device.model.forward([0])  # the first forward of a process is slow
     device.model.rollback(0)
     hold(device.model, str(DRAFT_S))
     async with device:
-        generation = device.generate(prompt, max_tokens=TOKENS, **case.options, **RULES[case.rule])
+        generation = device.generate(
+            prompt, max_tokens=TOKENS, eos_ids=(), **case.options, **RULES[case.rule]
+        )
         async for _ in generation:
             pass
         found = generation.estimates

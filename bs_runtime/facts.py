@@ -4,15 +4,50 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from draftlink.faults import MAX_BOS, MAX_EOS, MAX_SUPPRESSED
+from draftlink.plain import printable
 from draftlink.sampling import Sampling
 
 log = logging.getLogger("draftlink.bs")
+
+# What shapes a text in transformers or elsewhere, and has no counterpart here. Their neutral values
+# are transformers' defaults, or false.
+FOREIGN = (
+    "min_length",
+    "min_new_tokens",
+    "num_beams",
+    "num_beam_groups",
+    "penalty_alpha",
+    "dola_layers",
+    "typical_p",
+    "top_h",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "diversity_penalty",
+    "encoder_repetition_penalty",
+    "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size",
+    "bad_words_ids",
+    "force_words_ids",
+    "constraints",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "forced_decoder_ids",
+    "exponential_decay_length_penalty",
+    "begin_suppress_tokens",
+    "sequence_bias",
+    "guidance_scale",
+    "watermarking_config",
+    "stop_strings",
+    "frequency_penalty",
+    "presence_penalty",
+)
+SHOWN = 80  # characters of a setting that are told
 
 
 @dataclass(frozen=True)
@@ -23,6 +58,7 @@ class Facts:
     bos_ids: tuple[int, ...] = ()  # that the tokenizer puts before a text
     suppressed_ids: tuple[int, ...] = ()  # that are never written
     sampling: Sampling | None = None
+    unapplied: tuple[str, ...] = ()  # settings that are not applied, whoever asks
 
     def within(self, vocab_size: int) -> Facts:
         """These facts without ids that no row of logits has; a config may name such."""
@@ -30,22 +66,47 @@ class Facts:
         def known(ids: tuple[int, ...]) -> tuple[int, ...]:
             return tuple(i for i in ids if 0 <= i < vocab_size)
 
-        return Facts(
-            known(self.eos_ids), known(self.bos_ids), known(self.suppressed_ids), self.sampling
+        return replace(
+            self,
+            eos_ids=known(self.eos_ids),
+            bos_ids=known(self.bos_ids),
+            suppressed_ids=known(self.suppressed_ids),
         )
 
 
 def read_facts(generation: Any, tokenizer: Tokenizer) -> Facts:
     """The facts in a transformers GenerationConfig, and in the tokenizer.
 
-    More ids than a Welcome may carry are left out, with a line in the log.
+    One line in the log says which settings of the config are not applied; so does one where there
+    are more ids than a Welcome may carry.
     """
+    # What the files themselves say: transformers' own defaults are nobody's suggestion.
+    said: dict[str, Any] = generation.to_diff_dict()
+    unapplied = [name for name in FOREIGN if _matters(name, said.get(name))]
+    suppressed = _ids(generation.suppress_tokens)
+    if len(suppressed) > MAX_SUPPRESSED:
+        unapplied.append("suppress_tokens")
+    sampling = _sampling(said, generation.do_sample, unapplied)
+    told = tuple(_setting(name, said[name]) for name in unapplied)
+    if told:
+        log.warning("the target's generation config has what is not applied: %s", ", ".join(told))
     return Facts(
         _few("EOS", _ids(generation.eos_token_id), MAX_EOS),
         _few("BOS", _bos(tokenizer), MAX_BOS),
-        _few("suppressed", _ids(generation.suppress_tokens), MAX_SUPPRESSED),
-        _sampling(generation),
+        _few("suppressed", suppressed, MAX_SUPPRESSED),
+        sampling,
+        told,
     )
+
+
+def _matters(name: str, value: Any) -> bool:
+    """Whether a setting of that value changes a text; 0 may be an id."""
+    return value is not None if name.endswith("_token_id") else bool(value)
+
+
+def _setting(name: str, value: Any) -> str:
+    shown = f"{len(value)} entries" if isinstance(value, list | dict) else str(value)
+    return printable(f"{name}={shown}", SHOWN)
 
 
 def _ids(value: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -72,12 +133,11 @@ def _bos(tokenizer: Tokenizer) -> tuple[int, ...]:
     return ()
 
 
-def _sampling(generation: Any) -> Sampling | None:
-    """What the files themselves suggest; transformers' own defaults are nobody's suggestion."""
-    said = generation.to_diff_dict()
+def _sampling(said: dict[str, Any], draws: bool, unapplied: list[str]) -> Sampling | None:
+    """What the files suggest; where that cannot be, none, and its parts are ``unapplied``."""
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
     values = {name: said[name] for name in names if said.get(name) is not None}
-    if not generation.do_sample:  # transformers writes the likeliest token then
+    if not draws:  # transformers writes the likeliest token then
         values["temperature"] = 0.0
     if not values or (values == {"temperature": 0.0} and "do_sample" not in said):
         return None
@@ -86,5 +146,6 @@ def _sampling(generation: Any) -> Sampling | None:
         suggested.check()
     except (TypeError, ValueError) as error:
         log.warning("the target suggests a sampling that cannot be used (%s)", error)
+        unapplied += [name for name in names if name in said]
         return None
     return suggested

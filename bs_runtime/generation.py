@@ -80,6 +80,8 @@ class Generation:
         else:
             role = "coupled" if self._scheme.shares_seed else "bs"
             self._key = noise.key_from_seed(start.seed, role)
+        suppressed = start.suppressed
+        self._suppressed = torch.from_numpy(suppressed) if len(suppressed) else None
         self._row: Tensor | None = None  # (1, V): the row after the whole history, once known
 
     def decode(self, drafts: Sequence[frames.Draft]) -> list[Drafted]:
@@ -157,6 +159,7 @@ class Generation:
             self._key,
             purpose,
             start.surprisals,
+            self._suppressed,
         )
 
     def kept_row(self) -> Tensor | None:

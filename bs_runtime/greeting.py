@@ -38,6 +38,7 @@ def answer(hello: Hello, target: Target) -> Welcome | Refused:
         bos_ids=list(facts.bos_ids),
         suppressed_ids=list(facts.suppressed_ids),
         sampling=facts.sampling,
+        unapplied=list(facts.unapplied),
     )
 
 

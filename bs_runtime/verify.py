@@ -33,6 +33,7 @@ class Job:
 
     ``purpose`` is what the target's own token, behind a draft that was accepted whole, is drawn
     for. Draws are functions of (key, position, purpose). ``surprisals``: whether they are wanted.
+    ``suppressed``: ids (n,) that the target is not to write, nor any draft's to stand.
     """
 
     drafted: Sequence[Drafted]
@@ -42,6 +43,7 @@ class Job:
     key: bytes
     purpose: Purpose = Purpose.BONUS
     surprisals: bool = True
+    suppressed: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,12 @@ def _is_bare(job: Job) -> bool:
 
 
 def _judge(logits: Tensor, jobs: Sequence[Job]) -> list[Outcome]:
+    """Judge jobs by their rows (R, V), a copy of the target's, which is written to."""
     counts = [len(job.drafted) for job in jobs]
     begins = np.cumsum([0, *(count + 1 for count in counts)])[:-1].tolist()
     broken = _broken(logits)
+    if _suppress(logits, jobs, begins):  # nothing may be left that can be drawn
+        broken = sorted({*broken, *_broken(logits)})
     if broken:  # so that it does not spoil what is done for all rows at once
         logits = logits.index_fill(0, torch.tensor(broken, device=logits.device), 0.0)
     p = logits if all(map(_is_bare, jobs)) else distributions(logits, jobs)
@@ -130,6 +135,21 @@ def _judge(logits: Tensor, jobs: Sequence[Job]) -> list[Outcome]:
         outcomes.append(Outcome(n, token, bits[at : at + count], end in broken))
         at += count
     return outcomes
+
+
+def _suppress(logits: Tensor, jobs: Sequence[Job], begins: Sequence[int]) -> bool:
+    """Give −∞, in ``logits`` (R, V), to what each job suppresses; whether one suppresses anything.
+
+    One copy to where the rows are, whatever the number of jobs.
+    """
+    some = [(job.suppressed, i) for i, job in enumerate(jobs) if job.suppressed is not None]
+    if not some:
+        return False
+    moved = torch.cat([ids for ids, _ in some]).to(logits.device)
+    for ids, (_, i) in zip(moved.split([len(ids) for ids, _ in some]), some, strict=True):
+        rows = slice(begins[i], begins[i] + len(jobs[i].drafted) + 1)
+        logits[rows].index_fill_(1, ids, -torch.inf)
+    return True
 
 
 def _broken(logits: Tensor) -> list[int]:

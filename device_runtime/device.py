@@ -17,9 +17,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
+from msgspec import UNSET
 from tokenizers import Tokenizer
 
+from device_runtime import facts
 from device_runtime.alone import Alone
 from device_runtime.bundle import Bundle, load_bundle
 from device_runtime.client import Client
@@ -92,7 +95,8 @@ class Device:
     ) -> Device:
         """A device over any model with ``length``, ``forward`` and ``rollback``.
 
-        ``connect`` makes the connection to ``url``.
+        ``eos_ids`` end a text where the target's files name none. ``connect`` makes the connection
+        to ``url``.
         """
         device = cls.__new__(cls)
         device._setup(model, tokenizer, url, tokenizer_hash, vocab_size, context, eos_ids)
@@ -112,7 +116,7 @@ class Device:
         self.model = model
         self.tokenizer = tokenizer
         self.history: list[int] = []
-        self.eos_ids = eos_ids
+        self._eos_ids = eos_ids
         self.draft_context = context
         self.executor: Executor = ThreadPoolExecutor(1, thread_name_prefix="draft")
         self._url = url
@@ -173,18 +177,24 @@ class Device:
         prompt: str | Sequence[int],
         *,
         max_tokens: int = 128,
-        sampling: Sampling | None = None,
+        sampling: Sampling | Literal["target"] | None = None,
         scheme: AnyScheme | None = None,
         mode: Mode = "auto",
         gamma: int | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        eos_ids: Sequence[int] | None = None,
+        suppressed_ids: Sequence[int] | None = None,
         append: bool = False,
         learn_temperature: bool = False,
         offline_after_s: float | None = None,
     ) -> Generation:
         """Generate after ``prompt``; with ``append``, after the history and ``prompt``.
 
+        The first turn begins as the target's tokenizer begins a text, unless ``prompt`` begins so
+        or is ids, which are taken as they are. ``sampling``: ``"target"`` is what the target's
+        files suggest. ``eos_ids`` end the text, and ``suppressed_ids`` are never written; None
+        stands for those that the target's files name, and () for none.
         ``mode``: ``auto`` measures, and drafts in turns (``stop-and-wait``), drafts on while
         verdicts are under way (``run-ahead``) or lets the target write (``stream``). ``gamma``:
         tokens drafted a round of stop-and-wait; None follows the measured acceptance and costs.
@@ -196,10 +206,14 @@ class Device:
         goes on alone, with provisional tokens (see ``Token``). Raises ValueError for parameters or
         prompts that cannot work.
         """
+        welcome = self.client.welcome
+        if sampling == "target":
+            sampling = facts.suggested(welcome)
         sampling = sampling or Sampling()
         sampling.check()
-        welcome = self.client.welcome
         size = min(self._vocab_size, welcome.vocab_size)
+        ends = facts.eos_ids(eos_ids, welcome, self._eos_ids)
+        suppressed = facts.suppressed_ids(suppressed_ids, welcome, size)
         scheme = scheme or TopK(k=min(TopK().k, size))
         scheme.check(size)
         if type(scheme) not in (schemes.BY_NAME.get(name) for name in welcome.schemes):
@@ -235,9 +249,7 @@ class Device:
         elif self.generation is not None and not self.generation.over:  # left amid a block
             del self.history[self.generation.stands :]
         if isinstance(prompt, str):
-            # Only the first turn starts with the tokenizer's own beginning-of-text.
-            first = not self.history
-            ids = self.tokenizer.encode(prompt, add_special_tokens=first).ids
+            ids = facts.prompt_ids(prompt, self.tokenizer, welcome, first=not self.history)
         else:
             ids = list(prompt)
         if not all(0 <= token < size for token in ids):
@@ -260,9 +272,10 @@ class Device:
             # Until the device has its own prompt in the cache, the target writes.
             mode="stream" if mode in ("stream", "auto") else "draft",
             max_tokens=min(max_tokens, room),
-            eos_ids=list(self.eos_ids),
+            eos_ids=ends,
             seed=seed,
             surprisals=learn_temperature,
+            suppressed_ids=suppressed or UNSET,
         )
         learned = None
         if learn_temperature and not sampling.greedy:

@@ -54,6 +54,7 @@ class Drafter:
         self.scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
         self._model = model
         self._sampling = start.sampling
+        self._suppressed = start.suppressed
         self._ids = IdModel(vocab_size)
         self._key = key
         # Written anew for each token; ids that the draft lacks have probability 0, and are seen to
@@ -90,7 +91,8 @@ class Drafter:
                 learned.begin()
         with sampling.overflowing():
             for _ in range(count):
-                logits = self._model.forward(unfed)[: self._ids.vocab_size]
+                row = self._model.forward(unfed)[: self._ids.vocab_size]
+                logits = sampling.without(row, self._suppressed)
                 if learned is not None:
                     learned.drafted(sampling.penalised(logits, params, past))
                 proposals.append(self._draw(logits, params, past, key))
@@ -129,7 +131,7 @@ class Drafter:
         It is drawn once at its position, where it stands: a number of the generation's own will do.
         Raises ValueError for a row that does not unpack.
         """
-        logits = split.unpack_row(row, self._ids.vocab_size)
+        logits = sampling.without(split.unpack_row(row, self._ids.vocab_size), self._suppressed)
         p = sampling.distribution(logits, self._sampling, history)
         return split.correct(p, rejected, self._key, len(history))
 

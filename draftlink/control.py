@@ -44,8 +44,9 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome", omit_defaults=True):
 
     ``features``: those of the device's that this base station has, too; both may use them.
     ``eos_ids``, ``bos_ids`` (which its tokenizer puts before a text), ``suppressed_ids`` (which it
-    never writes by itself) and ``sampling`` are what the target's own files say; nothing of that is
-    applied unless the device asks for it.
+    never writes by itself) and ``sampling`` are what the target's own files say, and ``unapplied``
+    names settings in them that this base station cannot apply. Nothing of that is applied unless
+    the device asks for it, in Start and in the prompt that it sends.
     """
 
     version: int
@@ -63,6 +64,7 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome", omit_defaults=True):
     bos_ids: list[int] = []
     suppressed_ids: list[int] = []
     sampling: Sampling | None = None
+    unapplied: list[str] = []
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused", omit_defaults=True):
@@ -77,7 +79,11 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", omit_defaults=True):
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
-    """A generation begins: keep ``base`` tokens of the history, append ``ids``."""
+    """A generation begins: keep ``base`` tokens of the history, append ``ids``.
+
+    ``suppressed_ids``, ascending, are written by neither end: their logits are −∞ before all else.
+    Only where both ends have the feature may the key be there at all.
+    """
 
     generation: int
     base: int
@@ -89,11 +95,18 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     eos_ids: list[int]
     seed: int | None
     surprisals: bool = False  # verdicts are to tell how likely the target found each token
+    suppressed_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def begins(self) -> int:
         """The position of the first token that the generation writes."""
         return self.base + len(self.ids)
+
+    @property
+    def suppressed(self) -> NDArray[np.int64]:
+        """The suppressed ids; none where the key is not there."""
+        ids = () if self.suppressed_ids is msgspec.UNSET else self.suppressed_ids
+        return np.array(ids, dtype=np.int64)
 
 
 class Finish(msgspec.Struct, frozen=True, tag="finish"):

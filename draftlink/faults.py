@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from draftlink.control import digest, packed
 from draftlink.frames import (
+    SUPPRESSED,
     Done,
     Draft,
     Finish,
@@ -35,6 +37,7 @@ MAX_FEATURES = 64  # that are told, and schemes
 MAX_NAME = 256  # characters; a session keeps its Hello
 MAX_TICKET = 4096  # bytes; it comes back with every Hello
 MAX_BOS, MAX_SUPPRESSED = 16, 1 << 16  # ids that the target's own files name
+MAX_UNAPPLIED = 64  # settings that are named, each with up to MAX_NAME characters
 MAX_EOS = 256  # EOS ids of a generation: each token is looked up among them
 MAX_CONTEXT = 1 << 31  # of a target; positions are 32-bit numbers
 MAX_VOCAB = 1 << 20  # of a target: rows of this size are made, whatever a frame's own size
@@ -113,6 +116,8 @@ def _facts(frame: Welcome) -> str | None:
     for name, ids, most in lists:
         if len(ids) > most or not all(0 <= i < frame.vocab_size for i in ids):
             return f"{len(ids)} {name} ids, where {most} are the most, or ids out of range"
+    if len(frame.unapplied) > MAX_UNAPPLIED or any(len(s) > MAX_NAME for s in frame.unapplied):
+        return f"more than {MAX_UNAPPLIED} settings, or {MAX_NAME} characters of one"
     try:
         if frame.sampling is not None:
             frame.sampling.check()
@@ -139,7 +144,7 @@ def _start(session: Session, frame: Start) -> str | None:
         return "the prompt is empty or has ids out of range"
     if frame.generation <= session.generation or frame.max_tokens < 1:
         return "generation numbers rise, and max_tokens is at least 1"
-    return _eos(frame)
+    return _ends(session, frame)
 
 
 def _numbers(ids: Sequence[int], vocab_size: int) -> NDArray[np.uint32] | None:
@@ -151,9 +156,24 @@ def _numbers(ids: Sequence[int], vocab_size: int) -> NDArray[np.uint32] | None:
     return numbers if int(numbers.max(initial=0)) < vocab_size else None
 
 
-def _eos(start: Start) -> str | None:
+def _ends(session: Session, start: Start) -> str | None:
+    """What is wrong with the ids that end a text, or that are never in it."""
     if len(start.eos_ids) > MAX_EOS:
         return f"{len(start.eos_ids)} EOS ids, where {MAX_EOS} is the most"
+    ids, welcome = start.suppressed_ids, session.welcome
+    assert welcome is not None
+    if ids is msgspec.UNSET:
+        return None
+    if SUPPRESSED not in welcome.features:
+        return f"suppressed ids, and the feature {SUPPRESSED} was not agreed on"
+    if len(ids) > MAX_SUPPRESSED:
+        return f"{len(ids)} suppressed ids, where {MAX_SUPPRESSED} are the most"
+    # Of the target's logits: a draft may have fewer.
+    numbers = _numbers(ids, welcome.vocab_size)
+    if numbers is None or (numbers[1:] <= numbers[:-1]).any():
+        return "suppressed ids that do not ascend, or are out of range"
+    if len(ids) == welcome.vocab_size:
+        return "all ids are suppressed, and none is left to be written"
     return None
 
 
@@ -169,7 +189,7 @@ def _resume(session: Session, frame: Resume) -> str | None:
         return f"{frame.length - start.base} tokens of at most {start.max_tokens} are written"
     if not 1 <= frame.epoch < MAX_EPOCH or frame.seen < 0 or len(frame.digest) != 16:
         return "an epoch, a count of frames or a digest that cannot be"
-    return _eos(start)
+    return _ends(session, start)
 
 
 def _control(

@@ -51,7 +51,8 @@ __all__ = [
 
 VERSION = 5  # the highest that is spoken here,
 LOWEST = 5  # and the lowest
-FEATURES: tuple[str, ...] = ()  # of this version that only some speak; there is none yet
+SUPPRESSED = "suppressed-ids"  # a Start may name ids that are never written
+FEATURES: tuple[str, ...] = (SUPPRESSED,)  # of this version that only some speak
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_TOKENS = 4096  # in a Tokens frame: each is read on its own
 FENCED = 4001  # WebSocket close code: a newer connection has taken the session

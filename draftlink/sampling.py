@@ -1,6 +1,7 @@
 """From logits to the distribution that is sampled: one definition for both ends.
 
-The order is transformers' own: penalties, temperature, top-k, top-p, min-p. A temperature of 0 is
+Ids that the request suppresses go first (``without``). The order of the rest is transformers' own:
+penalties, temperature, top-k, top-p, min-p. A temperature of 0 is
 greedy decoding, a branch of its own: only the arg max counts.
 """
 
@@ -67,6 +68,15 @@ class Sampling(msgspec.Struct, frozen=True):
     def cuts(self) -> bool:
         """Whether tokens are excluded."""
         return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0
+
+
+def without(logits: Floats, suppressed: NDArray[np.int64]) -> Floats:
+    """Logits (V,) of which the ``suppressed`` ids, ascending, have −∞; those from V on are none."""
+    if not len(suppressed):
+        return logits
+    logits = logits.copy()
+    logits[suppressed[: np.searchsorted(suppressed, len(logits))]] = -np.inf
+    return logits
 
 
 def penalised(logits: Floats, sampling: Sampling, history: Sequence[int]) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 import numpy as np
 import torch
 
@@ -111,13 +112,17 @@ def write(
     gamma: int,
     length: int,
     seed: int = 0,
+    suppressed: Sequence[int] = (),
 ) -> tuple[int, ...]:
     """A text of ``length`` tokens after token 0: both ends' real code, without a socket.
 
     ``target``, ``draft``: logits (V, V), which the last token chooses the row of.
     """
     size = len(target)
-    start = frames.Start(1, 0, [0], params, scheme, "draft", length, [], seed)
+    start = frames.Start(
+        *(1, 0, [0], params, scheme, "draft", length, [], seed),
+        suppressed_ids=list(suppressed) or msgspec.UNSET,
+    )
     model = FakeTarget(target)
     station = Generation(model.open(), start, [0], size, 1 << 20, bytes(32))
     role = "coupled" if scheme.shares_seed else "device"

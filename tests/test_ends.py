@@ -60,11 +60,12 @@ async def ended(rng: random.Random, world: World, last: str, mode: str, name: st
                 cut_s = begins + rng.uniform(0.1, 1.5)
                 spans.append((cut_s, cut_s + 1e6))
             outages(world, device, spans)
-            device.eos_ids = (rng.randrange(SIZE),) if end == "eos" else ()
+            eos = (rng.randrange(SIZE),) if end == "eos" else ()
             generation = device.generate(
                 rng.choices(range(SIZE), k=rng.choice([1, 3])),
                 append=append,
                 mode=mode,
+                eos_ids=eos,
                 gamma=rng.choice([1, 4]),
                 max_tokens=rng.choice([10, 40]),
                 seed=rng.randrange(1000),

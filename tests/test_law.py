@@ -94,6 +94,42 @@ def test_the_law_of_three_tokens_is_the_targets(monkeypatch, kind, seeds):
         assert worst_difference(found, target_law(target, params)) < 1e-9, (seed, arguments)
 
 
+def suppressing(seed: int, size: int) -> list[int]:
+    """Some of the ids, but not all."""
+    rng = np.random.default_rng(seed)
+    return sorted(rng.choice(size, rng.integers(1, size), replace=False).tolist())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_suppressed_ids_are_not_in_the_law(monkeypatch, kind):
+    """The target's law without them; where either end forgot them it would be another."""
+    oracle = Oracle()
+    install(monkeypatch, oracle)
+
+    def found(arguments, ids) -> dict:
+        return oracle.law(partial(write, *arguments, LENGTH, suppressed=ids))
+
+    cases = []
+    for seed in (1, 2, 3, 5, 6):
+        arguments = case(kind, seed)
+        target, _, _, params, _ = arguments
+        ids = suppressing(seed, len(target))
+        left = target.copy()
+        left[:, ids] = -np.inf
+        cases.append((arguments, ids, target_law(left, params)))
+
+    def worst() -> float:
+        return max(worst_difference(found(given, ids), wanted) for given, ids, wanted in cases)
+
+    assert worst() < 1e-9
+    with monkeypatch.context() as patch:  # control: the base station forgets them
+        patch.setattr(verify, "_suppress", lambda *_: False)
+        assert worst() > 1e-2
+    if kind == "split":  # and the device, which corrects
+        monkeypatch.setattr(sampling, "without", lambda logits, ids: logits)
+        assert worst() > 1e-2
+
+
 def test_the_enumeration_can_fail(monkeypatch):
     """Negative control: an inverted ratio is far from the target's law."""
     monkeypatch.setattr(

@@ -42,8 +42,7 @@ def events(tokens: int = 200, eos: tuple[int, ...] = (), noise: float = 0.7, **o
         link = make_link(LTE, seed=1, outages=[OUTAGE])
         loop = asyncio.get_running_loop()
         async with world.device(link) as device:
-            device.eos_ids = eos
-            generation = device.generate([1, 2, 3], max_tokens=tokens, **options)
+            generation = device.generate([1, 2, 3], max_tokens=tokens, eos_ids=eos, **options)
             come = []
             async for token in generation:
                 come.append((loop.time(), token))

@@ -59,7 +59,6 @@ class One:
         device = Device(
             self._bundle, self._station.url, token=TOKENS["phone"], ca=self._station.authority
         )
-        device.eos_ids = ()
         device.patience_s = GRACE_S
         await device.open()
         client = device.client
@@ -98,6 +97,7 @@ class One:
                             mode="stop-and-wait",
                             gamma=4,
                             max_tokens=64,
+                            eos_ids=(),
                         )
                         async for _token in generation:
                             if time.perf_counter() >= begun + seconds:

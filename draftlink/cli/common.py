@@ -48,12 +48,27 @@ def _plot(path: Path | None) -> Path | None:
     return _writable(path)
 
 
+def _source(source: str | None) -> str | None:
+    """What --sampling says. Raises typer's usage error for anything but "target"."""
+    if source not in (None, "target"):
+        raise typer.BadParameter(f"{source!r} is not target")
+    return source
+
+
 Json = Annotated[
     Path | None,
     typer.Option("--json", help="Write machine-readable results here.", callback=_writable),
 ]
 Plot = Annotated[Path | None, typer.Option(help="Write a .png or an .svg here.", callback=_plot)]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+AsTarget = Annotated[
+    str | None,
+    typer.Option(
+        "--sampling",
+        help="target: as its own files suggest; what is stated beside it goes first",
+        callback=_source,
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Makes the text reproducible.")]
 RateUp = Annotated[str | None, typer.Option(help="instead of the profile's, such as 5M")]
 RateDown = Annotated[str | None, typer.Option(help="instead of the profile's, such as 5M")]
@@ -90,6 +105,23 @@ def user_path(variable: str, default: str, name: str) -> Path | None:
         return Path.home() / default / "draftlink" / name
     except RuntimeError:
         return None
+
+
+def sampling(welcome: Any, source: str | None, stated: dict[str, float | None], usual: Any) -> Any:
+    """The sampling of a command: what is ``stated``, over the target's or the ``usual``.
+
+    ``source`` is what --sampling says. One line on stderr tells what the target suggests and does
+    not get, unless it was asked for. Raises ValueError where the target's cannot be had.
+    """
+    from device_runtime import facts
+
+    base = usual if source is None else facts.suggested(welcome)
+    given = {name: value for name, value in stated.items() if value is not None}
+    used = msgspec.structs.replace(base, **given)
+    line = facts.differing(welcome, used) if source is None else None
+    if line is not None:
+        err.print(Text(line, "dim"), soft_wrap=True, highlight=False)
+    return used
 
 
 def hold(model: Any, stated: str | None) -> None:

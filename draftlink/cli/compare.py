@@ -21,7 +21,7 @@ from device_runtime.bundle import load_bundle
 from device_runtime.device import Coupled, Dense, Device, Result, Sampling, Split, TopK
 from device_runtime.draft_model import DraftModel
 from draftlink import sampling, sparse
-from draftlink.cli import plan_view
+from draftlink.cli import common, plan_view
 from draftlink.cli.common import model_path
 from draftlink.cli.demo import base_station, full_row_bits
 from draftlink.link import total
@@ -91,7 +91,8 @@ def compare(
     target: str,
     bundle: Path,
     prompts: Sequence[str],
-    temperature: float,
+    temperature: float | None,
+    source: str | None,
     max_tokens: int,
     repeats: int,
     gamma: int | None,
@@ -100,14 +101,20 @@ def compare(
     tiers: Sequence[int],
     plot: Path | None,
 ) -> dict[str, Any]:
-    """Run every case on every prompt, interleaved, and print the table."""
+    """Run every case on every prompt, interleaved, and print the table.
+
+    ``source`` and ``temperature``: see ``common.sampling``.
+    """
     loaded = load_bundle(bundle)
     compared = cases(loaded.manifest.vocab_size, ks, totals, tiers)
-    params = Sampling(temperature=temperature)
 
-    async def run(url: str, progress: Progress) -> None:
+    async def run(url: str, progress: Progress) -> Sampling:
         task = progress.add_task("comparing", total=len(prompts) * repeats * len(compared))
         async with Device(loaded, url) as device:
+            stated = {"temperature": temperature}
+            params: Sampling = common.sampling(device.client.welcome, source, stated, Sampling())
+            if params.greedy:
+                raise ValueError("the target suggests greedy decoding; state a --temperature")
             await _one(device, prompts[0], params, 16, compared[1], gamma, 0)  # starts cold
             # A device of its own for each that learns: what it learns is its session's.
             own = {c.name: Device(loaded, url) for c in compared if c.learn}
@@ -123,16 +130,17 @@ def compare(
                         progress.advance(task)
             for learner in own.values():
                 await learner.close()
+        return params
 
     with base_station(err, target) as url, Progress(console=err, transient=True) as progress:
-        asyncio.run(run(url, progress))
+        params = asyncio.run(run(url, progress))
     with err.status("measuring the bounds on the same positions"):
         rows = _rows(compared, target, DraftModel(loaded), params)
-    out.print(_table(rows, temperature))
+    out.print(_table(rows, params.temperature))
     if plot is not None:
-        _plot(rows, plot, temperature)
+        _plot(rows, plot, params.temperature)
     return {
-        "temperature": temperature,
+        "temperature": params.temperature,
         "prompts": len(prompts),
         "max_tokens": max_tokens,
         "repeats": repeats,
@@ -173,7 +181,9 @@ def _overlaps(
 
     These are the expected acceptances, free of the noise of drawing.
     """
-    slot = Target.load(model_path(target)).open()
+    verifier = Target.load(model_path(target))
+    slot = verifier.open()
+    suppressed = np.unique(np.array(verifier.facts.suppressed_ids, dtype=np.int64))
     sampled = [
         c for c in compared if c.scheme is not None and c.scheme.rule == "sample" and not c.learn
     ]
@@ -186,8 +196,10 @@ def _overlaps(
         unfed = prompt
         for j, token in enumerate(result.tokens):
             past = [*prompt, *result.tokens[:j]]
-            q = sampling.distribution(draft.forward(unfed)[: p_rows.shape[1]], params, past)
-            p = sampling.distribution(p_rows[j], params, past)
+            q, p = (
+                sampling.distribution(sampling.without(row, suppressed), params, past)
+                for row in (draft.forward(unfed)[: p_rows.shape[1]], p_rows[j])
+            )
             q = np.pad(q, (0, len(p) - len(q)))  # ids that the draft lacks
             bounds.append(float(np.minimum(p, q).sum()))
             for case in sampled:

@@ -204,22 +204,17 @@ def bench(out: Console, err: Console, gamma: int | None) -> dict[str, Any]:
         streamed: list[Result] = []
         plain: list[float] = []
         async with Device(bundle, url) as device:
-            device.eos_ids = ()
             settings = (BENCH_TEMPERATURE, BENCH_TOKENS)
+            drafting: dict[str, Any] = {"mode": TOGETHER, "gamma": gamma, "eos_ids": ()}
+            streaming: dict[str, Any] = {"mode": "stream", "eos_ids": ()}
             for prompt in prompts[:2]:
-                await one(device, prompt, *settings, mode=TOGETHER, gamma=gamma)
-                await one(device, prompt, *settings, mode="stream")
+                await one(device, prompt, *settings, **drafting)
+                await one(device, prompt, *settings, **streaming)
                 await asyncio.to_thread(generate, prompt, 16)
             for repeat in range(BENCH_REPEATS):
                 for prompt in prompts:
-                    drafted.append(
-                        await one(
-                            device, prompt, *settings, mode=TOGETHER, gamma=gamma, seed=repeat
-                        )
-                    )
-                    streamed.append(
-                        await one(device, prompt, *settings, mode="stream", seed=repeat)
-                    )
+                    drafted.append(await one(device, prompt, *settings, seed=repeat, **drafting))
+                    streamed.append(await one(device, prompt, *settings, seed=repeat, **streaming))
                     plain.append(await asyncio.to_thread(generate, prompt, BENCH_TOKENS))
         return drafted, streamed, plain
 

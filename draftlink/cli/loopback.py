@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from draftlink.cli.common import (
+    AsTarget,
     Json,
     PaceDraft,
     PaceTarget,
@@ -51,7 +52,8 @@ def compare(
         "tinypair"
     ),
     bundle: Annotated[Path | None, typer.Option(help="its draft; tinypair's own if none")] = None,
-    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    temperature: Annotated[float | None, typer.Option(min=0.01, help="1 if not given")] = None,
+    sampling: AsTarget = None,
     prompts: Annotated[int, typer.Option(min=1, help="how many of the listed prompts")] = 10,
     max_tokens: Annotated[int, typer.Option(min=1)] = 128,
     repeats: Annotated[int, typer.Option(min=1, help="seeds per prompt")] = 1,
@@ -79,6 +81,7 @@ def compare(
         bundle=bundle or draft_bundle(err),
         prompts=bench.prompts(prompts),
         temperature=temperature,
+        source=sampling,
         max_tokens=max_tokens,
         repeats=repeats,
         gamma=gamma,

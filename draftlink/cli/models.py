@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from draftlink.cli import common
 from draftlink.cli.common import (
+    AsTarget,
     Json,
     PaceDraft,
     PaceTarget,
     Seed,
-    Temperature,
     Threads,
     app,
     err,
@@ -201,10 +202,14 @@ def device(
         bool, typer.Option("--learn-temperature", help="fit the draft's temperature to verdicts")
     ] = False,
     gamma: Annotated[int | None, typer.Option(help="draft length; measured if not given")] = None,
-    temperature: Temperature = 0.8,
-    top_k: Annotated[int, typer.Option(help="0 is off")] = 0,
-    top_p: Annotated[float, typer.Option(help="1 is off")] = 1.0,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy; 0.8 if not given")] = None,
+    top_k: Annotated[int | None, typer.Option(help="0 is off, as if not given")] = None,
+    top_p: Annotated[float | None, typer.Option(help="1 is off, as if not given")] = None,
+    sampling: AsTarget = None,
     max_tokens: Annotated[int, typer.Option()] = 128,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="go on behind the target's end of a text")
+    ] = False,
     stop: Annotated[list[str] | None, typer.Option(help="end before this text")] = None,
     seed: Seed = None,
     offline_after: Annotated[
@@ -265,7 +270,13 @@ def device(
             generation = opened.generate(
                 prompt,
                 max_tokens=max_tokens,
-                sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+                sampling=common.sampling(
+                    opened.client.welcome,
+                    sampling,
+                    {"temperature": temperature, "top_k": top_k, "top_p": top_p},
+                    Sampling(temperature=0.8),
+                ),
+                eos_ids=() if ignore_eos else None,
                 scheme=known[scheme],
                 mode=mode,
                 gamma=gamma,

@@ -36,7 +36,9 @@ def test_eos(value, ids):
 
 def test_suppressed_ids_are_no_more_than_a_welcome_carries(caplog):
     config = GenerationConfig(suppress_tokens=list(range(MAX_SUPPRESSED + 3)))
-    assert len(read_facts(config, letters()).suppressed_ids) == MAX_SUPPRESSED
+    facts = read_facts(config, letters())
+    assert len(facts.suppressed_ids) == MAX_SUPPRESSED
+    assert facts.unapplied == (f"suppress_tokens={MAX_SUPPRESSED + 3} entries",)
     assert f"names {MAX_SUPPRESSED + 3} suppressed ids" in caplog.text
 
 
@@ -53,6 +55,31 @@ def test_suppressed_ids_are_no_more_than_a_welcome_carries(caplog):
 )
 def test_sampling_is_what_the_files_suggest(said, suggested):
     assert read_facts(GenerationConfig(**said), letters()).sampling == suggested
+
+
+@pytest.mark.parametrize(
+    ("said", "unapplied"),
+    [
+        # Applied, or of no account for a text.
+        ({"suppress_tokens": [5], "max_length": 99, "use_cache": False, "num_beams": 1}, ()),
+        ({"renormalize_logits": True, "no_repeat_ngram_size": 0, "presence_penalty": 0.0}, ()),
+        ({"num_beams": 4, "no_repeat_ngram_size": 3}, ("num_beams=4", "no_repeat_ngram_size=3")),
+        ({"begin_suppress_tokens": [5, 6]}, ("begin_suppress_tokens=2 entries",)),
+        ({"forced_bos_token_id": 0}, ("forced_bos_token_id=0",)),
+        ({"do_sample": True, "typical_p": 0.9, "min_new_tokens": 5},
+         ("min_new_tokens=5", "typical_p=0.9")),
+        ({"presence_penalty": 1.5}, ("presence_penalty=1.5",)),
+        ({"do_sample": True, "temperature": 1e9, "top_p": 0.9},
+         ("temperature=1000000000.0", "top_p=0.9")),
+        ({"stop_strings": "\x1b[2J"}, ("stop_strings=\\x1b[2J",)),
+    ],
+)  # fmt: skip
+def test_settings_that_are_not_applied_are_named_in_one_line(said, unapplied, caplog):
+    found = read_facts(GenerationConfig(**said), letters())
+    assert found.unapplied == unapplied
+    lines = [r.getMessage() for r in caplog.records if "is not applied" in r.getMessage()]
+    assert len(lines) == bool(unapplied)
+    assert all(name in line for line in lines for name in unapplied)
 
 
 def test_ids_beyond_the_logits_are_left_out():

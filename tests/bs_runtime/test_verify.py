@@ -113,6 +113,39 @@ def test_on_a_cpu_rows_are_judged_in_parts_that_fit_its_cache(monkeypatch):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_each_job_suppresses_its_own_ids(device):
+    """As if their logits had been −∞; the target's rows are kept as they are."""
+    kinds = [TopK(8, 64), Dense(), Split(8, 64), Coupled(), GREEDY]
+    random = np.random.default_rng(0)
+    jobs, rows, left = [], [], []
+    for i in range(40):
+        one = job(PARAMS[i % len(PARAMS)], kinds[i % len(kinds)], i % 4, i)
+        mine = torch.tensor(random.normal(0, 1.5, (len(one.drafted) + 1, SIZE)), device=device)
+        ids = torch.tensor(sorted(random.choice(SIZE, i % 7 * 5, replace=False).tolist()))
+        rows.append(mine)
+        left.append(mine.clone())
+        if len(ids):
+            left[-1][:, ids] = -torch.inf
+        jobs.append(replace(one, surprisals=i % 2 > 0, suppressed=ids if len(ids) else None))
+    before = [mine.clone() for mine in rows]
+    free = [replace(one, suppressed=None) for one in jobs]
+    found = verify.judge(rows, jobs)
+    assert found == verify.judge(left, free) != verify.judge(rows, free)
+    assert all(torch.equal(a, b) for a, b in zip(before, rows, strict=True))
+
+
+@pytest.mark.parametrize("scheme", [TopK(8, 64), Split(8, 64), Coupled(), GREEDY])
+def test_nothing_is_drawn_where_all_that_could_be_is_suppressed(scheme):
+    one = replace(job(PARAMS[0], scheme, 0, 1), suppressed=torch.arange(3, SIZE))
+    rows = torch.zeros(1, SIZE)
+    rows[:, :3] = -torch.inf
+    (outcome,) = verify.judge([rows], [one])
+    assert outcome.broken and outcome.following is None
+    (outcome,) = verify.judge([rows], [replace(one, suppressed=torch.arange(4, SIZE))])
+    assert outcome.following == 3 and not outcome.broken
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, "one nan"])
 @pytest.mark.parametrize("scheme", [TopK(8, 64), Dense(), Split(8, 64), Coupled(), GREEDY])
 @pytest.mark.parametrize("bare", [True, False])

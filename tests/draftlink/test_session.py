@@ -289,6 +289,59 @@ def test_eos_ids_are_few():
         pair.bs.receive(frames.encode(start(eos_ids=[1] * 257)))
 
 
+def agreeing() -> Pair:
+    """Both have the feature of suppressed ids."""
+    pair = Pair()
+    pair.up(msgspec.structs.replace(HELLO, features=[frames.SUPPRESSED]))
+    pair.down(msgspec.structs.replace(WELCOME, features=[frames.SUPPRESSED]))
+    return pair
+
+
+def test_suppressed_ids_are_told_only_where_both_ends_know_of_them():
+    """Who does not would write them in silence."""
+    pair = Pair()
+    pair.up(msgspec.structs.replace(HELLO, features=[frames.SUPPRESSED]))
+    pair.down(WELCOME)
+    for ids in ([5], []):
+        with pytest.raises(LocalProtocolError, match="the feature suppressed-ids was not agreed"):
+            pair.device.send(start(suppressed_ids=ids))
+        with pytest.raises(RemoteProtocolError, match="the feature suppressed-ids was not agreed"):
+            pair.bs.receive(frames.encode(start(suppressed_ids=ids)))
+    pair = agreeing()
+    pair.up(start(suppressed_ids=[5, VOCAB - 1]))
+    assert pair.bs.progress.start.suppressed.tolist() == [5, VOCAB - 1]
+    data = pair.device.send(frames.Draft(1, 3, 4, b""))
+    pair.bs.receive(data)
+    pair.device.reopen()  # a resumed generation suppresses what it did
+    again, bs = pair.device, Session("bs", VOCAB)
+    bs.receive(again.send(msgspec.structs.replace(HELLO, features=[frames.SUPPRESSED])))
+    again.receive(bs.send(msgspec.structs.replace(WELCOME, features=[frames.SUPPRESSED])))
+    bs.receive(again.send(again.resume([1, 2, 3])))
+    assert bs.resuming.start.suppressed_ids == [5, VOCAB - 1]
+
+
+@pytest.mark.parametrize(
+    ("ids", "fault"),
+    [
+        ([VOCAB], "out of range"),
+        ([-1], "out of range"),
+        ([1 << 40], "out of range"),
+        ([5, 5], "do not ascend"),
+        ([5, 4], "do not ascend"),
+        ([*range(VOCAB)], "all ids are suppressed"),
+        ([0] * 65_537, "65537 suppressed ids, where 65536 are the most"),
+    ],
+)
+def test_suppressed_ids_that_cannot_be_are_refused(ids, fault):
+    pair = agreeing()
+    with pytest.raises(RemoteProtocolError, match=fault):
+        pair.bs.receive(frames.encode(start(suppressed_ids=ids)))
+    resumed = msgspec.structs.replace(start(suppressed_ids=ids), base=3, ids=[])
+    with pytest.raises(RemoteProtocolError, match=fault):
+        pair.bs.receive(frames.encode(frames.Resume(resumed, 1, 3, bytes(16), False, 0)))
+    pair.up(start(suppressed_ids=[]))
+
+
 def test_a_base_station_that_fails_may_say_so_while_done_is_owed():
     pair = Pair().begun()
     pair.up(frames.Finish(1, 3))
@@ -323,6 +376,8 @@ def test_the_welcome_chooses_among_the_versions_that_were_offered(version):
         (offered(5, bos_ids=[1] * 17), "17 BOS ids"),
         (offered(5, suppressed_ids=[-1]), "suppressed ids"),
         (offered(5, sampling=Sampling(temperature=-1.0)), "suggested sampling"),
+        (offered(5, unapplied=["x"] * 65), "more than 64 settings"),
+        (offered(5, unapplied=["x" * 257]), "or 256 characters of one"),
     ],
 )
 def test_a_welcome_that_cannot_be_is_refused(welcome, fault):

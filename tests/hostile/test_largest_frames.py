@@ -30,6 +30,8 @@ MIB = frames.MAX_MESSAGE_BYTES
 HELLO = frames.Hello(5, "x", SIZE, ["topk"], "t")
 WELCOME = frames.Welcome(5, "x", SIZE, CONTEXT, ["topk"], "m", "float32")
 START = frames.Start(1, 0, [1, 2, 3], Sampling(), TopK(), "draft", 10_000, [], None)
+SUPPRESSES = msgspec.structs.replace(HELLO, features=[frames.SUPPRESSED])
+AGREES = msgspec.structs.replace(WELCOME, context=1 << 20, features=[frames.SUPPRESSED])
 MANY = [100_000 + i % 50_000 for i in range((MIB - 1000) // 5)]
 
 
@@ -150,6 +152,14 @@ UP: dict[str, tuple[list[frames.Frame], bytes]] = {
     "hello, a long name": ([], control(HELLO, agent="x" * (MIB - 1000))),
     "a prompt to the context's end": ([HELLO, WELCOME], control(START, ids=MANY[: CONTEXT - 10])),
     "a prompt beyond the context": ([HELLO, WELCOME], control(START, ids=ONES)),
+    "many suppressed ids": (
+        [SUPPRESSES, AGREES],
+        control(START, ids=MANY[:140_000], suppressed_ids=[*range(80_000, 80_000 + (1 << 16))]),
+    ),
+    "more suppressed ids than there may be": (
+        [SUPPRESSES, AGREES],
+        control(START, suppressed_ids=ONES),
+    ),
     "many EOS ids": ([HELLO, WELCOME], control(START, eos_ids=MANY)),
     "unknown keys": ([HELLO, WELCOME], control(START, unknown=[{}] * (MIB - 1000))),
     "a replay": (
@@ -174,6 +184,7 @@ DOWN: dict[str, tuple[list[frames.Frame], bytes]] = {
     "many features": ([HELLO], control(WELCOME, features=STRINGS)),
     "many suppressed ids": ([HELLO], control(WELCOME, suppressed_ids=MANY[: 1 << 16])),
     "more than there may be": ([HELLO], control(WELCOME, suppressed_ids=ONES)),
+    "many settings": ([HELLO], control(WELCOME, unapplied=STRINGS)),
     "a refusal": ([HELLO], frames.encode(frames.Refused("request", "x" * (MIB - 1000)))),
     "tokens": (
         [HELLO, WELCOME, STREAM],
