@@ -47,6 +47,7 @@ def test_device_failures_are_one_line(bundle):
         ["export", "tinypair", "-o", "out", "--precision", "int3"],
         ["export", "tinypair", "-o", "out", "--graph", "square"],
         ["device"],
+        ["device", "bundle", "Hi", "--sampling", "mine"],
     ],
 )
 def test_wrong_usage_is_exit_code_2(arguments):
@@ -97,6 +98,7 @@ def test_by_hand_in_two_terminals(bundle, model_folder, tmp_path):
         for arguments, words in [
             ([""], "prompt is empty"),
             (["a boat " * 200], "the target's context is 128"),
+            (["a", "--sampling", "target"], "the target's files suggest no sampling"),
             (["a", "--k", "5000"], "k must be between 1 and the vocabulary size"),
         ]:
             refused = draftlink("device", str(folder), *arguments, "--bs", url)
