@@ -215,7 +215,7 @@ def test_a_target_that_suppresses_its_own_eos_writes_to_the_limit():
         generation = device.generate("a", max_tokens=9, sampling=GREEDY)
         await collect(generation)
         assert generation.result.stop_reason == "length"
-        assert 3 not in generation.result.tokens and len(generation.result.tokens) == 9
+        assert generation.result.tokens == [1] * 9
 
     table = np.tile(np.arange(SIZE)[::-1], (SIZE, 1)).astype(float)
     meets(saying(Facts(eos_ids=(0,), suppressed_ids=(0, 3)), table), scenario, table)
