@@ -36,6 +36,7 @@ from device_runtime.patience import PATIENCE_S
 from device_runtime.result import MODES, Mode, Result
 from device_runtime.silence import Deadlines
 from device_runtime.temperature import DraftTemperature
+from device_runtime.text import Detokenizer, stop_strings
 from device_runtime.writing import Writer
 from draftlink import frames, schemes
 from draftlink.sampling import Sampling
@@ -115,6 +116,7 @@ class Device:
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.detokenizer = Detokenizer(tokenizer)
         self.history: list[int] = []
         self._eos_ids = eos_ids
         self.draft_context = context
@@ -182,7 +184,7 @@ class Device:
         mode: Mode = "auto",
         gamma: int | None = None,
         seed: int | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         eos_ids: Sequence[int] | None = None,
         suppressed_ids: Sequence[int] | None = None,
         append: bool = False,
@@ -200,11 +202,11 @@ class Device:
         tokens drafted a round of stop-and-wait; None follows the measured acceptance and costs.
         ``seed``: greedy and ``coupled`` texts depend on nothing else; others are the same again
         where each token is drawn at the same end, so with a fixed mode and ``gamma``.
-        ``stop``: the text ends before the first of these strings. ``learn_temperature``: the
-        draft's temperature follows what the verdicts tell (one byte down per token).
-        ``offline_after_s``: after so many seconds without a word from the base station the draft
-        goes on alone, with provisional tokens (see ``Token``). Raises ValueError for parameters or
-        prompts that cannot work.
+        ``stop``: the text ends before this string, or the first of these; nothing of it is shown.
+        ``learn_temperature``: the draft's temperature follows the verdicts (one byte down per
+        token). ``offline_after_s``: after so many seconds without a word from the base station the
+        draft goes on alone, with provisional tokens (see ``Token``). Raises ValueError for
+        parameters or prompts that cannot work.
         """
         welcome = self.client.welcome
         if sampling == "target":
@@ -238,6 +240,7 @@ class Device:
             raise ValueError(f"gamma must be between 1 and 64, not {gamma}")
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
+        stops = stop_strings(stop)
         if offline_after_s is not None and not 0.0 <= offline_after_s < math.inf:
             raise ValueError(f"offline_after_s must not be negative, but is {offline_after_s}")
         if offline_after_s is not None and learn_temperature:
@@ -288,7 +291,7 @@ class Device:
         )
         controller = Controller(estimates, gamma, "stream" if mode == "auto" else mode)
         alone = None if offline_after_s is None else Alone(offline_after_s)
-        return Generation(self, start, mode, len(ids), controller, tuple(stop), learned, alone)
+        return Generation(self, start, mode, len(ids), controller, stops, learned, alone)
 
     async def take_over(self, generation: Writer) -> None:
         """A generation begins; nothing is left under way of one whose iterator was abandoned."""

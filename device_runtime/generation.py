@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import msgspec
-from tokenizers.decoders import DecodeStream
 
 from device_runtime.alone import Alone
 from device_runtime.controller import Controller
@@ -15,6 +14,7 @@ from device_runtime.estimators import Estimates
 from device_runtime.result import Kind, Mode, Result, Token
 from device_runtime.streaming import Streaming
 from device_runtime.temperature import DraftTemperature
+from device_runtime.text import Text
 from device_runtime.writing import Host, Writing
 from draftlink import frames, noise
 from draftlink.states import State
@@ -26,6 +26,11 @@ class Generation:
     ``text`` and ``tokens`` hold what has come so far and stands, also after an error;
     ``provisional`` the tokens behind it that were returned and may be taken back. Those that are
     left when it ends do not stand.
+
+    ``text`` is a function of prompt and tokens (see ``text.py``), and ends before the first stop
+    string. While tokens come it is their pieces joined; what a later token may change, or what may
+    begin a stop string, is held back. The token that ends a text brings what is left. Where none
+    does, because the generation was cancelled, failed or was left, that is in ``text`` alone.
     """
 
     def __init__(
@@ -48,8 +53,8 @@ class Generation:
         self._mode = mode
         self._prompt_tokens = prompt_tokens
         self._stop = stop
-        self._decoder = DecodeStream(skip_special_tokens=True)
-        self._guesses: DecodeStream  # of the provisional tokens
+        self._decoded: Text
+        self._guesses: Text  # with the provisional tokens
         self._reason: str | None = None
         self._cancelled = False
         if start.seed is None:
@@ -118,6 +123,7 @@ class Generation:
                         self._reason = "length"
         finally:
             keep = self.stands
+            self.text += self._decoded.finish()
             await writing.close()
             # An iterator that was left may be closed at any time, by who collects the garbage.
             if device.generation is self:
@@ -156,6 +162,7 @@ class Generation:
         ids = device.history[base : start.base] + start.ids
         del device.history[start.base :]
         device.history += start.ids
+        self._decoded = Text(device.detokenizer, device.history, self._stop)
         await client.send(msgspec.structs.replace(start, base=base, ids=ids))
 
     async def _more(self) -> list[tuple[int, Kind]]:
@@ -186,27 +193,26 @@ class Generation:
             takes_back = len(self.provisional)
             tally.taken_back += takes_back
             self.provisional.clear()
-        if len(self.tokens) == self._start.max_tokens:
-            self._reason = "length"
+        piece = ""
         if token in self._start.eos_ids:
-            self._reason = "eos"
-            return Token(token, "", kind, confirms, takes_back)
-        piece = self._decoder.step(self._device.tokenizer, token) or ""
-        before, self.text = len(self.text), self.text + piece
-        ends = [at for at in (self.text.find(s) for s in self._stop if s) if at >= 0]
-        if ends:
-            self.text, self._reason = self.text[: min(ends)], "stop"
-            piece = self.text[before:]
+            self._reason = "eos"  # which has no text
+        else:
+            piece = self._decoded.push(token)
+            if len(self.tokens) == self._start.max_tokens:
+                self._reason = "length"
+        if self._reason is not None:
+            piece += self._decoded.finish()
+        if self._decoded.stopped:
+            self._reason = "stop"
+        self.text += piece
         return Token(token, piece, kind, confirms, takes_back)
 
     def _guess(self, token: int) -> Token:
         """A provisional token, behind the others."""
         if not self.provisional:
-            self._guesses = DecodeStream(skip_special_tokens=True)
-            for stands in self.tokens:
-                self._guesses.step(self._device.tokenizer, stands)
+            self._guesses = self._decoded.fork()
         self.provisional.append(token)
         self._writing.tally.provisional += 1
         eos = token in self._start.eos_ids
-        piece = None if eos else self._guesses.step(self._device.tokenizer, token)
-        return Token(token, piece or "", "provisional")
+        piece = self._guesses.finish() if eos else self._guesses.push(token)
+        return Token(token, piece, "provisional")

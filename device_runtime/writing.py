@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Protocol, TypeVar
 
-from tokenizers import Tokenizer
-
 from device_runtime.alone import Alone
 from device_runtime.client import Client
 from device_runtime.controller import Controller
@@ -16,6 +14,7 @@ from device_runtime.drafter import Drafter, Model, Proposal
 from device_runtime.estimators import Estimates
 from device_runtime.result import Kind, Tally
 from device_runtime.temperature import DraftTemperature
+from device_runtime.text import Detokenizer
 from draftlink import frames
 from draftlink.session import Session
 
@@ -29,7 +28,7 @@ class Host(Protocol):
     """The device, as one of its generations sees it. ``draft_context``: tokens, as history's."""
 
     model: Model
-    tokenizer: Tokenizer
+    detokenizer: Detokenizer
     history: list[int]
     draft_context: int
     executor: Executor
