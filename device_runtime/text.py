@@ -43,7 +43,8 @@ class Detokenizer:
         try:
             decoder = tokenizer.decoder
             self._joins_bytes = decoder is not None and decoder.decode([probe]) != probe
-        except Exception:
+        except BaseException as error:
+            _of_the_decoder(error)
             self._joins_bytes = False
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -51,9 +52,7 @@ class Detokenizer:
         try:
             text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         except BaseException as error:
-            # A decoder that fails in Rust raises what is no Exception, and has no public name.
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
+            _of_the_decoder(error)
             text = REPLACEMENT * len(ids)
         return text
 
@@ -71,6 +70,12 @@ class Detokenizer:
         """The byte that a word stands for, where the decoder puts bytes together."""
         found = _BYTE.fullmatch(word) if self._joins_bytes else None
         return None if found is None else int(found[1], 16)
+
+
+def _of_the_decoder(error: BaseException) -> None:
+    """Raise an error again that is no decoder's; one in Rust has no public name, nor a base."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
 
 
 class Text:

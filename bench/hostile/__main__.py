@@ -74,7 +74,13 @@ def main() -> None:
         outcomes.append(outcome)
         err.print("  ".join(row(outcome)), highlight=False, soft_wrap=True)
         if outcome.callback["callback_ms"] > 20.0:
-            err.print(f"    {outcome.callback}", highlight=False, soft_wrap=True)
+            err.print(
+                f"    {outcome.callback}",
+                markup=False,
+                emoji=False,
+                highlight=False,
+                soft_wrap=True,
+            )
     table = Table(*COLUMNS)
     for outcome in outcomes:
         table.add_row(*row(outcome))

@@ -1,18 +1,15 @@
-"""What commands share: the app, consoles, options, output."""
+"""What commands share: the app, consoles, options."""
 
 from __future__ import annotations
 
 import os
 import time
-import unicodedata
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.text import Text
 
 from draftlink import files
 
@@ -25,8 +22,6 @@ app = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
-
-COLOURS = {"draft": "green", "correction": "yellow", "bonus": "cyan", "stream": "default"}
 
 
 def _writable(path: Path | None) -> Path | None:
@@ -132,40 +127,6 @@ def hold(model: Any, stated: str | None) -> None:
     if stated is not None:
         seconds = units.seconds(stated)
         model.forward = pace(model.forward, seconds, time.perf_counter, time.sleep)
-
-
-async def show(prompt: str, generation: Any) -> Any:
-    """Print a generation as it comes, coloured by who wrote each token; its result.
-
-    What stands goes to stdout; provisional tokens to stderr, between brackets, on a line below.
-    The base station chooses the tokens: what a terminal would obey is not shown to one.
-    """
-    out.print(f"[dim]{escape(prompt)}[/dim]", end="", highlight=False)
-    try:
-        alone = False
-        async for token in generation:
-            if token.kind == "provisional":
-                if not alone:
-                    err.print("\n[dim]nothing heard; going on alone: \\[[/]", end="")
-                alone = True
-                _piece(err, token.text, "dim")
-                continue
-            if alone:
-                err.print("[dim]][/]")
-            if token.takes_back:
-                err.print(f"\n[dim]{token.takes_back} tokens taken back[/]")
-            alone = False
-            _piece(out, token.text, COLOURS[token.kind])
-    finally:
-        out.print()
-    return generation.result
-
-
-def _piece(console: Console, text: str, style: str) -> None:
-    """A piece of a text, as it is; on a terminal without controls other than line ends and tabs."""
-    if console.is_terminal:
-        text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
-    console.print(Text(text, style), end="", highlight=False, soft_wrap=True)
 
 
 def write_json(path: Path | None, value: Any) -> None:

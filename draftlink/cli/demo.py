@@ -27,7 +27,8 @@ import tinypair
 from device_runtime.bundle import BundleError, load_bundle
 from device_runtime.device import Device, Result, Sampling
 from draftlink import files
-from draftlink.cli.common import hold, show, user_path
+from draftlink.cli.common import hold, user_path
+from draftlink.cli.output import show
 from export.bundle import export_bundle
 
 # Both ends share this machine's cores here: who drafted on would slow the one who verifies.
@@ -153,7 +154,7 @@ def demo(
     with base_station(err, "tinypair", *pace) as url:
         result, alone, vocab_size = asyncio.run(run(url))
     out.print(
-        "[green]drafted and accepted[/]  [yellow]corrected[/]  [cyan]written by the target[/]\n"
+        "\n[green]drafted and accepted[/]  [yellow]corrected[/]  [cyan]written by the target[/]\n"
     )
     table = Table("", "together", "target alone")
     table.add_row(

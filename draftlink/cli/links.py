@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from draftlink.cli.common import (
     Json,
@@ -138,7 +138,7 @@ def link(
         ready=lambda port: print(
             f"listening on {ends[0][0]}:{port} ({profile}, to {to})", flush=True
         ),
-        problems=lambda line: err.print(escape(line), soft_wrap=True),
+        problems=lambda line: err.print(Text(line), soft_wrap=True),
     )
     out.print(
         f"{totals.connections} connections, {totals.uplink_bytes} bytes up,"

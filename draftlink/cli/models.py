@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from draftlink.cli import common
 from draftlink.cli.common import (
@@ -21,10 +22,10 @@ from draftlink.cli.common import (
     hold,
     model_path,
     out,
-    show,
     user_path,
     write_json,
 )
+from draftlink.cli.output import show
 
 
 @app.command(epilog="Example: draftlink export ./Qwen2.5-0.5B -o ./qwen-draft --precision int4")
@@ -73,7 +74,7 @@ def export(
             text=text,
             calibrate=calibrate,
             target=None if target is None else model_path(target),
-            progress=status.update,
+            progress=lambda step: status.update(Text(step)),
         )
     check = bundle.manifest.check
     assert check is not None
@@ -84,6 +85,8 @@ def export(
         f" {check.top1_agreement:.1%}, largest logit difference {check.max_logit_difference:.2g},"
         " rollback exact",
         soft_wrap=True,
+        markup=False,  # the path is the user's
+        emoji=False,
     )
     write_json(json, bundle.manifest)
 
