@@ -176,3 +176,24 @@ def test_what_does_not_go_together():
 
     with served(FakeTarget(random_logits(7, SIZE))) as url:
         asyncio.run(run(url))
+
+
+@pytest.mark.parametrize("place", [40, 90, None])
+def test_nothing_of_a_stop_is_shown_while_alone(place):
+    """A provisional token has the piece that it has once it stands, also where a stop ends it."""
+    options = {"mode": "run-ahead", "tokens": 150, "offline_after_s": 0.1, **SCHEMES["topk"]}
+    said = events(**options)[1].result.text
+    stop = "ab" if place is None else said[place : place + 3]
+    come, generation = events(stop=stop, **options)
+    stand, shown, alone = "", list[str](), 0
+    for _, token in come:
+        if token.kind == "provisional":
+            shown.append(token.text)
+            alone += bool(token.text)
+        else:
+            assert not token.confirms or token.text == shown[0]
+            shown = shown[1:] if token.confirms else []
+            stand += token.text
+        assert stop not in stand + "".join(shown)
+    assert stand == generation.result.text == said.partition(stop)[0]
+    assert alone > 20

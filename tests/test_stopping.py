@@ -176,6 +176,40 @@ def test_cancel(options, missing):
 
 
 @MODES
+def test_what_might_have_begun_a_stop_is_text_where_it_ends(options):
+    """The last token brings it; where none is the last, because of a cancel, the text has it."""
+
+    async def scenario(device):
+        for limit, count, pieces in ((3, None, ["b", "", "cd"]), (50, 2, ["b", ""])):
+            generation = device.generate("a", max_tokens=limit, **options, gamma=4, stop="cdf")
+            assert await collect(generation, count) == pieces
+            assert generation.text == generation.result.text == "bcd"[: count or limit]
+            assert generation.result.stop_reason == ("cancel" if count else "length")
+
+    play(FakeTarget(cycle()), (), scenario)
+
+
+@MODES
+def test_an_eos_brings_what_was_held_back(options):
+    async def scenario(device):
+        generation = device.generate("a", max_tokens=50, **options, gamma=4, stop=["cdf"])
+        assert await collect(generation) == ["b", "", "", "cd"]
+        assert generation.result.text == "bcd" and generation.result.stop_reason == "eos"
+
+    play(FakeTarget(cycle()), (), scenario, eos_ids=(4,))
+
+
+@MODES
+def test_a_stop_given_as_a_text_is_one_stop(options):
+    async def scenario(device):
+        for stop, text in (("ed", "bcdefg"), ("de", "bc"), (("e", "cd"), "b")):
+            generation = device.generate("a", max_tokens=6, **options, gamma=4, stop=stop)
+            assert "".join(await collect(generation)) == text == generation.result.text
+
+    play(FakeTarget(cycle()), (), scenario)
+
+
+@MODES
 def test_an_abandoned_iterator_does_not_spoil_the_next_generation(options):
     target = FakeTarget(cycle())
 
@@ -224,6 +258,8 @@ def test_bad_requests_are_refused_before_anything_is_sent():
             ({"prompt": ""}, "prompt is empty"),
             ({"prompt": "a", "max_tokens": 0}, "max_tokens"),
             ({"prompt": "a", "gamma": 0}, "gamma"),
+            ({"prompt": "a", "stop": ""}, "stop string must be a text of at least one character"),
+            ({"prompt": "a", "stop": ("b", "")}, "stop string"),
             ({"prompt": "a", "sampling": Sampling(temperature=float("nan"))}, "temperature"),
         ]:
             with pytest.raises(ValueError, match=words):
@@ -252,10 +288,11 @@ def test_a_base_station_that_dies_in_mid_text_leaves_the_text_so_far():
             device.patience_s = 0.2
             await device.open()
             generation = device.generate(
-                "a", max_tokens=1000, sampling=GREEDY, mode="stop-and-wait", gamma=1
+                "a", max_tokens=1000, sampling=GREEDY, mode="stop-and-wait", gamma=1, stop="bx"
             )
             iterator = aiter(generation)
             await anext(iterator)
+            assert generation.text == ""  # it may begin a stop
         with pytest.raises(LinkError, match="has gone"):
             async for _ in iterator:
                 pass

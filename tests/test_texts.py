@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -127,13 +128,20 @@ def test_the_api_and_stdout(case, monkeypatch, capfdbinary):
     assert capfdbinary.readouterr().out == one.text.encode()
 
 
+def program(tokenizer: Tokenizer, prompt: str, ids: list[int], begins: int, url: str) -> list[str]:
+    """The real program with a scripted draft, as a command line."""
+    given = {"tokenizer": tokenizer.to_str(), "ids": ids, "begins": begins, "url": url}
+    command = [sys.executable, "-m", "tests.scripted", json.dumps(given)]
+    command += ["device", "no-folder", prompt, "--bs", url, "--temperature", "0"]
+    return [*command, "--max-tokens", str(len(ids))]
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+
+
 @pytest.mark.parametrize(
     ("environment", "then", "count"),
-    [
-        ({}, "cat", None),
-        ({}, "head -c 10", 10),
-        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}, "cat", None),
-    ],
+    [({}, "cat", None), ({}, "head -c 10", 10), (ASCII, "cat", None)],
     ids=["pipe", "closed pipe", "ascii"],
 )
 def test_a_pipe_has_the_text(environment, then, count):
@@ -142,12 +150,8 @@ def test_a_pipe_has_the_text(environment, then, count):
     text = NASTY + "🦆 \ufffd"
     ids, begins = script(tokenizer, NASTY, text)
     with served(ScriptedTarget(rows(tokenizer, ids, begins, wrong=False))) as url:
-        given = {"tokenizer": tokenizer.to_str(), "ids": ids, "begins": begins, "url": url}
-        program = [sys.executable, "-m", "tests.scripted", json.dumps(given)]
-        program += ["device", "no-folder", NASTY, "--bs", url, "--temperature", "0"]
-        program += ["--max-tokens", str(len(ids))]
         done = subprocess.run(
-            ["sh", "-c", f'"$@" | {then}', "sh", *program],
+            ["sh", "-c", f'"$@" | {then}', "sh", *program(tokenizer, NASTY, ids, begins, url)],
             env=os.environ | {"COLUMNS": "40", "FORCE_COLOR": "1"} | environment,
             capture_output=True,
             check=True,
@@ -155,3 +159,28 @@ def test_a_pipe_has_the_text(environment, then, count):
         )
     assert done.stdout == text.encode()[:count]
     assert b"Traceback" not in done.stderr and b"rror" not in done.stderr, done.stderr
+
+
+def test_an_ascii_terminal_has_what_it_can_show():
+    """The real program on a pseudo-terminal: no wrapping of ours, no pictures, no error."""
+    tokenizer = KINDS["gpt-2"]()
+    ids, begins = script(tokenizer, "I see\\ ", NASTY + "🦆 ü")
+    leader, follower = os.openpty()
+    with served(ScriptedTarget(rows(tokenizer, ids, begins, wrong=False))) as url:
+        done = subprocess.run(
+            program(tokenizer, "I see\\ ", ids, begins, url),
+            env=os.environ | {"COLUMNS": "40", "TERM": "xterm"} | ASCII,
+            stdin=subprocess.DEVNULL,
+            stdout=follower,
+            stderr=subprocess.PIPE,
+            check=True,
+            cwd=ROOT,
+        )
+    os.close(follower)
+    raw = os.read(leader, 1 << 16).decode("ascii")
+    os.close(leader)
+    assert "\x1b[2m" in raw and "\x1b[32m" in raw  # dim, and green
+    text = re.sub(r"\x1b\[[0-9;]*m", "", raw).replace("\r\n", "\n")
+    plain = "".join(c for c in NASTY if c in "\n\t" or c.isprintable())
+    assert text == "I see\\ " + plain + "? ?\n"
+    assert b"rror" not in done.stderr, done.stderr

@@ -132,16 +132,24 @@ def test_what_is_certain_comes_at_once(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fork_goes_on_where_the_text_is_and_leaves_it_alone(kind):
-    @each(30)
-    @given(ids(kind), ids(kind), ids(kind), ids(kind))
-    def check(prompt, tokens, guesses, others):
-        text = Text(Detokenizer(made(kind)), prompt)
+    @each(40)
+    @given(ids(kind), ids(kind), ids(kind), ids(kind), st.sampled_from(["", "a", " s", "e s"]))
+    def check(prompt, tokens, guesses, others, stop):
+        def goes_on(text, more):
+            for token in more:
+                yield text.push(token)
+                if text.stopped:
+                    return
+            yield text.finish()
+
+        text = Text(Detokenizer(made(kind)), prompt, (stop,) if stop else ())
         shown = "".join(map(text.push, tokens))
-        fork = text.fork()
-        guessed = "".join(map(fork.push, guesses)) + fork.finish()
-        assert shown + guessed == reference(made(kind), prompt, tokens + guesses)
-        rest = "".join(map(text.push, others)) + text.finish()
-        assert shown + rest == reference(made(kind), prompt, tokens + others)
+        for one, more in ((text.fork(), guesses), (text, others)):
+            said = reference(made(kind), prompt, tokens + more)
+            assert shown + "".join(goes_on(one, more)) == (
+                said.partition(stop)[0] if stop else said
+            )
+            assert one.stopped == (bool(stop) and stop in said)
 
     check()
 
