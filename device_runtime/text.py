@@ -28,6 +28,7 @@ REPLACEMENT = "\ufffd"
 # Tokens that are decoded before what is new. No character is longer than 4, and what decoders do to
 # the first token, or to the spaces before the first word, falls on them.
 KEEP = 8
+MOST = 256  # likewise, where those say nothing by themselves, as no decoder does that is known
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -152,11 +153,13 @@ class Text:
                 run.append(byte)
                 continue
             last = len(window) - len(run)
-            # Something of it has to be settled: then the decoder's rule for the first is used up.
-            if last % KEEP == 0 and self._certain(
-                self._detokenizer.decode(window[: -last - 1 : -1])
-            ):
+            if last == MOST:
                 break
+            # Something of it has to be settled: then the decoder's rule for the first is used up.
+            if last % KEEP == 0:
+                says = self._detokenizer.decode(window[: -last - 1 : -1])
+                if self._certain(says):
+                    break
         window.reverse()
         run.reverse()
         return window, run
@@ -172,8 +175,9 @@ class Text:
         if len(self._window) >= 2 * KEEP:  # go on with fewer, if they say the same
             fewer = self._window[-KEEP:]
             says, rest = self._detokenizer.decode(fewer), text[self._settled :]
-            if says.endswith(rest) and len(says) > len(rest):
-                self._window, self._settled = fewer, len(says) - len(rest)
+            same = says.endswith(rest) and len(says) > len(rest)
+            if same or len(self._window) > MOST:
+                self._window, self._settled = fewer, max(0, len(says) - len(rest))
         return own
 
     @staticmethod

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
-from device_runtime.text import KEEP, Detokenizer, Text, stop_strings
+from device_runtime.text import KEEP, MOST, Detokenizer, Text, stop_strings
 from tests.device_runtime.tokenizers_by_kind import CORPUS, KINDS
 
 PHRASES = [phrase for text in dict.fromkeys(CORPUS) for phrase in (text, text[3:17], text[-9:])]
@@ -223,6 +223,20 @@ def test_a_piece_costs_the_same_wherever_it_stands():
             for token in plain:
                 text.push(token)
             assert counting.most <= 2 * KEEP + 1, kind
+
+
+def test_a_decoder_that_says_nothing_costs_no_more_for_a_long_text():
+    class Counting(Detokenizer):
+        most = 0
+
+        def decode(self, ids):
+            self.most = max(self.most, len(ids))
+            return ""
+
+    counting = Counting(made("gpt-2"))
+    text = Text(counting, [5] * 3000)
+    assert not any(text.push(5) for _ in range(3000))
+    assert text.finish() == "" and counting.most <= MOST + 1
 
 
 def test_a_long_run_of_bytes_is_decoded_once():
