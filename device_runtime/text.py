@@ -111,8 +111,9 @@ class Text:
         byte = self._detokenizer.byte(word)
         if byte is not None:
             self._run.append(byte)
-            # If the text ends here, the run does.
-            return self.finish() if self._stops and self._found(self._run_text()) else ""
+            # If the text ends here, the run does. The decoder is asked where its bytes alone say so.
+            ends = self._stops and self._found(self._run_text()) and self._found(self._rest())
+            return self.finish() if ends else ""
         self._run.clear()
         self._held += self._settle()
         if self._found(""):
@@ -126,7 +127,7 @@ class Text:
         if self._ended:
             return ""
         self._ended = True
-        rest = self._held + self._own(self._detokenizer.decode(self._window)[self._settled :])
+        rest = self._held + self._rest()
         self._held = ""
         ends = [place for place in map(rest.find, self._stops) if place >= 0]
         self.stopped = bool(ends)
@@ -193,6 +194,10 @@ class Text:
                 break
             same += 1
         return text[same:]
+
+    def _rest(self) -> str:
+        """What the text would have behind what is settled, if it ended here."""
+        return self._own(self._detokenizer.decode(self._window)[self._settled :])
 
     def _run_text(self) -> str:
         """What the run of bytes says as it is; nothing where it is no text."""

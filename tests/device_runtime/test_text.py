@@ -194,6 +194,13 @@ def test_a_line_end_in_bytes_is_a_stop_at_once():
     assert pieces == ["", "a"] and text.stopped
 
 
+def test_a_first_space_that_the_decoder_drops_is_no_stop():
+    pieces, text = write(
+        "phi-3", [], [*byte_tokens("phi-3", b" "), made("phi-3").token_to_id("s")], (" ",)
+    )
+    assert "".join(pieces) == "s" and not text.stopped
+
+
 def test_the_beginning_of_a_stop_that_does_not_come_is_text():
     pieces, text = write("gpt-2", [], made("gpt-2").encode("xabxab").ids, ("abc",))
     assert "".join(pieces) == "xabxab" and not text.stopped
