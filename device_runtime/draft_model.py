@@ -16,7 +16,7 @@ from device_runtime import pages
 from device_runtime.bundle import Bundle, BundleError
 from device_runtime.cache import PortableGraph, SharedGraph
 from device_runtime.static_graph import StaticGraph
-from device_runtime.threads import available, fastest
+from device_runtime.threads import available, check, fastest
 
 PREFILL = 128  # tokens fed at once
 TRIALS = 7  # forwards that a thread count is measured by
@@ -113,8 +113,8 @@ class DraftModel:
         self, bundle: Bundle, *, provider: str = "cpu", threads: int | None = None
     ) -> None:
         """Load the graph. ``threads``: measured if not given. Raises BundleError, ValueError."""
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads must be at least 1, not {threads}")
+        if threads is not None:
+            check(threads)
         self.vocab_size = bundle.manifest.vocab_size
         self.context = bundle.manifest.context
         self._loaded = load(bundle, provider, threads)

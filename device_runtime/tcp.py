@@ -13,10 +13,11 @@ RECEIVED, SENT = struct.Struct("=128xQ2I"), struct.Struct("=200xQ")
 
 
 class Crossed(NamedTuple):
-    """Bytes with TCP/IP headers since the connection began."""
+    """Bytes with TCP/IP headers since the connection began; whether they are those of TLS."""
 
     up: int
     down: int
+    tls: bool
 
 
 def crossed(websocket: Any) -> Crossed | None:
@@ -34,4 +35,8 @@ def crossed(websocket: Any) -> Crossed | None:
         return None
     received, packets_sent, packets_received = RECEIVED.unpack_from(info)
     (sent,) = SENT.unpack_from(info)
-    return Crossed(sent + PACKET_BYTES * packets_sent, received + PACKET_BYTES * packets_received)
+    return Crossed(
+        sent + PACKET_BYTES * packets_sent,
+        received + PACKET_BYTES * packets_received,
+        transport.get_extra_info("ssl_object") is not None,
+    )

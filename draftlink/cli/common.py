@@ -55,6 +55,18 @@ def _source(source: str | None) -> str | None:
     return source
 
 
+def _threads(count: int | None) -> int | None:
+    """A number of threads that this machine has cores for. Raises a usage error."""
+    from device_runtime.threads import check
+
+    try:
+        if count is not None:
+            check(count)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return count
+
+
 Json = Annotated[
     Path | None,
     typer.Option("--json", help="Write machine-readable results here.", callback=_writable),
@@ -80,7 +92,8 @@ PaceDraft = Annotated[
     str | None, typer.Option(help="for benchmarks: hold each draft forward to this time, as 10ms")
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of the draft model; measured if not given.")
+    int | None,
+    typer.Option(help="Threads of the draft model; measured if not given.", callback=_threads),
 ]
 
 
