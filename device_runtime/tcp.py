@@ -23,9 +23,11 @@ class Crossed(NamedTuple):
 def crossed(websocket: Any) -> Crossed | None:
     """What crossed a WebSocket's connection; None where no kernel tells (not Linux, or no TCP)."""
     transport = getattr(websocket, "transport", None)
-    tcp = None if transport is None else transport.get_extra_info("socket")
     option = getattr(socket, "TCP_INFO", None)
-    if tcp is None or option is None:
+    if transport is None or option is None:
+        return None
+    tcp = transport.get_extra_info("socket")
+    if tcp is None:
         return None
     try:
         info = tcp.getsockopt(socket.IPPROTO_TCP, option, SENT.size)

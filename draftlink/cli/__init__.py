@@ -10,6 +10,7 @@ from rich.text import Text
 # Each registers its commands.
 from draftlink.cli import links, loopback, models  # noqa: F401
 from draftlink.cli.common import app, err
+from draftlink.cli.consoles import escape_what_has_no_code
 from draftlink.plain import printable
 
 
@@ -18,6 +19,7 @@ def main() -> None:
     # Both libraries talk on stderr by default; a command's own lines are the interface.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    escape_what_has_no_code()
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

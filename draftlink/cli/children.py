@@ -68,7 +68,13 @@ def child(
 
     ``say`` is told, in a line, where it had to be killed.
     """
-    process = subprocess.Popen(python(*arguments), text=True, env=environment(), **pipes)
+    process = subprocess.Popen(
+        python(*arguments),
+        env=environment(),
+        text=True,
+        errors="backslashreplace",  # whatever encoding the child writes in
+        **pipes,
+    )
     try:
         yield process
     finally:

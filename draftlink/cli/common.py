@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
 from draftlink import files
+from draftlink.cli.consoles import Console
 
 app = typer.Typer(
     help="Lossless distributed speculative decoding: draft on the device, verify at the base "
