@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from device_runtime import pages
+from device_runtime import pages, weights
 from device_runtime.bundle import Bundle, BundleError
 from device_runtime.cache import PortableGraph, SharedGraph
 from device_runtime.static_graph import StaticGraph
@@ -38,6 +38,9 @@ class Loaded:
         self.threads = threads
         self._manifest = manifest = bundle.manifest
         files = {count: bundle.bucket(count) for count in manifest.buckets or [1]}
+        sizes = {name: file.bytes for name, file in manifest.files.items()}
+        for path in files.values():
+            weights.check(path, sizes)
         _fits(bundle)
         self._sessions = {
             count: _session(path, provider, threads, manifest.graph)
