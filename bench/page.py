@@ -15,11 +15,9 @@ import io
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from rich.console import Console
 from websockets.asyncio.client import ClientConnection, connect
 
 import bench
+from draftlink.cli import children
 from draftlink.cli.demo import base_station, draft_bundle
 
 DEVICES = 3
@@ -83,24 +82,22 @@ async def browser(chromium: str, url: str) -> AsyncIterator[Browser]:
                 yield Browser(socket)
         finally:
             process.terminate()
-            await process.wait()
+            try:
+                await asyncio.wait_for(process.wait(), children.STOPPED_S)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
 
 
 @contextmanager
 def devices(url: str, bundle: Path) -> Iterator[None]:
     """Devices that write one text after another."""
     code = "import sys; from bench.page import write; write(*sys.argv[1:])"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, url, str(bundle), str(number)])
-        for number in range(DEVICES)
-    ]
-    try:
+    with ExitStack() as stack:
+        for number in range(DEVICES):
+            arguments = ["-c", code, url, str(bundle), str(number)]
+            stack.enter_context(children.child(arguments, Console(stderr=True).print))
         yield
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(20)
 
 
 def write(url: str, bundle: str, number: str) -> None:
@@ -165,7 +162,7 @@ def main() -> None:
     console = Console()
     bundle = draft_bundle(console)
     with base_station(console) as url, devices(url, bundle):
-        asyncio.run(watch(console, given.chromium, url.replace("ws:", "http:"), given.out))
+        children.run(watch(console, given.chromium, url.replace("ws:", "http:"), given.out))
 
 
 if __name__ == "__main__":

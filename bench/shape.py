@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
+from draftlink.cli import children
 
 CACHE = Path("build/bench")
 CONTEXT = 2048
@@ -66,9 +67,10 @@ def genai(cache: Path) -> Path:
     """onnxruntime-genai's int4 graph, as its own builder makes it."""
     out = cache / "genai"
     if not (out / "genai_config.json").exists():
-        builder = [sys.executable, "-m", "onnxruntime_genai.models.builder"]
+        builder = children.python("-m", "onnxruntime_genai.models.builder")
         options = ["-i", folder(cache), "-o", out, "-p", "int4", "-e", "cpu", "-c", cache / "tmp"]
-        subprocess.run([*builder, *map(str, options)], check=True, capture_output=True)
+        command = [*builder, *map(str, options)]
+        subprocess.run(command, check=True, capture_output=True, env=children.environment())
     return out
 
 

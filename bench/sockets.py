@@ -15,10 +15,8 @@ device's own estimators found over the sockets (draft, verification, round trip;
 from __future__ import annotations
 
 import argparse
-import asyncio
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -31,6 +29,7 @@ import bench
 from bench.link import DRAFT_S, RULES, Bench
 from device_runtime.device import Device
 from draftlink import shaping
+from draftlink.cli import children
 from draftlink.cli.common import hold
 from draftlink.cli.demo import base_station, draft_bundle
 
@@ -60,15 +59,12 @@ CASES = (
 @contextmanager
 def proxy(link: str, url: str) -> Iterator[str]:
     """``draftlink link`` in front of a base station; its address."""
-    command = [sys.executable, "-m", "draftlink.cli", "link", link, "--loss", "0"]
-    command += ["--to", url.removeprefix("ws://")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
+    arguments = ["-m", "draftlink.cli", "link", link, "--loss", "0"]
+    arguments += ["--to", url.removeprefix("ws://")]
+    say = Console(stderr=True).print
+    with children.child(arguments, say, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         yield "ws://" + process.stdout.readline().split()[2]
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 @dataclass(frozen=True)
@@ -112,14 +108,14 @@ def main() -> None:
         urls: dict[tuple[str, float], str] = {}
         for pace in sorted({case.target_s for case in CASES}):
             station = stack.enter_context(base_station(err, "tinypair", "--pace-target", str(pace)))
-            asyncio.run(real(CASES[1], station, prompts[0]))  # warms it up
+            children.run(real(CASES[1], station, prompts[0]))  # warms it up
             for link in sorted({case.link for case in CASES if case.target_s == pace}):
                 urls[link, pace] = stack.enter_context(proxy(link, station))
         time.sleep(0.5)
         for prompt in prompts:
             for number, case in enumerate(CASES):
                 sockets[number].append(
-                    asyncio.run(real(case, urls[case.link, case.target_s], prompt))
+                    children.run(real(case, urls[case.link, case.target_s], prompt))
                 )
     here = Bench()
     for number, case in enumerate(CASES):

@@ -138,8 +138,8 @@ class Client:
         """Enter what the kernel has counted too, where it does and the connection is still one."""
         now, begun = crossed(self._socket), self._begun
         if now is not None and begun is not None:
-            self.ledger.crossed("up", now.up - begun.up)
-            self.ledger.crossed("down", now.down - begun.down)
+            self.ledger.crossed("up", now.up - begun.up, tls=now.tls)
+            self.ledger.crossed("down", now.down - begun.down, tls=now.tls)
 
     async def finish(self, keep: int) -> None:
         """End the generation: the base station forgets what comes behind ``keep`` tokens.

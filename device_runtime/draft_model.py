@@ -12,11 +12,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from device_runtime import pages
+from device_runtime import pages, weights
 from device_runtime.bundle import Bundle, BundleError
 from device_runtime.cache import PortableGraph, SharedGraph
 from device_runtime.static_graph import StaticGraph
-from device_runtime.threads import available, fastest
+from device_runtime.threads import available, check, fastest
 
 PREFILL = 128  # tokens fed at once
 TRIALS = 7  # forwards that a thread count is measured by
@@ -38,6 +38,9 @@ class Loaded:
         self.threads = threads
         self._manifest = manifest = bundle.manifest
         files = {count: bundle.bucket(count) for count in manifest.buckets or [1]}
+        sizes = {name: file.bytes for name, file in manifest.files.items()}
+        for path in files.values():
+            weights.check(path, sizes)
         _fits(bundle)
         self._sessions = {
             count: _session(path, provider, threads, manifest.graph)
@@ -113,8 +116,8 @@ class DraftModel:
         self, bundle: Bundle, *, provider: str = "cpu", threads: int | None = None
     ) -> None:
         """Load the graph. ``threads``: measured if not given. Raises BundleError, ValueError."""
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads must be at least 1, not {threads}")
+        if threads is not None:
+            check(threads)
         self.vocab_size = bundle.manifest.vocab_size
         self.context = bundle.manifest.context
         self._loaded = load(bundle, provider, threads)

@@ -13,18 +13,21 @@ RECEIVED, SENT = struct.Struct("=128xQ2I"), struct.Struct("=200xQ")
 
 
 class Crossed(NamedTuple):
-    """Bytes with TCP/IP headers since the connection began."""
+    """Bytes with TCP/IP headers since the connection began; whether they are those of TLS."""
 
     up: int
     down: int
+    tls: bool
 
 
 def crossed(websocket: Any) -> Crossed | None:
     """What crossed a WebSocket's connection; None where no kernel tells (not Linux, or no TCP)."""
     transport = getattr(websocket, "transport", None)
-    tcp = None if transport is None else transport.get_extra_info("socket")
     option = getattr(socket, "TCP_INFO", None)
-    if tcp is None or option is None:
+    if transport is None or option is None:
+        return None
+    tcp = transport.get_extra_info("socket")
+    if tcp is None:
         return None
     try:
         info = tcp.getsockopt(socket.IPPROTO_TCP, option, SENT.size)
@@ -34,4 +37,8 @@ def crossed(websocket: Any) -> Crossed | None:
         return None
     received, packets_sent, packets_received = RECEIVED.unpack_from(info)
     (sent,) = SENT.unpack_from(info)
-    return Crossed(sent + PACKET_BYTES * packets_sent, received + PACKET_BYTES * packets_received)
+    return Crossed(
+        sent + PACKET_BYTES * packets_sent,
+        received + PACKET_BYTES * packets_received,
+        transport.get_extra_info("ssl_object") is not None,
+    )

@@ -111,7 +111,7 @@ class Text:
         byte = self._detokenizer.byte(word)
         if byte is not None:
             self._run.append(byte)
-            # If the text ends here, the run does. The decoder is asked where its bytes alone say so.
+            # If the text ends here, the run does. The decoder is asked where the bytes say so.
             ends = self._stops and self._found(self._run_text()) and self._found(self._rest())
             return self.finish() if ends else ""
         self._run.clear()

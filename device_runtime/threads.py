@@ -16,6 +16,20 @@ def available() -> int:
     return os.cpu_count() or 1
 
 
+def check(count: int) -> None:
+    """Raises ValueError for a number of threads that cannot be meant.
+
+    Threads beyond the cores wait for one another, spinning: thousands of them for minutes.
+    """
+    if count < 1:
+        raise ValueError(f"threads must be at least 1, not {count}")
+    if count > available():
+        raise ValueError(
+            f"threads must be at most {available()}, the cores that this process may run on, not"
+            f" {count}"
+        )
+
+
 def counts(most: int) -> list[int]:
     """What is tried: 1, 2, 4, ... and ``most``, ascending."""
     powers = [1 << i for i in range(most.bit_length()) if 1 << i < most]

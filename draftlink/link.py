@@ -6,6 +6,7 @@ the frame with its own head, the WebSocket message, and an estimate of the packe
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Literal
 
 import msgspec
@@ -28,12 +29,12 @@ def websocket_bytes(payload: int, *, masked: bool) -> int:
     return 2 + extended + 4 * masked + payload
 
 
-def packet_bytes(message: int) -> int:
-    """Bytes of a WebSocket message in packets, under TLS: an estimate.
+def packet_bytes(message: int, *, tls: bool = True) -> int:
+    """Bytes of a WebSocket message in packets, under TLS or not: an estimate.
 
     The message leaves at once in packets of its own, and the answer acknowledges it.
     """
-    data = message + TLS_BYTES * -(-message // RECORD_BYTES)
+    data = message + TLS_BYTES * -(-message // RECORD_BYTES) * tls
     return data + PACKET_BYTES * -(-data // SEGMENT_BYTES)
 
 
@@ -41,8 +42,9 @@ class Entry(msgspec.Struct):
     """The frames of one kind in one direction.
 
     ``OTHER`` is what a kernel counts beyond the packets that are estimated for frames: those that
-    only acknowledge, WebSocket pings, packets sent again; less where messages shared a packet, or
-    where there is no TLS.
+    only acknowledge, WebSocket pings, packets sent again; less what messages saved that shared a
+    packet, and 0 where that was more. The frames' own are estimated under TLS, whether this link
+    has it or not.
     """
 
     direction: Direction
@@ -59,6 +61,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._entries: dict[tuple[Direction, str], Entry] = {}
+        # Packet bytes of all frames by direction and whether there is TLS.
+        self._known: dict[tuple[Direction, bool], int] = defaultdict(int)
 
     def record(
         self, direction: Direction, kind: str, frame_bytes: int, payload_bits: int | None = None
@@ -71,15 +75,16 @@ class Ledger:
         entry.frame_bytes += frame_bytes
         entry.websocket_bytes += message
         entry.packet_bytes += packet_bytes(message)
+        for tls in (False, True):
+            self._known[direction, tls] += packet_bytes(message, tls=tls)
 
-    def crossed(self, direction: Direction, size: int) -> None:
-        """A kernel has counted ``size`` bytes of packets so far, those of the frames among them."""
-        known = sum(
-            entry.packet_bytes
-            for entry in self._entries.values()
-            if entry.direction == direction and entry.kind != OTHER
-        )
-        self._entries[direction, OTHER] = Entry(direction, OTHER, packet_bytes=size - known)
+    def crossed(self, direction: Direction, size: int, *, tls: bool) -> None:
+        """A kernel has counted ``size`` bytes of packets so far, those of the frames among them.
+
+        ``tls``: whether it was TLS that it counted.
+        """
+        other = max(0, size - self._known[direction, tls])
+        self._entries[direction, OTHER] = Entry(direction, OTHER, packet_bytes=other)
 
     def entries(self) -> list[Entry]:
         """All entries, copied, the device's first."""

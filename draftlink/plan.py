@@ -127,11 +127,12 @@ def modes(alpha: float, costs: Costs) -> list[ModePlan]:
 
 
 def make(setting: Setting, measured: Mapping[int, float] | None = None) -> Plan:
-    """The plan. ``measured``: acceptance at some K; K is then chosen among those.
+    """The plan. ``measured``: acceptance at some K; it is then a plan for the best of those.
 
-    Without it the acceptance is taken as the same at every K (it rises with K, by how much the pair
-    decides), and the largest K is suggested whose bits slow neither stop-and-wait nor run-ahead by
-    more than 1%. Raises ValueError, with a line that says what to change, for impossible settings.
+    Without it the plan is for the setting's K, and the acceptance is taken as the same at every K
+    (it rises with K, by how much the pair decides); the largest K is suggested whose bits slow
+    neither stop-and-wait nor run-ahead by more than 1%. Raises ValueError, with a line that says
+    what to change, for impossible settings.
     """
     if not 0.0 <= setting.alpha <= 1.0:
         raise ValueError(f"alpha must be in [0, 1], not {setting.alpha}")
@@ -145,15 +146,19 @@ def make(setting: Setting, measured: Mapping[int, float] | None = None) -> Plan:
     ks = [_k_plan(replace(setting, k=k, alpha=alpha)) for k, alpha in sorted(alphas.items())]
     if measured:
         suggested = max(ks, key=lambda plan: plan.drafting_tokens_per_s).k
-    else:
-        wait, ahead, _ = modes(setting.alpha, replace(costs, uplink_s=0.0))
-        cheap = [
-            plan.k
-            for plan in ks
-            if plan.stop_and_wait_tokens_per_s >= 0.99 * wait.tokens_per_s
-            and plan.run_ahead_tokens_per_s >= 0.99 * ahead.tokens_per_s
-        ]
-        suggested = max(cheap, default=ks[0].k)
+        return replace(
+            make(replace(setting, k=suggested, alpha=alphas[suggested])),
+            ks=ks,
+            suggested_k=suggested,
+        )
+    wait, ahead, _ = modes(setting.alpha, replace(costs, uplink_s=0.0))
+    cheap = [
+        plan.k
+        for plan in ks
+        if plan.stop_and_wait_tokens_per_s >= 0.99 * wait.tokens_per_s
+        and plan.run_ahead_tokens_per_s >= 0.99 * ahead.tokens_per_s
+    ]
+    suggested = max(cheap, default=ks[0].k)
     return Plan(
         setting,
         costs,
@@ -165,6 +170,11 @@ def make(setting: Setting, measured: Mapping[int, float] | None = None) -> Plan:
         ks,
         suggested,
     )
+
+
+def make_at_best(setting: Setting, measured: Mapping[int, float] | None = None) -> Plan:
+    """The plan for the K that ``make`` suggests: all of it is about that one. Raises ValueError."""
+    return make(replace(setting, k=make(setting, measured).suggested_k), measured)
 
 
 def _ladder(setting: Setting) -> list[int]:

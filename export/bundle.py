@@ -102,12 +102,12 @@ def export_bundle(
                 npu.write(traced, folder)
             else:
                 quantize.write(traced[1], folder / GRAPH)
-            manifest = msgspec.structs.replace(manifest, precision=step)
+            files = {path.name: digest(path) for path in sorted(folder.iterdir())}
+            manifest = msgspec.structs.replace(manifest, precision=step, files=files)
             result = _checked(
                 Bundle(folder, manifest), loaded, ids, text.name if text else "built-in", progress
             )
-        files = {path.name: digest(path) for path in sorted(folder.iterdir())}
-        manifest = msgspec.structs.replace(manifest, check=result, files=files)
+        manifest = msgspec.structs.replace(manifest, check=result)
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         there.put()
     return Bundle(out, manifest)

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-import draftlink.cli  # noqa: F401  (registers the commands)
+import draftlink.cli  # registers the commands
 from device_runtime.bundle import load_bundle
 from draftlink import files
 from draftlink.cli import demo
@@ -86,6 +86,26 @@ def test_the_users_folders(monkeypatch, tmp_path):
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(os, "getuid", lambda: 987_654)  # of whom the system knows no home
     assert user_path("XDG_CACHE_HOME", ".cache", "x") is None
+
+
+@pytest.mark.parametrize("home", ["relative", "relative/one"])
+def test_a_home_that_is_no_absolute_path_is_none(monkeypatch, home):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", home)
+    assert user_path("XDG_CACHE_HOME", ".cache", "x") is None
+
+
+def test_no_library_is_told_of_folders_that_count_for_nothing(monkeypatch):
+    """transformers' hub would make ``huggingface`` in the current folder."""
+    stated = {"XDG_CACHE_HOME": "", "XDG_STATE_HOME": "relative", "XDG_DATA_HOME": "/elsewhere"}
+    for name, path in stated.items():
+        monkeypatch.setenv(name, path)
+    seen = []
+    monkeypatch.setattr(draftlink.cli, "app", lambda: seen.append(dict(os.environ)))
+    draftlink.cli.main()
+    (environment,) = seen
+    assert "XDG_CACHE_HOME" not in environment and "XDG_STATE_HOME" not in environment
+    assert environment["XDG_DATA_HOME"] == "/elsewhere"
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import statistics
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +20,7 @@ from bench.hostile.devices import Devices, One, Seen, Seven, greeted_s
 from bench.hostile.place import SOURCES
 from bench.hostile.station import Station, station
 from bs_runtime.listener import listen
+from draftlink.cli import children
 
 TURNS = 3  # of an attack, and of its control
 WARM_S = 1.5
@@ -98,9 +98,11 @@ class Peer:
 @asynccontextmanager
 async def peer(*arguments: str) -> AsyncIterator[Peer]:
     """``bench.hostile.attacker``, ready; it ends with the block."""
-    command = (sys.executable, "-m", "bench.hostile.attacker", *arguments)
+    command = children.python("-m", "bench.hostile.attacker", *arguments)
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=1 << 24)
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=pipe, stdout=pipe, limit=1 << 24, env=children.environment()
+    )
     try:
         found = Peer(process)
         await found.answer()

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ import tinypair
 from bench.hostile import thieves
 from bench.hostile.attacks import Attack
 from bench.hostile.place import TOKENS
+from draftlink.cli import children
 
 CONTEXT = (1 << 15) + 1024  # of the target with a long one: 32,768 tokens of a prompt, and a text
-STOPPED_S = 25.0  # from SIGTERM to the end: 10 s for devices, 2 s for others, and a slow machine
 PHONE = "tokens_per_s=1e6 connections_per_s=1e6 sessions=1000"
 
 
@@ -72,7 +71,7 @@ class Station:
         """The exit code on SIGTERM, None if it does not end."""
         self.process.terminate()
         try:
-            return self.process.wait(STOPPED_S)
+            return self.process.wait(children.STOPPED_S)
         except subprocess.TimeoutExpired:
             return None
 
@@ -88,7 +87,7 @@ def station(attack: Attack, folder: Path) -> Iterator[Station]:
     limits = {"phone": PHONE, "thief": attack.limits}
     tokens.write_text("".join(f"{t} {name} {limits[name]}\n" for name, t in TOKENS.items()))
     model = str(long_target(folder / "long")) if attack.long else "tinypair"
-    command = [sys.executable, "-m", "bench.hostile.watched", model, "--port", "0"]
+    command = children.python("-m", "bench.hostile.watched", model, "--port", "0")
     command += ["--tokens", str(tokens), "--ticket-key", str(folder / "ticket.key")]
     authority = None
     if attack.tls:
@@ -103,7 +102,7 @@ def station(attack: Attack, folder: Path) -> Iterator[Station]:
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env=os.environ | poison,
+            env=children.environment(**poison),
         )
     assert process.stdin is not None and process.stdout is not None
     try:

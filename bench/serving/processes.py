@@ -7,7 +7,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
@@ -108,6 +108,7 @@ def running(
     try:
         yield pipe.recv(), pipe
     finally:
-        pipe.send(None)
+        with suppress(OSError):  # it has ended by itself, which ``recv`` then says
+            pipe.send(None)
         process.join(10)
         process.kill()

@@ -9,7 +9,8 @@ from rich.text import Text
 
 # Each registers its commands.
 from draftlink.cli import links, loopback, models  # noqa: F401
-from draftlink.cli.common import app, err
+from draftlink.cli.common import app, err, forget_relative_folders
+from draftlink.cli.consoles import escape_what_has_no_code
 from draftlink.plain import printable
 
 
@@ -18,6 +19,8 @@ def main() -> None:
     # Both libraries talk on stderr by default; a command's own lines are the interface.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    escape_what_has_no_code()
+    forget_relative_folders()
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

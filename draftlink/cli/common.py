@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from draftlink import files
+from draftlink.cli.consoles import Console
 
 app = typer.Typer(
     help="Lossless distributed speculative decoding: draft on the device, verify at the base "
@@ -50,6 +51,18 @@ def _source(source: str | None) -> str | None:
     return source
 
 
+def _threads(count: int | None) -> int | None:
+    """A number of threads that this machine has cores for. Raises a usage error."""
+    from device_runtime.threads import check
+
+    try:
+        if count is not None:
+            check(count)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return count
+
+
 Json = Annotated[
     Path | None,
     typer.Option("--json", help="Write machine-readable results here.", callback=_writable),
@@ -75,7 +88,8 @@ PaceDraft = Annotated[
     str | None, typer.Option(help="for benchmarks: hold each draft forward to this time, as 10ms")
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of the draft model; measured if not given.")
+    int | None,
+    typer.Option(help="Threads of the draft model; measured if not given.", callback=_threads),
 ]
 
 
@@ -88,6 +102,17 @@ def model_path(model: str) -> str:
     return model
 
 
+def forget_relative_folders() -> None:
+    """Leave the user's folders that are no absolute paths out of this process's environment.
+
+    They count for nothing, says the XDG specification; libraries that do not know it, and children,
+    would make them in the current folder.
+    """
+    for name, path in list(os.environ.items()):
+        if name.startswith("XDG_") and name.endswith("_HOME") and not os.path.isabs(path):
+            del os.environ[name]
+
+
 def user_path(variable: str, default: str, name: str) -> Path | None:
     """The path of one of our files in a folder of the user's; None where there is no home.
 
@@ -97,9 +122,10 @@ def user_path(variable: str, default: str, name: str) -> Path | None:
     if os.path.isabs(stated):  # a relative one counts for nothing, says the specification
         return Path(stated, "draftlink", name)
     try:
-        return Path.home() / default / "draftlink" / name
+        home = Path.home()
     except RuntimeError:
         return None
+    return home / default / "draftlink" / name if home.is_absolute() else None
 
 
 def sampling(welcome: Any, source: str | None, stated: dict[str, float | None], usual: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from device_runtime.bundle import load_bundle
 from device_runtime.device import Coupled, Dense, Device, Result, Sampling, Split, TopK
 from device_runtime.draft_model import DraftModel
 from draftlink import sampling, sparse
-from draftlink.cli import common, plan_view
+from draftlink.cli import children, common, plan_view
 from draftlink.cli.common import model_path
 from draftlink.cli.demo import base_station, full_row_bits
 from draftlink.link import total
@@ -133,7 +132,7 @@ def compare(
         return params
 
     with base_station(err, target) as url, Progress(console=err, transient=True) as progress:
-        params = asyncio.run(run(url, progress))
+        params = children.run(run(url, progress))
     with err.status("measuring the bounds on the same positions"):
         rows = _rows(compared, target, DraftModel(loaded), params)
     out.print(_table(rows, params.temperature))

@@ -6,10 +6,8 @@ import asyncio
 import atexit
 import hashlib
 import shutil
-import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ import tinypair
 from device_runtime.bundle import BundleError, load_bundle
 from device_runtime.device import Device, Result, Sampling
 from draftlink import files
+from draftlink.cli import children
 from draftlink.cli.common import hold, user_path
 from draftlink.cli.output import show
 from export.bundle import export_bundle
@@ -73,32 +72,23 @@ def _made(path: Path, err: Console) -> Path:
     return path
 
 
-def _leave(number: int, _: object) -> None:
-    """A signal handler: end as an error does, through every ``finally``."""
-    raise SystemExit(128 + number)
-
-
 @contextmanager
 def base_station(err: Console, model: str = "tinypair", *options: str) -> Iterator[str]:
     """A base station with a target in a process of its own; its address. For the main thread.
 
-    It ends with the block, also where this process is told to terminate.
+    It ends with the block, also where this process is told to terminate (see ``children.run``).
     """
-    command = [sys.executable, "-m", "draftlink.cli", "bs", model, "--port", "0"]
-    command += ["--log-level", "warning", *options]
-    before = signal.signal(signal.SIGTERM, _leave)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
+    command = ["-m", "draftlink.cli", "bs", model, "--port", "0", "--log-level", "warning"]
+    with (
+        children.terminable(),
+        children.child([*command, *options], err.print, stdout=subprocess.PIPE) as process,
+    ):
         assert process.stdout is not None
         with err.status("starting the base station"):
             line = process.stdout.readline()
         if not line.startswith("listening on "):
             raise RuntimeError("the base station did not start; its own message is above")
         yield line.split()[2]
-    finally:
-        process.terminate()
-        process.wait(10)
-        signal.signal(signal.SIGTERM, before)
 
 
 def full_row_bits(vocab_size: int) -> int:
@@ -152,7 +142,7 @@ def demo(
 
     pace = () if pace_target is None else ("--pace-target", pace_target)
     with base_station(err, "tinypair", *pace) as url:
-        result, alone, vocab_size = asyncio.run(run(url))
+        result, alone, vocab_size = children.run(run(url))
     out.print(
         "\n[green]drafted and accepted[/]  [yellow]corrected[/]  [cyan]written by the target[/]\n"
     )
@@ -220,7 +210,7 @@ def bench(out: Console, err: Console, gamma: int | None) -> dict[str, Any]:
         return drafted, streamed, plain
 
     with base_station(err) as url:
-        drafted, streamed, plain = asyncio.run(run(url))
+        drafted, streamed, plain = children.run(run(url))
     speed = {
         "together": statistics.median(r.tokens_per_s for r in drafted),
         "stream": statistics.median(r.tokens_per_s for r in streamed),

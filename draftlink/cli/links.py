@@ -32,13 +32,16 @@ def plan(
     rate_down: RateDown = None,
     rtt: Rtt = None,
     vocab: Annotated[int, typer.Option(help="vocabulary size V")] = 32_000,
-    k: Annotated[int, typer.Option(help="entries of a row that are sent, at most")] = 16,
+    k: Annotated[
+        int | None,
+        typer.Option(help="entries of a row, at most; chosen if not given"),
+    ] = None,
     lattice: Annotated[int, typer.Option(help="sum of a row's counts")] = 256,
     coding: Annotated[
         str, typer.Option(help="lattice, fp16, or paper (its bit count)")
     ] = "lattice",
     alpha_at: Annotated[
-        list[str] | None, typer.Option(help="K=ALPHA, measured; K is chosen among these")
+        list[str] | None, typer.Option(help="K=ALPHA, measured; instead of --k and --alpha")
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="the paper's speed-up figure")] = False,
     plot: Plot = None,
@@ -65,28 +68,22 @@ def plan(
             measured[int(entries)] = float(value)
         except ValueError:
             raise typer.BadParameter(f"{each!r} is not K=ALPHA, such as 16=0.8") from None
-    found = planning.make(
-        planning.Setting(
-            alpha,
-            units.seconds(t_draft),
-            units.seconds(t_target),
-            units.seconds(t_verify or t_target),
-            link_profile(link, rate_up, rate_down, rtt),
-            vocab,
-            k,
-            lattice,
-            coding,  # type: ignore[arg-type]
-        ),
-        measured,
+    setting = planning.Setting(
+        alpha,
+        units.seconds(t_draft),
+        units.seconds(t_target),
+        units.seconds(t_verify or t_target),
+        link_profile(link, rate_up, rate_down, rtt),
+        vocab,
+        1 if k is None else k,
+        lattice,
+        coding,  # type: ignore[arg-type]
     )
+    make = planning.make_at_best if k is None else planning.make
+    found = make(setting, measured)
     out.print(view.mode_table(found))
     out.print(view.k_table(found))
-    out.print(
-        f"best: [bold]{found.best}[/bold]; K: {found.suggested_k}; {found.bits:.0f} payload bits"
-        f" per drafted token; without round trip (the paper's formula) γ*"
-        f" {found.gamma_without_rtt}, {found.speedup_without_rtt:.2f}x",
-        highlight=False,
-    )
+    out.print(view.answer(found), highlight=False)
     if plot is not None:
         view.plot_plan(found, plot)
     write_json(json, found)

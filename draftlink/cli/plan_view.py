@@ -27,7 +27,8 @@ COUNTS = {
 
 def mode_table(plan: Plan) -> Table:
     """The three modes side by side."""
-    table = Table(title="expected speed; run-ahead: the bound, nothing queued at the verifier")
+    title = f"expected speed at K = {plan.setting.k}, α = {plan.setting.alpha:g}"
+    table = Table(title=f"{title}; run-ahead: the bound, nothing queued at the verifier")
     for name in ("mode", "γ or window", "tokens/round", "ms/token", "tokens/s", "÷ stream"):
         table.add_column(name, justify="left" if name == "mode" else "right")
     for mode in plan.modes:
@@ -41,6 +42,21 @@ def mode_table(plan: Plan) -> Table:
             style="bold" if mode.mode == plan.best else "",
         )
     return table
+
+
+def answer(plan: Plan) -> str:
+    """What to do, in a line of markup: all of it about the plan's own K, the tables' too."""
+    k, most = plan.setting.k, plan.suggested_k
+    other = "" if k == most else f" (suggested: {most}, {_bits(plan, most):.0f} bits)"
+    return (
+        f"best: [bold]{plan.best}[/bold]; K: {k}; {plan.bits:.0f} payload bits per drafted"
+        f" token{other}; without round trip (the paper's formula) γ* {plan.gamma_without_rtt},"
+        f" {plan.speedup_without_rtt:.2f}x"
+    )
+
+
+def _bits(plan: Plan, k: int) -> float:
+    return next(row.bits for row in plan.ks if row.k == k)
 
 
 def k_table(plan: Plan) -> Table:

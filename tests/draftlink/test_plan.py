@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -91,6 +92,37 @@ def test_the_command(tmp_path):
     done = draftlink("--paper", "--json", out)
     assert done.exit_code == 0 and "0.0723" in done.output
     assert len(json.loads(out.read_text())) == 15
+
+
+ANSWER = re.compile(r"best: (\S+); K: (\d+); (\d+) payload bits per drafted token")
+MEASURED = ["--alpha-at", "2=0.6", "--alpha-at", "32=0.8", "--alpha-at", "256=0.81"]
+
+
+@pytest.mark.parametrize(
+    "arguments, k",
+    [
+        ([], 128),
+        (["--k", "16"], 16),  # as stated, though another is suggested
+        ([*MEASURED, "--rate-up", "200k"], 32),
+        ([*MEASURED, "--rate-up", "200k", "--k", "16"], 32),
+    ],
+)
+def test_the_answer_is_what_the_tables_say(tmp_path, arguments, k):
+    """One K: its bits, its row of the one table, and the other table, which is at that K."""
+    out = tmp_path / "plan.json"
+    done = draftlink("--link", "lte", *arguments, "--json", out)
+    found = json.loads(out.read_text())
+    best, said, bits = ANSWER.search(" ".join(done.output.split())).groups()
+    (row,) = (row for row in found["ks"] if row["k"] == int(said))
+    wait, ahead, _ = found["modes"]
+    assert int(said) == found["setting"]["k"] == k
+    assert found["setting"]["alpha"] == row["alpha"]
+    assert bits == f"{row['bits']:.0f}" == f"{found['bits']:.0f}"
+    assert row["stop_and_wait_tokens_per_s"] == pytest.approx(wait["tokens_per_s"])
+    assert row["run_ahead_tokens_per_s"] == pytest.approx(ahead["tokens_per_s"])
+    assert best == found["best"] == min(found["modes"], key=lambda m: m["time_per_token_s"])["mode"]
+    assert f"K = {k}, α = {row['alpha']:g}" in " ".join(done.output.split())
+    assert ("suggested: 128" in " ".join(done.output.split())) == (found["suggested_k"] != k)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--paper"]])

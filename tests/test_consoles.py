@@ -1,0 +1,81 @@
+"""Every command lives on a terminal, a pipe or a locale that knows ASCII alone."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from draftlink import plan, shaping
+from draftlink.cli import compare, plan_view
+from draftlink.cli.consoles import Console, spelt
+
+ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+ASCII |= {"COLUMNS": "120"}
+SETTING = plan.Setting(0.8, 0.010, 0.045, 0.045, shaping.profile("lte"))
+ROW = compare.Row("dense", 0.5, 0.5, 0.5, 1.0, 9.0, 9.0, 9.0, 9.0, 0.5, 9.0, 1.0)
+
+
+def draftlink(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "draftlink.cli", *arguments]
+    return subprocess.run(command, capture_output=True, timeout=120, env=os.environ | environment)
+
+
+@pytest.mark.parametrize("encoding", ["ascii:strict", "ascii:surrogateescape", "latin-1:strict"])
+def test_plan_on_stdout(encoding, tmp_path):
+    done = draftlink("plan", **ASCII | {"PYTHONIOENCODING": encoding})
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.decode(encoding.partition(":")[0])
+    assert "gamma or window" in shown and "alpha to repay" in shown and "best: " in shown
+    assert "\\u" not in shown
+    table = [line for line in shown.splitlines() if line.startswith("|")]
+    assert len({len(line) for line in table}) == 2  # of two tables: columns stay columns
+
+
+@pytest.mark.parametrize(
+    "arguments, code",
+    [
+        (["plan", "--paper"], 0),
+        (["compare", "--help"], 0),
+        (["plan", "--link", "é"], 1),
+        (["plan", "--coding", "ℓ"], 2),
+        (["device", "./é", "γ"], 1),
+    ],
+)
+def test_other_words_on_both(arguments, code):
+    done = draftlink(*arguments, **ASCII)
+    assert done.returncode == code and b"codec" not in done.stderr + done.stdout
+    assert (done.stdout + done.stderr).isascii()
+
+
+def test_a_path_that_is_no_text_can_be_shown(tmp_path):
+    """Bytes that are not UTF-8 come as lone surrogates, which UTF-8 has no code for."""
+    done = draftlink("plan", "--json", os.fsdecode(b"\xff/x"), PYTHONUTF8="1")
+    assert done.returncode == 1 and b"\\udcff" in done.stderr and b"codec" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        compare._table([ROW], 1.0),
+        plan_view.mode_table(plan.make(SETTING)),
+        plan_view.k_table(plan.make(SETTING)),
+        plan_view.paper_table(plan.paper_figure(0.8), 0.8),
+    ],
+)
+def test_tables_need_nothing_but_ascii(table):
+    """No escape of last resort is needed: the stream itself is strict."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, "ascii", "strict", write_through=True)
+    Console(file=stream, width=200).print(table)
+    assert raw.getvalue() and b"\\u" not in raw.getvalue() and b"?" not in raw.getvalue()
+
+
+def test_what_a_stream_has_is_left_as_it_is():
+    assert spelt("γ* q̂ ÷ 日", "utf-8") == "γ* q̂ ÷ 日"
+    assert spelt("γ* q̂ ÷ 日", "ascii") == "gamma* q^ / \\u65e5"
+    assert spelt("γ* ÷", "latin-1") == "gamma* ÷"
+    assert spelt("\udcff", "utf-8") == "\\udcff"
