@@ -135,21 +135,24 @@ def test_a_fork_goes_on_where_the_text_is_and_leaves_it_alone(kind):
     @each(40)
     @given(ids(kind), ids(kind), ids(kind), ids(kind), st.sampled_from(["", "a", " s", "e s"]))
     def check(prompt, tokens, guesses, others, stop):
-        def goes_on(text, more):
+        def goes_on(text, shown, taken, more):
             for token in more:
-                yield text.push(token)
-                if text.stopped:
-                    return
-            yield text.finish()
+                if not text.stopped:
+                    shown += text.push(token)
+                    taken = [*taken, token]
+            shown += text.finish()
+            said = reference(made(kind), prompt, taken)
+            assert shown == (said.partition(stop)[0] if stop else said)
+            assert text.stopped == (bool(stop) and stop in said)
 
         text = Text(Detokenizer(made(kind)), prompt, (stop,) if stop else ())
-        shown = "".join(map(text.push, tokens))
-        for one, more in ((text.fork(), guesses), (text, others)):
-            said = reference(made(kind), prompt, tokens + more)
-            assert shown + "".join(goes_on(one, more)) == (
-                said.partition(stop)[0] if stop else said
-            )
-            assert one.stopped == (bool(stop) and stop in said)
+        shown, taken = "", []
+        for token in tokens:
+            if not text.stopped:
+                shown += text.push(token)
+                taken.append(token)
+        goes_on(text.fork(), shown, taken, guesses)
+        goes_on(text, shown, taken, others)
 
     check()
 
