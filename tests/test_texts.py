@@ -133,7 +133,7 @@ def program(tokenizer: Tokenizer, prompt: str, ids: list[int], begins: int, url:
     given = {"tokenizer": tokenizer.to_str(), "ids": ids, "begins": begins, "url": url}
     command = [sys.executable, "-m", "tests.scripted", json.dumps(given)]
     command += ["device", "no-folder", prompt, "--bs", url, "--temperature", "0"]
-    return [*command, "--max-tokens", str(len(ids))]
+    return [*command, "--max-tokens", str(len(ids)), "--mode", "stop-and-wait"]
 
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
