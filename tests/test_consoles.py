@@ -35,6 +35,13 @@ def test_plan_on_stdout(encoding, tmp_path):
     assert len({len(line) for line in table}) == 2  # of two tables: columns stay columns
 
 
+def test_what_a_column_has_no_room_for_is_cut_in_one_column():
+    done = draftlink("plan", **ASCII | {"COLUMNS": "50"})
+    table = [line for line in done.stdout.splitlines() if line[:1] in (b"|", b"+")]
+    assert b"~" in done.stdout and b"\\u" not in done.stdout
+    assert table and {len(line) for line in table} == {50}
+
+
 @pytest.mark.parametrize(
     "arguments, code",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import sys
 from typing import Any, Final
@@ -53,8 +54,18 @@ def _escaped(character: str) -> str:
     return character.encode("ascii", "backslashreplace").decode("ascii")
 
 
+def _instead(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError) and error.object[error.start] == "…":
+        return "~", error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
 def escape_what_has_no_code() -> None:
-    """No character ends a command midway: where stdout or stderr lack it, its escape is written."""
+    """No character ends a command midway: where stdout or stderr lack it, its escape is written.
+
+    But for the ellipsis: Rich cuts what a column has no room for itself, and leaves one column.
+    """
+    codecs.register_error("draftlink.escaped", _instead)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="draftlink.escaped")
