@@ -44,6 +44,7 @@ def create_app(
     limits: Limits | None = None,
     sessions: int = SESSIONS,
     slots: Slots | None = None,
+    threads: int | None = None,
     names: Collection[str] = (),
 ) -> Starlette:
     """The app of a ``Station`` with these arguments, which is its ``state.station``.
@@ -51,7 +52,10 @@ def create_app(
     ``names``: what it is called beside localhost and its addresses; asked for where no token is.
     """
     hosts = Hosts(names)
-    station = Station(target, sealer, tokens=tokens, limits=limits, sessions=sessions, slots=slots)
+    station = Station(
+        target, sealer, tokens=tokens, limits=limits, sessions=sessions, slots=slots,
+        threads=threads,
+    )  # fmt: skip
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Collector(station))
     page = resources.files("bs_runtime").joinpath("page.html").read_bytes()

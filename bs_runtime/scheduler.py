@@ -20,8 +20,9 @@ from bs_runtime.kv import Slot
 from bs_runtime.limits import Refusal
 from bs_runtime.progress import Progress
 from bs_runtime.slots import Slots
-from bs_runtime.step import Failed, Model, Result, step
+from bs_runtime.step import Failed, Model, Result
 from bs_runtime.suspects import Suspects
+from bs_runtime.threads import Team
 from bs_runtime.turns import Turns
 
 log = logging.getLogger("draftlink.bs")
@@ -60,7 +61,7 @@ Batch = list[tuple[_Request, int]]  # and how many of its tokens are fed
 class Scheduler:
     """Runs the rounds of many connections on one model, in the event loop that it is used from."""
 
-    def __init__(self, model: Model, slots: Slots | None = None) -> None:
+    def __init__(self, model: Model, slots: Slots | None = None, team: Team | None = None) -> None:
         self.totals = Totals()
         self.turns = Turns()  # of connections, at what needs no model
         self.slots = Slots() if slots is None else slots
@@ -71,6 +72,7 @@ class Scheduler:
         # One worker: the model has one set of threads, and two forwards at once only slow each
         # other.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._team = team or Team()
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._running: list[_Request] = []  # in the step that is under way
@@ -146,7 +148,7 @@ class Scheduler:
             self._running = [request for request, _ in batch]
             self._stepped.clear()
             work = [(request.round, count) for request, count in batch]
-            results = await loop.run_in_executor(self._worker, step, self._model, work)
+            results = await loop.run_in_executor(self._worker, self._team.step, self._model, work)
             self._running = []
             self._stepped.set()
             self._postprocess(batch, alone, results, begun, loop.time())

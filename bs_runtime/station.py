@@ -19,6 +19,7 @@ from bs_runtime.scheduler import Scheduler
 from bs_runtime.slots import Slots
 from bs_runtime.stats import Stats
 from bs_runtime.target import Target
+from bs_runtime.threads import Team
 from bs_runtime.tickets import Sealer
 from draftlink import frames
 from draftlink.units import binary
@@ -39,7 +40,8 @@ class Station:
 
     ``tokens`` None: everyone may draft, within ``limits``. ``sealer`` seals the tickets of devices;
     without one they end with this process. ``slots``: the pool of KV slots; by default it
-    may take a share of the memory that is free when the model is loaded.
+    may take a share of the memory that is free when the model is loaded. ``threads``: of the
+    model's forwards; if not given, as many as pay (``threads.Team``).
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Station:
         limits: Limits | None = None,
         sessions: int = SESSIONS,
         slots: Slots | None = None,
+        threads: int | None = None,
     ) -> None:
         self.sessions = sessions
         self.stopping = False
@@ -62,6 +65,7 @@ class Station:
         self._anyone = anyone(limits)
         self._sealer = sealer or Sealer()
         self._slots = slots
+        self._threads = threads
         self._links: set[Link] = set()
         self._empty = asyncio.Event()  # of links, once it is stopping
         if target is not None:
@@ -73,7 +77,9 @@ class Station:
         if slots is None:
             slots = Slots(memory.for_caches(target.device))
         log.info("KV caches take %s at most", binary(slots.budget))
-        self.scheduler = Scheduler(target, slots)
+        # A GPU does the work itself: the processor's threads only hand it over.
+        fixed = self._threads is not None or target.device.type != "cpu"
+        self.scheduler = Scheduler(target, slots, Team(self._threads, fixed=fixed))
         self.conversations = Conversations(target.open, self.scheduler.close, self._sealer)
         self.stats.totals = self.scheduler.totals
         self.target = target

@@ -21,7 +21,13 @@ class SharedGraph:
     writes them in place: nothing is allocated or copied per token.
     """
 
-    def __init__(self, session: ort.InferenceSession, manifest: Manifest) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        manifest: Manifest,
+        cache: list[NDArray[np.float32]] | None = None,
+    ) -> None:
+        """``cache``: of another graph over the same bundle, to go on with."""
         self._session = session
         self._binding = session.io_binding()
         self._last = np.zeros(1, dtype=np.int32)
@@ -32,8 +38,8 @@ class SharedGraph:
         self._bind("total_sequence_length", self._total)
         self._binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
         shape = (1, manifest.kv_heads, manifest.context, manifest.head_dim)
-        self.buffers = list(pages.zeros(2 * manifest.layers, *shape))
-        for index, buffer in enumerate(self.buffers):
+        self.cache = list(pages.zeros(2 * manifest.layers, *shape)) if cache is None else cache
+        for index, buffer in enumerate(self.cache):
             name = f"{index // 2}.{('key', 'value')[index % 2]}"
             value = ort.OrtValue.ortvalue_from_numpy(buffer)
             self._binding.bind_ortvalue_input(f"past.{name}", value)
@@ -81,7 +87,10 @@ class _Chunk:
 class PortableGraph:
     """Past in, past and present out, concatenated; a rollback copies what it keeps."""
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, cache: list[NDArray[np.float32]] | None = None
+    ) -> None:
+        """``cache``: of another graph over the same bundle, to go on with."""
         self._session = session
         inputs = {i.name: i.shape for i in session.get_inputs()}
         self._has_positions = "position_ids" in inputs
@@ -90,21 +99,22 @@ class PortableGraph:
         self._outputs = ["logits", *present]
         # (batch, heads, tokens, head size), of which the first and the third are free.
         shapes = [(1, inputs[name][1], 0, inputs[name][3]) for name in self._past]
-        self._cache = [np.zeros(shape, dtype=np.float32) for shape in shapes]
+        empty = [np.zeros(shape, dtype=np.float32) for shape in shapes]
+        self.cache = empty if cache is None else cache
 
     def run(self, ids: Sequence[int], length: int) -> NDArray[np.float32]:
         """Feed ``ids`` after ``length`` tokens; the last one's logits (V,)."""
         total = length + len(ids)
-        feed = dict(zip(self._past, self._cache, strict=True))
+        feed = dict(zip(self._past, self.cache, strict=True))
         feed["input_ids"] = np.asarray([ids], dtype=np.int64)
         feed["attention_mask"] = np.ones((1, total), dtype=np.int64)
         if self._has_positions:
             feed["position_ids"] = np.arange(length, total, dtype=np.int64)[None]
-        logits, *self._cache = self._session.run(self._outputs, feed)
+        logits, *self.cache = self._session.run(self._outputs, feed)
         row: NDArray[np.float32] = logits[0, -1]
         return row
 
     def cut(self, length: int) -> None:
         """A rollback: keep the first ``length`` entries."""
-        if self._cache[0].shape[2] != length:
-            self._cache = [np.ascontiguousarray(x[:, :, :length]) for x in self._cache]
+        if self.cache[0].shape[2] != length:
+            self.cache = [np.ascontiguousarray(x[:, :, :length]) for x in self.cache]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -70,8 +70,9 @@ class Device:
         Raises BundleError, ValueError.
         """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        model = DraftModel(loaded, provider=provider, threads=threads)
         self._setup(
-            DraftModel(loaded, provider=provider, threads=threads),
+            model,
             loaded.tokenizer(),
             url,
             loaded.manifest.tokenizer_hash,
@@ -80,6 +81,7 @@ class Device:
             tuple(loaded.manifest.eos_token_ids),
         )
         self._connect: Connect = connector(token, ca, insecure=insecure)
+        self._rest: Callable[[], None] | None = model.rest
 
     @classmethod
     def from_parts(
@@ -102,6 +104,7 @@ class Device:
         device = cls.__new__(cls)
         device._setup(model, tokenizer, url, tokenizer_hash, vocab_size, context, eos_ids)
         device._connect = connect
+        device._rest = None
         return device
 
     def _setup(
@@ -124,6 +127,7 @@ class Device:
         self._url = url
         self.patience_s = PATIENCE_S  # how long a lost base station is looked for
         self.deadlines = Deadlines()
+        self._resting: asyncio.Future[None] | None = None
         self._tokenizer_hash = tokenizer_hash
         self._vocab_size = vocab_size
         self._client: Client | None = None
@@ -297,7 +301,15 @@ class Device:
         """A generation begins; nothing is left under way of one whose iterator was abandoned."""
         if self.generation is not None:
             await self.generation.leave()
+        if self._resting is not None:
+            await asyncio.wait([self._resting])
         self.generation = generation
+
+    def rest(self) -> None:
+        """A generation has ended; the draft model may change how it runs before the next begins."""
+        if self._rest is not None:
+            loop = asyncio.get_running_loop()
+            self._resting = loop.run_in_executor(self.executor, self._rest)
 
     @staticmethod
     def run(bundle: Path | Bundle, url: str, prompt: str, **options: object) -> Result:

@@ -149,6 +149,7 @@ class Generation:
             ledger=client.ledger.entries(),
             reconnects=client.reconnects - reconnects,
         )
+        device.rest()
 
     async def _begin(self) -> None:
         """Have the base station begin."""

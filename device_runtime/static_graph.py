@@ -22,12 +22,20 @@ class StaticGraph:
     smallest that holds it.
     """
 
-    def __init__(self, sessions: Mapping[int, ort.InferenceSession], manifest: Manifest) -> None:
+    def __init__(
+        self,
+        sessions: Mapping[int, ort.InferenceSession],
+        manifest: Manifest,
+        cache: list[NDArray[np.float32]] | None = None,
+    ) -> None:
+        """``cache``: of another graph over the same bundle, to go on with."""
         self._sessions = dict(sorted(sessions.items()))
         self._context = manifest.context
         shape = (1, manifest.kv_heads, manifest.context, manifest.head_dim)
         parts = [f"{i}.{part}" for i in range(manifest.layers) for part in ("key", "value")]
-        self.buffers = {part: np.zeros(shape, dtype=np.float32) for part in parts}
+        empty = [np.zeros(shape, dtype=np.float32) for _ in parts]
+        self.cache = empty if cache is None else cache
+        self._past = [f"past.{part}" for part in parts]
         self._outputs = ["logits", *(f"new.{part}" for part in parts)]
         self._feeds = {count: self._feed(count) for count in self._sessions}
 
@@ -40,7 +48,7 @@ class StaticGraph:
             "position_ids": np.zeros((1, count), dtype=np.int64),
             "last": np.zeros(1, dtype=np.int64),
             "mask": mask,
-            **{f"past.{part}": buffer for part, buffer in self.buffers.items()},
+            **dict(zip(self._past, self.cache, strict=True)),
         }
 
     def fed(self, ids: Sequence[int], length: int) -> tuple[int, dict[str, NDArray[np.generic]]]:
@@ -64,7 +72,7 @@ class StaticGraph:
             count, feed = self.fed(ids, length)
             logits, *new = self._sessions[count].run(self._outputs, feed)
             real = min(count, len(ids))
-            for buffer, entries in zip(self.buffers.values(), new, strict=True):
+            for buffer, entries in zip(self.cache, new, strict=True):
                 buffer[:, :, length : length + real] = entries[:, :, :real]
             ids, length = ids[real:], length + real
             if not ids:

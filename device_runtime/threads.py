@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 # A thread more costs power, and a core that something else may need; so must gain something.
 GAIN = 1.1
+
+
+class Setting(NamedTuple):
+    """Threads, and whether they look for one another's work while they wait, or sleep at once."""
+
+    threads: int
+    spins: bool = True
 
 
 def available() -> int:
@@ -34,6 +42,15 @@ def counts(most: int) -> list[int]:
     """What is tried: 1, 2, 4, ... and ``most``, ascending."""
     powers = [1 << i for i in range(most.bit_length()) if 1 << i < most]
     return [*powers, most]
+
+
+def settings(best: int, most: int) -> list[Setting]:
+    """What may be the fastest beside other processes, of which ``best`` threads is without them.
+
+    Fewer threads, and as many that sleep; then ``best``, and more of them.
+    """
+    fewer = [Setting(count, spins=False) for count in counts(best) if best > 1]
+    return [*fewer, *(Setting(count) for count in counts(most) if count >= best)]
 
 
 def fastest(seconds: Callable[[int], float], most: int) -> int:

@@ -41,6 +41,9 @@ class Host(Protocol):
     async def take_over(self, generation: Writer) -> None:
         """A generation begins; nothing is left under way of the one before."""
 
+    def rest(self) -> None:
+        """A generation has ended, and another has not begun."""
+
 
 class Writer(Protocol):
     """A generation, as its device sees it."""

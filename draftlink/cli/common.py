@@ -89,7 +89,7 @@ PaceDraft = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(help="Threads of the draft model; measured if not given.", callback=_threads),
+    typer.Option(help="Threads of the model; as many as pay, if not given.", callback=_threads),
 ]
 
 

@@ -138,6 +138,7 @@ def bs(
     ] = None,
     log_format: Annotated[str, typer.Option(help="text or json, on stderr")] = "text",
     log_level: Annotated[str, typer.Option(help="info or warning")] = "info",
+    threads: Threads = None,
     stop_s: Annotated[
         float, typer.Option(min=0, help="seconds that rounds in flight get when it is stopped")
     ] = 10.0,
@@ -171,6 +172,7 @@ def bs(
         limits=allowed,
         sessions=sessions,
         slots=None if kv_bytes is None else Slots(units.memory(kv_bytes)),
+        threads=threads,
         names=(host, *(host_name or ())),
     )
 

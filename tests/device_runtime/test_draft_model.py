@@ -28,7 +28,7 @@ def test_rollback_and_go_on_equals_a_fresh_run_bit_for_bit(bundle, graph):
     model.forward([200, 201, 202])
     model.rollback(4)
     if graph == "shared":
-        for buffer in model._graph.buffers:
+        for buffer in model._graph.cache:
             buffer[:, :, 4:] = np.nan  # stale entries that were read would show
     found = [model.forward([token]).copy() for token in IDS[4:]]
     assert np.array_equal(found, expected)
@@ -61,12 +61,12 @@ def test_random_histories_equal_a_fresh_run(bundle, architecture, graph):
 
 def test_a_shared_rollback_copies_nothing(bundle):
     model = DraftModel(bundle(), threads=1)
-    places = [buffer.ctypes.data for buffer in model._graph.buffers]
+    places = [buffer.ctypes.data for buffer in model._graph.cache]
     model.forward(IDS)
     model.rollback(3)
     model.forward(IDS)
-    assert [buffer.ctypes.data for buffer in model._graph.buffers] == places
-    assert all(buffer[:, :, : 3 + len(IDS)].any() for buffer in model._graph.buffers)
+    assert [buffer.ctypes.data for buffer in model._graph.cache] == places
+    assert all(buffer[:, :, : 3 + len(IDS)].any() for buffer in model._graph.cache)
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
