@@ -50,6 +50,9 @@ def test_what_a_column_has_no_room_for_is_cut_in_one_column():
         (["plan", "--link", "é"], 1),
         (["plan", "--coding", "ℓ"], 2),
         (["device", "./é", "γ"], 1),
+        (["device", "d", os.fsdecode(b"\xff")], 2),
+        (["device", "d", "a", "--stop", os.fsdecode(b"\xff")], 2),
+        (["demo", "--prompt", os.fsdecode(b"\xff")], 2),
     ],
 )
 def test_other_words_on_both(arguments, code):

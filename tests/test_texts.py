@@ -147,11 +147,11 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
 def test_a_pipe_has_the_text(environment, then, count):
     """The real program and a real pipe, where the locale has emoji and where it has none."""
     tokenizer = KINDS["gpt-2"]()
-    text = NASTY + "🦆 \ufffd"
-    ids, begins = script(tokenizer, NASTY, text)
+    prompt, text = NASTY + "ü🦆", NASTY + "🦆 \ufffd"
+    ids, begins = script(tokenizer, prompt, text)
     with served(ScriptedTarget(rows(tokenizer, ids, begins, wrong=False))) as url:
         done = subprocess.run(
-            ["sh", "-c", f'"$@" | {then}', "sh", *program(tokenizer, NASTY, ids, begins, url)],
+            ["sh", "-c", f'"$@" | {then}', "sh", *program(tokenizer, prompt, ids, begins, url)],
             env=os.environ | {"COLUMNS": "40", "FORCE_COLOR": "1"} | environment,
             capture_output=True,
             check=True,

@@ -51,6 +51,19 @@ def _source(source: str | None) -> str | None:
     return source
 
 
+def utf8(argument: str) -> str:
+    """A text of the command line: UTF-8, whatever the locale says. Raises a usage error."""
+    try:
+        return argument if argument.isascii() else os.fsencode(argument).decode()
+    except UnicodeError:
+        raise typer.BadParameter("it is no text in UTF-8") from None
+
+
+def texts(arguments: list[str] | None) -> list[str]:
+    """Several of those."""
+    return [utf8(argument) for argument in arguments or ()]
+
+
 def _threads(count: int | None) -> int | None:
     """A number of threads that this machine has cores for. Raises a usage error."""
     from device_runtime.threads import check

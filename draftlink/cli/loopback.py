@@ -18,13 +18,14 @@ from draftlink.cli.common import (
     app,
     err,
     out,
+    utf8,
     write_json,
 )
 
 
 @app.command(epilog='Example: draftlink demo --prompt "Once upon a time" --temperature 0.8')
 def demo(
-    prompt: Annotated[str, typer.Option(help="the text to go on from")] = (
+    prompt: Annotated[str, typer.Option(help="the text to go on from", callback=utf8)] = (
         "One day, a little girl named Lily found a"
     ),
     temperature: Temperature = 0.8,

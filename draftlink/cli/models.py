@@ -192,7 +192,7 @@ def bs(
 @app.command(epilog='Example: draftlink device ./draft --bs ws://127.0.0.1:8765 "Once upon a time"')
 def device(
     bundle: Annotated[Path, typer.Argument(help="draft bundle")],
-    prompt: Annotated[str, typer.Argument(help="the text to go on from")],
+    prompt: Annotated[str, typer.Argument(help="the text to go on from", callback=common.utf8)],
     url: Annotated[str, typer.Option("--bs", help="base station")] = "ws://127.0.0.1:8765",
     mode: Annotated[str, typer.Option(help="stop-and-wait, run-ahead, stream or auto")] = "auto",
     scheme: Annotated[str, typer.Option(help="topk, dense, split or coupled")] = "topk",
@@ -215,7 +215,9 @@ def device(
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="go on behind the target's end of a text")
     ] = False,
-    stop: Annotated[list[str] | None, typer.Option(help="end before this text")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="end before this text", callback=common.texts)
+    ] = None,
     seed: Seed = None,
     offline_after: Annotated[
         str | None,
