@@ -205,7 +205,8 @@ def _control(
     if isinstance(frame, Done):
         if frame.length != session.kept:
             return f"{frame.length} tokens kept, where {session.kept} were to be"
-        if not progress.epoch < frame.epoch < MAX_EPOCH:
+        # Each frame that crossed Finish may have begun one, and a switch that crossed a verdict.
+        if not progress.epoch < frame.epoch <= progress.epoch + session.late + 2:
             return f"epoch {frame.epoch}, where {progress.epoch} was the last"
     if isinstance(frame, Switched) and (frame.epoch, frame.base) != (
         progress.epoch + 1,

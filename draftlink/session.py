@@ -66,7 +66,7 @@ class Session:
         self.welcome: Welcome | None = None
         self.resuming: Resume | None = None
         self.kept = 0  # tokens that Finish keeps, and Done confirms
-        self._late = 0  # frames that were under way when Finish was sent, so far
+        self.late = 0  # frames that were under way when Finish was sent, so far
         self._stopped: State | None = None  # where a lost connection left the generation
 
     @property
@@ -107,9 +107,9 @@ class Session:
         if not overtaken:
             self._apply(frame, RemoteProtocolError)
         elif self.role == "device":
-            if self._late == self.progress.outstanding:
+            if self.late == self.progress.outstanding:
                 raise RemoteProtocolError("it goes on writing behind the end of the generation")
-            self._late += 1
+            self.late += 1
         if isinstance(frame, NUMBERED):
             self.progress.frames.received += 1
             if not overtaken:
@@ -182,7 +182,7 @@ class Session:
             progress.epoch += 1
         elif isinstance(frame, Finish):
             self.kept = frame.keep
-            self._late = 0
+            self.late = 0
         elif isinstance(frame, Done):
             self.progress = Progress(
                 frame.generation, frame.epoch, frame.length, start=progress.start

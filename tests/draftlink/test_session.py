@@ -199,6 +199,20 @@ def test_wrong_drafts_while_a_token_is_owed(frame):
     pair.up(frames.Draft(2, 4, 0, b"", 50))
 
 
+@pytest.mark.parametrize("crossed", [0, 3])
+def test_an_epoch_behind_the_end_is_one_that_can_have_begun(crossed):
+    """One just below the last number left a device whose own next frame was against the law."""
+    pair = Pair().begun()
+    pair.up(frames.Finish(1, 3))
+    for _ in range(crossed):  # whatever they say, each may have begun an epoch
+        assert pair.device.receive(frames.encode(frames.Tokens(1, 3, (5,), False))) is None
+    for epoch in (0, 1, crossed + 4, (1 << 31) - 1):
+        with pytest.raises(RemoteProtocolError, match="where 1 was the last"):
+            pair.device.receive(frames.encode(frames.Done(1, 3, epoch)))
+    pair.device.receive(frames.encode(frames.Done(1, 3, crossed + 3)))
+    assert pair.device.epoch == crossed + 3
+
+
 def test_nothing_is_owed_after_the_end():
     pair = owing()
     pair.up(frames.Finish(1, 4))
