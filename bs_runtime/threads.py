@@ -66,6 +66,15 @@ class Idlers:
         self._thread.join()
 
 
+def waited_s() -> float:
+    """The time that this thread has waited for a core which another had, where Linux tells."""
+    try:
+        with open("/proc/thread-self/schedstat", "rb", buffering=0) as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
 class Team:
     """The threads of the model. For the thread that the model runs in: OpenMP counts for each."""
 
@@ -75,6 +84,7 @@ class Team:
         self._settings = [Setting(most, sleep=False)] if fixed else settings(most)
         self._trials = Trials(len(self._settings), len(self._settings) - 1)
         self._idlers: Idlers | None = None
+        self._waited_s = 0.0  # by the model's thread so far
 
     @property
     def setting(self) -> Setting:
@@ -87,10 +97,12 @@ class Team:
         begun = time.perf_counter()
         results = step(model, work)
         took = time.perf_counter() - begun
+        before, self._waited_s = self._waited_s, waited_s()
         tokens = sum(count for _, count in work)
         if tokens and not any(isinstance(result, Failed) for result in results):
             # Steps of alike sizes cost alike: those between two powers of two.
-            self._trials.ran((tokens.bit_length(), len(work).bit_length()), took)
+            kind = tokens.bit_length(), len(work).bit_length()
+            self._trials.ran(kind, took, waited_s=self._waited_s - before)
         return results
 
     def _set(self, setting: Setting) -> None:

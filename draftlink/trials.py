@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 GAIN = 0.95  # of the time: what another setting must at most take to be changed to
 CLEAR = 1.3  # times as long: who needs that has lost, and nothing more need be tried
 CHANGED = 1.3  # times as long, or as short, as usual: reason for a trial at once
+CROWDED = 0.1  # of the time waited for a core: others want it, too
 LATEST = 30.0  # times as long as usual: what is later slept, or was stopped, as a laptop is
 LEAST_S = 0.5  # of work between two trials
 
@@ -101,8 +102,9 @@ class Trials:
     ``at`` is the setting for the next step. ``ran`` is told what each took, per unit of work, and
     its kind: steps of one kind cost alike. A trial compares ``best`` with another by steps of both
     in turns, ``least`` to ``most`` of each. All others are tried at once when the last ``recent``
-    steps took longer or shorter than is usual; else one now and then, so seldom that what trials
-    lose, ``change_s`` for each change of the setting included, is a small share of the time.
+    steps took longer or shorter than is usual, or wait for a core no more; else one now and then,
+    so seldom that what trials lose, ``change_s`` for each change of the setting included, is a
+    small share of the time.
     """
 
     def __init__(
@@ -122,6 +124,8 @@ class Trials:
         self.change_s = change_s
         self._usual: dict[Hashable, tuple[float, int]] = {}  # seconds a unit of ``best``, and steps
         self._pace = 1.0  # what its last steps took, in terms of it
+        self._waiting = 0.0  # the share of them that was waited
+        self._waited = 0.0  # the largest since the last trial
         self._trial: _Trial | None = None
         self._work_s = 0.0  # that was seen, but for trials
         self._due_s = [LEAST_S] * settings  # when each is to be tried again, nothing being urgent
@@ -135,12 +139,19 @@ class Trials:
         trial = self._trial
         return trial.rival if trial is not None and trial.rivals_turn else self.best
 
-    def ran(self, kind: Hashable, seconds: float, units: float = 1.0) -> None:
-        """A step of ``at`` took ``seconds`` for ``units`` of work of a kind."""
+    def ran(
+        self, kind: Hashable, seconds: float, units: float = 1.0, waited_s: float = 0.0
+    ) -> None:
+        """A step of ``at`` took ``seconds`` for ``units`` of work of a kind.
+
+        ``waited_s``: of these, what it waited for a core that others had, where that is known.
+        """
         if self._settings < 2 or units <= 0.0:
             return
         if (known := self._usual.get(kind)) is not None:
             seconds = min(seconds, LATEST * known[0] * units)
+        share = min(waited_s / seconds, 1.0) if seconds else 0.0
+        self._waiting += (share - self._waiting) / self._recent
         if self._trial is None:
             self._watch(kind, seconds, units)
         else:
@@ -155,9 +166,15 @@ class Trials:
         weight = max(SLOW, 1 / (steps + 1))
         self._usual[kind] = usual + weight * (seconds / units - usual), steps + 1
         self._work_s += seconds
+        self._waited = max(self._waited, self._waiting)
+        calmer = self._waited > CROWDED and self._waiting < self._waited / 4
         slower, faster = self._pace > CHANGED, self._pace < 1 / CHANGED
+        others = self._others(upwards=not slower)
         if not self._urgent and (slower or faster):
-            self._urgent = self._others(upwards=faster)
+            self._urgent = [one for one in others if one != self._home]
+        # What is best where nothing disturbs is the answer to calm, and to nothing else.
+        if calmer and self._home in others and self._home not in self._urgent:
+            self._urgent.insert(0, self._home)
         if self._urgent and self._work_s >= self._soon_s:
             self._trial = _Trial(self._urgent.pop(0))
         elif self._work_s >= self._rests_s:
@@ -181,7 +198,8 @@ class Trials:
         if won:
             upwards, self.best = trial.rival > self.best, trial.rival
             if ratio < 1 / CLEAR:  # where that came from there may be more
-                self._urgent = [one for one in self._others(upwards=upwards) if one != loser]
+                others = self._others(upwards=upwards)
+                self._urgent = [one for one in others if one not in (loser, self._home)]
         lost_s = max(0.0, trial.seconds(rivals=not won) * (1 - 1 / slower))
         changes_s = (trial.steps // 2 + 1) * self.change_s
         thrift = RETURN if loser == self._home else USUAL
@@ -191,6 +209,8 @@ class Trials:
             self._soon_s += HASTE.pause_s(lost_s, changes_s)
         self._rests_s = self._work_s + LEAST_S
         self._pace = 1.0
+        if self._home in (self.best, trial.rival):
+            self._waited = self._waiting
         seen = {kind: (one.mean, one.steps) for kind, one in trial.sums[won].items()}
         self._usual = seen if won else self._usual | seen
         self._trial = None

@@ -79,6 +79,24 @@ def test_a_step_that_failed_says_nothing(clock, monkeypatch):
     torch.set_num_threads(1)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells it")
+def test_the_time_that_a_thread_waits_for_a_core_is_known():
+    """Three threads of other processes on the one core of this one; alone it hardly waits."""
+    code = (
+        "import os, subprocess, sys, time\n"
+        "from bs_runtime.threads import waited_s\n"
+        "os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])\n"
+        "busy = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(3)]\n"
+        "time.sleep(0.1)\n"
+        "before, until = waited_s(), time.perf_counter() + 0.5\n"
+        "while time.perf_counter() < until: pass\n"
+        "print(waited_s() - before)\n"
+        "[one.kill() for one in busy]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert float(done.stdout) > 0.1, done.stderr
+
+
 def test_what_is_tried_ends_at_the_cores():
     """All that sleep, but the last: what PyTorch does by itself."""
     tried = {1: [1], 2: [1, 2, 2], 3: [1, 2, 3, 3], 16: [1, 2, 4, 8, 16, 16]}

@@ -32,7 +32,11 @@ class Machine:
         self._told = told
 
     def run(
-        self, seconds: float, costs_ms: Sequence[float], kinds: Sequence[tuple[int, float]] = KINDS
+        self,
+        seconds: float,
+        costs_ms: Sequence[float],
+        kinds: Sequence[tuple[int, float]] = KINDS,
+        waiting: float = 0.0,
     ) -> float:
         """The work that was done, as a share of what the best setting would have done."""
         spent = best = 0.0
@@ -40,7 +44,7 @@ class Machine:
             kind, size = self._random.choice(kinds)
             size *= self._random.lognormvariate(-(self._noise**2) / 2, self._noise)
             took = costs_ms[self.trials.at] / 1e3 * size
-            self.trials.ran(kind if self._told else 0, took)
+            self.trials.ran(kind if self._told else 0, took, waited_s=took * waiting)
             spent += took
             best += min(costs_ms) / 1e3 * size
         return best / spent
@@ -69,15 +73,32 @@ def test_a_change_is_noticed_within_some_steps():
         assert machine.trials.best < 2
 
 
-@pytest.mark.parametrize("costs", [ONE_BUSY, TWO_BUSY])
-def test_it_returns_when_the_others_have_gone(costs):
-    """Also where one thread is none the faster for it, so that nothing is to be noticed."""
+def test_it_returns_when_the_others_have_gone():
+    """One thread is none the faster for it where they left it a core: nothing is to be noticed."""
     for seed in SEEDS:
         machine = Machine(3, seed)
         machine.run(10.0, ALONE)
-        machine.run(10.0, costs)
-        machine.run(30.0, (*costs[:2], 7.8))
-        assert machine.run(20.0, (*costs[:2], 7.8)) > 0.97
+        machine.run(10.0, ONE_BUSY)
+        machine.run(10.0, (*ONE_BUSY[:2], 7.8))
+        assert machine.run(20.0, (*ONE_BUSY[:2], 7.8)) > 0.97
+
+
+@pytest.mark.parametrize("busy", [TWO_BUSY, MANY_BUSY])
+def test_it_returns_soon_when_no_core_is_waited_for(busy):
+    """However dear the last trial of it was. Control: where the system does not tell."""
+
+    def returned(told: float) -> int:
+        count = 0
+        for seed in SEEDS:
+            machine = Machine(3, seed)
+            machine.run(10.0, ALONE)
+            machine.run(30.0, busy, KINDS[:2], told)
+            machine.run(2.0, ALONE, KINDS[:2])
+            count += machine.trials.best == 2
+        return count
+
+    assert returned(0.5) == len(SEEDS)
+    assert returned(0.0) < len(SEEDS) or busy is MANY_BUSY  # steps tell, too: they are far shorter
 
 
 def test_steps_of_other_sizes_do_not_pass_for_a_change():
