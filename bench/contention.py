@@ -23,7 +23,6 @@ import os
 import signal
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -40,6 +39,7 @@ import tinypair
 from device_runtime import draft_model
 from device_runtime.device import Device, Sampling
 from device_runtime.threads import Setting, available
+from draftlink.cli import children
 from draftlink.cli.demo import base_station, draft_bundle
 
 MODES = ("stream", "stop-and-wait", "auto")
@@ -197,7 +197,7 @@ def stopped(work: Callable[..., None], *arguments: Any) -> Iterator[Ask]:
 @contextmanager
 def busy(count: int) -> Iterator[None]:
     """Processes that keep a core busy each."""
-    spinning = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(count)]
+    spinning = [subprocess.Popen(children.python("-c", SPIN)) for _ in range(count)]
     try:
         yield
     finally:

@@ -25,6 +25,7 @@ def texts(
         async with fake_device(url, draft, context=200) as device:
             generation = device.generate(
                 [number, 3, 1],
+                eos_ids=(),
                 **{"max_tokens": 40, "mode": "stop-and-wait", "gamma": 1 + number % 5, **options},
             )
             return [token.id async for token in generation]

@@ -49,7 +49,8 @@ def poisoned(kind: str) -> Target:
 
 
 async def write(url: str, number: int) -> list[int]:
-    options = {"max_tokens": 24, "mode": "stop-and-wait", "gamma": 1 + number % 4, **CASES[number]}
+    options = {"max_tokens": 24, "eos_ids": (), "mode": "stop-and-wait", "gamma": 1 + number % 4}
+    options |= CASES[number]
     async with fake_device(url, DRAFT, context=200) as device:
         return [token.id async for token in device.generate([number, 3, 1], **options)]
 
