@@ -127,7 +127,7 @@ def pair(pipe: Connection, system: System, bundle: Path) -> None:
                 pipe.send(rate)
 
     with base_station(Console(stderr=True), "tinypair", *system.options) as url:
-        asyncio.run(run(url))
+        children.run(run(url))
 
 
 def generate(pipe: Connection) -> None:
@@ -258,10 +258,6 @@ def ratios(rates: Mapping[tuple[str, int, str], float]) -> list[dict[str, Any]]:
     return found
 
 
-def _leave(number: int, _: object) -> None:
-    raise SystemExit(128 + number)
-
-
 def main() -> None:
     """Print tokens/s of each cell, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -272,10 +268,10 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", help="instead of all: ours, before, 'one, active'")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _leave)  # through what ends the processes
     console = Console()
     begun = time.perf_counter()
-    rates = measure(options, console)
+    with children.terminable():  # through what ends the processes
+        rates = measure(options, console)
     medians = {cell: statistics.median(found) for cell, found in rates.items()}
     names = list(dict.fromkeys(name for name, *_ in medians))
     table = Table("mode", "busy", *names, title=f"tokens/s, medians of {options.repeats}")

@@ -7,6 +7,7 @@ of what verifying a short draft costs. A packed weight pays for it once, at load
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ MIN_ELEMENTS = 1 << 15
 # prompts, have any number; so products have few, and a large one is made of several.
 LEVELS = 8  # of rows between a power of two and the next
 MOST = 256
+LINEAR = (nn.Linear, Conv1D)  # exactly: a subclass may compute something else
 
 
 def padded(rows: int) -> int:
@@ -30,39 +32,33 @@ def padded(rows: int) -> int:
     return -(-rows // step) * step
 
 
-class FewShapes(nn.Module):
-    """``x @ weight.T + bias`` for ``x`` of any number of rows; its products have few."""
-
-    def __init__(self, out_features: int, in_features: int) -> None:
-        super().__init__()
-        self.out_features, self.in_features = out_features, in_features
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., in_features) to (..., out_features)."""
-        *shape, _ = x.shape
-        rows = math.prod(shape)
-        if rows == padded(rows) <= MOST:
-            return self._product(x)
-        parts = [self._padded(part) for part in x.reshape(rows, self.in_features).split(MOST)]
-        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return whole.view(*shape, self.out_features)
-
-    def _padded(self, x: torch.Tensor) -> torch.Tensor:
-        rows = len(x)
-        return self._product(functional.pad(x, (0, 0, 0, padded(rows) - rows)))[:rows]
-
-    def _product(self, x: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+def in_few_shapes(product: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """``product`` of x (..., in_features), made of products of few numbers of rows."""
+    *shape, width = x.shape
+    rows = math.prod(shape)
+    if rows == padded(rows) <= MOST:
+        return product(x)
+    parts = []
+    for part in x.reshape(rows, width).split(MOST):
+        count = len(part)
+        parts.append(product(functional.pad(part, (0, 0, 0, padded(count) - count)))[:count])
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return whole.view(*shape, whole.shape[-1])
 
 
-class PackedLinear(FewShapes):
-    """For float32; inference only."""
+class PackedLinear(nn.Module):
+    """``x @ weight.T + bias`` for float32 ``x`` of any number of rows; inference only."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__(*weight.shape)
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
         # No parameter or buffer: the packed layout is opaque, it cannot be moved, cast or saved.
         self.packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.bias = bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in_features) to (..., out_features)."""
+        return in_few_shapes(self._product, x)
 
     def _product(self, x: torch.Tensor) -> torch.Tensor:
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
@@ -71,16 +67,16 @@ class PackedLinear(FewShapes):
         return product
 
 
-class PlainLinear(FewShapes):
-    """For a layer that PyTorch hands to oneDNN as it is."""
+class PlainLinear(nn.Module):
+    """A linear layer that PyTorch hands to oneDNN as it is, in few shapes."""
 
-    def __init__(self, layer: nn.Module, out_features: int, in_features: int) -> None:
-        super().__init__(out_features, in_features)
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
         self.layer = layer
 
-    def _product(self, x: torch.Tensor) -> torch.Tensor:
-        product: torch.Tensor = self.layer(x)
-        return product
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in_features) to (..., out_features)."""
+        return in_few_shapes(self.layer, x)
 
 
 def available() -> bool:
@@ -124,17 +120,14 @@ def bound(model: nn.Module) -> None:
     """Give few shapes to the layers that PyTorch itself hands to oneDNN: bfloat16's on a CPU."""
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            if type(layer) not in (nn.Linear, Conv1D):
-                continue
-            weight: Any = layer.weight
-            if weight.dtype == torch.bfloat16 and weight.device.type == "cpu":
-                shape = weight.shape if type(layer) is nn.Linear else weight.shape[::-1]
-                setattr(parent, name, PlainLinear(layer, *shape))
+            if type(layer) in LINEAR:
+                weight: Any = layer.weight
+                if weight.dtype == torch.bfloat16 and weight.device.type == "cpu":
+                    setattr(parent, name, PlainLinear(layer))
 
 
 def _weight_elements(layer: Any) -> int:
-    # Exact types: a subclass may compute something else.
-    return layer.weight.numel() if type(layer) in (nn.Linear, Conv1D) else 0
+    return layer.weight.numel() if type(layer) in LINEAR else 0
 
 
 def _pack(layer: Any) -> PackedLinear:

@@ -18,7 +18,7 @@ import torch
 
 from bs_runtime.generation import Round
 from bs_runtime.step import Failed, Model, Result, step
-from draftlink.trials import Trials
+from draftlink.trials import Trials, counts
 
 PARALLEL = 1 << 18  # elements that PyTorch adds with all threads
 
@@ -32,8 +32,7 @@ class Setting(NamedTuple):
 
 def settings(most: int) -> list[Setting]:
     """What is tried: 1, 2, 4, ... and ``most`` threads that sleep, and as many that look."""
-    fewer = [1 << i for i in range(most.bit_length()) if 1 << i < most]
-    sleeping = [Setting(count, sleep=True) for count in [*fewer, most] if most > 1]
+    sleeping = [Setting(count, sleep=True) for count in counts(most) if most > 1]
     return [*sleeping, Setting(most, sleep=False)]
 
 

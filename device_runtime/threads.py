@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+from draftlink.trials import counts
+
 # A thread more costs power, and a core that something else may need; so must gain something.
 GAIN = 1.1
 
@@ -36,12 +38,6 @@ def check(count: int) -> None:
             f"threads must be at most {available()}, the cores that this process may run on, not"
             f" {count}"
         )
-
-
-def counts(most: int) -> list[int]:
-    """What is tried: 1, 2, 4, ... and ``most``, ascending."""
-    powers = [1 << i for i in range(most.bit_length()) if 1 << i < most]
-    return [*powers, most]
 
 
 def settings(best: int, most: int) -> list[Setting]:

@@ -96,6 +96,12 @@ class _Trial:
         return sum(found.seconds for found in self.sums[rivals].values())
 
 
+def counts(most: int) -> list[int]:
+    """Numbers of threads to try: 1, 2, 4, ... and ``most``, ascending."""
+    powers = [1 << i for i in range(most.bit_length()) if 1 << i < most]
+    return [*powers, most]
+
+
 class Trials:
     """The choice among ``settings``, numbered in an order in which neighbours are alike.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -64,6 +65,8 @@ def test_busy_processes_end_with_the_block(monkeypatch):
     assert {process.returncode for process in started} == {-signal.SIGKILL}
 
 
-def test_it_ends_as_by_an_error_when_told_to():
+def test_it_ends_as_by_an_error_when_told_to(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["contention"])
+    monkeypatch.setattr(contention, "measure", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit):
-        contention._leave(signal.SIGTERM, None)
+        contention.main()
