@@ -117,7 +117,9 @@ def test_the_cache_is_a_prefix_of_the_history_after_every_end(count):
 
 
 def test_the_same_fails_where_a_job_is_only_waited_for(monkeypatch):
-    """Negative control."""
+    """Negative control. One case in a hundred shows it, and the order of what is ready at one time
+    is not the same in every process (asyncio keeps it in sets), so a case may be missed.
+    """
     close = Writing.close
 
     async def forgetful(self: Writing) -> None:
@@ -126,4 +128,4 @@ def test_the_same_fails_where_a_job_is_only_waited_for(monkeypatch):
 
     monkeypatch.setattr(Writing, "close", forgetful)
     with pytest.raises(AssertionError, match="At index"):
-        play(160)
+        play(600)
