@@ -41,11 +41,11 @@ from websockets.asyncio.client import connect
 
 import bench
 from bench.serving.processes import GAMMA, TOKENS, assistant, running, station
-from device_runtime.connecting import PATH
 from device_runtime.device import Device, Sampling
 from device_runtime.generation import Generation
-from draftlink import frames
+from device_runtime.transport.connecting import PATH
 from draftlink.cli.demo import draft_bundle
+from draftlink.protocol import frames
 
 REAL = (1, 2, 4, 8)
 REPLAYED = (1, 2, 4, 8, 16, 32, 64)

@@ -29,14 +29,14 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tinypair
-from device_runtime.draft_model import DraftModel
-from draftlink import sparse
-from draftlink.bitcode import width_for
-from draftlink.idcode import IdModel
-from draftlink.rangecoder import RangeDecoder, RangeEncoder
-from draftlink.sampling import Sampling, distribution, draw
+from device_runtime.model.draft_model import DraftModel
+from draftlink.coding.bits import width_for
+from draftlink.coding.ids import IdModel
+from draftlink.coding.rangecoder import RangeDecoder, RangeEncoder
+from draftlink.coding.slices import whole
+from draftlink.distribution import sparse
+from draftlink.distribution.sampling import Sampling, distribution, draw
 from draftlink.schemes.topk import TopK
-from draftlink.slices import whole
 from export.bundle import export_bundle
 
 PROMPTS = Path(__file__).parent / "prompts.json"

@@ -36,11 +36,11 @@ from rich.table import Table
 
 import bench
 import tinypair
-from device_runtime import draft_model
 from device_runtime.device import Device, Sampling
-from device_runtime.threads import Setting, available
-from draftlink.cli import children
+from device_runtime.model import draft_model
+from device_runtime.model.threads import Setting, available
 from draftlink.cli.demo import base_station, draft_bundle
+from draftlink.host import children
 
 MODES = ("stream", "stop-and-wait", "auto")
 BUSY = (0, 1, 2, 4)

@@ -65,8 +65,8 @@ class Draftlink:
     """This repository's."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        from device_runtime.bundle import load_bundle
-        from device_runtime.draft_model import DraftModel
+        from device_runtime.model.bundle import load_bundle
+        from device_runtime.model.draft_model import DraftModel
 
         self._open = partial(DraftModel, load_bundle(path), threads=threads)
         self._weights = self._open()  # kept, so that every cache has the same

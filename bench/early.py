@@ -30,9 +30,9 @@ import bench
 from bench.link import DRAFT_S, RULES, Bench
 from bench.virtual.loop import VirtualLoop
 from device_runtime.device import Sampling
-from draftlink import noise, sampling
-from draftlink.gumbel import Race
-from draftlink.shaping import PROFILES
+from draftlink.distribution import noise, sampling
+from draftlink.distribution.gumbel import Race
+from draftlink.link.shaping import PROFILES
 
 LINKS = ("wifi", "lte", "satellite")
 TARGET_S = 0.045

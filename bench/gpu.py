@@ -26,15 +26,15 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 import tinypair
 from bench.serving.timed import timed, wait
-from bs_runtime.engine import Engine
-from bs_runtime.generation import Generation
-from bs_runtime.kv import Feed
-from bs_runtime.scheduler import Scheduler
-from bs_runtime.target import DTYPES, Target
-from draftlink import frames
-from draftlink.sampling import Sampling
+from bs_runtime.engine.generation import Generation
+from bs_runtime.engine.scheduler import Scheduler
+from bs_runtime.model.forward import Engine
+from bs_runtime.model.kv import Feed
+from bs_runtime.model.target import DTYPES, Target
+from draftlink.distribution.sampling import Sampling
+from draftlink.distribution.sparse import Drafted
+from draftlink.protocol import frames
 from draftlink.schemes.coupled import Coupled
-from draftlink.sparse import Drafted
 
 CACHED = 512
 SESSIONS = (1, 8, 64)

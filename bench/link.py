@@ -31,13 +31,13 @@ from bench.virtual import pair
 from bench.virtual.ideal import ideal_rate
 from bench.virtual.loop import run
 from bench.virtual.world import World
-from bs_runtime.target import Target
-from device_runtime.bundle import load_bundle
+from bs_runtime.model.target import Target
 from device_runtime.device import Coupled, Result, Sampling
-from device_runtime.draft_model import DraftModel
-from draftlink import schedule, theory
+from device_runtime.model.bundle import load_bundle
+from device_runtime.model.draft_model import DraftModel
 from draftlink.cli.demo import draft_bundle
-from draftlink.shaping import PROFILES, LinkProfile, make_link
+from draftlink.link.shaping import PROFILES, LinkProfile, make_link
+from draftlink.planning import schedule, theory
 
 DRAFT_S = 0.010
 PACES = (0.045, 0.090)

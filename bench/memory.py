@@ -20,8 +20,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from device_runtime.bundle import Manifest, load_bundle
-from device_runtime.draft_model import DraftModel
+from device_runtime.model.bundle import Manifest, load_bundle
+from device_runtime.model.draft_model import DraftModel
 
 CONTEXTS = (512, 1024, 2048, 4096)
 BYTES_PER_WEIGHT = {"int4": 0.5 + 4 / 128, "int8": 1 + 4 / 128}  # codes, and a scale for each 128

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache, Qwen2Config
 
-from draftlink.gumbel import pick_many
-from draftlink.noise import key_from_seed
+from draftlink.distribution.gumbel import pick_many
+from draftlink.distribution.noise import key_from_seed
 
 POSITIONS = 8
 VOCABULARY = 151_936  # Qwen2.5

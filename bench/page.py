@@ -26,8 +26,8 @@ from rich.console import Console
 from websockets.asyncio.client import ClientConnection, connect
 
 import bench
-from draftlink.cli import children
 from draftlink.cli.demo import base_station, draft_bundle
+from draftlink.host import children
 
 DEVICES = 3
 WATCHED_S = 40.0

@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from draftlink.cli import children
+from draftlink.host import children
 
 CACHE = Path("build/bench")
 CONTEXT = 2048

@@ -28,10 +28,10 @@ from rich.console import Console
 import bench
 from bench.link import DRAFT_S, RULES, Bench
 from device_runtime.device import Device
-from draftlink import shaping
-from draftlink.cli import children
 from draftlink.cli.common import hold
 from draftlink.cli.demo import base_station, draft_bundle
+from draftlink.host import children
+from draftlink.link import shaping
 
 PROMPTS, TOKENS = 2, 96
 

@@ -29,13 +29,14 @@ from rich.table import Table
 
 import bench
 from bench import shape
-from device_runtime.bundle import load_bundle
-from device_runtime.draft_model import DraftModel
-from device_runtime.drafter import Drafter
-from draftlink import frames, noise, sampling
+from device_runtime.drafting.drafter import Drafter
+from device_runtime.model.bundle import load_bundle
+from device_runtime.model.draft_model import DraftModel
 from draftlink.cli.demo import draft_bundle
-from draftlink.idcode import IdModel
-from draftlink.sampling import Sampling
+from draftlink.coding.ids import IdModel
+from draftlink.distribution import noise, sampling
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.split import Split

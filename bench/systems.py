@@ -19,8 +19,8 @@ from typing import Any
 import bench
 from bench.link import DRAFT_S, Bench
 from device_runtime.device import Coupled, Result, Sampling, Split, TopK
-from draftlink import theory
-from draftlink.shaping import PROFILES
+from draftlink.link.shaping import PROFILES
+from draftlink.planning import theory
 
 TARGET_S = 0.045
 PROMPTS, TOKENS = 4, 128

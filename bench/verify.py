@@ -23,7 +23,7 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel, Qwen2Config
 
 import tinypair
-from bs_runtime.target import Target
+from bs_runtime.model.target import Target
 
 CACHED = 512
 TOKENS = (1, 2, 4, 8, 16)

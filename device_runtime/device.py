@@ -23,23 +23,24 @@ from msgspec import UNSET
 from tokenizers import Tokenizer
 
 from device_runtime import facts
-from device_runtime.alone import Alone
-from device_runtime.bundle import Bundle, load_bundle
-from device_runtime.client import Client
-from device_runtime.connecting import Connect, LinkError, connect_websocket, connector
-from device_runtime.controller import Controller
-from device_runtime.draft_model import DraftModel
-from device_runtime.drafter import Model
-from device_runtime.estimators import Acceptance, Estimates
+from device_runtime.drafting.alone import Alone
+from device_runtime.drafting.controller import Controller
+from device_runtime.drafting.drafter import Model
+from device_runtime.drafting.estimators import Acceptance, Estimates
+from device_runtime.drafting.temperature import DraftTemperature
 from device_runtime.generation import Generation
-from device_runtime.patience import PATIENCE_S
+from device_runtime.model.bundle import Bundle, load_bundle
+from device_runtime.model.draft_model import DraftModel
 from device_runtime.result import MODES, Mode, Result
-from device_runtime.silence import Deadlines
-from device_runtime.temperature import DraftTemperature
 from device_runtime.text import Detokenizer, stop_strings
-from device_runtime.writing import Writer
-from draftlink import frames, schemes
-from draftlink.sampling import Sampling
+from device_runtime.transport.client import Client
+from device_runtime.transport.connecting import Connect, LinkError, connect_websocket, connector
+from device_runtime.transport.patience import PATIENCE_S
+from device_runtime.transport.silence import Deadlines
+from device_runtime.writers.writing import Writer
+from draftlink import schemes
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from draftlink.faults import MAX_EOS, MAX_NAME, MAX_SUPPRESSED
-from draftlink.frames import SUPPRESSED, Welcome
-from draftlink.plain import printable
-from draftlink.sampling import Sampling
+from draftlink.distribution.sampling import Sampling
+from draftlink.host.plain import printable
+from draftlink.protocol.faults import MAX_EOS, MAX_NAME, MAX_SUPPRESSED
+from draftlink.protocol.frames import SUPPRESSED, Welcome
 
 NAMES = {
     "temperature": "temperature",

@@ -6,18 +6,19 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from device_runtime.alone import Alone
-from device_runtime.controller import Controller
-from device_runtime.drafter import Drafter
-from device_runtime.drafting import Drafting
-from device_runtime.estimators import Estimates
+from device_runtime.drafting.alone import Alone
+from device_runtime.drafting.controller import Controller
+from device_runtime.drafting.drafter import Drafter
+from device_runtime.drafting.estimators import Estimates
+from device_runtime.drafting.temperature import DraftTemperature
 from device_runtime.result import Kind, Mode, Result, Token
-from device_runtime.streaming import Streaming
-from device_runtime.temperature import DraftTemperature
 from device_runtime.text import Text
-from device_runtime.writing import Host, Writing
-from draftlink import frames, noise
-from draftlink.states import State
+from device_runtime.writers.drafting import Drafting
+from device_runtime.writers.streaming import Streaming
+from device_runtime.writers.writing import Host, Writing
+from draftlink.distribution import noise
+from draftlink.protocol import frames
+from draftlink.protocol.states import State
 
 
 class Generation:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from draftlink.link import Entry, total
+from draftlink.link.ledger import Entry, total
 
 Mode = Literal["stop-and-wait", "run-ahead", "stream", "auto"]
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import onnx
 
-from device_runtime.bundle import (
+from device_runtime.model.bundle import (
     FORMAT,
     GRAPH,
     MANIFEST,
@@ -27,8 +27,8 @@ from device_runtime.bundle import (
     Manifest,
     digest,
 )
-from device_runtime.draft_model import DraftModel
-from draftlink.tokenizer import tokenizer_hash
+from device_runtime.model.draft_model import DraftModel
+from draftlink.protocol.tokenizer import tokenizer_hash
 from export import ExportError, Kind, check, first_line, npu, place, quantize, source
 from export.graph import cache_shapes, export_shared
 from export.portable import export_portable, keep_last_position

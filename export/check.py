@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from device_runtime.bundle import Check
-from device_runtime.draft_model import DraftModel
-from draftlink.sampling import Sampling, distribution
+from device_runtime.model.bundle import Check
+from device_runtime.model.draft_model import DraftModel
+from draftlink.distribution.sampling import Sampling, distribution
 from export.quantize import Precision
 
 POSITIONS = 256

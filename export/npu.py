@@ -21,8 +21,8 @@ from onnxruntime.quantization.execution_providers.qnn import (
     qnn_preprocess_model,
 )
 
-from device_runtime.bundle import GRAPH, Manifest, bucket_file
-from device_runtime.static_graph import StaticGraph
+from device_runtime.model.bundle import GRAPH, Manifest, bucket_file
+from device_runtime.model.static_graph import StaticGraph
 
 BUCKETS = (1, 8, 64)  # a drafted token; a correction, or a block that was accepted; a prompt
 SAMPLES = 24  # calls of each bucket that ranges are taken from

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from draftlink import files
+from draftlink.host import files
 from export import ExportError
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from bs_runtime.app import create_app
-from bs_runtime.facts import Facts
-from bs_runtime.kv import Feed
-from bs_runtime.server import Server
+from bs_runtime.model.facts import Facts
+from bs_runtime.model.kv import Feed
+from bs_runtime.serving.app import create_app
+from bs_runtime.serving.server import Server
 from device_runtime.device import Device
 
 HASH = "fake"

@@ -7,9 +7,9 @@ import random
 from collections.abc import Callable, Sequence
 
 from bench.virtual.world import World
-from device_runtime.connecting import Socket, connect_websocket
 from device_runtime.device import Device
-from draftlink import frames
+from device_runtime.transport.connecting import Socket, connect_websocket
+from draftlink.protocol import frames
 
 Breaks = Callable[[str, frames.Frame, bool], bool]
 

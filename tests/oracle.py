@@ -8,12 +8,13 @@ import msgspec
 import numpy as np
 import torch
 
-from bs_runtime import verify
-from bs_runtime.generation import Generation, Judgement, Round
-from bs_runtime.step import step
-from device_runtime.drafter import Drafter
-from draftlink import frames, gumbel, noise, sampling, sparse
-from draftlink.sampling import Sampling
+from bs_runtime.engine.generation import Generation, Judgement, Round
+from bs_runtime.engine.step import step
+from bs_runtime.verify import verify
+from device_runtime.drafting.drafter import Drafter
+from draftlink.distribution import gumbel, noise, sampling, sparse
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme
 from tests.fakes import FakeModel, FakeTarget
 

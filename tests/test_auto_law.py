@@ -13,13 +13,13 @@ import threading
 import numpy as np
 import pytest
 
-from device_runtime.connecting import connect_websocket
-from device_runtime.controller import Controller, Plan
 from device_runtime.device import Split, TopK
-from device_runtime.drafting import Drafting
-from device_runtime.estimators import Estimates
-from device_runtime.writing import Writing
-from draftlink import frames
+from device_runtime.drafting.controller import Controller, Plan
+from device_runtime.drafting.estimators import Estimates
+from device_runtime.transport.connecting import connect_websocket
+from device_runtime.writers.drafting import Drafting
+from device_runtime.writers.writing import Writing
+from draftlink.protocol import frames
 from tests.fakes import FakeModel, FakeTarget, fake_device, served
 from tests.test_exactness import ERROR_RATE, chi_square
 
@@ -110,7 +110,7 @@ def counts(monkeypatch, scheme, count: int) -> np.ndarray:
 
     monkeypatch.setattr("device_runtime.device.Controller", Alternating)
     monkeypatch.setattr(
-        "device_runtime.estimators.Acceptance.stands",
+        "device_runtime.drafting.estimators.Acceptance.stands",
         lambda self, chance: 0.99 if chance > 0.2 else 0.1,
     )
     # The base station is always free, and a message costs nothing: an unlikely token is sent.

@@ -14,12 +14,13 @@ import pytest
 
 import bench
 import tinypair
-from bs_runtime import generation
-from device_runtime import patience
+from bs_runtime.engine import generation
 from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
-from draftlink import frames, noise
-from draftlink.link import OTHER
-from draftlink.session import Session
+from device_runtime.transport import patience
+from draftlink.distribution import noise
+from draftlink.link.ledger import OTHER
+from draftlink.protocol import frames
+from draftlink.protocol.session import Session
 from export.bundle import export_bundle
 from tests.fakes import FakeTarget, fake_device, random_logits, served
 from tests.fragile import Breaks, at_random, connector

@@ -15,8 +15,8 @@ from rich.console import Console
 
 import bench
 import draftlink
-from draftlink.cli import children
 from draftlink.cli.demo import base_station
+from draftlink.host import children
 
 ROOT = Path(draftlink.__file__).parent.parent
 HOSTILE = ("draftlink/__init__.py", "bench/__init__.py", "typer.py", "numpy.py", "asyncio.py")
@@ -61,7 +61,7 @@ def test_nobody_else_starts_a_python():
     """``sys.executable`` with the current folder on its path is what ``children`` is for."""
     sources = [p for room in ("draftlink", "bench") for p in (ROOT / room).rglob("*.py")]
     named = {p.relative_to(ROOT).as_posix() for p in sources if "sys.executable" in p.read_text()}
-    assert named == {"draftlink/cli/children.py"}
+    assert named == {"draftlink/host/children.py"}
 
 
 def test_who_does_not_end_is_killed_and_the_error_stays():

@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
-from draftlink import plan, shaping
 from draftlink.cli import compare, plan_view
 from draftlink.cli.consoles import Console, spelt
+from draftlink.link import shaping
+from draftlink.planning import plan
 
 ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 ASCII |= {"COLUMNS": "120"}

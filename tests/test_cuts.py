@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from bs_runtime import verify
-from device_runtime.drafter import Drafter
-from draftlink import frames, largest, sampling
-from draftlink.sampling import Sampling
+from bs_runtime.verify import verify
+from device_runtime.drafting.drafter import Drafter
+from draftlink.distribution import largest, sampling
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol import frames
 from draftlink.schemes import GREEDY
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.split import Split

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.virtual.loop import run
-from draftlink.shaping import LinkProfile, make_link
+from draftlink.link.shaping import LinkProfile, make_link
 from tests.fragile import outages
 from tests.test_modes import COUPLED, GREEDY, LTE, MODES, SAMPLED, SIZE, world
 

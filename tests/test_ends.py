@@ -17,8 +17,8 @@ import pytest
 from bench.virtual.loop import run
 from bench.virtual.world import World
 from device_runtime.device import Coupled, LinkError, Sampling, Split, TopK
-from device_runtime.writing import Writing
-from draftlink.shaping import LinkProfile, make_link
+from device_runtime.writers.writing import Writing
+from draftlink.link.shaping import LinkProfile, make_link
 from tests.fakes import FakeModel, FakeTarget, letters, random_logits
 from tests.fragile import outages
 

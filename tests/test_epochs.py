@@ -13,12 +13,12 @@ import pytest
 
 from bench.virtual.loop import run
 from bench.virtual.world import World
-from device_runtime.controller import Controller, Plan
 from device_runtime.device import Split, TopK
-from draftlink import noise
-from draftlink.noise import Purpose
-from draftlink.session import Session
-from draftlink.shaping import LinkProfile, make_link
+from device_runtime.drafting.controller import Controller, Plan
+from draftlink.distribution import noise
+from draftlink.distribution.noise import Purpose
+from draftlink.link.shaping import LinkProfile, make_link
+from draftlink.protocol.session import Session
 from tests.fakes import FakeModel, FakeTarget, letters
 from tests.fragile import outages
 from tests.test_exactness import ERROR_RATE, chi_square
@@ -138,7 +138,7 @@ def behind_corrections(monkeypatch, scheme, count: int) -> np.ndarray:
     """Counts (V,) of the tokens behind so many corrections, where the controller drafts on."""
     monkeypatch.setattr("device_runtime.device.Controller", Watching)
     monkeypatch.setattr(
-        "device_runtime.estimators.Acceptance.stands",
+        "device_runtime.drafting.estimators.Acceptance.stands",
         lambda self, chance: 0.99 if chance > 0.2 else 0.1,
     )
     size, found = len(P), np.zeros(len(P), dtype=np.int64)

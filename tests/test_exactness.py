@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bs_runtime import verify
-from device_runtime.drafter import Drafter
-from draftlink import noise, sparse
-from draftlink.noise import Purpose
-from draftlink.sampling import Sampling
+from bs_runtime.verify import verify
+from device_runtime.drafting.drafter import Drafter
+from draftlink.distribution import noise, sparse
+from draftlink.distribution.noise import Purpose
+from draftlink.distribution.sampling import Sampling
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
 from draftlink.schemes.split import Split

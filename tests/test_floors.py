@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from bs_runtime.target import Target
+from bs_runtime.model.target import Target
 from device_runtime.device import Device, Sampling
 from device_runtime.result import Mode
 from tests.fakes import served

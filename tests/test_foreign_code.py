@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bs_runtime.target import Target, TargetError
+from bs_runtime.model.target import Target, TargetError
 from export import ExportError, source
 from export.bundle import export_bundle
 from tests.conftest import save_random

@@ -12,19 +12,21 @@ import msgspec
 import numpy as np
 import pytest
 
-from draftlink import frames, gumbel, noise, sampling, schemes, sparse
-from draftlink.idcode import IdModel
-from draftlink.idprior import IdPrior, prior
-from draftlink.idset import _split_law, read_set, write_set
-from draftlink.rangecoder import RangeDecoder, RangeEncoder
-from draftlink.sampling import Sampling
+from draftlink import schemes
+from draftlink.coding.ids import IdModel
+from draftlink.coding.rangecoder import RangeDecoder, RangeEncoder
+from draftlink.coding.sets import _split_law, read_set, write_set
+from draftlink.distribution import gumbel, noise, sampling, sparse
+from draftlink.distribution.prior import IdPrior, prior
+from draftlink.distribution.sampling import Sampling
+from draftlink.distribution.sparse import Drafted, SparseRow
+from draftlink.protocol import frames
+from draftlink.protocol.session import ProtocolError, Session
+from draftlink.protocol.tokenizer import tokenizer_hash
 from draftlink.schemes import AnyScheme, split
 from draftlink.schemes.base import Scheme
 from draftlink.schemes.greedy import Greedy
 from draftlink.schemes.topk import Coding, TopK
-from draftlink.session import ProtocolError, Session
-from draftlink.sparse import Drafted, SparseRow
-from draftlink.tokenizer import tokenizer_hash
 
 Entry = dict[str, Any]
 FOLDER = Path(__file__).parent / "golden"

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from device_runtime.connecting import LinkError
 from device_runtime.device import Device, Sampling
+from device_runtime.transport.connecting import LinkError
 
 TOKEN = "a-token-for-the-real-process"
 

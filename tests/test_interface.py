@@ -77,7 +77,7 @@ def counters() -> dict[str, tuple[int, int]]:
 async def device(bundle: str, ca: str) -> None:
     """The device's process: writes, and prints what the interface counted and the ledger."""
     from device_runtime.device import Device
-    from draftlink.link import OTHER, total
+    from draftlink.link.ledger import OTHER, total
 
     async with Device(Path(bundle), f"wss://{THERE}:{PORT}", threads=1, ca=Path(ca)) as opened:
         for mode in ("stop-and-wait", "run-ahead", "stream"):

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from bs_runtime import verify
-from draftlink import sampling
-from draftlink.sampling import Sampling
+from bs_runtime.verify import verify
+from draftlink.distribution import sampling
+from draftlink.distribution.sampling import Sampling
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
 from draftlink.schemes.split import Split

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import pytest
 
-from bs_runtime.limits import OPEN
+from bs_runtime.operations.limits import OPEN
 from device_runtime.device import LinkError
-from draftlink.states import State
+from draftlink.protocol.states import State
 from tests.fakes import FakeModel, FakeTarget, fake_device, served
 from tests.fragile import connector
 from tests.test_stopping import GREEDY, collect, cycle

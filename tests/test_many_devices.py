@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from bs_runtime.slots import Slots
+from bs_runtime.engine.slots import Slots
 from device_runtime.device import Coupled, Sampling, Split, TopK
 from tests.bs_runtime.tiny import CONFIGS, VOCAB, build, take
 from tests.fakes import HASH, FakeTarget, fake_device, random_logits, served

@@ -10,12 +10,12 @@ import pytest
 
 from bench.virtual.loop import run
 from bench.virtual.world import World
-from bs_runtime.connection import Connection
-from device_runtime.controller import Controller, Plan
+from bs_runtime.serving.connection import Connection
 from device_runtime.device import Coupled, Sampling, Split, TopK
-from draftlink import frames
-from draftlink.session import Session
-from draftlink.shaping import LinkProfile, make_link
+from device_runtime.drafting.controller import Controller, Plan
+from draftlink.link.shaping import LinkProfile, make_link
+from draftlink.protocol import frames
+from draftlink.protocol.session import Session
 from tests.fakes import FakeModel, FakeTarget, letters, random_logits
 from tests.fragile import outages
 

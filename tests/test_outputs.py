@@ -14,11 +14,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import draftlink.cli  # registers the commands
-from device_runtime.bundle import load_bundle
-from draftlink import files
+from device_runtime.model.bundle import load_bundle
 from draftlink.cli import demo
 from draftlink.cli.common import app, user_path
-from draftlink.files import FileError
+from draftlink.host import files
+from draftlink.host.files import FileError
 from export import ExportError
 
 ERR = Console(stderr=True)

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 import bench
 import tinypair
-from bs_runtime.kv import BLOCK
+from bs_runtime.model.kv import BLOCK
 from device_runtime.device import Coupled, Device, Sampling
 from export.bundle import export_bundle
 from tests.fragile import Breaks, at_random, connector

@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import bench
 import tinypair
-from bs_runtime.target import Target
-from device_runtime.bundle import Bundle
+from bs_runtime.model.target import Target
 from device_runtime.device import Coupled, Device, Sampling, TopK
-from draftlink import noise
-from draftlink.gumbel import Race
+from device_runtime.model.bundle import Bundle
+from draftlink.distribution import noise
+from draftlink.distribution.gumbel import Race
 from export.bundle import export_bundle
 from tests.fakes import served
 

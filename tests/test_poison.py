@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bs_runtime.target import Target
+from bs_runtime.model.target import Target
 from device_runtime.device import Coupled, Sampling, Split, TopK
 from tests.bs_runtime.tiny import CONFIGS, VOCAB, build, take
 from tests.fakes import HASH, fake_device, random_logits, served

@@ -12,14 +12,14 @@ import torch
 
 from bench.virtual.loop import run
 from bench.virtual.world import World
-from bs_runtime import greeting
-from bs_runtime.facts import Facts
-from bs_runtime.target import Target
+from bs_runtime.model.facts import Facts
+from bs_runtime.model.target import Target
+from bs_runtime.serving import greeting
 from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
-from draftlink import sampling
-from draftlink.gumbel import Race
-from draftlink.noise import key_from_seed
-from draftlink.shaping import LinkProfile, make_link
+from draftlink.distribution import sampling
+from draftlink.distribution.gumbel import Race
+from draftlink.distribution.noise import key_from_seed
+from draftlink.link.shaping import LinkProfile, make_link
 from tests.bs_runtime.tiny import CONFIGS, IDS, VOCAB, build, take
 from tests.fakes import FakeModel, FakeTarget, fake_device, letters, random_logits, served
 from tests.test_stopping import GREEDY, SIZE, collect, cycle

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from device_runtime.writing import Writing
+from device_runtime.writers.writing import Writing
 
 MOST = 3  # turns in a row without one
 

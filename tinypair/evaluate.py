@@ -18,9 +18,9 @@ from rich.progress import track
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tinypair
-from device_runtime.draft_model import DraftModel
-from draftlink import files
-from draftlink.sampling import Sampling, distribution
+from device_runtime.model.draft_model import DraftModel
+from draftlink.distribution.sampling import Sampling, distribution
+from draftlink.host import files
 from export.bundle import export_bundle
 from tinypair.corpus import split, token_row
 from tinypair.train import held_out_loss

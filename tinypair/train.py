@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import tinypair
-from draftlink import files
+from draftlink.host import files
 from export import ExportError, place
 from tinypair.corpus import Source, split, token_row, train_tokenizer
 from tinypair.publish import publish, published

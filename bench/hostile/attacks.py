@@ -9,7 +9,7 @@ from typing import Literal
 from bench.hostile import speaker, strangers, thieves
 from bench.hostile.place import TOKENS, Place
 from bench.hostile.strangers import Head
-from draftlink import frames
+from draftlink.protocol import frames
 
 Play = Callable[[Place], Awaitable[None]]
 

@@ -18,9 +18,9 @@ from bench.batch import Recording, essence, record
 from bench.hostile.place import TOKENS
 from bench.hostile.speaker import GONE, PAUSE_S, Speaker, hello
 from bench.hostile.station import Station
-from device_runtime.connecting import PATH, LinkError, connector
 from device_runtime.device import Device, Sampling
-from draftlink import frames
+from device_runtime.transport.connecting import PATH, LinkError, connector
+from draftlink.protocol import frames
 
 GRACE_S = 8.0  # that a verdict may be late, before a turn ends without it
 GREETED_S = 5.0  # after which a new device is not waited for any more

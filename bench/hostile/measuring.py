@@ -19,8 +19,8 @@ from bench.hostile.attacks import Attack
 from bench.hostile.devices import Devices, One, Seen, Seven, greeted_s
 from bench.hostile.place import SOURCES
 from bench.hostile.station import Station, station
-from bs_runtime.listener import listen
-from draftlink.cli import children
+from bs_runtime.serving.listener import listen
+from draftlink.host import children
 
 TURNS = 3  # of an attack, and of its control
 WARM_S = 1.5

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from urllib.parse import urlsplit
 
-from device_runtime.connecting import PATH
+from device_runtime.transport.connecting import PATH
 
 TOKENS = {"phone": "the-token-of-the-device", "thief": "the-token-of-the-attacker"}
 SOURCES = {  # the attacker's addresses; the device's own is 127.0.0.1

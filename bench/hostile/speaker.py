@@ -13,13 +13,14 @@ from websockets.frames import Frame, Opcode
 
 import tinypair
 from bench.hostile.place import TOKENS, Place
-from device_runtime.connecting import PATH
-from draftlink import frames, schemes
-from draftlink.sampling import Sampling
+from device_runtime.transport.connecting import PATH
+from draftlink import schemes
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol import frames
+from draftlink.protocol.session import Session
+from draftlink.protocol.tokenizer import tokenizer_hash
 from draftlink.schemes import AnyScheme
 from draftlink.schemes.topk import TopK
-from draftlink.session import Session
-from draftlink.tokenizer import tokenizer_hash
 
 GONE = (ConnectionClosed, InvalidHandshake, OSError, TimeoutError, EOFError)
 PAUSE_S = 0.01  # after a connection that was refused or cut off

@@ -18,7 +18,7 @@ import tinypair
 from bench.hostile import thieves
 from bench.hostile.attacks import Attack
 from bench.hostile.place import TOKENS
-from draftlink.cli import children
+from draftlink.host import children
 
 CONTEXT = (1 << 15) + 1024  # of the target with a long one: 32,768 tokens of a prompt, and a text
 PHONE = "tokens_per_s=1e6 connections_per_s=1e6 sessions=1000"

@@ -12,12 +12,13 @@ from websockets.frames import Frame, Opcode
 
 from bench.hostile.place import Place
 from bench.hostile.speaker import VOCAB, Refused, Speaker, masked, repeat, start
-from draftlink import frames, rowcode
-from draftlink.idcode import IdModel
+from draftlink.coding import lattice
+from draftlink.coding.ids import IdModel
+from draftlink.distribution.sparse import Drafted, SparseRow
+from draftlink.protocol import frames
 from draftlink.schemes.base import MAX_DRAFT, MAX_IN_FLIGHT
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.topk import TopK
-from draftlink.sparse import Drafted, SparseRow
 
 PROMPT = 200  # tokens that the attacker's prompts may have, for ``bombs`` and ``prompts``
 LONG = 32_000  # tokens of a history that a loop over it would feel
@@ -107,7 +108,7 @@ async def deaf(place: Place) -> None:
     await repeat(place, once)
 
 
-WIDEST = TopK(rowcode.MAX_ENTRIES, 1 << 20, tiers=1)
+WIDEST = TopK(lattice.MAX_ENTRIES, 1 << 20, tiers=1)
 
 
 @cache

@@ -25,8 +25,8 @@ def station(pipe: Connection, device: str) -> None:
     import uvicorn
 
     from bench.serving.timed import timed
-    from bs_runtime.app import create_app
-    from bs_runtime.target import Target
+    from bs_runtime.model.target import Target
+    from bs_runtime.serving.app import create_app
 
     torch.set_num_threads(1)
     target = Target.load(tinypair.TARGET, device=device)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from bs_runtime.kv import Feed
-from bs_runtime.target import Target
+from bs_runtime.model.kv import Feed
+from bs_runtime.model.target import Target
 
 
 def wait() -> float:

@@ -13,8 +13,8 @@ import random
 import statistics
 from collections.abc import Iterator
 
-from draftlink.shaping import LinkProfile, Shaper, make_link
-from draftlink.theory import Costs
+from draftlink.link.shaping import LinkProfile, Shaper, make_link
+from draftlink.planning.theory import Costs
 
 FIRST = range(1, 17)  # tokens of an epoch's first block that are tried
 TOKENS = 20_000

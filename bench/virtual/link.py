@@ -1,6 +1,6 @@
 """A connection over a modelled link, without sockets: both ends' transports.
 
-A message leaves in packets of its own under TLS (``draftlink.link`` has the estimate); packets pass
+A message leaves in packets of its own under TLS (``draftlink.link.ledger`` has the estimate); packets pass
 the link's ``Shaper`` and arrive in order, as over TCP. Back-pressure is not modelled.
 """
 
@@ -11,8 +11,8 @@ from collections import deque
 
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 
-from draftlink.link import PACKET_BYTES, SEGMENT_BYTES, packet_bytes, websocket_bytes
-from draftlink.shaping import Link, Shaper
+from draftlink.link.ledger import PACKET_BYTES, SEGMENT_BYTES, packet_bytes, websocket_bytes
+from draftlink.link.shaping import Link, Shaper
 
 
 class _Direction:

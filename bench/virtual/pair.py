@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bs_runtime.kv import Feed
+from bs_runtime.model.kv import Feed
 
 
 class _Node:

@@ -12,13 +12,13 @@ from tokenizers import Tokenizer
 
 from bench.virtual.link import Wire
 from bench.virtual.loop import VirtualLoop
-from bs_runtime.connection import Connection
-from bs_runtime.conversations import Conversations
-from bs_runtime.scheduler import Scheduler
-from bs_runtime.tickets import Sealer
+from bs_runtime.engine.scheduler import Scheduler
+from bs_runtime.serving.connection import Connection
+from bs_runtime.serving.conversations import Conversations
+from bs_runtime.serving.tickets import Sealer
 from device_runtime.device import Device
-from draftlink.pacing import pace
-from draftlink.shaping import Link
+from draftlink.link.pacing import pace
+from draftlink.link.shaping import Link
 
 
 @dataclass

@@ -11,7 +11,7 @@ from rich.text import Text
 from draftlink.cli import links, loopback, models  # noqa: F401
 from draftlink.cli.common import app, err, forget_relative_folders
 from draftlink.cli.consoles import escape_what_has_no_code
-from draftlink.plain import printable
+from draftlink.host.plain import printable
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ import msgspec
 import typer
 from rich.text import Text
 
-from draftlink import files
 from draftlink.cli.consoles import Console
+from draftlink.host import files
 
 app = typer.Typer(
     help="Lossless distributed speculative decoding: draft on the device, verify at the base "
@@ -66,7 +66,7 @@ def texts(arguments: list[str] | None) -> list[str]:
 
 def _threads(count: int | None) -> int | None:
     """A number of threads that this machine has cores for. Raises a usage error."""
-    from device_runtime.threads import check
+    from device_runtime.model.threads import check
 
     try:
         if count is not None:
@@ -160,8 +160,8 @@ def sampling(welcome: Any, source: str | None, stated: dict[str, float | None], 
 
 def hold(model: Any, stated: str | None) -> None:
     """Pace a model's forwards, where a time is stated. Raises ValueError for what is no time."""
-    from draftlink import units
-    from draftlink.pacing import pace
+    from draftlink.link.pacing import pace
+    from draftlink.planning import units
 
     if stated is not None:
         seconds = units.seconds(stated)

@@ -15,15 +15,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bs_runtime.target import Target
-from device_runtime.bundle import load_bundle
+from bs_runtime.model.target import Target
 from device_runtime.device import Coupled, Dense, Device, Result, Sampling, Split, TopK
-from device_runtime.draft_model import DraftModel
-from draftlink import sampling, sparse
-from draftlink.cli import children, common, plan_view
+from device_runtime.model.bundle import load_bundle
+from device_runtime.model.draft_model import DraftModel
+from draftlink.cli import common, plan_view
 from draftlink.cli.common import model_path
 from draftlink.cli.demo import base_station, full_row_bits
-from draftlink.link import total
+from draftlink.distribution import sampling, sparse
+from draftlink.host import children
+from draftlink.link.ledger import total
 from draftlink.schemes import AnyScheme
 
 

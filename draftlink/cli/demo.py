@@ -22,12 +22,11 @@ from rich.table import Table
 import bench as listed
 import export
 import tinypair
-from device_runtime.bundle import BundleError, load_bundle
 from device_runtime.device import Device, Result, Sampling
-from draftlink import files
-from draftlink.cli import children
+from device_runtime.model.bundle import BundleError, load_bundle
 from draftlink.cli.common import hold, user_path
 from draftlink.cli.output import show
+from draftlink.host import children, files
 from export.bundle import export_bundle
 
 # Both ends share this machine's cores here: who drafted on would slow the one who verifies.

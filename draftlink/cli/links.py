@@ -48,9 +48,9 @@ def plan(
     json: Json = None,
 ) -> None:
     """Draft length, K and expected speed of each mode at stated costs."""
-    from draftlink import plan as planning
-    from draftlink import units
     from draftlink.cli import plan_view as view
+    from draftlink.planning import plan as planning
+    from draftlink.planning import units
 
     if paper:
         rows = planning.paper_figure(alpha, lattice)
@@ -112,7 +112,8 @@ def link(
     json: Json = None,
 ) -> None:
     """A TCP proxy that behaves like a link: rate, delay, losses, outages."""
-    from draftlink import proxy, shaping, units
+    from draftlink.link import proxy, shaping
+    from draftlink.planning import units
 
     outages = []
     for each in outage or ():
@@ -153,7 +154,8 @@ def link_profile(
     loss: float | None = None,
 ) -> Any:
     """The named link profile, with what the command line changes of it."""
-    from draftlink import shaping, units
+    from draftlink.link import shaping
+    from draftlink.planning import units
 
     return shaping.adjusted(
         shaping.profile(name),

@@ -145,12 +145,13 @@ def bs(
     pace_target: PaceTarget = None,
 ) -> None:
     """Run the base station: the target model behind a WebSocket. docs/operating.md says more."""
-    from bs_runtime import auth, limits, listener, logs, server
-    from bs_runtime.app import create_app
-    from bs_runtime.slots import Slots
-    from bs_runtime.target import Target
-    from bs_runtime.tickets import Sealer
-    from draftlink import units
+    from bs_runtime.engine.slots import Slots
+    from bs_runtime.model.target import Target
+    from bs_runtime.operations import limits, logs
+    from bs_runtime.serving import auth, listener, server
+    from bs_runtime.serving.app import create_app
+    from bs_runtime.serving.tickets import Sealer
+    from draftlink.planning import units
 
     if log_format not in ("text", "json"):
         raise typer.BadParameter(f"{log_format!r} is not text or json")
@@ -244,7 +245,7 @@ def device(
     """Generate a text on the device with a base station's help."""
     from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
     from device_runtime.result import MODES
-    from draftlink import units
+    from draftlink.planning import units
     from draftlink.schemes import AnyScheme
 
     if mode not in MODES:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from draftlink import files, theory
-from draftlink import plan as planning
-from draftlink.plan import PaperRow, Plan
+from draftlink.host import files
+from draftlink.planning import plan as planning
+from draftlink.planning import theory
+from draftlink.planning.plan import PaperRow, Plan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,6 @@
 """Schemes: what a drafted token carries over the link, both ends of each in one file.
 
-The torch half of verification, all sessions of a step at once, is ``bs_runtime/verify.py``.
+The torch half of verification, all sessions of a step at once, is ``bs_runtime/verify/verify.py``.
 """
 
 from __future__ import annotations

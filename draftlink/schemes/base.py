@@ -9,13 +9,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from draftlink import noise
-from draftlink.idcode import IdModel
-from draftlink.noise import Purpose
-from draftlink.rangecoder import RangeDecoder, RangeEncoder
-from draftlink.rowcode import MAX_TOTAL
-from draftlink.slices import Slices, whole
-from draftlink.sparse import Drafted, SparseRow
+from draftlink.coding.ids import IdModel
+from draftlink.coding.lattice import MAX_TOTAL
+from draftlink.coding.rangecoder import RangeDecoder, RangeEncoder
+from draftlink.coding.slices import Slices, whole
+from draftlink.distribution import noise
+from draftlink.distribution.noise import Purpose
+from draftlink.distribution.sparse import Drafted, SparseRow
 
 MAX_DRAFT = 64  # drafted tokens in one frame: what a peer can make this end feed
 MAX_IN_FLIGHT = 256  # and without a verdict

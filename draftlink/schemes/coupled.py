@@ -14,9 +14,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from draftlink.gumbel import Race
+from draftlink.distribution.gumbel import Race
+from draftlink.distribution.sparse import Drafted
 from draftlink.schemes import base
-from draftlink.sparse import Drafted
 
 
 class Coupled(base.IdScheme, frozen=True, tag="coupled"):

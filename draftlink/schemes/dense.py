@@ -10,12 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from draftlink import halfcode, sparse
-from draftlink.bitcode import width_for
-from draftlink.idcode import IdModel
+from draftlink.coding import fp16
+from draftlink.coding.bits import width_for
+from draftlink.coding.ids import IdModel
+from draftlink.coding.slices import Slices
+from draftlink.distribution import sparse
+from draftlink.distribution.sparse import Drafted
 from draftlink.schemes import base
-from draftlink.slices import Slices
-from draftlink.sparse import Drafted
 
 
 class Dense(base.Scheme, frozen=True, tag="dense"):
@@ -42,8 +43,8 @@ class Dense(base.Scheme, frozen=True, tag="dense"):
 
     def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
         """V FP16 values per token, then the drawn ids."""
-        return halfcode.encode(drafted, ids.vocab_size, ids.vocab_size)
+        return fp16.encode(drafted, ids.vocab_size, ids.vocab_size)
 
     def decoding(self, payload: bytes, length: int, ids: IdModel) -> Slices[list[Drafted]]:
         """Rows and drawn ids back. Raises ValueError for anything but true rows."""
-        return halfcode.decoding(payload, length, ids.vocab_size, ids.vocab_size)
+        return fp16.decoding(payload, length, ids.vocab_size, ids.vocab_size)

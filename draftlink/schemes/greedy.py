@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from draftlink.sampling import BROKEN
+from draftlink.distribution.sampling import BROKEN
+from draftlink.distribution.sparse import Drafted
 from draftlink.schemes import base
-from draftlink.sparse import Drafted
 
 
 class Greedy(base.IdScheme, frozen=True, tag="greedy"):

@@ -14,14 +14,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from draftlink import noise, sampling, sparse
-from draftlink.bitcode import width_for
-from draftlink.idcode import IdModel
-from draftlink.noise import Purpose
-from draftlink.rangecoder import RangeDecoder, RangeEncoder
+from draftlink.coding.bits import width_for
+from draftlink.coding.ids import IdModel
+from draftlink.coding.rangecoder import RangeDecoder, RangeEncoder
+from draftlink.coding.slices import Slices
+from draftlink.distribution import noise, sampling, sparse
+from draftlink.distribution.noise import Purpose
+from draftlink.distribution.sparse import Drafted
 from draftlink.schemes import base
-from draftlink.slices import Slices
-from draftlink.sparse import Drafted
 
 
 class Split(base.Scheme, frozen=True, tag="split"):

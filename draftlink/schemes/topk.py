@@ -16,13 +16,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from draftlink import halfcode, noise, rowcode, sparse
-from draftlink.bitcode import width_for
-from draftlink.idcode import IdModel
-from draftlink.noise import Purpose
+from draftlink.coding import fp16, lattice
+from draftlink.coding.bits import width_for
+from draftlink.coding.ids import IdModel
+from draftlink.coding.slices import Slices
+from draftlink.distribution import noise, sparse
+from draftlink.distribution.noise import Purpose
+from draftlink.distribution.sparse import Drafted
 from draftlink.schemes import base
-from draftlink.slices import Slices
-from draftlink.sparse import Drafted
 
 Coding = Literal["lattice", "fp16"]
 MAX_TIERS = 8
@@ -53,14 +54,14 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
         if not 1 <= self.tiers <= MAX_TIERS:
             raise ValueError(f"tiers must be between 1 and {MAX_TIERS}, not {self.tiers}")
         shapes = self._shapes()
-        if self.coding == "lattice" and sum(s.k for s in shapes) > rowcode.MAX_ENTRIES:
+        if self.coding == "lattice" and sum(s.k for s in shapes) > lattice.MAX_ENTRIES:
             raise ValueError(
-                f"k must be at most {rowcode.MAX_ENTRIES // (2 ** len(shapes) - 1)} in the lattice"
+                f"k must be at most {lattice.MAX_ENTRIES // (2 ** len(shapes) - 1)} in the lattice"
                 f" coding with {len(shapes)} tiers, not {self.k}; send more with --coding fp16"
             )
-        if shapes[-1].total > rowcode.MAX_TOTAL:
+        if shapes[-1].total > lattice.MAX_TOTAL:
             raise ValueError(
-                f"the lattice total must be at most {rowcode.MAX_TOTAL >> len(shapes) - 1} with"
+                f"the lattice total must be at most {lattice.MAX_TOTAL >> len(shapes) - 1} with"
                 f" {len(shapes)} tiers, not {self.total}"
             )
         if not 0.0 < self.mass <= 1.0:
@@ -136,19 +137,19 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
             left, known = left.copy(), None
             left[row.ids] = 0.0
 
-    def _shapes(self) -> tuple[rowcode.Shape, ...]:
+    def _shapes(self) -> tuple[lattice.Shape, ...]:
         """Of a token's rows."""
         cuts = self.coding == "fp16" or self.mass < 1.0
-        return rowcode.shapes(self.k, self.total, 1 if cuts else self.tiers)
+        return lattice.shapes(self.k, self.total, 1 if cuts else self.tiers)
 
     def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
         """Rows and drawn entries to a payload."""
         if self.coding == "fp16":
-            return halfcode.encode(drafted, self.k, ids.vocab_size)
-        return rowcode.encode(drafted, self._shapes(), ids.vocab_size)
+            return fp16.encode(drafted, self.k, ids.vocab_size)
+        return lattice.encode(drafted, self._shapes(), ids.vocab_size)
 
     def decoding(self, payload: bytes, length: int, ids: IdModel) -> Slices[list[Drafted]]:
         """Rows and drawn entries back. Raises ValueError for anything but true rows."""
         if self.coding == "fp16":
-            return halfcode.decoding(payload, length, self.k, ids.vocab_size)
-        return rowcode.decoding(payload, length, self._shapes(), ids.vocab_size)
+            return fp16.decoding(payload, length, self.k, ids.vocab_size)
+        return lattice.decoding(payload, length, self._shapes(), ids.vocab_size)

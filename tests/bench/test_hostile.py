@@ -17,9 +17,9 @@ from bench.hostile.attacks import attacks
 from bench.hostile.measuring import Outcome
 from bench.hostile.place import TOKENS, Place
 from bench.hostile.watched import Watch
-from bs_runtime.auth import Tokens
-from bs_runtime.limits import Limits, Tenant
-from bs_runtime.target import Target
+from bs_runtime.model.target import Target
+from bs_runtime.operations.limits import Limits, Tenant
+from bs_runtime.serving.auth import Tokens
 from draftlink.schemes.topk import TopK
 from tests.fakes import served
 

@@ -11,9 +11,9 @@ from bench.virtual.link import Wire
 from bench.virtual.loop import DeadlockError, VirtualLoop, run
 from bench.virtual.world import World
 from device_runtime.device import Sampling
-from draftlink.link import packet_bytes, websocket_bytes
-from draftlink.pacing import pace
-from draftlink.shaping import LinkProfile, make_link
+from draftlink.link.ledger import packet_bytes, websocket_bytes
+from draftlink.link.pacing import pace
+from draftlink.link.shaping import LinkProfile, make_link
 from tests.fakes import FakeModel, FakeTarget, letters, random_logits
 
 

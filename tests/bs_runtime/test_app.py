@@ -19,15 +19,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from bs_runtime.app import create_app
-from bs_runtime.auth import Tokens
-from bs_runtime.limits import Limits, Tenant
-from bs_runtime.server import COLLECTED, check_exposure, listen, serve, tls_context
-from bs_runtime.slots import Slots
-from bs_runtime.station import Link
-from device_runtime.connecting import LinkError, connector
+from bs_runtime.engine.slots import Slots
+from bs_runtime.operations.limits import Limits, Tenant
+from bs_runtime.serving.app import create_app
+from bs_runtime.serving.auth import Tokens
+from bs_runtime.serving.server import COLLECTED, check_exposure, listen, serve, tls_context
+from bs_runtime.serving.station import Link
 from device_runtime.device import Sampling
-from draftlink.link import total
+from device_runtime.transport.connecting import LinkError, connector
+from draftlink.link.ledger import total
 from tests.fakes import FakeTarget, fake_device, random_logits, served, serving
 
 TABLE = random_logits(1, 20)
@@ -176,7 +176,7 @@ async def _upgraded(url: str, host: str) -> int:
 
 
 def test_the_page_needs_nothing_from_elsewhere():
-    page = resources.files("bs_runtime").joinpath("page.html").read_text()
+    page = resources.files("bs_runtime.serving").joinpath("page.html").read_text()
 
     class Links(HTMLParser):
         def handle_starttag(self, tag, attrs):
@@ -238,7 +238,7 @@ def test_a_device_waits_for_a_base_station_that_is_busy(monkeypatch):
 
     However long that takes: its patience is for a base station that is not there.
     """
-    monkeypatch.setattr("bs_runtime.station.RESTART_S", 0)
+    monkeypatch.setattr("bs_runtime.serving.station.RESTART_S", 0)
 
     async def run(url: str, server) -> None:
         device = fake_device(url, TABLE)

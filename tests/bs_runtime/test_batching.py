@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bs_runtime import batching
-from bs_runtime.batching import HOLD, LEAST_CAP, LEAST_PART, MOST_CAP, STEP_S, Batcher
+from bs_runtime.engine import batching
+from bs_runtime.engine.batching import HOLD, LEAST_CAP, LEAST_PART, MOST_CAP, STEP_S, Batcher
 
 DRAFT = 5  # tokens of a verdict's round
 # Seconds for the whole step: a CPU (linear), and a GPU (flat).

@@ -7,10 +7,12 @@ import random
 import numpy as np
 import pytest
 
-from bs_runtime.generation import Generation
-from draftlink import frames, noise, schemes
-from draftlink.idcode import SLICE, IdModel
-from draftlink.sampling import Sampling
+from bs_runtime.engine.generation import Generation
+from draftlink import schemes
+from draftlink.coding.ids import SLICE, IdModel
+from draftlink.distribution import noise
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme, Coupled, Dense, Split, TopK
 from tests.fakes import FakeTarget, random_logits
 

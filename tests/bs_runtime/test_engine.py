@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import Gemma2Config
 
-from bs_runtime import attention
-from bs_runtime.engine import Engine, Part, StepCache
-from bs_runtime.kv import BLOCK, Feed, TargetError
+from bs_runtime.model import attention
+from bs_runtime.model.forward import Engine, Part, StepCache
+from bs_runtime.model.kv import BLOCK, Feed, TargetError
 from tests.bs_runtime.tiny import (
     CONFIGS,
     CONTEXT,

@@ -6,9 +6,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import GenerationConfig
 
-from bs_runtime.facts import Facts, read_facts
-from draftlink.faults import MAX_SUPPRESSED
-from draftlink.sampling import Sampling
+from bs_runtime.model.facts import Facts, read_facts
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol.faults import MAX_SUPPRESSED
 
 
 def letters(template: str | None = None) -> Tokenizer:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bs_runtime.engine import Engine
-from bs_runtime.kv import BLOCK, Feed
+from bs_runtime.model.forward import Engine
+from bs_runtime.model.kv import BLOCK, Feed
 from tests.bs_runtime.tiny import (
     CONFIGS,
     IDS,
@@ -38,7 +38,7 @@ def fused(name: str) -> Engine:
     engine, layout = target.engine, slot.layout
     assert layout is not None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bs_runtime.fused.Fused.capture", lambda _: None)
+        patch.setattr("bs_runtime.model.fused.Fused.capture", lambda _: None)
         engine.fuse(layout, model.config.num_attention_heads)
     return engine
 

@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from bs_runtime.auth import load_tokens
-from bs_runtime.limits import BURST_S, OPEN, PATIENCE_S, Bucket, Limits, Refusal, Tenant
+from bs_runtime.operations.limits import BURST_S, OPEN, PATIENCE_S, Bucket, Limits, Refusal, Tenant
+from bs_runtime.serving.auth import load_tokens
 
 TOKEN = "a-token-of-some-length"
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from bench.virtual.loop import run as run_virtually
-from bs_runtime.listener import KNOWN_S, OPEN_S, Listener, listen
-from bs_runtime.lobby import Caller, Lobby
-from bs_runtime.pending import Pending
+from bs_runtime.serving.listener import KNOWN_S, OPEN_S, Listener, listen
+from bs_runtime.serving.lobby import Caller, Lobby
+from bs_runtime.serving.pending import Pending
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

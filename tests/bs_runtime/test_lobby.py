@@ -9,9 +9,9 @@ from contextlib import closing
 import pytest
 
 from bench.virtual.loop import run
-from bs_runtime import heads
-from bs_runtime.lobby import REMEMBERED, Caller, Lobby, Order
-from bs_runtime.pending import Pending
+from bs_runtime.serving import heads
+from bs_runtime.serving.lobby import REMEMBERED, Caller, Lobby, Order
+from bs_runtime.serving.pending import Pending
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
 WHOLE = GET + b"\r\n"

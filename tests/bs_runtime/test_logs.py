@@ -7,7 +7,7 @@ import logging
 import sys
 from collections import Counter
 
-from bs_runtime import logs
+from bs_runtime.operations import logs
 
 FORGED = "a\n2026 info all is well\x1b[2J\u2028\u202e\u2066\x85"
 SHOWN = r"a\x0a2026 info all is well\x1b[2J\u2028\u202e\u2066\x85"

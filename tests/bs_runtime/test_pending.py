@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from bs_runtime import descriptors
-from bs_runtime.pending import Pending, network
+from bs_runtime.operations import descriptors
+from bs_runtime.serving.pending import Pending, network
 
 
 def enter(pending: Pending, address: str, end, until: float):

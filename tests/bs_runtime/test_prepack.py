@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from bs_runtime import prepack
-from bs_runtime.prepack import PackedLinear
+from bs_runtime.model import prepack
+from bs_runtime.model.prepack import PackedLinear
 
 pytestmark = pytest.mark.skipif(not prepack.available(), reason="this PyTorch has no oneDNN")
 

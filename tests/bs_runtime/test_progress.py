@@ -7,8 +7,8 @@ import asyncio
 import pytest
 import torch
 
-from bs_runtime.progress import FAILING_S, FAILURES, STALLED_S, Progress
-from bs_runtime.station import Station
+from bs_runtime.engine.progress import FAILING_S, FAILURES, STALLED_S, Progress
+from bs_runtime.serving.station import Station
 from tests.bs_runtime.test_suspects import POISON, Poisonable, begin, poisoned
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from draftlink import gumbel
-from draftlink.noise import key_from_seed
+from draftlink.distribution import gumbel
+from draftlink.distribution.noise import key_from_seed
 
 pytest.importorskip("triton", reason="Triton is not installed: it comes with PyTorch for GPUs")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -24,7 +24,7 @@ def rows(size: int, count: int, seed: int = 0) -> np.ndarray:
 
 
 def both(p: np.ndarray, positions: list[int]) -> tuple[list[int], list[int]]:
-    from bs_runtime.race import pick_many
+    from bs_runtime.verify.race import pick_many
 
     keys = [KEYS[i % 3] for i in range(len(p))]
     given = torch.from_numpy(p).to(DEVICE)
@@ -47,7 +47,7 @@ def test_the_clocks_are_the_same_to_the_bit():
         x = race.entries(position, [a, b])
         p[position, [a, b]] = x  # both arrive at 1, or one ulp apart; then the earlier, or lower id
         expected.append(int(gumbel.pick_many([KEYS[0]], [position], p[position][None])[0]))
-    from bs_runtime.race import pick_many
+    from bs_runtime.verify.race import pick_many
 
     found = pick_many([KEYS[0]] * len(p), range(len(p)), torch.from_numpy(p).to(DEVICE))
     assert found == expected
@@ -66,7 +66,7 @@ def test_equals_go_to_the_lowest_id_and_what_has_no_weight_never_wins():
 def test_a_row_without_a_winner_is_refused(bad):
     p = np.zeros((2, 70))
     p[0, 0], p[1, 3] = 1.0, bad
-    from bs_runtime.race import pick_many
+    from bs_runtime.verify.race import pick_many
 
     with pytest.raises(ValueError, match="every row needs finite weights"):
         pick_many(KEYS[:2], [0, 0], torch.from_numpy(p).to(DEVICE))

@@ -19,15 +19,15 @@ import pytest
 
 from bench.virtual.link import Wire
 from bench.virtual.loop import run
-from bs_runtime import account
-from bs_runtime.account import Account
-from bs_runtime.connection import Connection
-from bs_runtime.conversations import Conversations
-from bs_runtime.limits import Closing, Limits, Tenant
-from bs_runtime.scheduler import Scheduler
-from bs_runtime.tickets import Sealer
+from bs_runtime.engine.scheduler import Scheduler
+from bs_runtime.operations.limits import Closing, Limits, Tenant
+from bs_runtime.serving import account
+from bs_runtime.serving.account import Account
+from bs_runtime.serving.connection import Connection
+from bs_runtime.serving.conversations import Conversations
+from bs_runtime.serving.tickets import Sealer
 from device_runtime.device import Coupled, Device, Sampling, Split, TopK
-from draftlink.shaping import LinkProfile, make_link
+from draftlink.link.shaping import LinkProfile, make_link
 from tests.fakes import HASH, FakeModel, FakeTarget, letters, random_logits
 
 SIZE, TOKENS = 20, 10

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from bs_runtime import verify
-from bs_runtime.batching import LEAST_CAP
-from bs_runtime.generation import Generation, Judgement, ModelFault
-from bs_runtime.kv import Feed
-from bs_runtime.scheduler import Scheduler
-from draftlink import frames
-from draftlink.sampling import Sampling
+from bs_runtime.engine.batching import LEAST_CAP
+from bs_runtime.engine.generation import Generation, Judgement, ModelFault
+from bs_runtime.engine.scheduler import Scheduler
+from bs_runtime.model.kv import Feed
+from bs_runtime.verify import verify
+from draftlink.distribution.sampling import Sampling
+from draftlink.distribution.sparse import Drafted
+from draftlink.protocol import frames
 from draftlink.schemes import GREEDY
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from draftlink.sparse import Drafted
 from tests.fakes import FakeTarget
 
 SIZE = 8

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from bs_runtime import kv, memory
-from bs_runtime.batching import Batcher
-from bs_runtime.generation import Generation, Judgement
-from bs_runtime.kv import Feed, Slot
-from bs_runtime.limits import Refusal
-from bs_runtime.scheduler import Scheduler
-from bs_runtime.slots import LEAST_SHARED, Slots, common
-from bs_runtime.snapshot import snapshot
-from bs_runtime.station import Station
-from bs_runtime.target import Target
-from draftlink import frames
-from draftlink.sampling import Sampling
+from bs_runtime.engine.batching import Batcher
+from bs_runtime.engine.generation import Generation, Judgement
+from bs_runtime.engine.scheduler import Scheduler
+from bs_runtime.engine.slots import LEAST_SHARED, Slots, common
+from bs_runtime.model import kv
+from bs_runtime.model.kv import Feed, Slot
+from bs_runtime.model.target import Target
+from bs_runtime.operations import memory
+from bs_runtime.operations.limits import Refusal
+from bs_runtime.serving.snapshot import snapshot
+from bs_runtime.serving.station import Station
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol import frames
 from draftlink.schemes import GREEDY
 from tests.bs_runtime.tiny import CONFIGS, CONTEXT, VOCAB, build, take
 from tests.fakes import HASH, FakeTarget, random_logits

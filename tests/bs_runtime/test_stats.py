@@ -8,10 +8,10 @@ import logging
 
 import pytest
 
-from bs_runtime import logs
-from bs_runtime.stats import BOUNDS_S, KEPT_S, Histogram, Meter, Stats
-from draftlink import frames
-from draftlink.link import websocket_bytes
+from bs_runtime.operations import logs
+from bs_runtime.operations.stats import BOUNDS_S, KEPT_S, Histogram, Meter, Stats
+from draftlink.link.ledger import websocket_bytes
+from draftlink.protocol import frames
 from tests.draftlink.test_frames import START
 
 

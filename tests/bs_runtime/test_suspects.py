@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from bench.virtual import loop
-from bs_runtime.generation import Generation, ModelFault
-from bs_runtime.kv import Feed
-from bs_runtime.scheduler import Scheduler
-from bs_runtime.suspects import GUARDED, SPARED, Suspects
-from draftlink import frames
-from draftlink.sampling import Sampling
+from bs_runtime.engine.generation import Generation, ModelFault
+from bs_runtime.engine.scheduler import Scheduler
+from bs_runtime.engine.suspects import GUARDED, SPARED, Suspects
+from bs_runtime.model.kv import Feed
+from draftlink.distribution.sampling import Sampling
+from draftlink.distribution.sparse import Drafted
+from draftlink.protocol import frames
 from draftlink.schemes.topk import TopK
-from draftlink.sparse import Drafted
 from tests.fakes import FakeTarget
 
 SIZE, POISON = 12, 11

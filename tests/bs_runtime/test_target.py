@@ -9,9 +9,9 @@ from transformers import (
     Qwen2Config,
 )
 
-from bs_runtime import attention, engine, prepack, target
-from bs_runtime.prepack import PackedLinear
-from bs_runtime.target import TargetError
+from bs_runtime.model import attention, forward, prepack, target
+from bs_runtime.model.prepack import PackedLinear
+from bs_runtime.model.target import TargetError
 from tests.bs_runtime.tiny import CONFIGS, CONTEXT, IDS, SHAPE, VOCAB, build, close, full, take
 
 
@@ -191,7 +191,7 @@ def test_a_model_that_keeps_its_state_elsewhere_is_refused():
 
 
 def test_a_model_that_ignores_rollback_is_refused(monkeypatch):
-    monkeypatch.setattr(engine.Slot, "rollback", lambda self, length: None)
+    monkeypatch.setattr(forward.Slot, "rollback", lambda self, length: None)
     with pytest.raises(TargetError, match="cannot be rolled back"):
         take(build(CONFIGS["llama"]))
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from bs_runtime import target
-from bs_runtime.target import Target, TargetError
-from draftlink.tokenizer import tokenizer_hash
+from bs_runtime.model import target
+from bs_runtime.model.target import Target, TargetError
+from draftlink.protocol.tokenizer import tokenizer_hash
 from tests.bs_runtime.tiny import CONFIGS, IDS, VOCAB, build, tokenizer
 
 

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bs_runtime import threads
-from bs_runtime.app import create_app
-from bs_runtime.scheduler import Scheduler
-from bs_runtime.threads import Team
+from bs_runtime.engine import threads
+from bs_runtime.engine.scheduler import Scheduler
+from bs_runtime.engine.threads import Team
+from bs_runtime.serving.app import create_app
 from tests.bs_runtime.test_scheduler import TABLE, generation
 from tests.fakes import FakeTarget, random_logits
 
@@ -84,7 +84,7 @@ def test_the_time_that_a_thread_waits_for_a_core_is_known():
     """Three threads of other processes on the one core of this one; alone it hardly waits."""
     code = (
         "import os, subprocess, sys, time\n"
-        "from bs_runtime.threads import waited_s\n"
+        "from bs_runtime.engine.threads import waited_s\n"
         "os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])\n"
         "busy = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(3)]\n"
         "time.sleep(0.1)\n"
@@ -135,7 +135,7 @@ def test_how_threads_wait_is_changed_while_they_run():
     """In a process of its own: libgomp reads at its start how threads wait, and how many."""
     code = (
         "import torch\n"
-        "from bs_runtime.threads import Idlers\n"
+        "from bs_runtime.engine.threads import Idlers\n"
         "from tests.bs_runtime.test_threads import burnt_ms\n"
         "torch.set_num_threads(2)\n"
         "idlers = Idlers(2)\n"

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from bs_runtime import tickets
-from bs_runtime.tickets import Sealer, Ticket
+from bs_runtime.serving import tickets
+from bs_runtime.serving.tickets import Sealer, Ticket
 
 TICKET = Ticket(bytes(16), bytes(range(32)), "phone")
 
@@ -55,7 +55,7 @@ def test_a_disk_that_is_really_full(tmp_path):
     path = tmp_path / "ticket.key"
     code = (
         "import pathlib, resource, signal, sys\n"
-        "from bs_runtime.tickets import Sealer\n"
+        "from bs_runtime.serving.tickets import Sealer\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
         "try:\n"

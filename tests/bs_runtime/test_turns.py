@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bs_runtime import turns
-from bs_runtime.turns import AT_ONCE_S, SHARE, TURN_S, Turns
+from bs_runtime.engine import turns
+from bs_runtime.engine.turns import AT_ONCE_S, SHARE, TURN_S, Turns
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from bs_runtime import verify
-from draftlink import noise, sampling
-from draftlink.sampling import Sampling
+from bs_runtime.verify import verify
+from draftlink.distribution import noise, sampling
+from draftlink.distribution.sampling import Sampling
+from draftlink.distribution.sparse import Drafted
 from draftlink.schemes import GREEDY
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from draftlink.sparse import Drafted
 from tests.fakes import random_logits
 
 SIZE = 40

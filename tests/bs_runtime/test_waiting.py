@@ -12,21 +12,22 @@ import numpy as np
 import pytest
 
 from bench.virtual.loop import run
-from bs_runtime import account, station, turns
-from bs_runtime.account import Account
-from bs_runtime.connection import Connection
-from bs_runtime.conversations import Conversations
-from bs_runtime.generation import Generation
-from bs_runtime.limits import Closing, Limits, Tenant
-from bs_runtime.scheduler import Scheduler
-from bs_runtime.station import Link
-from bs_runtime.tickets import Sealer
-from draftlink import frames
-from draftlink.control import digest
-from draftlink.idcode import IdModel
-from draftlink.sampling import Sampling
+from bs_runtime.engine import turns
+from bs_runtime.engine.generation import Generation
+from bs_runtime.engine.scheduler import Scheduler
+from bs_runtime.operations.limits import Closing, Limits, Tenant
+from bs_runtime.serving import account, station
+from bs_runtime.serving.account import Account
+from bs_runtime.serving.connection import Connection
+from bs_runtime.serving.conversations import Conversations
+from bs_runtime.serving.station import Link
+from bs_runtime.serving.tickets import Sealer
+from draftlink.coding.ids import IdModel
+from draftlink.distribution.sampling import Sampling
+from draftlink.distribution.sparse import Drafted, SparseRow
+from draftlink.protocol import frames
+from draftlink.protocol.control import digest
 from draftlink.schemes.topk import TopK
-from draftlink.sparse import Drafted, SparseRow
 from tests.fakes import HASH, FakeTarget, random_logits
 
 SIZE, PROMPT, STEP_S = 20, 64 * 8, 15.0

@@ -15,9 +15,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from bs_runtime.facts import Facts
-from bs_runtime.kv import Feed
-from bs_runtime.target import Target
+from bs_runtime.model.facts import Facts
+from bs_runtime.model.kv import Feed
+from bs_runtime.model.target import Target
 
 VOCAB = 67
 CONTEXT = 48

@@ -11,8 +11,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from device_runtime.bundle import MANIFEST, BundleError, digest, load_bundle
-from device_runtime.draft_model import DraftModel
+from device_runtime.model.bundle import MANIFEST, BundleError, digest, load_bundle
+from device_runtime.model.draft_model import DraftModel
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import asyncio
 
 from websockets.exceptions import ConnectionClosedError
 
-from device_runtime.client import Client
-from draftlink import frames
-from draftlink.sampling import Sampling
+from device_runtime.transport.client import Client
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol import frames
 from draftlink.schemes.topk import TopK
 
 WELCOME = frames.Welcome(frames.VERSION, "x", 20, 48, ["topk"], "m", "float32", b"ticket")

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from device_runtime import connecting
-from device_runtime.connecting import LinkError, connector
+from device_runtime.transport import connecting
+from device_runtime.transport.connecting import LinkError, connector
 
 TOKEN = "the-phone-s-own-token"
 

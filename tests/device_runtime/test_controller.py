@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from device_runtime.controller import Controller
-from device_runtime.estimators import Estimates
+from device_runtime.drafting.controller import Controller
+from device_runtime.drafting.estimators import Estimates
 
 
 def known(
@@ -116,7 +116,7 @@ def changes_its_mind(seed: int) -> bool:
 def test_where_changing_costs_much_a_lucky_streak_is_not_enough(monkeypatch):
     # The estimate is looked at 240 times: some of them it is one standard error too good.
     assert sum(map(changes_its_mind, range(60))) <= 10
-    monkeypatch.setattr("device_runtime.controller.MOST_CAUTION", 0.5)
+    monkeypatch.setattr("device_runtime.drafting.controller.MOST_CAUTION", 0.5)
     assert sum(map(changes_its_mind, range(60))) > 20
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from device_runtime.bundle import Bundle, BundleError
-from device_runtime.draft_model import DraftModel
+from device_runtime.model.bundle import Bundle, BundleError
+from device_runtime.model.draft_model import DraftModel
 from tests.conftest import GRAPHS
 
 IDS = [5, 9, 40, 7, 100, 3, 77, 21]

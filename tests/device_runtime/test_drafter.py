@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from device_runtime.drafter import Drafter
-from draftlink import frames, noise
-from draftlink.sampling import Sampling
+from device_runtime.drafting.drafter import Drafter
+from draftlink.distribution import noise
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol import frames
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
 from draftlink.schemes.split import Split

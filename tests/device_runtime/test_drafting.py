@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from device_runtime.controller import Plan
-from device_runtime.drafter import Proposal
-from device_runtime.drafting import Drafting
-from device_runtime.estimators import Estimates
-from draftlink import frames
-from draftlink.sparse import Drafted
+from device_runtime.drafting.controller import Plan
+from device_runtime.drafting.drafter import Proposal
+from device_runtime.drafting.estimators import Estimates
+from device_runtime.writers.drafting import Drafting
+from draftlink.distribution.sparse import Drafted
+from draftlink.protocol import frames
 
 
 class Link(SimpleNamespace):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from device_runtime.estimators import KEPT, Acceptance, Level
+from device_runtime.drafting.estimators import KEPT, Acceptance, Level
 
 
 def test_a_level_is_cold_at_first_and_right_after_one_sample():

@@ -7,8 +7,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from device_runtime import facts
 from draftlink.cli import common
-from draftlink.frames import Welcome
-from draftlink.sampling import Sampling
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol.frames import Welcome
 
 WELCOME = Welcome(5, "x", 100, 512, ["topk"], "m", "float32")
 

@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-from device_runtime import pages
+from device_runtime.model import pages
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="Linux alone has these files"

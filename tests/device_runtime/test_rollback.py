@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinypair
-from device_runtime.draft_model import DraftModel
+from device_runtime.model.draft_model import DraftModel
 from export.bundle import export_bundle
 from tests.fakes import softmax
 
@@ -95,7 +95,7 @@ def test_a_hole_in_the_cache_would_show(bundle):
 
 
 def test_a_long_prompt_is_fed_in_parts(bundle, monkeypatch):
-    monkeypatch.setattr("device_runtime.draft_model.PREFILL", 16)
+    monkeypatch.setattr("device_runtime.model.draft_model.PREFILL", 16)
     model, fresh = DraftModel(bundle(), threads=1), DraftModel(bundle(), threads=1)
     ids = np.random.default_rng(0).integers(0, 300, 100).tolist()
     found = model.forward(ids).copy()

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from bench.virtual.loop import VirtualLoop
-from device_runtime.connecting import LinkError, Lost
 from device_runtime.device import Device, Sampling
-from device_runtime.patience import Patience
-from draftlink import frames
+from device_runtime.transport.connecting import LinkError, Lost
+from device_runtime.transport.patience import Patience
+from draftlink.protocol import frames
 from tests.fakes import fake_device
 from tests.hostile.stations import TABLE, Peer, Talk, begins, greets, in_memory, silent
 

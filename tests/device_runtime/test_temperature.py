@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from device_runtime.temperature import FEWEST, RATIOS, UNITS_PER_BIT, DraftTemperature
+from device_runtime.drafting.temperature import FEWEST, RATIOS, UNITS_PER_BIT, DraftTemperature
 from tests.fakes import softmax
 
 SIZE, TEMPERATURE = 50, 0.8

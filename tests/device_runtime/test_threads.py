@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 import draftlink.cli  # noqa: F401  (registers the commands)
-from device_runtime import draft_model, threads
-from device_runtime.bundle import BundleError, load_bundle
 from device_runtime.device import Device
-from device_runtime.draft_model import ENOUGH, DraftModel
+from device_runtime.model import draft_model, threads
+from device_runtime.model.bundle import BundleError, load_bundle
+from device_runtime.model.draft_model import ENOUGH, DraftModel
 from draftlink.cli.common import app
 from tests import fakes
 from tests.conftest import GRAPHS

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
-from device_runtime import weights
-from device_runtime.bundle import BundleError
+from device_runtime.model import weights
+from device_runtime.model.bundle import BundleError
 
 FILES = {"model.onnx": 10_000, "model.onnx.data": 64}
 INSIDE = {"location": "model.onnx.data", "offset": "16", "length": "48"}

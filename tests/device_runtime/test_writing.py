@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from bench.virtual.loop import run
-from device_runtime.writing import Writing
+from device_runtime.writers.writing import Writing
 
 
 def test_a_time_that_is_nearly_there_is_waited_for_once():

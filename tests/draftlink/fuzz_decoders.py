@@ -18,15 +18,17 @@ with contextlib.ExitStack() as stack:
         import atheris
 
         stack.enter_context(atheris.instrument_imports(include=["draftlink"]))
-    from draftlink import bitcode, frames, noise
-    from draftlink.idcode import IdModel
-    from draftlink.sampling import Sampling
+    from draftlink.coding import bits
+    from draftlink.coding.ids import IdModel
+    from draftlink.distribution import noise
+    from draftlink.distribution.sampling import Sampling
+    from draftlink.distribution.sparse import Drafted
+    from draftlink.protocol import frames
     from draftlink.schemes import AnyScheme
     from draftlink.schemes.coupled import Coupled
     from draftlink.schemes.dense import Dense
     from draftlink.schemes.split import Split, pack_row, unpack_row
     from draftlink.schemes.topk import TopK
-    from draftlink.sparse import Drafted
 
 SIZE = 20
 HISTORY = [1, 2, 3, 1, 2, 3, 1]
@@ -61,7 +63,7 @@ def _bits(data: bytes) -> None:
     if not data:
         raise ValueError("no fields")
     count = data[0] % 8
-    source, again = bitcode.BitReader(data[1 + count :]), bitcode.BitWriter()
+    source, again = bits.BitReader(data[1 + count :]), bits.BitWriter()
     for shape in data[1 : 1 + count]:
         values = source.read(shape % 16, shape // 16 * 2)
         again.write(values, shape // 16 * 2)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from draftlink import files
-from draftlink.files import FileError
+from draftlink.host import files
+from draftlink.host.files import FileError
 
 
 def test_a_file_is_replaced_and_keeps_its_mode(tmp_path):

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftlink import frames
-from draftlink.bitcode import BitReader, BitWriter, width_for
-from draftlink.sampling import Sampling
+from draftlink.coding.bits import BitReader, BitWriter, width_for
+from draftlink.distribution.sampling import Sampling
+from draftlink.distribution.sparse import half, lattice
+from draftlink.protocol import frames
 from draftlink.schemes.topk import TopK
-from draftlink.sparse import half, lattice
 
 START = frames.Start(3, 0, [1, 2], Sampling(), TopK(), "draft", 9, [0], 7)
 EXAMPLES = [

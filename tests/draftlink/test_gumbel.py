@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
-from draftlink import gumbel
-from draftlink.gumbel import BLOCK, Race, pick_many
-from draftlink.noise import key_from_seed
+from draftlink.distribution import gumbel
+from draftlink.distribution.gumbel import BLOCK, Race, pick_many
+from draftlink.distribution.noise import key_from_seed
 
 KEY = key_from_seed(1, "coupled")
 ONES = 0xFFFF_FFFF

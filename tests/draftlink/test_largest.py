@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from draftlink import largest, sampling, sparse
-from draftlink.sampling import Sampling
+from draftlink.distribution import largest, sampling, sparse
+from draftlink.distribution.sampling import Sampling
 
 
 def rows(size: int) -> list[np.ndarray]:

@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from draftlink import payload
-from draftlink.idcode import IdModel
+from draftlink.coding.ids import IdModel
+from draftlink.distribution.sparse import Drafted
+from draftlink.planning import payload
 from draftlink.schemes.topk import TopK
-from draftlink.sparse import Drafted
 
 
 def test_a_lattice_row_s_bits_count_the_rows_that_there_are():

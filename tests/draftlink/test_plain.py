@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from draftlink.plain import printable
+from draftlink.host.plain import printable
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from draftlink import cli, plan, shaping, theory
-from draftlink.plan import Setting
+from draftlink import cli
+from draftlink.link import shaping
+from draftlink.planning import plan, theory
+from draftlink.planning.plan import Setting
 
 LTE = Setting(0.8, 0.010, 0.045, 0.045, shaping.profile("lte"))
 

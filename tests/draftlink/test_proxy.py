@@ -13,8 +13,9 @@ import pytest
 import websockets
 from typer.testing import CliRunner
 
-from draftlink import cli, proxy
-from draftlink.shaping import LinkProfile, make_link
+from draftlink import cli
+from draftlink.link import proxy
+from draftlink.link.shaping import LinkProfile, make_link
 
 HERE = ("127.0.0.1", 0)
 # The machine may be busy: upper bounds say only that nothing is out of proportion.

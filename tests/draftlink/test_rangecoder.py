@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftlink.rangecoder import MAX_TOTAL, RangeDecoder, RangeEncoder
+from draftlink.coding.rangecoder import MAX_TOTAL, RangeDecoder, RangeEncoder
 
 
 @st.composite

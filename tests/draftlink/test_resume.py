@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from draftlink import frames
-from draftlink.control import digest
-from draftlink.sampling import Sampling
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol import frames
+from draftlink.protocol.control import digest
+from draftlink.protocol.session import LocalProtocolError, RemoteProtocolError, Session
+from draftlink.protocol.states import State
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from draftlink.session import LocalProtocolError, RemoteProtocolError, Session
-from draftlink.states import State
 
 VOCAB = 1 << 20
 HELLO = frames.Hello(frames.VERSION, "x", VOCAB, ["topk"], "t")

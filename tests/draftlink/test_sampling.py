@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 from transformers import generation
 
-from draftlink import noise, sampling
-from draftlink.noise import Purpose
-from draftlink.sampling import Sampling
+from draftlink.distribution import noise, sampling
+from draftlink.distribution.noise import Purpose
+from draftlink.distribution.sampling import Sampling
 
 CASES = [
     Sampling(temperature=0.7),

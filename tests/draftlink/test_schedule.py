@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from draftlink import schedule, theory
-from draftlink.theory import Costs
+from draftlink.planning import schedule, theory
+from draftlink.planning.theory import Costs
 
 COSTS = [
     Costs(0.010, 0.045, 0.045, 0.015),

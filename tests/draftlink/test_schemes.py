@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftlink import noise, schemes
-from draftlink.control import FLIGHT_ENTRIES, FRAME_ENTRIES
-from draftlink.idcode import IdModel
+from draftlink import schemes
+from draftlink.coding.ids import IdModel
+from draftlink.distribution import noise
+from draftlink.distribution.sparse import SparseRow, draw_remainder, lattice, remainder
+from draftlink.protocol.control import FLIGHT_ENTRIES, FRAME_ENTRIES
 from draftlink.schemes import split
 from draftlink.schemes.base import MAX_DRAFT, MAX_IN_FLIGHT
 from draftlink.schemes.coupled import Coupled
@@ -17,7 +19,6 @@ from draftlink.schemes.dense import Dense
 from draftlink.schemes.greedy import GREEDY
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from draftlink.sparse import SparseRow, draw_remainder, lattice, remainder
 
 SIZE = 300
 KEY = noise.key_from_seed(1, "device")

@@ -7,13 +7,13 @@ import copy
 import msgspec
 import pytest
 
-from draftlink import frames
-from draftlink.sampling import Sampling
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol import frames
+from draftlink.protocol.session import LocalProtocolError, RemoteProtocolError, Session
+from draftlink.protocol.states import SENDER, TABLE, State
 from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from draftlink.session import LocalProtocolError, RemoteProtocolError, Session
-from draftlink.states import SENDER, TABLE, State
 from tests.draftlink.test_frames import EXAMPLES
 
 VOCAB = 100

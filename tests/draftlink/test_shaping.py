@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftlink import shaping
-from draftlink.shaping import SEGMENT_BYTES, Flow, LinkProfile, Rate, Shaper, make_link
+from draftlink.link import shaping
+from draftlink.link.shaping import SEGMENT_BYTES, Flow, LinkProfile, Rate, Shaper, make_link
 
 
 def constant(rate: float, delay_s: float = 0.0, **rest: float) -> Shaper:

@@ -7,8 +7,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from draftlink import sparse
-from draftlink.sparse import SparseRow
+from draftlink.distribution import sparse
+from draftlink.distribution.sparse import SparseRow
 
 
 def by_the_book(q: np.ndarray, k: int, total: int) -> tuple[list[int], list[int], int]:

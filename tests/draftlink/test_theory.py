@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import scipy.special
 
-from draftlink import sparse, theory
-from draftlink.theory import Costs
+from draftlink.distribution import sparse
+from draftlink.planning import theory
+from draftlink.planning.theory import Costs
 
 ALPHAS = (0.01, 0.1, 0.4, 0.6, 0.8, 0.9, 0.97, 0.999)
 RATIOS = (1e-4, 0.003, 0.01, 0.07, 0.1, 0.2, 0.4, 0.6, 0.99, 1.0, 1.7, 30.0)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from draftlink.tokenizer import differences, tokenizer_hash
+from draftlink.protocol.tokenizer import differences, tokenizer_hash
 
 BASE = {
     "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]},

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from draftlink.trials import Trials
+from draftlink.planning.trials import Trials
 
 ALONE, ONE_BUSY, TWO_BUSY = (11.4, 10.6, 7.8), (9.4, 10.0, 27.0), (12.3, 17.2, 143.0)
 MANY_BUSY = (40.0, 25.0, 1000.0)  # two threads that sleep have two shares of the machine

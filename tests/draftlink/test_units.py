@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from draftlink import units
+from draftlink.planning import units
 
 
 @pytest.mark.parametrize(

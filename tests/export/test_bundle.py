@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 import export.bundle
-from device_runtime.bundle import MANIFEST, load_bundle
+from device_runtime.model.bundle import MANIFEST, load_bundle
 from export import ExportError, check, quantize
 from export.bundle import export_bundle
 from tests.conftest import ARCHITECTURES, GRAPHS

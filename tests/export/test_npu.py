@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
-from bs_runtime.target import Target
-from device_runtime.bundle import BundleError, load_bundle
+from bs_runtime.model.target import Target
 from device_runtime.device import Device, Sampling
-from device_runtime.draft_model import DraftModel
-from device_runtime.static_graph import MASKED
+from device_runtime.model.bundle import BundleError, load_bundle
+from device_runtime.model.draft_model import DraftModel
+from device_runtime.model.static_graph import MASKED
 from export import ExportError
 from export.bundle import export_bundle
 from tests.conftest import TEXTS

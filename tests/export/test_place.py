@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 import export.bundle
-from device_runtime.bundle import GRAPH, MANIFEST, Check, load_bundle
+from device_runtime.model.bundle import GRAPH, MANIFEST, Check, load_bundle
 from export import ExportError, quantize, source
 from export.bundle import export_bundle
 
@@ -309,7 +309,7 @@ def test_file_systems_without_locks(quick, tmp_path, monkeypatch):
     def none(*_, **__):
         raise OSError(errno.ENOLCK, "no locks")
 
-    monkeypatch.setattr("draftlink.files.lock", none)
+    monkeypatch.setattr("draftlink.host.files.lock", none)
     out = tmp_path / "out"
     (tmp_path / ".out.draftlink-abcdefgh").mkdir()  # whose it is, nobody can tell
     for word in ("old", "new"):

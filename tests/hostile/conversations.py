@@ -11,19 +11,19 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosedError
 
-from bs_runtime.connection import Connection
-from bs_runtime.conversations import Conversations
-from bs_runtime.generation import Round
-from bs_runtime.scheduler import Served
-from bs_runtime.step import step
-from bs_runtime.tickets import Sealer
-from bs_runtime.turns import Turns
-from device_runtime.connecting import LinkError, Lost
+from bs_runtime.engine.generation import Round
+from bs_runtime.engine.scheduler import Served
+from bs_runtime.engine.step import step
+from bs_runtime.engine.turns import Turns
+from bs_runtime.serving.connection import Connection
+from bs_runtime.serving.conversations import Conversations
+from bs_runtime.serving.tickets import Sealer
 from device_runtime.device import Device
-from device_runtime.patience import Patience
-from draftlink import frames
-from draftlink.session import Session
-from draftlink.states import State
+from device_runtime.transport.connecting import LinkError, Lost
+from device_runtime.transport.patience import Patience
+from draftlink.protocol import frames
+from draftlink.protocol.session import Session
+from draftlink.protocol.states import State
 from tests.fakes import FakeModel, FakeTarget, fake_device
 from tests.hostile.plans import DRAFT, EOS, SIZE, TARGET, Plan
 

@@ -13,9 +13,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from device_runtime.device import LinkError
-from draftlink import frames
-from draftlink.session import RemoteProtocolError, Session
-from draftlink.states import State
+from draftlink.protocol import frames
+from draftlink.protocol.session import RemoteProtocolError, Session
+from draftlink.protocol.states import State
 from tests.hostile.conversations import (
     CONTEXT,
     MEMORY,

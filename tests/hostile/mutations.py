@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from draftlink import frames
-from draftlink.idcode import IdModel
+from draftlink.coding.ids import IdModel
+from draftlink.distribution.sparse import Drafted, SparseRow
+from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
 from draftlink.schemes.split import Split, pack_row
 from draftlink.schemes.topk import TopK
-from draftlink.sparse import Drafted, SparseRow
 
 KINDS = (frames.Draft, frames.Verdict, frames.Tokens)
 SCHEMES: list[AnyScheme] = [

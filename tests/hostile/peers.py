@@ -11,12 +11,13 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from bs_runtime.auth import Tokens
-from bs_runtime.limits import Limits, Tenant
-from bs_runtime.server import Server
-from device_runtime.connecting import connector
+from bs_runtime.operations.limits import Limits, Tenant
+from bs_runtime.serving.auth import Tokens
+from bs_runtime.serving.server import Server
 from device_runtime.device import Device, Sampling
-from draftlink import __version__, frames, schemes
+from device_runtime.transport.connecting import connector
+from draftlink import __version__, schemes
+from draftlink.protocol import frames
 from draftlink.schemes.topk import TopK
 from tests.fakes import HASH, FakeTarget, fake_device, random_logits, serving
 

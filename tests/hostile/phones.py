@@ -9,10 +9,10 @@ from typing import Any
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from device_runtime.connecting import LinkError, connector
 from device_runtime.device import Device, Sampling
-from device_runtime.silence import Deadlines
-from draftlink import frames
+from device_runtime.transport.connecting import LinkError, connector
+from device_runtime.transport.silence import Deadlines
+from draftlink.protocol import frames
 from tests.fakes import fake_device
 from tests.hostile.stations import TABLE, Peer, begins, silent
 

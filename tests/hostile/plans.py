@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
-from draftlink import frames, noise
-from draftlink.idcode import IdModel
-from draftlink.sampling import distribution
+from draftlink.coding.ids import IdModel
+from draftlink.distribution import noise
+from draftlink.distribution.sampling import distribution
+from draftlink.protocol import frames
+from draftlink.protocol.states import State
 from draftlink.schemes import AnyScheme
-from draftlink.states import State
 from tests.fakes import random_logits
 
 SIZE = 20

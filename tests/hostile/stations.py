@@ -13,8 +13,9 @@ from typing import Any, Protocol
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
-from device_runtime.connecting import Connect
-from draftlink import frames, schemes
+from device_runtime.transport.connecting import Connect
+from draftlink import schemes
+from draftlink.protocol import frames
 from tests.fakes import HASH, random_logits
 
 SIZE = 20

@@ -8,7 +8,7 @@ import pytest
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
-from device_runtime.connecting import LinkError
+from device_runtime.transport.connecting import LinkError
 from tests.hostile.phones import NASTY, TOKEN, answers, once, phone, plain, run, text, writes
 from tests.hostile.stations import listening
 

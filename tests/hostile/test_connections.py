@@ -15,10 +15,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from bs_runtime import guard, limits
-from bs_runtime.server import Server, tls_context
-from bs_runtime.station import Station
-from device_runtime.connecting import connector
+from bs_runtime.operations import limits
+from bs_runtime.serving import guard
+from bs_runtime.serving.server import Server, tls_context
+from bs_runtime.serving.station import Station
+from device_runtime.transport.connecting import connector
 from tests.fakes import FakeTarget, serving
 from tests.hostile.peers import TABLE, TOKENS, phone, text, tokens_of
 from tests.test_graceful_stop import options, station

@@ -17,12 +17,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from bs_runtime import guard, limits
-from bs_runtime.limits import WAITING_MESSAGES, Limits
-from bs_runtime.server import Server
-from device_runtime.connecting import LinkError
+from bs_runtime.operations import limits
+from bs_runtime.operations.limits import WAITING_MESSAGES, Limits
+from bs_runtime.serving import guard
+from bs_runtime.serving.server import Server
 from device_runtime.device import Device
-from draftlink import frames, schemes
+from device_runtime.transport.connecting import LinkError
+from draftlink import schemes
+from draftlink.protocol import frames
 from tests.fakes import HASH
 from tests.hostile.peers import SIZE, TOKENS, beside, greeted, last_word, phone, raw, start, text
 
@@ -179,7 +181,7 @@ def test_a_device_that_has_gone_silent():
 
 def test_never_reading(monkeypatch):
     """A stream that nobody reads: what waits to be sent stays bounded, and the connection ends."""
-    monkeypatch.setattr("bs_runtime.connection.SEND_S", 0.3)
+    monkeypatch.setattr("bs_runtime.serving.connection.SEND_S", 0.3)
     monkeypatch.setattr(guard, "CLOSE_S", 0.1)
     monkeypatch.setattr(guard, "SEND_BUFFER_BYTES", 2000)
     buffered = []

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import torch
 
-import bs_runtime.generation
-from bs_runtime import verify
-from bs_runtime.limits import Limits
-from draftlink import faults, frames
+import bs_runtime.engine.generation
+from bs_runtime.operations.limits import Limits
+from bs_runtime.verify import verify
+from draftlink.protocol import faults, frames
 from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.topk import TopK
 from tests.draftlink.test_frames import START
@@ -65,7 +65,7 @@ def raised(monkeypatch) -> Iterator[Raised]:
         assert all(o.following is None or 0 <= o.following < SIZE for o in outcomes)
         return outcomes
 
-    monkeypatch.setattr(bs_runtime.generation.verify, "judge", watched)
+    monkeypatch.setattr(bs_runtime.engine.generation.verify, "judge", watched)
     yield handler
     log.removeHandler(handler)
     log.setLevel(level)

@@ -14,14 +14,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from draftlink import frames
-from draftlink.control import FRAME_ENTRIES, digest
-from draftlink.idcode import IdModel
-from draftlink.sampling import Sampling
+from draftlink.coding.ids import IdModel
+from draftlink.coding.slices import Slices
+from draftlink.distribution.sampling import Sampling
+from draftlink.distribution.sparse import Drafted, SparseRow
+from draftlink.protocol import frames
+from draftlink.protocol.control import FRAME_ENTRIES, digest
+from draftlink.protocol.session import Session
 from draftlink.schemes import Coupled, Dense, TopK
-from draftlink.session import Session
-from draftlink.slices import Slices
-from draftlink.sparse import Drafted, SparseRow
 
 SIZE = 151_936
 MOST_S = 0.020

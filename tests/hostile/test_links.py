@@ -9,13 +9,14 @@ import pytest
 import torch
 from websockets.asyncio.client import connect
 
-from bs_runtime import verify
-from bs_runtime.generation import Generation
-from device_runtime import client as device_client
-from device_runtime.client import Client
-from device_runtime.connecting import LinkError
+from bs_runtime.engine.generation import Generation
+from bs_runtime.verify import verify
 from device_runtime.device import Sampling, Split, TopK
-from draftlink import frames, noise
+from device_runtime.transport import client as device_client
+from device_runtime.transport.client import Client
+from device_runtime.transport.connecting import LinkError
+from draftlink.distribution import noise
+from draftlink.protocol import frames
 from tests.fakes import HASH, FakeModel, FakeTarget, fake_device, random_logits, served
 from tests.hostile.conversations import MEMORY, Kept, Script, Station, converse, record
 from tests.hostile.plans import PLANS, SIZE, TARGET

@@ -14,9 +14,9 @@ import pytest
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
-from device_runtime import connecting
-from device_runtime.connecting import LinkError
-from draftlink import frames
+from device_runtime.transport import connecting
+from device_runtime.transport.connecting import LinkError
+from draftlink.protocol import frames
 from tests.fakes import fake_device
 from tests.hostile.phones import NASTY, PLAIN, answers, once, phone, plain, run, text, writes
 from tests.hostile.stations import (

@@ -11,11 +11,11 @@ import random
 from collections import Counter
 
 from bench.virtual.loop import VirtualLoop
-from device_runtime.connecting import LinkError
 from device_runtime.device import Device, Sampling
-from draftlink import frames
-from draftlink.session import Session
-from draftlink.states import State
+from device_runtime.transport.connecting import LinkError
+from draftlink.protocol import frames
+from draftlink.protocol.session import Session
+from draftlink.protocol.states import State
 from tests.fakes import fake_device
 from tests.hostile.stations import SIZE, TABLE, WELCOME, Peer, greets, in_memory, silent
 
@@ -132,7 +132,7 @@ def test_whatever_a_base_station_says():
 
 def test_a_device_that_calls_at_once_is_noticed(monkeypatch):
     """The negative control: patience that every connection renews, as it once was."""
-    from device_runtime import client
+    from device_runtime.transport import client
 
     class Renewed(client.Patience):
         def after(self, now: float, lost: client.Lost) -> float | None:

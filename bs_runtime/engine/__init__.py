@@ -1,0 +1,1 @@
+"""Rounds of many sessions in one step: scheduling, slots, threads."""

@@ -1,0 +1,307 @@
+"""One generation at the base station, and its rounds: what to feed, what to judge, what stands.
+
+Nothing here calls the model: a ``Round`` says what it needs fed, in as many steps as the scheduler
+likes, and is settled once it is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bs_runtime.model.kv import Feed, Slot
+from bs_runtime.operations.limits import Refusal
+from bs_runtime.verify import verify
+from draftlink import schemes
+from draftlink.coding.ids import IdModel
+from draftlink.coding.slices import Slices, whole
+from draftlink.distribution import noise
+from draftlink.distribution.noise import Purpose
+from draftlink.distribution.sparse import Drafted
+from draftlink.protocol import frames
+from draftlink.schemes.split import pack_row
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the target makes of a round: the fields of a verdict."""
+
+    accepted: int
+    next: int | None
+    ended: bool
+    row: bytes = b""
+    surprisals: bytes = b""
+
+
+class ModelFault(Refusal, ValueError):
+    """The target cannot go on with a text; its device is not to blame."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("internal", reason)
+
+
+class Generation:
+    """A generation on a slot. ``history`` is the prompt and everything written so far.
+
+    Between rounds the slot is in one of two states: all of the history cached and the row behind it
+    kept, or something of the history not yet fed. One round at a time is under way. Every draw is a
+    function of (key, position, purpose), so that the same draft at the same position is always
+    judged the same way; ``key`` is the session's secret. ``tenant``: whose it is. ``before`` was
+    the conversation's generation, whose history begins with the ``same`` first tokens: its model of
+    ids goes on.
+    """
+
+    def __init__(
+        self,
+        slot: Slot,
+        start: frames.Start,
+        history: list[int],
+        vocab_size: int,
+        context: int,
+        key: bytes,
+        tenant: str = "",
+        before: Generation | None = None,
+        same: int = 0,
+    ) -> None:
+        self.slot = slot
+        self.tenant = tenant
+        self.start = start
+        self.history = history
+        written = len(history) - start.begins  # before a connection was lost
+        self.left = min(start.max_tokens - written, context - len(history))
+        self.ended = False
+        self._scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
+        # A model of ids, whose first ``_agreed`` tokens are the history's, if it has so many.
+        self._ids: IdModel = IdModel(vocab_size) if before is None else before._ids
+        self._agreed: int = 0 if before is None else min(same, before._agreed)
+        if start.seed is None:
+            self._key = noise.key_of_generation(key, start.generation)
+        else:
+            role = "coupled" if self._scheme.shares_seed else "bs"
+            self._key = noise.key_from_seed(start.seed, role)
+        suppressed = start.suppressed
+        self._suppressed = torch.from_numpy(suppressed) if len(suppressed) else None
+        self._row: Tensor | None = None  # (1, V): the row after the whole history, once known
+
+    def decode(self, drafts: Sequence[frames.Draft]) -> list[Drafted]:
+        """The tokens of drafts that follow one another.
+
+        Raises ValueError for bytes that are no drafts of this scheme.
+        """
+        return whole(self.decoding(drafts))
+
+    def decoding(self, drafts: Sequence[frames.Draft]) -> Slices[list[Drafted]]:
+        """``decode`` in slices.
+
+        Where it is closed before its end, or raises, nothing has changed but the model of ids,
+        which then holds a part of the history.
+        """
+        first = drafts[0].first
+        if first is not None and self.left < 2:
+            raise ValueError("the token that was owed fills the context, and a draft follows it")
+        drafted: list[Drafted] = []
+        if not self._scheme.codes_ids:
+            for draft in drafts:
+                drafted += yield from self._scheme.decoding(draft.payload, draft.length, self._ids)
+            return drafted
+        ids, stands = self._ids, len(self.history)
+        yield from ids.shrinking(min(ids.length, stands, self._agreed))
+        self._agreed = stands
+        try:
+            yield from ids.extending(self.history[ids.length :])
+            unknown = [] if first is None else [first]
+            for draft in drafts:
+                ids.extend(unknown)
+                found = yield from self._scheme.decoding(draft.payload, draft.length, ids)
+                unknown = [d.token for d in found]
+                drafted += found
+        finally:  # of what was drafted, not all may come to stand
+            ids.rollback(min(ids.length, stands))
+        return drafted
+
+    def prompt(self) -> Round:
+        """Feed the prompt, and keep the row behind it; nothing is judged."""
+        return Round(self, (), None)
+
+    def draft(
+        self, drafted: Sequence[Drafted], first: int | None = None, *, waits: bool = True
+    ) -> Round:
+        """Judge each drafted token, then write one token of the target's own.
+
+        ``first`` is the token that the device owed. Nothing is drawn behind an accepted EOS or the
+        token limit, nor behind a draft that is accepted whole and does not wait.
+        """
+        if first is not None:
+            self._write(first)
+        ends = [i + 1 for i, d in enumerate(drafted) if d.token in self.start.eos_ids]
+        return Round(self, drafted[: min([self.left, *ends])], Purpose.BONUS, waits=waits)
+
+    def next(self) -> Round:
+        """One token of the target's own, while streaming."""
+        return Round(self, (), Purpose.STREAM)
+
+    def rollback(self, keep: int) -> None:
+        """Forget everything behind the first ``keep`` tokens of the history."""
+        del self.history[keep:]
+        self.slot.rollback(min(self.slot.length, keep))
+        self._row = None
+        self._agreed = min(self._agreed, keep)
+
+    def job(self, drafted: Sequence[Drafted], purpose: Purpose) -> verify.Job:
+        """What ``verify.judge`` is to know of a draft behind the history."""
+        start = self.start
+        return verify.Job(
+            drafted,
+            self.history,
+            start.sampling,
+            self._scheme,
+            self._key,
+            purpose,
+            start.surprisals,
+            self._suppressed,
+        )
+
+    def kept_row(self) -> Tensor | None:
+        """The row (1, V) behind the history, if the slot holds all of it and the row was kept."""
+        return self._row if self.slot.length == len(self.history) else None
+
+    def settle(
+        self,
+        drafted: Sequence[Drafted],
+        rows: Tensor,
+        outcome: verify.Outcome | None,
+        *,
+        waits: bool,
+    ) -> Judgement:
+        """Write what stands of a draft, and keep the row behind it.
+
+        ``rows`` (len(drafted) + 1, V); ``outcome`` is None for a prompt, behind which nothing is
+        written. Raises ModelFault where the text is to go on behind a row from which nothing can be
+        drawn.
+        """
+        accepted = outcome.accepted if outcome else 0
+        self.slot.rollback(len(self.history) + accepted)
+        for d in drafted[:accepted]:
+            self._write(d.token)
+        following, row = outcome.following if outcome else None, b""
+        if self.ended or (accepted == len(drafted) and not waits):
+            following = None
+        elif outcome is not None and outcome.broken:
+            raise ModelFault(
+                f"the target's logits behind token {len(self.history)} hold no largest number: the"
+                " model is broken; have its weights checked, or try another text"
+            )
+        if following is not None:
+            self._row = None
+            self._write(following)
+        else:
+            # A copy: the rows belong to a whole step, which a part would keep in memory.
+            self._row = rows[accepted : accepted + 1].clone()
+            if accepted < len(drafted) and not self.ended:  # the device corrects
+                row = pack_row(self._row[0].numpy(force=True))
+        if outcome is None:
+            return Judgement(0, None, self.ended)
+        surprisals = outcome.surprisals[: accepted + (following is not None)]
+        return Judgement(
+            accepted,
+            following,
+            self.ended,
+            row,
+            bytes(min(255, round(8 * bits)) for bits in surprisals),
+        )
+
+    def _write(self, token: int) -> None:
+        self.history.append(token)
+        self.left -= 1
+        self.ended = self.left <= 0 or token in self.start.eos_ids
+
+
+class Round:
+    """A prompt, a draft or a single token on its way through the model.
+
+    Steps feed it in parts (``feed``, then ``take``) until nothing is ``left``; its rows are then
+    those behind the history and behind each drafted token. ``purpose``: what the target's own token
+    is drawn for, None if nothing is judged. ``waits``: it is drawn behind a whole draft, too. The
+    slot may be emptied before a step; what it held is then fed again, or copied from ``source``.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        drafted: Sequence[Drafted],
+        purpose: Purpose | None,
+        *,
+        waits: bool = True,
+    ) -> None:
+        self.drafted = list(drafted)
+        self.purpose = purpose
+        self._waits = waits
+        self._generation = generation
+        self.slot = generation.slot
+        self.tenant = generation.tenant
+        self.source: Slot | None = None
+        self.spare = True  # whether there is memory for more than the round needs
+        self._tokens = [d.token for d in drafted]
+        self._base = len(generation.history)
+        kept = generation.kept_row()
+        self._rows = [] if kept is None else [kept]
+        self._behind = self._base - (kept is None)  # the next token whose row is wanted
+        if kept is None:  # the last row has to be made, again if the slot was rolled back
+            self.slot.rollback(min(self.slot.length, self._base - 1))
+
+    @property
+    def left(self) -> int:
+        """Tokens that are still to be fed."""
+        return self.length - self.slot.length
+
+    def feed(self, limit: int) -> Feed:
+        """The next tokens, at most ``limit``; a prompt's are fed for its last row alone."""
+        begin = self.slot.length
+        ids = self._generation.history[begin : begin + limit]
+        drafted = begin + len(ids) - self._base
+        ids += self._tokens[drafted : drafted + limit - len(ids)]
+        return Feed(self.slot, ids, max(0, begin + len(ids) - max(begin, self._behind)))
+
+    def take(self, rows: Tensor) -> None:
+        """The rows that a feed asked for, (rows, V)."""
+        self._rows.append(rows)
+        self._behind += len(rows)
+
+    @property
+    def prefix(self) -> list[int]:
+        """The tokens whose rows are of no account, so that another slot's cache will do."""
+        return self._generation.history[: self._base - 1]
+
+    @property
+    def length(self) -> int:
+        """Tokens that the slot holds at the end."""
+        return self._base + len(self._tokens)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that it may come to hold until the generation ends."""
+        return len(self._generation.history) + max(0, self._generation.left)
+
+    def prepare(self) -> None:
+        """Take the memory that was granted; copy from ``source`` what it holds of the prefix."""
+        self.slot.reserve(self.length, spare=self.spare)
+        if self.source is not None:
+            self.slot.adopt(self.source, self.prefix)
+            self.source = None
+
+    def rows(self) -> Tensor:
+        """All rows, (len(drafted) + 1, V), once nothing is left."""
+        return self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
+
+    def job(self) -> verify.Job | None:
+        """What is to be judged, if anything is."""
+        if self.purpose is None:
+            return None
+        return self._generation.job(self.drafted, self.purpose)
+
+    def settle(self, rows: Tensor, outcome: verify.Outcome | None) -> Judgement:
+        """Carry out the outcome: see ``Generation.settle``."""
+        return self._generation.settle(self.drafted, rows, outcome, waits=self._waits)

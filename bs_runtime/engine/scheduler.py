@@ -1,0 +1,253 @@
+"""Schedule, run, postprocess: the rounds of all connections, through one model.
+
+``Batcher`` decides who takes part in a step; the step runs in a thread of its own, so that the
+event loop never waits for the model; whoever is done gets its judgement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from bs_runtime.engine.batching import LEAST_CAP, Batcher
+from bs_runtime.engine.generation import Judgement, Round
+from bs_runtime.engine.progress import Progress
+from bs_runtime.engine.slots import Slots
+from bs_runtime.engine.step import Failed, Model, Result
+from bs_runtime.engine.suspects import Suspects
+from bs_runtime.engine.threads import Team
+from bs_runtime.engine.turns import Turns
+from bs_runtime.model.kv import Slot
+from bs_runtime.operations.limits import Refusal
+
+log = logging.getLogger("draftlink.bs")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A judgement, and how long it took."""
+
+    judgement: Judgement
+    queue_us: int  # until the first step that the round took part in
+    verify_us: int  # from then on
+
+
+@dataclass
+class Totals:
+    """What has been done since the start; the mean batch size is rounds / steps."""
+
+    steps: int = 0
+    rounds: int = 0  # that took part in a step, once for each step
+    tokens: int = 0
+    busy_s: float = 0.0
+
+
+@dataclass(eq=False)
+class _Request:
+    round: Round
+    asked_s: float
+    future: asyncio.Future[Served]
+    begun_s: float | None = None
+
+
+Batch = list[tuple[_Request, int]]  # and how many of its tokens are fed
+
+
+class Scheduler:
+    """Runs the rounds of many connections on one model, in the event loop that it is used from."""
+
+    def __init__(self, model: Model, slots: Slots | None = None, team: Team | None = None) -> None:
+        self.totals = Totals()
+        self.turns = Turns()  # of connections, at what needs no model
+        self.slots = Slots() if slots is None else slots
+        self._model = model
+        self.progress = Progress()
+        self._waiting: Batcher[_Request] = Batcher()
+        self._suspects: Suspects[_Request] = Suspects(lambda request: request.round.slot)
+        # One worker: the model has one set of threads, and two forwards at once only slow each
+        # other.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._team = team or Team()
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._running: list[_Request] = []  # in the step that is under way
+        self._stepped = asyncio.Event()  # it is not under way any more
+
+    def run(self, round: Round) -> asyncio.Future[Served]:
+        """Run a round to its end. The future has what the model raises for it.
+
+        Where it is cancelled the round is left between two steps: see ``unused``.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        request = _Request(round, now, loop.create_future())
+        if (fault := self.slots.unfit(round)) is not None:
+            request.future.set_exception(Refusal("request", fault))
+            return request.future
+        self.progress.waits(now)
+        if self._suspects.guards(request):
+            self._suspects.add(request)
+        else:
+            self._waiting.add(request, round.left, now, session=round.slot)
+        self._arrived.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._steps())
+        return request.future
+
+    async def unused(self, slot: Slot) -> None:
+        """Until no step uses a slot."""
+        while any(request.round.slot is slot for request in self._running):
+            await self._stepped.wait()
+
+    def ahead(self, round: Round) -> int:
+        """Requests that are due before a round's."""
+        return self._waiting.before(lambda request: request.round is round)
+
+    def close(self, slot: Slot) -> None:
+        """Give a slot back once no step uses it; its rounds must have ended or been cancelled."""
+        self._waiting.forget(slot)
+        self._suspects.forget(slot)
+        self.slots.forget(slot)
+        self._worker.submit(slot.close)
+
+    async def _hold(self) -> None:
+        """Wait for company as long as the batcher says."""
+        loop = asyncio.get_running_loop()
+        while (seconds := self._waiting.due(now := loop.time()) - now) > 0:
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._arrived.wait()
+
+    def _admit(self, request: _Request) -> bool:
+        """Whether a request can take part in the next step."""
+        return self.slots.admit(request.round)
+
+    def _unwanted(self, request: _Request) -> bool:
+        """Whether nobody waits for a request any more; its slot is then free for others."""
+        if request.future.cancelled():
+            self.slots.release(request.round.slot)
+        return request.future.cancelled()
+
+    async def _steps(self) -> None:
+        loop = asyncio.get_running_loop()
+        while len(self._waiting) + len(self._suspects):
+            # The answers to the last step go out first: what they set off can join this one.
+            await asyncio.sleep(0)
+            if not self._suspects.is_next(others=len(self._waiting) > 0):
+                await self._hold()
+            batch, alone = self._schedule()
+            if not batch:
+                continue
+            begun = loop.time()
+            self._running = [request for request, _ in batch]
+            self._stepped.clear()
+            work = [(request.round, count) for request, count in batch]
+            results = await loop.run_in_executor(self._worker, self._team.step, self._model, work)
+            self._running = []
+            self._stepped.set()
+            self._postprocess(batch, alone, results, begun, loop.time())
+        self.progress.rests()
+
+    def _schedule(self) -> tuple[Batch, _Request | None]:
+        """Who takes part in the next step, and with how many tokens; and who is alone, if it is."""
+        self._waiting.drop(self._unwanted)
+        self._suspects.drop(self._unwanted)
+        self.slots.next_step()
+        others = len(self._waiting) > 0
+        if (alone := self._suspects.next(others=others)) is not None:
+            if self._admit(alone):
+                limit = LEAST_CAP if others else self._waiting.cap
+                return [(alone, min(alone.round.left, limit))], alone
+            self._suspects.add(alone)
+        batch = self._waiting.take(self._admit)
+        if not batch and (alone := self._suspects.next(others=False)) is not None:
+            # They may hold what the others wait for.
+            if self._admit(alone):
+                return [(alone, min(alone.round.left, LEAST_CAP))], alone
+            self._suspects.add(alone)
+        return batch, None
+
+    def _postprocess(
+        self,
+        batch: Batch,
+        alone: _Request | None,
+        results: Sequence[Result],
+        begun: float,
+        ended: float,
+    ) -> None:
+        """Whoever is done gets its judgement; whoever is not, its place in another step."""
+        failed = [r for (r, _), result in zip(batch, results, strict=True) if _failed(result)]
+        fed = [request for request, count in batch if count and request not in failed]
+        self._count(batch, ended - begun)
+        if failed:
+            self._blame(failed, alone, next(filter(_failed, results)), ended)
+        else:
+            self._suspects.ran(fed, alone=alone)
+            self.progress.stepped(ended)
+            if alone is None:
+                self._waiting.ran(sum(count for _, count in batch), ended - begun)
+        for (request, count), result in zip(batch, results, strict=True):
+            request.begun_s = begun if request.begun_s is None else request.begun_s
+            if isinstance(result, Failed):
+                continue
+            if result is not None or request.future.cancelled():
+                self._answer(request, result, ended)
+            elif request is alone:
+                self._suspects.add(request)
+            else:
+                self._waiting.add(request, request.round.left, ended, fed=count)
+
+    def _blame(
+        self, failed: list[_Request], alone: _Request | None, result: Failed, now: float
+    ) -> None:
+        """A forward failed: find out whose fault it was."""
+        refused, cleared = self._suspects.failed(failed, alone=alone)
+        log.warning(
+            "a step of %d rounds failed (%s): %s",
+            len(failed),
+            type(result.error).__name__,
+            "each is fed alone" if refused is None else "it is refused",
+        )
+        for request in cleared:
+            self._waiting.add(request, request.round.left, now)
+        if refused is not None:
+            self._answer(refused, result.error, now)
+
+    def _answer(self, request: _Request, result: Judgement | Exception | None, now: float) -> None:
+        """A request has come to its end, or nobody waits for it any more."""
+        slot = request.round.slot
+        self.slots.release(slot)
+        self._suspects.answered(request)
+        if isinstance(result, Exception):
+            self.progress.failed(now)
+            self._suspects.forget(slot)
+        elif result is not None and request.round.purpose is not None:
+            self.progress.judged()
+        if request.future.cancelled() or result is None:
+            return
+        if isinstance(result, Exception) or result.ended:
+            self._waiting.forget(slot)
+        else:
+            self._waiting.answered(slot, now)
+        if isinstance(result, Exception):
+            request.future.set_exception(result)
+            return
+        begun_s = now if request.begun_s is None else request.begun_s
+        queue_s, verify_s = begun_s - request.asked_s, now - begun_s
+        request.future.set_result(Served(result, int(queue_s * 1e6), int(verify_s * 1e6)))
+
+    def _count(self, batch: Batch, seconds: float) -> None:
+        self.totals.steps += 1
+        self.totals.rounds += len(batch)
+        self.totals.tokens += sum(count for _, count in batch)
+        self.totals.busy_s += seconds
+
+
+def _failed(result: Result) -> TypeGuard[Failed]:
+    return isinstance(result, Failed)

@@ -1,0 +1,1 @@
+"""The target model: loading, packed forwards, attention, the KV cache."""

@@ -1,0 +1,222 @@
+"""KV slots of many sessions, and one forward over the packed tokens of all that wait.
+
+The tokens of a step stand behind one another in a single row, without padding; position ids say
+where in its own history each one stands. transformers' own code does the rest: its cache interface
+hands every layer's new keys and values to ``StepCache``, which writes them to the slots that they
+belong to, and its attention interface calls ``attention.attend``, where each session looks at its
+own slot alone. So no architecture is rewritten.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import Cache
+
+from bs_runtime.model.kv import Feed, Layout, Slot, TargetError
+
+if TYPE_CHECKING:
+    from bs_runtime.model.fused import Fused
+
+HAS_TRITON = find_spec("triton") is not None  # it comes with PyTorch for GPUs
+
+
+@dataclass(frozen=True)
+class Part:
+    """A feed's place in a step: ``tokens`` from ``begin`` on; with them its slot holds ``length``.
+
+    ``mask`` (tokens, length) is 0 where a token may look, else -inf; None where it may look
+    everywhere (a single token) or where the slot was empty, so that the triangle says it.
+    """
+
+    slot: Slot
+    begin: int
+    tokens: int
+    length: int
+    mask: Tensor | None
+
+
+class StepCache(Cache):
+    """transformers' view of the slots during one forward.
+
+    ``packed``: the attention reads the slots itself. Else there is one part, and ``update`` returns
+    the whole of it, as attention of any other kind expects.
+    """
+
+    def __init__(self, parts: Sequence[Part], *, packed: bool) -> None:
+        super().__init__(layers=[])
+        self.parts = parts
+        self._packed = packed
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write keys and values (1, kv heads, tokens, d) of a layer to their slots."""
+        for part in self.parts:
+            keys = key_states.narrow(2, part.begin, part.tokens)
+            values = value_states.narrow(2, part.begin, part.tokens)
+            part.slot.write(layer_idx, keys, values)
+        if not self._packed:
+            return self.parts[0].slot.read(layer_idx, self.parts[0].length)
+        # transformers gives the attention these tensors and nothing else of the step, so they
+        # carry it; a model that passes on others is not packed (``attend`` finds nothing).
+        key_states.step = self, layer_idx  # type: ignore[attr-defined]
+        return key_states, value_states
+
+    def attend(self, layer: int, query: Tensor, kv_heads: int, scale: float) -> Tensor:
+        """Query (1, heads, tokens, d) to (1, tokens, heads, d), one session after the other."""
+        out = []
+        for part in self.parts:
+            keys, values = part.slot.read(layer, part.length)
+            attended = scaled_dot_product_attention(
+                query.narrow(2, part.begin, part.tokens),
+                keys,
+                values,
+                attn_mask=part.mask,
+                is_causal=1 < part.tokens == part.length,
+                scale=scale,
+                enable_gqa=query.shape[1] != kv_heads,
+            )
+            out.append(attended.transpose(1, 2))
+        return torch.cat(out, 1)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens cached before the step, of the first part: packed models do not ask for it."""
+        return self.parts[0].slot.length
+
+    def get_mask_sizes(self, *_: Any, **__: Any) -> tuple[int, int]:
+        """Length and offset of the mask that attention of another kind needs."""
+        return self.parts[0].length, 0
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: on a CPU PyTorch says so in words alone."""
+    said = isinstance(error, RuntimeError) and "allocate" in str(error)
+    return said or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+class Engine:
+    """A model's forward over many slots.
+
+    ``packed`` says whether a step is one forward; if not, it is one for each slot, for models
+    whose attention is not ``attention.attend``. ``fused``: what runs it on a GPU, once ``fuse``
+    was called; slots opened before are then of no use. ``context``: tokens that a slot may hold;
+    ``token_bytes``: memory that each takes there, 0 before the first forward.
+    """
+
+    def __init__(self, model: Any, vocab_size: int, context: int) -> None:
+        self.model = model
+        self.vocab_size = vocab_size
+        self.context = context
+        self.packed = False
+        self.token_bytes = 0
+        self.layout: Layout | None = None
+        self.fused: Fused | None = None
+        known = inspect.signature(model.forward).parameters
+        self._keeps_logits = "logits_to_keep" in known
+        self._cache = "cache" if "cache" in known else "past_key_values"  # until transformers 5.24
+
+    def open(self) -> Slot:
+        """A new, empty slot."""
+        return Slot(self)
+
+    def forward(self, feeds: Sequence[Feed]) -> Tensor:
+        """Feed slots, each at most once; float32 logits (Σ rows, V) in order, where the model is.
+
+        The head runs over the rows that are wanted. Raises TargetError for no ids, ids out of
+        range, and past the context. After a forward that fails the slots are as before, or empty
+        where it lacked memory.
+        """
+        for feed in feeds:
+            self._check(feed)
+        steps = [feeds] if self.packed else [[feed] for feed in feeds]
+        run = self._run if self.fused is None else self._run_fused
+        before = [feed.slot.length for feed in feeds]
+        try:
+            with torch.inference_mode():
+                rows = [run(step) for step in steps]
+        except BaseException as error:
+            for feed, length in zip(feeds, before, strict=True):
+                if _lacks_memory(error):
+                    feed.slot.close()
+                else:  # what was written stands behind the length, and is never read
+                    feed.slot.rollback(length)
+            raise
+        if not self.token_bytes:
+            slot = feeds[0].slot
+            self.token_bytes = slot.bytes // slot.capacity
+        return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+    def _check(self, feed: Feed) -> None:
+        ids, length = feed.ids, feed.slot.length
+        if not ids or min(ids) < 0 or max(ids) >= self.vocab_size:
+            raise TargetError(f"feed at least one id, each from 0 to {self.vocab_size - 1}")
+        if length + len(ids) > self.context:
+            raise TargetError(
+                f"{length + len(ids)} tokens, where the context is {self.context}; shorten the"
+                " prompt or ask for fewer tokens"
+            )
+
+    def fuse(self, layout: Layout, heads: int) -> None:
+        """Attend for all slots at once, by Triton's kernels, and capture what can be."""
+        from bs_runtime.model.fused import Fused  # Triton comes with PyTorch for GPUs alone
+
+        self.layout = layout
+        self.fused = Fused(self._logits, heads // layout.kv_heads, self.model.device)
+        self.fused.capture()
+
+    def _run_fused(self, feeds: Sequence[Feed]) -> Tensor:
+        assert self.fused is not None
+        rows = self.fused.forward(feeds)
+        for feed in feeds:
+            feed.slot.advance(feed.ids)
+        return rows
+
+    def _run(self, feeds: Sequence[Feed]) -> Tensor:
+        device = self.model.device
+        parts: list[Part] = []
+        ids: list[int] = []
+        positions: list[int] = []
+        wanted: list[int] = []
+        for feed in feeds:
+            part = self._part(feed, len(ids))
+            parts.append(part)
+            ids += feed.ids
+            positions += range(feed.slot.length, part.length)
+            wanted += range(len(ids) - feed.rows, len(ids))
+        rows = self._logits(
+            torch.tensor(ids, device=device),
+            torch.tensor(positions, device=device) if self.packed else None,
+            torch.tensor(wanted or [0], device=device),  # a head may not take no rows
+            StepCache(parts, packed=self.packed),
+        )
+        for feed in feeds:
+            feed.slot.advance(feed.ids)
+        return rows[: len(wanted)].float()
+
+    def _logits(self, ids: Tensor, positions: Tensor | None, keep: Tensor, cache: Cache) -> Tensor:
+        """The model's logits (kept, V) for ids (tokens,), of the rows of ``keep``."""
+        options: dict[str, Any] = {self._cache: cache}
+        if positions is not None:
+            options["position_ids"] = positions[None]
+        if self._keeps_logits:
+            options["logits_to_keep"] = keep
+        logits: Tensor = self.model(input_ids=ids[None], use_cache=True, **options).logits[0]
+        return logits if self._keeps_logits else logits[keep]
+
+    def _part(self, feed: Feed, begin: int) -> Part:
+        past, tokens = feed.slot.length, len(feed.ids)
+        feed.slot.reserve(past + tokens)
+        mask = None
+        if past and tokens > 1:
+            shape = tokens, past + tokens
+            options: dict[str, Any] = {"dtype": self.model.dtype, "device": self.model.device}
+            mask = torch.full(shape, float("-inf"), **options).triu_(past + 1)
+        return Part(feed.slot, begin, tokens, past + tokens, mask)

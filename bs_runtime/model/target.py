@@ -1,0 +1,279 @@
+"""The target model in PyTorch: any decoder-only model of transformers that can be rolled back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from bs_runtime.model import attention, prepack
+from bs_runtime.model.facts import Facts, read_facts
+from bs_runtime.model.forward import HAS_TRITON, Engine
+from bs_runtime.model.kv import Feed, Slot, TargetError
+from draftlink.protocol.tokenizer import tokenizer_hash
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+log = logging.getLogger("draftlink.bs")
+
+
+class Target:
+    """A loaded model. It takes ``model`` over: layers are replaced by faster ones of equal value.
+
+    ``vocab_size`` is the number of logits, ``context`` the longest history in tokens. Raises
+    TargetError for a model whose KV cache cannot be rolled back.
+    """
+
+    def __init__(self, model: Any, tokenizer: str, name: str, facts: Facts | None = None) -> None:
+        config = model.config.get_text_config()
+        self.context = rollable_context(config, stateful=getattr(model, "_is_stateful", False))
+        self.model = model.eval()
+        self.name = name
+        self.tokenizer_hash = tokenizer_hash(tokenizer)
+        self.dtype = str(model.dtype).removeprefix("torch.")
+        # Ids for a trial; rows are known before anything is replaced, and again after.
+        trial = list(range(min(6, int(config.vocab_size))))
+        with torch.inference_mode():
+            rows = model(torch.tensor([trial], device=model.device), use_cache=False).logits[0]
+        rows = rows.float().cpu()
+        self.vocab_size = int(rows.shape[-1])
+        self.facts = (facts or Facts()).within(self.vocab_size)
+        self.engine = Engine(model, self.vocab_size, self.context)
+        self._quicken(trial, rows)
+        if not self._agrees(trial, rows):
+            raise TargetError(
+                f"{name}: going on after a rollback gives other logits than a fresh start, so its"
+                " cache cannot be rolled back; use a model with full attention and a KV cache"
+            )
+
+    @classmethod
+    def load(cls, model: str | Path, *, device: str = "cpu", dtype: str = "float32") -> Target:
+        """Load a local folder or hub id. Raises TargetError."""
+        if dtype not in DTYPES:
+            raise TargetError(f"no dtype {dtype!r}; use one of {', '.join(DTYPES)}")
+        place = find_device(device)
+        source, name = find_model(model)
+        # Without the hub what is cached still loads, and without retries.
+        offline = not Path(source).is_dir() and not hub_answers(source)
+        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": offline}
+        try:
+            config = AutoConfig.from_pretrained(source, **options)
+            config._attn_implementation = None  # it could name code on the hub
+            if config.is_encoder_decoder:
+                raise TargetError(
+                    f"{model} is an encoder-decoder model; use a decoder-only one (a causal LM)"
+                )
+            tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
+            pair: Any = AutoModelForCausalLM.from_pretrained(
+                source,
+                config=config,
+                dtype=DTYPES[dtype],
+                generation_config=generation_config(source, config, offline),
+                output_loading_info=True,
+                **options,
+            )
+            loaded, report = pair
+            if missing := sorted(report["missing_keys"]):
+                raise TargetError(
+                    f"{model} has no weights for {missing[0]}, which would be random; use a model"
+                    " that was saved as a causal LM"
+                )
+        except TargetError:
+            raise
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            if "trust_remote_code" in str(error):
+                raise TargetError(
+                    f"{model} needs code of its own, which is never run; use a model that"
+                    " transformers itself knows"
+                ) from None
+            line = (str(error).strip() or repr(error)).splitlines()[0]
+            raise TargetError(
+                f"cannot load {model}: {line.rstrip('.')}. Give a transformers folder with its"
+                " tokenizer, or a hub id that this machine can reach."
+            ) from None
+        if not getattr(tokenizer, "is_fast", False):
+            raise TargetError(f"{model} has no fast tokenizer; add its tokenizer.json")
+        backend = tokenizer.backend_tokenizer
+        said = read_facts(loaded.generation_config, backend)
+        try:
+            return cls(loaded.to(place), backend.to_str(), name, said)
+        except torch.OutOfMemoryError:
+            raise TargetError(
+                f"{model} does not fit into the memory of {device} in {dtype}; use a smaller model,"
+                " --dtype bfloat16 or --device cpu"
+            ) from None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, and with it the KV slots."""
+        place: torch.device = self.model.device
+        return place
+
+    def open(self) -> Slot:
+        """A new, empty KV slot."""
+        return self.engine.open()
+
+    def forward(self, feeds: Sequence[Feed]) -> torch.Tensor:
+        """Feed many slots in one step: see ``Engine.forward``."""
+        return self.engine.forward(feeds)
+
+    def _quicken(self, trial: list[int], rows: torch.Tensor) -> None:
+        """One packed forward where the model can use it, and on the CPU packed weights."""
+        model = self.model
+        default = model.config._attn_implementation
+        # Ours stands in for "sdpa" alone: a model that goes without has a reason (a soft cap, say).
+        if default == "sdpa" and model.is_backend_compatible():
+            model.set_attn_implementation(attention.NAME)
+            self.engine.packed = True
+            try:
+                agrees = self._agrees(trial, rows)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:  # whatever the model's own code makes of packed tokens
+                agrees = False
+            if not agrees:
+                model.set_attn_implementation(default)
+                self.engine.packed = False
+            elif self._fuses():
+                self._fuse(trial, rows)
+        if prepack.pays(model):
+            prepack.prepack(model)
+        else:
+            prepack.bound(model)
+
+    def _fuses(self) -> bool:
+        """Whether there is a GPU that Triton has kernels for."""
+        return self.model.device.type == "cuda" and HAS_TRITON
+
+    def _fuse(self, trial: list[int], rows: torch.Tensor) -> None:
+        slot = self.open()
+        slot.forward(trial)
+        layout, heads = slot.layout, self.model.config.get_text_config().num_attention_heads
+        if layout is None or heads % layout.kv_heads:
+            return
+        plain = Engine(self.model, self.vocab_size, self.context)
+        plain.packed = True
+        try:
+            self.engine.fuse(layout, heads)
+            agrees = self._agrees(trial, rows)
+        except Exception as error:  # whatever Triton makes of this GPU
+            log.warning("no fused attention on this GPU: %s", error)
+            agrees = False
+        if not agrees:
+            self.engine = plain
+
+    def _agrees(self, trial: list[int], rows: torch.Tensor) -> bool:
+        """Whether feeding ``trial`` in parts, with a wrong turn rolled back, gives its ``rows``.
+
+        Another session takes part in the steps. The tolerance is wide, for half precision; a state
+        that was not rolled back, or another session's, is as far off as another text.
+        """
+        slot, other = self.open(), self.open()
+        found = [self.forward([Feed(other, trial[-1:], 0), Feed(slot, trial[:2], 2)])]
+        self.forward([Feed(slot, trial[:3], 1), Feed(other, trial[:3], 1)])
+        slot.rollback(2)
+        found.append(
+            self.forward([Feed(other, trial[-2:], 0), Feed(slot, trial[2:-1], len(trial) - 3)])
+        )
+        found.append(slot.forward(trial[-1:]))
+        scale = float(rows.abs().max())
+        allowed = (1e-3 if self.dtype == "float32" else 0.1) * scale
+        return float((torch.cat(found).cpu() - rows).abs().max()) <= allowed
+
+
+def find_device(device: str) -> torch.device:
+    """The device. Raises TargetError where it is unknown or not there."""
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        place = torch.device("meta")
+    here = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if place.type not in here:
+        raise TargetError(f"no device {device!r}; use one of {', '.join(here)}, or cuda:1")
+    if not here[place.type]:
+        raise TargetError(f"PyTorch finds no {place.type} device here; use --device cpu")
+    if (place.index or 0) >= here[place.type]:
+        raise TargetError(f"no device {device!r}; there are {here[place.type]}, counted from 0")
+    return place
+
+
+def find_model(model: str | Path) -> tuple[str, str]:
+    """Folder or hub id, and the model's name. Raises TargetError for a folder that is none."""
+    folder = Path(model)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise TargetError(f"{model} has no config.json; give a transformers model folder")
+        return str(folder), folder.resolve().name
+    if folder.exists():
+        raise TargetError(f"{model} is a file; give the transformers folder that it is in")
+    parts = str(model).split("/")
+    if isinstance(model, Path) or len(parts) > 2 or parts[0] in ("", ".", "..", "~"):
+        raise TargetError(f"there is no folder {model}; give a transformers folder or a hub id")
+    return str(model), parts[-1]
+
+
+def generation_config(model: str, config: Any, offline: bool) -> GenerationConfig:
+    """What transformers would read by itself, and then run the folder's ``custom_generate``.
+
+    It does so whatever ``trust_remote_code`` says, but not where a generation config is given.
+    """
+    try:
+        return GenerationConfig.from_pretrained(model, local_files_only=offline)
+    except OSError:  # there is none
+        return GenerationConfig.from_model_config(config)
+
+
+def hub_answers(model: str) -> bool:
+    """Whether the hub can be reached to ask for a model, be it to say that it has none."""
+    try:
+        HfApi().model_info(model, timeout=10)
+    except HfHubHTTPError:
+        return True
+    except Exception:  # no route, no name, offline mode: each HTTP client has its own
+        return False
+    return True
+
+
+def rollable_context(config: Any, *, stateful: bool = False) -> int:
+    """The context within which the KV cache can be cut back to any earlier length, in tokens.
+
+    Raises TargetError where there is none.
+    """
+    context = getattr(config, "max_position_embeddings", None)
+    if stateful:
+        raise TargetError(
+            f"{config.model_type} keeps a recurrent state that cannot be rolled back; use a model"
+            " with full attention"
+        )
+    if not context:
+        raise TargetError(f"{config.model_type} states no context length; use another model")
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if odd := kinds - {"full_attention", "sliding_attention"}:
+        raise TargetError(
+            f"layers of kind {', '.join(sorted(odd))} keep a state that cannot be rolled back; use"
+            " a model with full attention"
+        )
+    window = getattr(config, "sliding_window", None)
+    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
+    if window and slides and window < context:
+        raise TargetError(
+            f"its sliding window of {window} tokens is shorter than its context of {context}, and"
+            " entries that left the window cannot be rolled back; use a model with full attention"
+        )
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if rope.get("rope_type", rope.get("type")) == "longrope":
+        # Its frequencies change at this length, under the keys that are cached already.
+        original = getattr(config, "original_max_position_embeddings", None)
+        context = min(context, original or rope.get("original_max_position_embeddings") or context)
+    return int(context)

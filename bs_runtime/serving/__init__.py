@@ -1,0 +1,1 @@
+"""Connections: from a listening socket to a session whose rounds are verified."""

@@ -1,0 +1,148 @@
+"""The ASGI app: the WebSocket endpoint, health, metrics, and the live page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from importlib import resources
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from bs_runtime.engine.slots import Slots
+from bs_runtime.model.target import Target
+from bs_runtime.operations.limits import Limits, Refusal
+from bs_runtime.serving.auth import Tokens
+from bs_runtime.serving.hosts import Hosts
+from bs_runtime.serving.metrics import Collector
+from bs_runtime.serving.snapshot import snapshot
+from bs_runtime.serving.station import SESSIONS, Station
+from bs_runtime.serving.tickets import Sealer
+from draftlink import __version__
+
+PATH = "/v1/draft"
+_MISLED = "this base station does not go by that name; it is told its names by --host-name"
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+def create_app(
+    target: Target | None = None,
+    sealer: Sealer | None = None,
+    *,
+    tokens: Tokens | None = None,
+    limits: Limits | None = None,
+    sessions: int = SESSIONS,
+    slots: Slots | None = None,
+    threads: int | None = None,
+    names: Collection[str] = (),
+) -> Starlette:
+    """The app of a ``Station`` with these arguments, which is its ``state.station``.
+
+    ``names``: what it is called beside localhost and its addresses; asked for where no token is.
+    """
+    hosts = Hosts(names)
+    station = Station(
+        target, sealer, tokens=tokens, limits=limits, sessions=sessions, slots=slots,
+        threads=threads,
+    )  # fmt: skip
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Collector(station))
+    page = resources.files("bs_runtime.serving").joinpath("page.html").read_bytes()
+
+    def misled(connection: HTTPConnection) -> bool:
+        return station.tokens is None and not hosts.known(connection.headers.get("host"))
+
+    async def draft(socket: WebSocket) -> None:
+        if misled(socket):
+            await _deny(socket, 421, _MISLED)
+            return
+        # A page in somebody's browser may reach this address, but may not draft through it.
+        if "origin" in socket.headers:
+            await _deny(socket, 403, "browsers may not draft")
+            return
+        tenant = station.tenant(socket.headers.get("authorization"))
+        if tenant is None or tenant.operator:
+            station.stats.refuse("token")
+            given = "authorization" in socket.headers
+            reason = "this token may not draft here" if given else "a bearer token is needed"
+            await _deny(socket, 401, reason)
+            return
+        try:
+            await station.serve(socket, tenant)
+        except Refusal as refusal:
+            station.stats.refuse(refusal.code)
+            await _deny(socket, 503, refusal.reason, refusal.retry_after_s)
+
+    def denied(request: Request, *, operators: bool) -> Response | None:
+        """The answer to who may not see what is not everybody's, or is the operators' alone."""
+        if misled(request):
+            return PlainTextResponse(_MISLED + "\n", 421)
+        tenant = station.tenant(request.headers.get("authorization"))
+        if not operators or (tenant is not None and (station.tokens is None or tenant.operator)):
+            return None
+        return PlainTextResponse(
+            "an operator's bearer token is needed\n", 401, {"www-authenticate": "Bearer"}
+        )
+
+    async def healthz(request: Request) -> Response:
+        return JSONResponse({"status": "ok", "version": __version__})
+
+    async def readyz(request: Request) -> Response:
+        trouble = station.unready(time.monotonic())
+        if trouble is None:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse(
+            {"status": "not ready", "reason": trouble.reason},
+            503,
+            {"retry-after": str(trouble.retry_after_s)},
+        )
+
+    async def metrics(request: Request) -> Response:
+        return denied(request, operators=True) or Response(
+            generate_latest(registry), media_type=CONTENT_TYPE_LATEST
+        )
+
+    async def stats(request: Request) -> Response:
+        return denied(request, operators=True) or JSONResponse(
+            snapshot(station, time.monotonic()), headers={"cache-control": "no-store"}
+        )
+
+    async def index(request: Request) -> Response:
+        return denied(request, operators=False) or Response(
+            page, media_type="text/html", headers=_PAGE_HEADERS
+        )
+
+    app = Starlette(
+        routes=[
+            WebSocketRoute(PATH, draft),
+            Route("/", index),
+            Route("/stats", stats),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+        ]
+    )
+    app.state.station = station
+    if target is not None:
+        app.state.scheduler, app.state.conversations = station.scheduler, station.conversations
+    return app
+
+
+async def _deny(
+    socket: WebSocket, status: int, reason: str, retry_after_s: int | None = None
+) -> None:
+    headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    await socket.send_denial_response(PlainTextResponse(reason + "\n", status, headers))

@@ -1,0 +1,1 @@
+"""Speculative sampling: acceptance, the residual distribution, the draw."""

@@ -1,0 +1,234 @@
+"""Which mode writes: estimates into closed forms, what was measured on top, and no oscillation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from device_runtime.drafting.estimators import Estimates
+from draftlink.planning import schedule, theory
+
+Drafting = Literal["stop-and-wait", "run-ahead"]
+Writer = Literal["stop-and-wait", "run-ahead", "stream"]
+
+LONGEST = 16  # tokens of a block that is planned
+HYSTERESIS = 0.05  # by how much another mode must be faster
+WAITS_BELOW = 0.95  # of run-ahead's time per token, before stop-and-wait is chosen
+CAUTION = 0.5  # standard errors of the acceptance rate, where changing costs PROBE_SHARE
+MOST_CAUTION = 1.5  # of them at the most
+PATIENCE = 0.6  # of them by which acceptance may be better than it looks, before drafting is left
+TRUST = 60.0  # tokens' time, foretold, that weighs against what was measured
+SLOWEST = 2.0  # times what was foretold, as which an epoch counts at the most
+DWELL_TOKENS = 12  # written in a mode before it is left; doubled each time it is
+PROBE_SHARE = 0.03  # of what is left, in time, that finding out may cost
+HOPE = 0.98  # the acceptance rate that is hoped for, at the most
+MEMORY = 0.95  # what an epoch's time weighs after the next one
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to draft: blocks of ``first`` tokens, and whether the device ``waits`` behind each.
+
+    In run-ahead ``first`` is meant on average: a block is sent as soon as the probability that all
+    of it stands has fallen to ``sure``. ``window``: drafted tokens without a verdict, at most.
+    """
+
+    first: int
+    waits: bool
+    sure: float
+    window: int
+
+
+@dataclass
+class _Record:
+    """Time that tokens took in a mode, over the time that was foretold for them."""
+
+    measured_s: float = 0.0
+    foretold_s: float = 0.0
+
+    def add(self, measured_s: float, foretold_s: float) -> None:
+        self.measured_s = MEMORY * self.measured_s + measured_s
+        self.foretold_s = MEMORY * self.foretold_s + foretold_s
+
+    def ratio(self, weight_s: float) -> float:
+        """Measured over foretold, with ``weight_s`` seconds that went as foretold added to both."""
+        return (self.measured_s + weight_s) / (self.foretold_s + weight_s)
+
+
+@dataclass
+class Controller:
+    """Decides for one generation. ``now`` and lengths come in; nothing is read.
+
+    ``gamma``: the draft length of stop-and-wait, if the caller has fixed it. ``foretells``: what
+    would be accepted is also learned while the target streams.
+    """
+
+    estimates: Estimates
+    gamma: int | None = None
+    writer: Writer = "stream"
+    foretells: bool = False
+    _since: int = 0  # tokens written in this mode
+    _dwell: int = DWELL_TOKENS
+    _record: _Record = field(default_factory=_Record)  # of drafting
+
+    @property
+    def drafts(self) -> Drafting:
+        """How to draft, where drafting it is."""
+        return "run-ahead" if self.writer == "stream" else self.writer
+
+    def plan(self, mode: Drafting) -> Plan:
+        """How to draft in a mode, as the estimates are now."""
+        if mode == "stop-and-wait":
+            length = self.gamma or self._best_gamma()
+            return Plan(length, waits=True, sure=0.0, window=length)
+        return self._ahead()
+
+    def token_s(self, writer: Writer, alpha: float) -> float:
+        """Foretold seconds per token, if the acceptance rate is ``alpha``."""
+        here = self.estimates
+        if writer == "stream":
+            return here.target.typical or here.verify_s  # a stream makes up for stalls
+        if writer == "stop-and-wait":
+            draft_s, verify_s = here.costs_s(beside=False)
+            fixed_s = here.rtt.mean + verify_s
+            length = self.gamma or theory.best_draft_length(
+                alpha, fixed_s=fixed_s, draft_s=draft_s, longest=LONGEST
+            )
+            return (length * draft_s + fixed_s) / theory.expected_tokens(alpha, length)
+        return self._schedule(alpha).token_s
+
+    def drafted(self, writer: Drafting, tokens: int, seconds: float) -> None:
+        """An epoch, or a round, brought so many tokens in so many seconds."""
+        self._since += tokens
+        if self._known:
+            foretold_s = self._epoch_s(writer, tokens)
+            self._record.add(min(seconds, SLOWEST * foretold_s), foretold_s)
+
+    def streamed(self, tokens: int) -> None:
+        """So many tokens of a stream came."""
+        self._since += tokens
+
+    def _epoch_s(self, writer: Drafting, tokens: int) -> float:
+        """Foretold seconds of an epoch of so many tokens; of a round, whatever their number."""
+        here = self.estimates
+        draft_s, verify_s = here.costs_s(beside=writer == "run-ahead")
+        if writer == "stop-and-wait":
+            return self.plan(writer).first * draft_s + here.rtt.mean + verify_s
+        costs = theory.Costs(draft_s, 1.0, verify_s, here.rtt.mean)
+        first = self._schedule(here.acceptance.alpha).first
+        return schedule.epoch_time(
+            tokens, first, costs, restart_s=draft_s / 2.0, stall_s=here.stall_s
+        )
+
+    def choose(self, left: int) -> Writer:
+        """The mode for the next of ``left`` tokens; ``writer`` from now on."""
+        if not self._known:
+            return self.writer
+        here = self.estimates
+        alpha = here.acceptance.alpha
+        # Run-ahead looks at each token's probability, which its formula knows nothing of.
+        waits = self.token_s("stop-and-wait", alpha) < WAITS_BELOW * self.token_s(
+            "run-ahead", alpha
+        )
+        drafting: Drafting = "stop-and-wait" if waits else "run-ahead"
+        stream_s = self.token_s("stream", alpha)
+        change_s = here.rtt.mean + here.draft.mean
+        error = here.acceptance.error
+        if self.writer == "stream":
+            # A guess that proves wrong costs two changes: the less that matters, the bolder. The
+            # estimate is looked at again and again, and would be acted on when it is at its best.
+            caution = CAUTION * 2.0 * change_s / (PROBE_SHARE * left * stream_s)
+            cautious = max(alpha - min(caution, MOST_CAUTION) * error, 0.0)
+            draft_s = self._drafting_s(drafting, cautious)
+            better = draft_s < (1.0 - HYSTERESIS) * stream_s
+            pays = better and (stream_s - draft_s) * left > 2.0 * change_s and self._rested
+            if pays or (not self.foretells and self._worth_a_try(left)):
+                self._change(drafting)
+        elif self._since >= self._dwell:
+            draft_s = self._drafting_s(self.writer, min(alpha + PATIENCE * error, HOPE))
+            if stream_s < (1.0 - HYSTERESIS) * draft_s:
+                self._change("stream")
+            elif drafting != self.writer:
+                self._change(drafting)
+        return self.writer
+
+    @property
+    def _rested(self) -> bool:
+        """Whether the stream has lasted long enough; the first one need not."""
+        return self._dwell == DWELL_TOKENS or self._since >= self._dwell
+
+    @property
+    def _known(self) -> bool:
+        here = self.estimates
+        return bool(len(here.rtt) and len(here.draft) and (len(here.target) or len(here.verify)))
+
+    def _drafting_s(self, writer: Drafting, alpha: float) -> float:
+        """Seconds per token of a drafting mode: foretold, and corrected by what was measured."""
+        foretold_s = self.token_s(writer, alpha)
+        # A few epochs say little, where one that stalled may take twice as long as the others.
+        return foretold_s * self._record.ratio(TRUST * foretold_s)
+
+    def _worth_a_try(self, left: int) -> bool:
+        """Whether drafting might be faster, and finding out costs little of what is left."""
+        here = self.estimates
+        hope = min(here.acceptance.alpha + here.acceptance.error, HOPE)
+        stream_s = self.token_s("stream", hope)
+        alpha = here.acceptance.alpha
+        epoch_s = (self.token_s("run-ahead", alpha) - stream_s) / (1.0 - alpha)
+        return (
+            self._dwell == DWELL_TOKENS  # else it was tried before
+            and self.token_s("run-ahead", hope) < (1.0 - HYSTERESIS) * stream_s
+            and epoch_s + here.rtt.mean < PROBE_SHARE * left * stream_s
+        )
+
+    def _change(self, writer: Writer) -> None:
+        if self.writer != "stream":
+            self._dwell *= 2
+        self.writer, self._since = writer, 0
+
+    def _best_gamma(self) -> int:
+        here = self.estimates
+        if not len(here.draft) or not len(here.rtt):
+            return 5  # too early to tell
+        draft_s, verify_s = here.costs_s(beside=False)
+        return theory.best_draft_length(
+            here.acceptance.alpha,
+            fixed_s=here.rtt.mean + verify_s,
+            draft_s=draft_s,
+            longest=LONGEST,
+        )
+
+    def _ahead(self) -> Plan:
+        here = self.estimates
+        draft_s = here.draft.typical
+        if not draft_s:
+            return Plan(2, waits=False, sure=0.75, window=2 * LONGEST)
+        alpha, verify_s = here.acceptance.alpha, here.verify_s
+        first = self._schedule(alpha).first
+        # Enough to draft without pause until the first block's verdict is there, and no deeper than
+        # one epoch in a hundred gets.
+        until = first + int((here.rtt.typical + 2.0 * verify_s) / draft_s) + 1
+        deep = schedule.depth(alpha, 0.01)
+        window = max(first, min(until, deep))
+        # Others wait for the base station too: what it checks should stand.
+        load = here.queue.typical / verify_s if verify_s else 0.0
+        window = max(first, int(window / (1.0 + load)))
+        return Plan(first, waits=False, sure=alpha ** (first - 0.5), window=window)
+
+    def _schedule(self, alpha: float) -> schedule.Schedule:
+        here = self.estimates
+        draft_s, verify_s = here.costs_s(beside=True)
+        return schedule.planned(
+            round(100 * alpha),
+            _rounded_us(draft_s),
+            _rounded_us(verify_s),
+            _rounded_us(here.rtt.mean),
+            _rounded_us(here.stall_s) if here.stall_s else 0,
+        )
+
+
+def _rounded_us(seconds: float) -> int:
+    """Microseconds to two digits, at least 1."""
+    whole = max(1, round(seconds * 1e6))
+    unit = 10 ** max(0, len(str(whole)) - 2)
+    return int(round(whole / unit) * unit)

@@ -1,0 +1,143 @@
+"""Drafting: forward, truncate, round, draw; then the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from device_runtime.drafting.temperature import DraftTemperature
+from draftlink import schemes
+from draftlink.coding.ids import IdModel
+from draftlink.distribution import noise, sampling
+from draftlink.distribution.sparse import Drafted
+from draftlink.protocol import frames
+from draftlink.schemes import split
+
+
+class Model(Protocol):
+    """What drafting needs of a draft model."""
+
+    @property
+    def length(self) -> int:
+        """Tokens in the KV cache."""
+
+    def forward(self, ids: Sequence[int]) -> NDArray[np.floating[Any]]:
+        """Feed ids; the logits of the last."""
+
+    def rollback(self, length: int) -> None:
+        """Cut the cache back."""
+
+
+class Proposal(NamedTuple):
+    """A drafted token, and the draft's own probability for it."""
+
+    drafted: Drafted
+    chance: float
+
+
+class Drafter:
+    """Drafts for one generation. ``vocab_size``: ids from there on are never drafted.
+
+    ``learned``: the draft's temperature follows what the verdicts tell, not the request's alone.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        start: frames.Start,
+        vocab_size: int,
+        key: bytes,
+        learned: DraftTemperature | None = None,
+    ) -> None:
+        self.scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
+        self._model = model
+        self._sampling = start.sampling
+        self._suppressed = start.suppressed
+        self._ids = IdModel(vocab_size)
+        self._key = key
+        # Written anew for each token; ids that the draft lacks have probability 0, and are seen to
+        # have it. A draft's distribution may be rounded as it likes: the base station judges what
+        # is sent.
+        self._q = np.zeros(vocab_size, dtype=np.float32)
+        self._learned = None if start.sampling.greedy else learned
+
+    @property
+    def foretells(self) -> bool:
+        """Whether a proposal stands exactly if the target's own token is the same."""
+        return self.scheme.rule in ("greedy", "coupled")
+
+    def propose(
+        self, past: list[int], count: int, begins: int, fresh: bool = True
+    ) -> list[Proposal]:
+        """``count`` tokens after ``past``, of which the cache holds a true prefix.
+
+        What the cache lacks is fed first: the prompt, a correction, or the last drafted token
+        after a block that was accepted whole. ``begins``: the position at which the epoch began,
+        whose numbers they are drawn from. ``fresh``: nothing drafted is in flight before them.
+        ``past`` is extended.
+        """
+        # The noise of ``coupled`` belongs to a position, whoever picks from it, however often.
+        key = self._key if self.foretells else noise.key_of_epoch(self._key, begins)
+        proposals: list[Proposal] = []
+        if self._model.length >= len(past):  # its row has been seen, but is not there any more
+            self._model.rollback(len(past) - 1)
+        unfed = past[self._model.length :]
+        params, learned = self._sampling, self._learned
+        if learned is not None:
+            params = msgspec.structs.replace(params, temperature=learned.value * params.temperature)
+            if fresh:
+                learned.begin()
+        with sampling.overflowing():
+            for _ in range(count):
+                row = self._model.forward(unfed)[: self._ids.vocab_size]
+                logits = sampling.without(row, self._suppressed)
+                if learned is not None:
+                    learned.drafted(sampling.penalised(logits, params, past))
+                proposals.append(self._draw(logits, params, past, key))
+                past.append(proposals[-1].drafted.token)
+                unfed = past[-1:]
+        return proposals
+
+    def _draw(
+        self,
+        logits: NDArray[np.floating[Any]],
+        params: sampling.Sampling,
+        past: Sequence[int],
+        key: bytes,
+    ) -> Proposal:
+        """The token drafted after ``past``, whose row of logits is (≤ V,)."""
+        if params.greedy:
+            scores = sampling.penalised(logits, params, past)
+            drafted = self.scheme.propose(scores, key, len(past))
+            chance = 1.0 / np.exp(scores - scores[drafted.token]).sum()
+        else:
+            weight = sampling.weights_in(self._q[: len(logits)], logits, params, past)
+            drafted = self.scheme.propose(self._q, key, len(past), weight)
+            chance = self._q[drafted.token] / weight
+        return Proposal(drafted, float(chance))
+
+    def encode(self, past: Sequence[int], drafted: Sequence[Drafted]) -> tuple[bytes, int]:
+        """The payload that carries tokens drafted after ``past``, and its length in bits."""
+        if self.scheme.codes_ids:
+            self._ids.rollback(min(self._ids.length, len(past)))
+            self._ids.extend(past[self._ids.length :])
+        return self.scheme.encode(drafted, self._ids)
+
+    def correct(self, history: Sequence[int], rejected: Drafted, row: bytes) -> int:
+        """The token after ``history``, in the place of a rejected one; ``row`` is the target's.
+
+        It is drawn once at its position, where it stands: a number of the generation's own will do.
+        Raises ValueError for a row that does not unpack.
+        """
+        logits = sampling.without(split.unpack_row(row, self._ids.vocab_size), self._suppressed)
+        p = sampling.distribution(logits, self._sampling, history)
+        return split.correct(p, rejected, self._key, len(history))
+
+    def settle(self, length: int) -> None:
+        """Only the first ``length`` tokens that were fed stand."""
+        self._model.rollback(min(self._model.length, length))
+        self._ids.rollback(min(self._ids.length, length))

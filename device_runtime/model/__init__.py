@@ -1,0 +1,1 @@
+"""The draft model on ONNX Runtime: bundles, graphs, the KV cache, threads."""

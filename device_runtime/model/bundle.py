@@ -1,0 +1,165 @@
+"""A draft bundle on disk: manifest, graph, tokenizer. All of it is a stranger's until checked."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+from tokenizers import Tokenizer
+
+from draftlink.host.plain import printable
+from draftlink.protocol.faults import MAX_CONTEXT, MAX_EOS, MAX_VOCAB
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+GRAPH = "model.onnx"
+TOKENIZER = "tokenizer.json"
+MAX_MANIFEST = 1 << 20  # bytes
+
+# What a manifest may say: no more than any model has, so that nothing absurd is reckoned with.
+Name = Annotated[str, Meta(max_length=500)]
+Id = Annotated[int, Meta(ge=0, lt=MAX_VOCAB)]
+Size = Annotated[int, Meta(ge=1, le=1 << 16)]
+
+
+AGAIN = "export it again with `draftlink export`"
+
+
+class BundleError(ValueError):
+    """The bundle cannot be used; the text says why, and what to do, in one line."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file of the bundle."""
+
+    sha256: Name
+    bytes: Annotated[int, Meta(ge=0)]
+
+
+class Check(msgspec.Struct, frozen=True):
+    """How the exported draft compares with PyTorch in float32, over ``positions`` of text."""
+
+    passed: bool
+    positions: int
+    max_logit_difference: float
+    top1_agreement: float
+    overlap: float  # mean sum of min(p, q) at temperature 1
+    rollback_difference: float  # largest logit difference after a rollback, same chunking
+    text: str  # what it was checked on: "built-in" or the file's name
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What the device must know before it loads the graph."""
+
+    format: int
+    model: Name
+    architecture: Name
+    graph: Literal["shared", "portable", "static"]
+    precision: Literal["fp32", "int8", "int4"]
+    vocab_size: Annotated[int, Meta(ge=1, le=MAX_VOCAB)]
+    context: Annotated[int, Meta(ge=1, lt=MAX_CONTEXT)]
+    layers: Size
+    kv_heads: Size
+    head_dim: Size
+    tokenizer_hash: Name
+    bos_token_id: Id | None
+    eos_token_ids: Annotated[list[Id], Meta(max_length=MAX_EOS)]
+    versions: Annotated[dict[Name, Name], Meta(max_length=100)]
+    files: Annotated[dict[Name, File], Meta(max_length=1000)]
+    check: Check | None
+    # Of a static graph: tokens that each file feeds, the first in GRAPH.
+    buckets: Annotated[list[Annotated[int, Meta(ge=1, le=4096)]], Meta(max_length=16)] = []
+
+
+class Bundle:
+    """A bundle that may be used: its files are whole, its check against PyTorch passed."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @property
+    def graph(self) -> Path:
+        """The ONNX file."""
+        return self.path / GRAPH
+
+    def bucket(self, count: int) -> Path:
+        """The ONNX file that feeds ``count`` tokens, of a static graph."""
+        return self.path / bucket_file(count)
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises BundleError."""
+        path = self.path / TOKENIZER
+        try:
+            return Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers has no exceptions of its own
+            raise BundleError(f"{path} is no tokenizer ({error}); {AGAIN}") from None
+
+
+def bucket_file(count: int) -> str:
+    """The file of the static graph that feeds ``count`` tokens."""
+    return GRAPH if count == 1 else GRAPH.replace(".onnx", f"-{count}.onnx")
+
+
+def digest(path: Path) -> File:
+    """A file's checksum and size."""
+    with path.open("rb") as file:
+        return File(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read and verify a bundle folder. Raises BundleError."""
+    try:
+        if not path.is_dir() or not (path / MANIFEST).exists():
+            raise BundleError(
+                f"{path} is not a draft bundle (no {MANIFEST}); make one with `draftlink export`"
+            )
+        manifest = _read(path)
+        _verify(path, manifest)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error})") from None
+    return Bundle(path, manifest)
+
+
+def _read(path: Path) -> Manifest:
+    """The manifest of a folder. Raises BundleError, OSError."""
+    _own(path, MANIFEST)
+    if (path / MANIFEST).stat().st_size > MAX_MANIFEST:
+        raise BundleError(f"{path / MANIFEST} cannot be read (over {MAX_MANIFEST} bytes); {AGAIN}")
+    try:
+        manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=Manifest)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BundleError(f"{path / MANIFEST} cannot be read ({error}); {AGAIN}") from None
+    if manifest.format != FORMAT:
+        raise BundleError(f"{path} has format {manifest.format}, this is {FORMAT}; {AGAIN}")
+    if manifest.check is None or not manifest.check.passed:
+        raise BundleError(f"{path} has no passed check against PyTorch; {AGAIN}")
+    return manifest
+
+
+def _verify(path: Path, manifest: Manifest) -> None:
+    """Whether the files are those of the manifest. Raises BundleError, OSError."""
+    for name in (GRAPH, TOKENIZER, *map(bucket_file, manifest.buckets)):
+        if name not in manifest.files:
+            raise BundleError(f"the manifest of {path} does not list {name}; {AGAIN}")
+    for name, file in manifest.files.items():
+        _own(path, name)
+        # Its size first: a file of another one need not be read to its end.
+        if (path / name).stat().st_size != file.bytes or digest(path / name) != file:
+            raise BundleError(f"{path / name} is corrupt (its checksum differs); {AGAIN}")
+
+
+def _own(path: Path, name: str) -> None:
+    """Raises BundleError unless this is a file in the bundle's own folder, and no link."""
+    if Path(name).name != name or not (path / name).is_file():
+        raise BundleError(f"{path} lacks {name}; {AGAIN}")
+    if (path / name).is_symlink():
+        raise BundleError(
+            f"{path / name} is a link; a bundle holds its files itself, copy it there"
+        )

@@ -1,0 +1,301 @@
+"""The draft model on ONNX Runtime: tokens in, logits out, and a KV cache that rolls back."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from weakref import WeakSet, WeakValueDictionary
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from device_runtime.model import pages, weights
+from device_runtime.model.bundle import Bundle, BundleError
+from device_runtime.model.graphs import PortableGraph, SharedGraph
+from device_runtime.model.static_graph import StaticGraph
+from device_runtime.model.threads import Setting, available, check, fastest, settings
+from draftlink.planning.trials import Trials
+
+PREFILL = 128  # tokens fed at once
+TRIALS = 7  # forwards that a thread count is measured by while it loads
+ENOUGH = 32  # and in a generation
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+
+
+Graph = SharedGraph | PortableGraph | StaticGraph
+
+
+class Loaded:
+    """A bundle's weights, on an execution provider; any number of caches may use them at once."""
+
+    def __init__(self, bundle: Bundle, provider: str) -> None:
+        self.setting = Setting(0)
+        self.load_s = 0.0  # what the last ``load`` took
+        self._bundle = bundle
+        self._provider = provider
+        self._sessions: dict[int, ort.InferenceSession] = {}
+        self._seen = _stamps(bundle)
+        self.users: WeakSet[DraftModel] = WeakSet()
+        if provider == "cpu":
+            pages.allocate_together()
+
+    def load(self, setting: Setting) -> None:
+        """Load them for such threads; what was loaded is dropped first, or would lie there twice.
+
+        No graph may be left of before. Raises BundleError.
+        """
+        begun = time.perf_counter()
+        bundle, manifest = self._bundle, self._bundle.manifest
+        sizes = {name: file.bytes for name, file in manifest.files.items()}
+        for count in manifest.buckets or [1]:
+            weights.check(bundle.bucket(count), sizes)
+        self._sessions.clear()
+        pages.trim()
+        _fits(bundle)
+        for count in manifest.buckets or [1]:
+            path = bundle.bucket(count)
+            self._sessions[count] = _session(path, self._provider, setting, manifest.graph)
+        try:
+            shape = self.graph().run([0], 0).shape
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise BundleError(f"{bundle.path} cannot be run: {error}") from None
+        if shape != (manifest.vocab_size,):
+            raise BundleError(f"{bundle.path} does not give the logits that its manifest says")
+        self.setting = setting
+        self.load_s = time.perf_counter() - begun
+
+    def load_again(self, setting: Setting) -> None:
+        """``load``, where that was done before, and ``settle``. Raises BundleError."""
+        self._sessions.clear()
+        pages.trim()
+        before = pages.anonymous()
+        self.load(setting)
+        self.settle(before)
+
+    def settle(self, before: list[pages.Span]) -> None:
+        """Put the weights' pages in order; ``before``: ``pages.anonymous()`` without them."""
+        pages.page_out(self._bundle.path)
+        if self._provider == "cpu":
+            pages.make_huge(before)
+
+    def unchanged(self) -> bool:
+        """Whether the files are still those that were checked."""
+        return _stamps(self._bundle) == self._seen
+
+    def graph(self, cache: list[NDArray[np.float32]] | None = None) -> Graph:
+        """The graph with a KV cache of its own, or that of a graph before."""
+        manifest = self._bundle.manifest
+        if manifest.graph == "shared":
+            return SharedGraph(self._sessions[1], manifest, cache)
+        if manifest.graph == "portable":
+            return PortableGraph(self._sessions[1], cache)
+        return StaticGraph(self._sessions, manifest, cache)
+
+    def seconds(self) -> float:
+        """What a forward of one token takes: the median of a few, into an empty cache."""
+        graph, times = self.graph(), []
+        for _ in range(TRIALS):
+            begun = time.perf_counter()
+            graph.run([0], 0)
+            times.append(time.perf_counter() - begun)
+            graph.cut(0)
+        return statistics.median(times)
+
+
+# What some draft model of this process uses, by its bundle and what was asked for: devices that
+# draft in turns then find the weights in the processor's caches, and memory holds them once.
+_in_use: WeakValueDictionary[tuple[object, ...], Loaded] = WeakValueDictionary()
+_lock = threading.Lock()  # whoever looks for weights, or loads them
+
+
+def load(bundle: Bundle, provider: str = "cpu", threads: int | None = None) -> Loaded:
+    """The weights of a bundle; those in use already, where they are the same. See ``DraftModel``.
+
+    Raises BundleError.
+    """
+    key = (bundle.path.resolve(), *bundle.manifest.files.items(), provider, threads)
+    loaded = _in_use.get(key)
+    if loaded is not None:
+        return loaded
+    found = Loaded(bundle, provider)
+
+    def seconds(count: int) -> float:
+        found.load(Setting(count))
+        return found.seconds()
+
+    before = pages.anonymous()
+    best = threads or fastest(seconds, available() if provider == "cpu" else 1)
+    if found.setting.threads != best:
+        found.load(Setting(best))
+    found.settle(before)  # once: weights that are loaded for another thread count read the file
+    _in_use[key] = found
+    return found
+
+
+class DraftModel:
+    """A bundle's graph and one KV cache; the weights are those of others over the same bundle."""
+
+    def __init__(
+        self, bundle: Bundle, *, provider: str = "cpu", threads: int | None = None
+    ) -> None:
+        """Load the graph. ``threads``: measured if not given. Raises BundleError, ValueError."""
+        if threads is not None:
+            check(threads)
+        self.vocab_size = bundle.manifest.vocab_size
+        self.context = bundle.manifest.context
+        with _lock:
+            self._loaded = load(bundle, provider, threads)
+            self._loaded.users.add(self)
+            self._graph: Graph | None = self._loaded.graph()
+        self._length = 0
+        # What forwards of one token took since the last rest.
+        self._spent_s, self._forwards = 0.0, 0
+        loaded = self._loaded.setting
+        chosen = threads is not None or provider != "cpu"
+        self._settings = [loaded] if chosen else settings(loaded.threads, available())
+        best = self._settings.index(loaded)
+        self._trials = Trials(len(self._settings), best, least=1, most=3, recent=1)
+
+    @property
+    def threads(self) -> int:
+        """Those that a forward runs with."""
+        return self._loaded.setting.threads
+
+    @property
+    def length(self) -> int:
+        """Tokens in the KV cache."""
+        return self._length
+
+    def forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Feed ``ids``; the logits (V,) of the last one, valid until the next call.
+
+        Raises ValueError for no ids, or past the context.
+        """
+        if not len(ids) or self._length + len(ids) > self.context:
+            raise ValueError(
+                f"{len(ids)} tokens after {self._length}, where the context is {self.context}"
+            )
+        if self._graph is None:
+            raise BundleError("the draft's files could not be loaded again; open the device anew")
+        begun = time.perf_counter()
+        # In parts, so that a long prompt takes no more memory than a short one.
+        for begin in range(0, len(ids), PREFILL):
+            part = ids[begin : begin + PREFILL]
+            logits = self._graph.run(part, self._length)
+            self._length += len(part)
+        if len(ids) == 1:
+            self._spent_s += time.perf_counter() - begun
+            self._forwards += 1
+        return logits
+
+    def rest(self) -> None:
+        """Between two generations: load the weights for other threads, where they may be faster.
+
+        The KV cache stays. Where somebody else uses the weights too, or where the files are others
+        by now, all stays as it is. Not while anything else is asked of this object.
+        """
+        if self._forwards < ENOUGH:
+            return
+        with _lock:
+            if len(self._loaded.users) > 1 or not self._loaded.unchanged():
+                return
+            self._trials.change_s = self._loaded.load_s
+            self._trials.ran(None, self._spent_s, self._forwards)
+            self._spent_s, self._forwards = 0.0, 0
+            if self._settings and self._settings[self._trials.at] != self._loaded.setting:
+                self._load(self._settings[self._trials.at])
+
+    def _load(self, setting: Setting) -> None:
+        """The same graph, cache and all, for other threads."""
+        if self._graph is None:
+            return
+        loaded, before, cache = self._loaded, self._loaded.setting, self._graph.cache
+        self._graph = None  # it holds the session
+        try:
+            loaded.load_again(setting)
+        except BundleError:  # for want of memory, say; what was there before did fit
+            self._settings = []
+            with suppress(BundleError):  # else the next forward says so
+                loaded.load_again(before)
+                self._graph = loaded.graph(cache)
+        else:
+            self._graph = loaded.graph(cache)
+
+    def rollback(self, length: int) -> None:
+        """Cut the cache back to ``length`` tokens: free, but for the portable graph a copy.
+
+        Raises ValueError for more than it holds.
+        """
+        if not 0 <= length <= self._length:
+            raise ValueError(f"cannot roll {self._length} tokens back to {length}")
+        if self._graph is not None:
+            self._graph.cut(length)
+        self._length = length
+
+
+def _stamps(bundle: Bundle) -> list[tuple[int, int, int]] | None:
+    """By what the system knows a bundle's files; None where one is gone."""
+    try:
+        found = [(bundle.path / name).stat() for name in sorted(bundle.manifest.files)]
+    except OSError:
+        return None
+    return [(file.st_ino, file.st_mtime_ns, file.st_size) for file in found]
+
+
+def _fits(bundle: Bundle) -> None:
+    """Raises BundleError where a KV cache is more than this machine's memory."""
+    manifest = bundle.manifest
+    entries = 2 * manifest.layers * manifest.kv_heads * manifest.head_dim * manifest.context
+    entries += sum(count * (count + manifest.context) for count in manifest.buckets)  # the masks
+    has = pages.memory()
+    if manifest.graph != "portable" and has is not None and 4 * entries > has:
+        raise BundleError(
+            f"the KV cache of {bundle.path} takes {4 * entries / 1e9:.3g} GB, and this machine has"
+            f" {has / 1e9:.3g}; export it with a smaller --context"
+        )
+
+
+def _session(path: Path, provider: str, setting: Setting, kind: str) -> ort.InferenceSession:
+    """The graph on an execution provider. Raises BundleError."""
+    present = [name for name, ep in PROVIDERS.items() if ep in ort.get_available_providers()]
+    if provider not in present:
+        raise BundleError(
+            f"this onnxruntime has no execution provider {provider!r}; it has {', '.join(present)}"
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = setting.threads
+    # Threads spin between the nodes of a forward, which a sleep each time would slow by some 10%,
+    # and stop at its end: they would burn a core while the device waits for a verdict.
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setting.spins)))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # And rest between two looks, up to 16 times as long: 2% less time where cores share something.
+    options.add_session_config_entry("session.intra_op.spin_backoff_max", "16")
+    options.log_severity_level = 4  # what fails is raised, and need not be printed as well
+    # All that is left to fold in a graph for CPUs is the table's second shape, which would be a
+    # copy of it; in one of fixed shapes a transposed table is, and would be made in every forward.
+    unwanted = [] if kind == "static" else ["ConstantFolding"]
+    try:
+        session = ort.InferenceSession(
+            str(path), options, providers=[PROVIDERS[provider]], disabled_optimizers=unwanted
+        )
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        raise BundleError(f"onnxruntime cannot load {path}: {error}") from None
+    if session.get_providers()[0] != PROVIDERS[provider]:
+        # Its libraries or its hardware are missing: onnxruntime would go on with the CPU.
+        raise BundleError(
+            f"the execution provider {provider!r} does not start on this machine; install what it"
+            " needs, or use 'cpu'"
+        )
+    return session

@@ -1,0 +1,206 @@
+"""Making a connection to a base station: who may have the token, and what a denial means."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
+from websockets.http11 import Response
+
+from draftlink.host.address import is_loopback
+from draftlink.host.plain import printable
+from draftlink.protocol import frames
+from draftlink.protocol.control import MAX_RETRY_S
+
+PATH = "/v1/draft"
+CLOSE_S = 5.0  # for the peer to close its end
+BUSY_S = 1  # after which to ask again, where a busy station names no number of seconds
+
+
+class LinkError(ConnectionError):
+    """The base station cannot be reached, refuses, or has gone; the text says what to do.
+
+    The text is one line that a terminal can show: what the peer said in it does nothing there.
+    ``retry_after_s``: when to try again, where the base station was only busy.
+    """
+
+    def __init__(self, text: str, retry_after_s: int | None = None) -> None:
+        super().__init__(printable(text))
+        self.retry_after_s = retry_after_s
+
+
+class Lost(Exception):
+    """The connection is not there, or no more; the text says how that showed.
+
+    ``retry_after_s``: when to come back, where the base station is there and said so.
+    """
+
+    def __init__(self, text: str, retry_after_s: int | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+class Socket(Protocol):
+    """What a client needs of a WebSocket; all three raise ConnectionClosed once it is closed."""
+
+    async def send(self, message: bytes, /) -> None:
+        """Send a binary message."""
+
+    async def recv(self) -> str | bytes:
+        """The next message."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+
+
+Connect = Callable[[str], Awaitable[Socket]]
+
+
+class _Direct(connect):
+    """A connection to the address that was given: nobody sends a device elsewhere."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """No redirect is followed."""
+        return exc
+
+
+def connector(
+    token: str | None = None, ca: Path | None = None, *, insecure: bool = False
+) -> Connect:
+    """Makes WebSockets with a bearer token; ``ca``: the certificates that ``wss`` trusts.
+
+    A token goes to another machine over TLS only, or with ``insecure``. Raises ValueError for a
+    token that no header can carry, and for certificates that cannot be read. What it makes raises
+    LinkError for an address that is none or must not have the token, else what ``websockets``
+    raises.
+    """
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
+        raise ValueError("the token is empty, or has characters that no HTTP header can carry")
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    trusted: ssl.SSLContext | bool = True  # the system's certificates
+    if ca is not None:
+        try:
+            trusted = ssl.create_default_context(cafile=ca)
+        except OSError as error:
+            raise ValueError(f"{ca} holds no PEM certificates ({error})") from None
+
+    async def connect_with(url: str) -> Socket:
+        address = _parsed(url)
+        secure, here = address.scheme == "wss", is_loopback(address.hostname or "")
+        if token is not None and not (secure or here or insecure):
+            raise LinkError(
+                f"the token would cross the network to {address.hostname} in clear: give --bs"
+                " wss://..., or --insecure if a VPN encrypts"
+            )
+        return await _Direct(
+            url.rstrip("/") + PATH,
+            additional_headers=headers,
+            ssl=trusted if secure else None,
+            proxy=None if here else True,  # the environment's, which is another machine
+            compression=None,
+            max_size=frames.MAX_MESSAGE_BYTES,
+            ping_timeout=frames.PING_TIMEOUT_S,
+        )
+
+    return connect_with
+
+
+connect_websocket = connector()
+
+
+def _parsed(url: str) -> SplitResult:
+    """A base station's address. Raises LinkError."""
+    try:
+        address = urlsplit(url)
+        named = address.port is None or address.port > 0
+    except ValueError:
+        raise _no_address(url) from None
+    if "@" in address.netloc:  # which would be sent, and shown in every error
+        raise LinkError(
+            "an address with a name or a password before the host is not used; give the token with"
+            " --token or in DRAFTLINK_TOKEN"
+        )
+    if (
+        address.scheme not in ("ws", "wss")
+        or not (address.hostname and named)
+        or address.query
+        or address.fragment
+    ):
+        raise _no_address(url)
+    return address
+
+
+def _no_address(url: str) -> LinkError:
+    return LinkError(f"{url!r} is not a WebSocket address such as ws://host:8765")
+
+
+async def reach(connect: Connect, url: str) -> Socket:
+    """A new connection. Raises Lost where another attempt may help, else LinkError."""
+    try:
+        return await connect(url)
+    except LinkError:
+        raise
+    except InvalidStatus as error:
+        raise _denied(url, error.response) from None
+    except ssl.SSLCertVerificationError as error:
+        raise LinkError(
+            f"the certificate of {url} is not trusted ({error.verify_message}); give the one that"
+            " signed it with --ca FILE"
+        ) from None
+    except (InvalidProxy, ImportError) as error:
+        raise LinkError(
+            f"the proxy that the environment names cannot be used ({error}); unset http_proxy and"
+            " its like, or add the base station to no_proxy"
+        ) from None
+    except (InvalidURI, ValueError):  # such as a host name with an empty part
+        raise _no_address(url) from None
+    except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:
+        raise Lost(str(error) or type(error).__name__) from None
+
+
+def _denied(url: str, response: Response) -> Exception:
+    """What an HTTP answer in the place of a WebSocket means."""
+    status = response.status_code
+    words = bytes(response.body or b"")[:200].decode("utf-8", "replace").split("\n")[0].strip()
+    reason = words or f"HTTP {status}"
+    if status == 401:
+        return LinkError(
+            f"the base station at {url} refuses: {reason}; give its token with --token or in"
+            " DRAFTLINK_TOKEN"
+        )
+    after = response.headers.get_all("Retry-After")
+    if status in (429, 503) and after:  # it is there, and says when to come back
+        return Lost(reason, _seconds(after[0]))
+    if status >= 500 or status in (408, 425, 429):  # a proxy whose base station is not there now
+        return Lost(reason)
+    if 300 <= status < 400:
+        to = printable(", ".join(response.headers.get_all("Location")), 200) or "nowhere"
+        return LinkError(
+            f"{url} redirects to {to}, which is not followed; if you trust it, give"
+            " that address with --bs, as ws://... or wss://..."
+        )
+    return LinkError(f"{url} is no base station, or not for this device: {reason}")
+
+
+def _seconds(after: str) -> int:
+    """What Retry-After says, where it is a number of seconds; no more than need be believed."""
+    if not (after.isascii() and after.isdigit()):
+        return BUSY_S  # a date, by a clock that need not be this one's
+    return min(int(after[:9]), MAX_RETRY_S)  # longer ones are beyond any limit
+
+
+async def close(socket: Socket) -> None:
+    """Close a connection; a peer that does not close its end is cut off."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await socket.close()
+    except TimeoutError:
+        transport: Any = getattr(socket, "transport", None)
+        if transport is not None:
+            transport.abort()

@@ -1,0 +1,305 @@
+"""Token ids to a range coder and back, by what the session has said so far.
+
+Both ends hold the same history, so both can hold the same model of it: prediction by partial
+matching (J. Cleary and I. Witten, 1984). An id is looked for among those that followed the last two
+tokens before, then the last token, then among all ids of the history; where it is in none, the
+static prior codes it. Each step down is an escape, whose frequency grows with the number of
+different ids that the step has seen. Shares are absolutely discounted counts, and a shorter context
+learns an id only when the longer ones did not know it: the interpolation of Kneser and Ney (1995),
+in integers.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+from draftlink.coding.rangecoder import RangeDecoder, RangeEncoder
+from draftlink.coding.slices import Slices
+from draftlink.distribution.prior import prior
+
+# Sixteenths of a count, tuned on text of the embedded pair; the optimum is flat.
+_ONE = 16
+_DISCOUNT = (6, 10, 8)  # off each id's count, by the length of the context
+_ESCAPE = (60 * _ONE, 4, 0)  # added to the escape's frequency
+_FOLLOWERS = 32  # a context learns at most as many ids, so that its cost is bounded
+SLICE = 512  # tokens that are appended, or cut off, in one go,
+READ_SLICE = 16  # and that are decoded
+MAX_HISTORY = 1 << 20  # tokens; keeps totals in the range coder's limit
+
+Counts = dict[int, int]
+Contexts = tuple[tuple[int, ...], ...]
+
+
+class IdModel:
+    """The history of a session, and what it says of the next id.
+
+    The model is a function of the history alone, however it came about: rolling back leaves no
+    trace. ``extend`` and ``rollback`` cost O(log history) per token, an id under 2**7 steps.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self._prior = prior(vocab_size)
+        self._history: list[int] = []
+        self._learned: list[int] = []  # per token: the shortest context that learned it
+        self._followers: dict[tuple[int, ...], Counts] = {}
+        self._seen: Counts = {}
+        self._slots: list[int] = []  # the ids in ``_seen``, in order of their first appearance
+        self._slot_of: dict[int, int] = {}
+        self._sums = [0]  # a Fenwick tree over the frequencies of ``_slots``, from index 1
+        self._known = 0  # all of those frequencies
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are below it."""
+        return self._prior.vocab_size
+
+    @property
+    def length(self) -> int:
+        """Tokens in the history."""
+        return len(self._history)
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """Append tokens to the history. Raises ValueError for an id out of range, or too many."""
+        for token in ids:
+            self._check(token)
+            self._append(token, self._contexts())
+
+    def extending(self, ids: Sequence[int]) -> Slices[None]:
+        """``extend`` in slices; what has been appended by then stays."""
+        for begin in range(0, len(ids), SLICE):
+            self.extend(ids[begin : begin + SLICE])
+            yield
+
+    def rollback(self, length: int) -> None:
+        """Cut the history back to ``length`` tokens. Raises ValueError for more than there are."""
+        if not 0 <= length <= len(self._history):
+            raise ValueError(f"cannot roll {len(self._history)} tokens back to {length}")
+        while len(self._history) > length:
+            self._pop()
+
+    def shrinking(self, length: int) -> Slices[None]:
+        """``rollback`` in slices; what has been cut off by then is gone."""
+        while len(self._history) - length > SLICE:
+            self.rollback(len(self._history) - SLICE)
+            yield
+        self.rollback(length)
+
+    def encode(self, out: RangeEncoder, ids: Sequence[int]) -> None:
+        """Append ``ids``, the next tokens, each in the context of those before it.
+
+        The history stays as it is. Raises ValueError as ``extend`` does.
+        """
+        length = len(self._history)
+        try:
+            for token in ids:
+                self._check(token)  # before it is written: an id out of range has no frequency
+                contexts = self._contexts()
+                self._write(out, token, contexts)
+                self._append(token, contexts)
+        finally:
+            self.rollback(length)
+
+    def decoding(self, source: RangeDecoder, count: int) -> Slices[list[int]]:
+        """The next ``count`` ids, in slices. The history is as it was, however far that comes.
+
+        Raises ValueError for bytes that ``encode`` never writes.
+        """
+        length = len(self._history)
+        try:
+            for done in range(1, count + 1):
+                contexts = self._contexts()
+                token = self._read(source, contexts)
+                self._check(token)
+                self._append(token, contexts)
+                if not done % READ_SLICE:
+                    yield
+            return self._history[length:]
+        finally:
+            self.rollback(length)
+
+    def _check(self, token: int) -> None:
+        """Whether a token can come next. Raises ValueError."""
+        if not 0 <= token < self._prior.vocab_size:
+            raise ValueError(f"id {token}, where the vocabulary is {self._prior.vocab_size}")
+        if len(self._history) >= MAX_HISTORY:
+            raise ValueError(f"a history of more than {MAX_HISTORY} tokens")
+
+    def _contexts(self) -> Contexts:
+        """The last two tokens and the last one, as far as the history goes."""
+        history = self._history
+        if len(history) < 2:
+            return ((history[-1],),) if history else ()
+        last = history[-1]
+        return (history[-2], last), (last,)
+
+    def _write(self, out: RangeEncoder, token: int, contexts: Contexts) -> None:
+        tried: Counts = {}
+        for context in contexts:
+            followers = self._followers.get(context)
+            if not followers:
+                continue
+            ids, edges = _law(followers, len(context), tried)
+            if not ids:
+                continue
+            if token in followers:
+                i = ids.index(token)
+                out.push(edges[i], edges[i + 1] - edges[i], edges[-1])
+                return
+            out.push(edges[-2], edges[-1] - edges[-2], edges[-1])
+            tried.update(followers)
+        shares = self._tried_shares(tried)
+        known, total = self._totals(shares)
+        if token in self._seen:
+            slot = self._slot_of[token]
+            below = self._below(slot) - sum(f for other, f in shares if other < slot)
+            out.push(below, _ONE * self._seen[token] - _DISCOUNT[0], total)
+            return
+        out.push(known, total - known, total)
+        out.push(*self._prior.share(token), self._prior.total)
+
+    def _read(self, source: RangeDecoder, contexts: Contexts) -> int:
+        tried: Counts = {}
+        for context in contexts:
+            followers = self._followers.get(context)
+            if not followers:
+                continue
+            ids, edges = _law(followers, len(context), tried)
+            if not ids:
+                continue
+            i = bisect_right(edges, source.peek(edges[-1])) - 1
+            source.take(edges[i], edges[i + 1] - edges[i])
+            if i < len(ids):
+                return ids[i]
+            tried.update(followers)
+        shares = self._tried_shares(tried)
+        known, total = self._totals(shares)
+        value = source.peek(total)
+        if value < known:
+            removed = 0
+            for slot, frequency in shares:
+                if self._below(slot) - removed > value:
+                    break
+                removed += frequency
+            slot, below = self._find(value + removed)
+            token = self._slots[slot]
+            source.take(below - removed, _ONE * self._seen[token] - _DISCOUNT[0])
+            return token
+        source.take(known, total - known)
+        token, below, weight = self._prior.owner(source.peek(self._prior.total))
+        if token in self._seen:
+            raise ValueError("an id of the history is coded as if it were new")
+        source.take(below, weight)
+        return token
+
+    def _tried_shares(self, tried: Counts) -> list[tuple[int, int]]:
+        """Slots and frequencies, ascending, of ids that longer contexts have ruled out.
+
+        What a context has learned, the history's own counts have too.
+        """
+        seen, slot_of = self._seen, self._slot_of
+        return sorted([(slot_of[i], _ONE * seen[i] - _DISCOUNT[0]) for i in tried])
+
+    def _totals(self, shares: list[tuple[int, int]]) -> tuple[int, int]:
+        """The frequencies of all untried ids of the history, and the same with the escape's."""
+        known = self._known - sum([frequency for _, frequency in shares])
+        return known, known + _ESCAPE[0] + _DISCOUNT[0] * (len(self._slots) - len(shares))
+
+    def _append(self, token: int, contexts: Contexts) -> None:
+        """The next token; ``contexts`` are those of the history before it."""
+        learned = 0
+        for context in contexts:
+            followers = self._followers.get(context)
+            if followers is None:
+                self._followers[context] = {token: 1}
+            elif token in followers:
+                followers[token] += 1
+                learned = len(context)
+                break
+            elif len(followers) < _FOLLOWERS:
+                followers[token] = 1
+        if not learned:
+            self._count(token)
+        self._history.append(token)
+        self._learned.append(learned)
+
+    def _pop(self) -> None:
+        """Undo the last ``_append``: what it added last is taken off first."""
+        token, learned = self._history.pop(), self._learned.pop()
+        if not learned:
+            self._uncount(token)
+        for context in self._contexts():
+            if len(context) < learned:
+                break
+            followers = self._followers[context]
+            if token in followers:
+                followers[token] -= 1
+                if not followers[token]:
+                    del followers[token]
+            if not followers:
+                del self._followers[context]
+
+    def _count(self, token: int) -> None:
+        self._seen[token] = self._seen.get(token, 0) + 1
+        if self._seen[token] > 1:
+            self._add(self._slot_of[token], _ONE)
+            return
+        self._known += _ONE - _DISCOUNT[0]
+        self._slot_of[token] = len(self._slots)
+        self._slots.append(token)
+        at = len(self._slots)
+        total, step = _ONE - _DISCOUNT[0], 1
+        while not at & step:  # the sums that end just before it and lie in its span
+            total += self._sums[at - step]
+            step <<= 1
+        self._sums.append(total)
+
+    def _uncount(self, token: int) -> None:
+        self._seen[token] -= 1
+        if self._seen[token]:
+            self._add(self._slot_of[token], -_ONE)
+            return
+        # Ids are forgotten in the reverse order of their appearance: this one is the last.
+        self._known -= _ONE - _DISCOUNT[0]
+        del self._seen[token], self._slot_of[token]
+        self._slots.pop()
+        self._sums.pop()
+
+    def _add(self, slot: int, frequency: int) -> None:
+        self._known += frequency
+        at = slot + 1
+        while at < len(self._sums):
+            self._sums[at] += frequency
+            at += at & -at
+
+    def _below(self, slot: int) -> int:
+        """The sum of the frequencies of all slots before this one."""
+        total = 0
+        while slot:
+            total += self._sums[slot]
+            slot &= slot - 1
+        return total
+
+    def _find(self, value: int) -> tuple[int, int]:
+        """The slot that owns ``value``, and the sum of all before it."""
+        slot, below = 0, 0
+        step = 1 << len(self._slots).bit_length()
+        while step:
+            if slot + step < len(self._sums) and below + self._sums[slot + step] <= value:
+                slot += step
+                below += self._sums[slot]
+            step >>= 1
+        return slot, below
+
+
+def _law(followers: Counts, context: int, tried: Counts) -> tuple[list[int], list[int]]:
+    """Untried ids that followed a context of so many tokens, and the edges of their frequencies.
+
+    The last frequency is the escape's.
+    """
+    ids = [i for i in followers if i not in tried] if tried else list(followers)
+    discount = _DISCOUNT[context]
+    frequencies = [_ONE * followers[i] - discount for i in ids]
+    frequencies.append(_ESCAPE[context] + discount * len(ids))
+    return ids, [0, *accumulate(frequencies)]

@@ -1,0 +1,1 @@
+"""Distributions over a vocabulary: truncated, rounded to integer counts, and drawn from."""

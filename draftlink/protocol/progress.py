@@ -1,0 +1,75 @@
+"""How far a generation has come, at one end: what outlives a connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from draftlink import schemes
+from draftlink.protocol.frames import Start, Verdict
+from draftlink.protocol.resend import Numbering
+from draftlink.schemes import Scheme
+
+
+@dataclass
+class Progress:
+    """``length`` is the number of tokens of the history that both ends agree on; ``epoch`` goes up
+    whenever something other than a drafted token is written, or the mode changes: drafts for an
+    older one have been overtaken. ``drafts`` are the lengths of those that wait for a verdict.
+    """
+
+    generation: int = 0
+    epoch: int = 0
+    length: int = 0
+    written: int = 0
+    start: Start | None = None
+    drafts: list[int] = field(default_factory=list)
+    waits: bool = False  # the last of the drafts does
+    first: bool = False  # the first of the drafts brings the token that was owed
+    owed: bool = False  # the device owes the token after a rejection
+    switching: bool = False  # once the drafts have their verdicts, the base station streams
+    frames: Numbering = field(default_factory=Numbering)
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """What the generation's drafts are coded with, if there is one."""
+        if self.start is None:
+            return None
+        return schemes.in_effect(self.start.scheme, greedy=self.start.sampling.greedy)
+
+    @property
+    def expected(self) -> int:
+        """The base of the next draft."""
+        return self.length + sum(self.drafts)
+
+    @property
+    def agreed(self) -> int:
+        """Tokens of the history of which both ends know; a token owed may still be under way."""
+        return self.length - self.first
+
+    @property
+    def outstanding(self) -> int:
+        """The most frames that the base station can have to send: tokens, verdicts and a switch."""
+        left = 0 if self.start is None else self.start.max_tokens - self.written
+        return left + len(self.drafts) + 1
+
+    def grow(self, count: int) -> None:
+        """So many tokens more are agreed on, and were written."""
+        self.length += count
+        self.written += count
+
+    def judge(self, verdict: Verdict) -> None:
+        """A verdict has been sent or received."""
+        self.grow(verdict.accepted + (verdict.next is not None))
+        self.first = False
+        self.owed = bool(verdict.row)
+        if verdict.closes:
+            self.epoch += 1
+            self.drafts.clear()
+        else:
+            left = verdict.accepted
+            while left:
+                left -= self.drafts.pop(0)
+        if not self.drafts:
+            self.waits = False
+            if self.switching and not verdict.ended:
+                self.epoch += 1

@@ -1,0 +1,298 @@
+"""The protocol without I/O: one transition table (see ``states``), two roles.
+
+Bytes come in and go out as values. A frame that the table does not allow, or whose numbers do not
+fit, raises ``LocalProtocolError`` when this end wanted to send it and ``RemoteProtocolError`` when
+the peer did; the state stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from draftlink.protocol import faults, frames
+from draftlink.protocol.control import digest
+from draftlink.protocol.frames import (
+    Done,
+    Draft,
+    Finish,
+    Frame,
+    Hello,
+    Mode,
+    Replay,
+    Resume,
+    Resumed,
+    Start,
+    Switch,
+    Switched,
+    Tokens,
+    Verdict,
+    Welcome,
+)
+from draftlink.protocol.progress import Progress
+from draftlink.protocol.states import NUMBERED, SENDER, TABLE, UNDER_WAY, Role, State
+
+
+class ProtocolError(Exception):
+    """A frame that the protocol does not allow here."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This end's mistake."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer's mistake."""
+
+
+def decode(data: bytes) -> Frame:
+    """A peer's frame, not yet held against any session. Raises RemoteProtocolError."""
+    try:
+        return frames.decode(data)
+    except ValueError as error:
+        raise RemoteProtocolError(str(error)) from None
+
+
+class Session:
+    """One end's view of a connection, and of the generation that it carries."""
+
+    def __init__(self, role: Role, vocab_size: int) -> None:
+        self.role = role
+        self.vocab_size = vocab_size
+        self.state = State.OPENED
+        self.progress = Progress()
+        self.hello: Hello | None = None
+        self.welcome: Welcome | None = None
+        self.resuming: Resume | None = None
+        self.kept = 0  # tokens that Finish keeps, and Done confirms
+        self.late = 0  # frames that were under way when Finish was sent, so far
+        self._stopped: State | None = None  # where a lost connection left the generation
+
+    @property
+    def generation(self) -> int:
+        """The number of the last generation."""
+        return self.progress.generation
+
+    @property
+    def epoch(self) -> int:
+        """What a draft has to name: see ``Progress``."""
+        return self.progress.epoch
+
+    @property
+    def length(self) -> int:
+        """Tokens of the history that both ends agree on."""
+        return self.progress.length
+
+    def send(self, frame: Frame) -> bytes:
+        """The frame's bytes, once the table allows it. Raises LocalProtocolError."""
+        if SENDER[type(frame)] != self.role:
+            raise LocalProtocolError(f"a {self.role} does not send {type(frame).__name__}")
+        data = frames.encode(frame)
+        self._apply(frame, LocalProtocolError)
+        if isinstance(frame, NUMBERED):
+            closes = isinstance(frame, Switched) or (isinstance(frame, Verdict) and frame.closes)
+            self.progress.frames.add(data, begins=closes)
+        return data
+
+    def receive(self, data: bytes) -> Frame | None:
+        """The peer's frame; None for one that has been overtaken. Raises RemoteProtocolError."""
+        return self.accept(decode(data))
+
+    def accept(self, frame: Frame) -> Frame | None:
+        """A frame that the peer has sent, decoded: see ``receive``."""
+        if SENDER[type(frame)] == self.role:
+            raise RemoteProtocolError(f"the peer of a {self.role} sends no {type(frame).__name__}")
+        overtaken = self._overtaken(frame)
+        if not overtaken:
+            self._apply(frame, RemoteProtocolError)
+        elif self.role == "device":
+            if self.late == self.progress.outstanding:
+                raise RemoteProtocolError("it goes on writing behind the end of the generation")
+            self.late += 1
+        if isinstance(frame, NUMBERED):
+            self.progress.frames.received += 1
+            if not overtaken:
+                self._acknowledged(frame)
+        return None if overtaken else frame
+
+    def _overtaken(self, frame: Frame) -> bool:
+        """Whether the peer sent a frame before it knew what makes it void."""
+        if self.role == "device":  # it has ended the generation
+            return self.state is State.FINISHING and isinstance(frame, Verdict | Tokens | Switched)
+        if isinstance(frame, Draft):  # it was drafted on from a token that did not stand
+            drafting = self.state in (State.READY, State.DRAFTING, State.VERIFYING)
+            return drafting and frame.epoch < self.epoch
+        # The generation had ended before its mode could change.
+        return (
+            isinstance(frame, Switch)
+            and self.state is State.READY
+            and frame.generation == self.generation != 0
+        )
+
+    def _acknowledged(self, frame: Frame) -> None:
+        """Forget what the peer must have had when it sent ``frame``."""
+        if isinstance(frame, Switch) and frame.mode == "stream":
+            return  # it may have crossed a verdict
+        kept, drafts = self.progress.frames, len(self.progress.drafts)
+        if self.role == "bs":
+            kept.in_epoch()
+        elif isinstance(frame, Verdict) and not frame.ended:
+            kept.keep(drafts)
+        else:  # a switch that is not answered yet is the last
+            kept.keep_last(int(self.state is State.SWITCHING))
+
+    def _apply(self, frame: Frame, error: type[ProtocolError]) -> None:
+        key = (self.state, type(frame))
+        if key not in TABLE:
+            raise error(f"{type(frame).__name__} is not allowed while {self.state.name}")
+        fault = faults.find(self, frame)
+        if fault:
+            raise error(fault)
+        progress = self.progress
+        if isinstance(frame, Hello):
+            self.hello = frame
+        elif isinstance(frame, Welcome):
+            self.welcome = frame
+        elif isinstance(frame, Start):
+            self.progress = Progress(frame.generation, progress.epoch + 1, frame.begins)
+            self.progress.start = frame
+        elif isinstance(frame, Resume):
+            self.resuming = frame
+        elif isinstance(frame, Resumed) and self.role == "device":
+            progress.frames.go_on_from(frame.handled)
+        elif isinstance(frame, Replay):
+            self._replayed()
+        elif isinstance(frame, Draft):
+            progress.first = progress.first or progress.owed
+            progress.grow(progress.owed)
+            progress.owed = False
+            progress.drafts.append(frame.length)
+            progress.waits = frame.waits
+        elif isinstance(frame, Verdict):
+            progress.judge(frame)
+        elif isinstance(frame, Tokens):
+            progress.grow(len(frame.ids))
+        elif isinstance(frame, Switch) and frame.mode == "stream":
+            if progress.drafts:
+                progress.switching = True
+            else:
+                progress.epoch += 1
+        elif isinstance(frame, Switched):
+            progress.epoch += 1
+        elif isinstance(frame, Finish):
+            self.kept = frame.keep
+            self.late = 0
+        elif isinstance(frame, Done):
+            self.progress = Progress(
+                frame.generation, frame.epoch, frame.length, start=progress.start
+            )
+        following = TABLE[key]
+        self.state = self._next(frame) if following is None else following
+
+    def _next(self, frame: Frame) -> State:
+        progress = self.progress
+        if isinstance(frame, Resumed):
+            if frame.replay:
+                return State.REPLAYING
+            return self._goes_on()
+        if isinstance(frame, Replay):
+            return self._goes_on()
+        if isinstance(frame, Start):
+            return State.STREAMING if frame.mode == "stream" else State.DRAFTING
+        if isinstance(frame, Draft):
+            return State.VERIFYING if frame.waits else State.DRAFTING
+        if isinstance(frame, Switch):
+            return State.VERIFYING if progress.drafts else State.STREAMING
+        if isinstance(frame, Verdict) and not frame.ended:
+            if progress.drafts:
+                return self.state
+            switched, progress.switching = progress.switching, False
+            return State.STREAMING if switched else State.DRAFTING
+        assert isinstance(frame, Verdict | Tokens)
+        return State.READY if frame.ended else self.state
+
+    def _goes_on(self) -> State:
+        stopped, self._stopped = self._stopped, None
+        assert stopped is not None
+        return stopped
+
+    # After a lost connection.
+
+    def reopen(self) -> None:
+        """A device's session over a new connection, from Hello on."""
+        if self.state in UNDER_WAY:
+            self._stopped = self.state
+        elif self._stopped is None:  # the base station may know nothing of the history
+            self.progress = Progress(self.generation)
+        self.state = State.OPENED
+
+    def abandon(self) -> None:
+        """A device gives up the generation, and the connection that it was on."""
+        self._stopped = None
+        self.state = State.CLOSED
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a generation is to be resumed."""
+        return self._stopped is not None
+
+    def resume(self, history: Sequence[int]) -> Resume:
+        """What the device asks for, whose tokens are ``history``."""
+        progress = self.progress
+        start = progress.start
+        assert start is not None
+        streaming = self._stopped in (State.STREAMING, State.SWITCHING)
+        mode: Mode = "stream" if streaming else "draft"
+        return Resume(
+            start=msgspec.structs.replace(start, base=start.begins, ids=[], mode=mode),
+            epoch=progress.epoch,
+            length=progress.agreed,
+            digest=digest(history[: progress.agreed]),
+            owes=progress.owed or progress.first,
+            seen=progress.frames.received,
+        )
+
+    @property
+    def resumes_at(self) -> int:
+        """Tokens of the history that a replay brings."""
+        assert self.resuming is not None
+        return self.resuming.length
+
+    def adopt(self, parked: Session) -> bool:
+        """At the base station: go on with the generation of a session whose connection was lost.
+
+        False if that is not the one, or has not what the device asks for.
+        """
+        progress, asked = parked.progress, self.resuming
+        assert asked is not None
+        fits = (
+            progress.generation == asked.start.generation
+            and progress.start is not None
+            and asked.epoch <= progress.epoch
+            and asked.length <= progress.length
+            and progress.frames.has(asked.seen)
+        )
+        if fits:
+            self.progress, self._stopped = progress, parked.state
+        return fits
+
+    def _replayed(self) -> None:
+        """Both ends are where the device was; frames are numbered from 0 again."""
+        asked, progress = self.resuming, self.progress
+        assert asked is not None
+        if self.role == "bs":
+            start = asked.start
+            self.progress = Progress(
+                start.generation, asked.epoch, asked.length, asked.length - start.base, start
+            )
+            self.progress.owed = asked.owes
+            self._stopped = State.STREAMING if start.mode == "stream" else State.DRAFTING
+            return
+        if self._stopped in (State.STREAMING, State.SWITCHING):  # a switch that led here is done
+            progress.frames.keep_last(int(self._stopped is State.SWITCHING))
+        progress.frames.restart()
+
+    def resend(self, seen: int) -> list[bytes]:
+        """The frames that a peer which has dealt with ``seen`` of them has not."""
+        return self.progress.frames.lacks(seen)
