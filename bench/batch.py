@@ -39,13 +39,13 @@ import numpy as np
 from rich.console import Console
 from websockets.asyncio.client import connect
 
-import bench
+import tinypair
 from bench.serving.processes import GAMMA, TOKENS, assistant, running, station
 from device_runtime.device import Device, Sampling
 from device_runtime.generation import Generation
 from device_runtime.transport.connecting import PATH
-from draftlink.cli.demo import draft_bundle
 from draftlink.protocol import frames
+from tinypair.loopback import draft_bundle
 
 REAL = (1, 2, 4, 8)
 REPLAYED = (1, 2, 4, 8, 16, 32, 64)
@@ -251,7 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cpu", help="of the base station, and of its peer")
     device: str = parser.parse_args().device
-    prompts = bench.prompts(max(REAL))
+    prompts = tinypair.prompts(max(REAL))
     bundle = draft_bundle(Console(stderr=True))
     runs: dict[tuple[str, int], list[Run]] = {}
     assisted: list[float] = []

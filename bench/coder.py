@@ -39,7 +39,7 @@ from draftlink.distribution.sampling import Sampling, distribution, draw
 from draftlink.schemes.topk import TopK
 from export.bundle import export_bundle
 
-PROMPTS = Path(__file__).parent / "prompts.json"
+PROMPTS = tinypair.ROOT / "prompts.json"
 DRAFT_LENGTH = 4
 TOKENS = 128  # written after each prompt
 TEMPERATURES = (0.7, 1.0)  # of the rows; ids are drafted greedily (0) too

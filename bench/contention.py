@@ -34,13 +34,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import bench
 import tinypair
 from device_runtime.device import Device, Sampling
 from device_runtime.model import draft_model
 from device_runtime.model.threads import Setting, available
-from draftlink.cli.demo import base_station, draft_bundle
 from draftlink.host import children
+from tinypair.loopback import base_station, draft_bundle
 
 MODES = ("stream", "stop-and-wait", "auto")
 BUSY = (0, 1, 2, 4)
@@ -83,7 +82,7 @@ def systems() -> list[System]:
 
 async def write(device: Device, mode: str, seconds: float, number: int) -> tuple[float, int]:
     """Tokens/s of texts written one after the other for some time; the next text's number."""
-    prompts = bench.prompts(10)
+    prompts = tinypair.prompts(10)
     tokens, begun = 0, time.perf_counter()
     until = begun + seconds
     while (now := time.perf_counter()) < until:
@@ -141,7 +140,7 @@ def generate(pipe: Connection) -> None:
     )
     model.generation_config.eos_token_id = None
     tokenizer: Any = AutoTokenizer.from_pretrained(tinypair.TARGET, trust_remote_code=False)
-    ids = tokenizer(bench.prompts(1)[0], return_tensors="pt")
+    ids = tokenizer(tinypair.prompts(1)[0], return_tensors="pt")
 
     def write(seconds: float) -> float:
         tokens, begun = 0, time.perf_counter()

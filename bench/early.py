@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-import bench
+import tinypair
 from bench.link import DRAFT_S, RULES, Bench
 from bench.virtual.loop import VirtualLoop
 from device_runtime.device import Sampling
@@ -101,7 +101,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     here = Bench()
     draft = here.draft
-    prompts = bench.prompts(PROMPTS)
+    prompts = tinypair.prompts(PROMPTS)
     table = Table("link", "rule", "mode", "tokens/s", "hits, one", "gain", "hits, all", "gain",
                   title=f"paced {1e3 * DRAFT_S:.0f} / {1e3 * TARGET_S:.0f} ms")  # fmt: skip
     for rule, picks in (("coupled", coupled_picks), ("greedy", greedy_picks)):

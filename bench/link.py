@@ -25,7 +25,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-import bench
 import tinypair
 from bench.virtual import pair
 from bench.virtual.ideal import ideal_rate
@@ -35,9 +34,9 @@ from bs_runtime.model.target import Target
 from device_runtime.device import Coupled, Result, Sampling
 from device_runtime.model.bundle import load_bundle
 from device_runtime.model.draft_model import DraftModel
-from draftlink.cli.demo import draft_bundle
 from draftlink.link.shaping import PROFILES, LinkProfile, make_link
 from draftlink.planning import schedule, theory
+from tinypair.loopback import draft_bundle
 
 DRAFT_S = 0.010
 PACES = (0.045, 0.090)
@@ -272,7 +271,7 @@ def main() -> None:
         links,
         PACES,
         tuple(RULES),
-        bench.prompts(prompts),
+        tinypair.prompts(prompts),
         tokens,
         note=lambda line: Console(stderr=True).print(line),
     )

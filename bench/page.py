@@ -25,9 +25,9 @@ from PIL import Image
 from rich.console import Console
 from websockets.asyncio.client import ClientConnection, connect
 
-import bench
-from draftlink.cli.demo import base_station, draft_bundle
+import tinypair
 from draftlink.host import children
+from tinypair.loopback import base_station, draft_bundle
 
 DEVICES = 3
 WATCHED_S = 40.0
@@ -109,7 +109,7 @@ def write(url: str, bundle: str, number: str) -> None:
 
     async def run() -> None:
         async with Device(Path(bundle), url) as device:
-            for prompt in itertools.cycle(bench.prompts(10)[int(number) :]):
+            for prompt in itertools.cycle(tinypair.prompts(10)[int(number) :]):
                 generation = device.generate(
                     prompt, scheme=scheme, sampling=sampling, mode="stop-and-wait"
                 )

@@ -29,7 +29,6 @@ from rich.table import Table
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import bench
 import tinypair
 from export import quantize
 
@@ -86,7 +85,7 @@ class Measure:
         }
         self._texts: list[tuple[torch.Tensor, torch.Tensor, int]] = []
         with torch.inference_mode():
-            for prompt in bench.prompts(prompts):
+            for prompt in tinypair.prompts(prompts):
                 given = tokenizer(prompt, return_tensors="pt")
                 text = target.generate(
                     **given, max_new_tokens=TOKENS, do_sample=True, top_k=0, pad_token_id=0

@@ -25,13 +25,13 @@ from typing import Any
 
 from rich.console import Console
 
-import bench
+import tinypair
 from bench.link import DRAFT_S, RULES, Bench
 from device_runtime.device import Device
-from draftlink.cli.common import hold
-from draftlink.cli.demo import base_station, draft_bundle
 from draftlink.host import children
 from draftlink.link import shaping
+from draftlink.link.pacing import pace
+from tinypair.loopback import base_station, draft_bundle
 
 PROMPTS, TOKENS = 2, 96
 
@@ -82,7 +82,9 @@ async def real(case: Case, url: str, prompt: str) -> Real:
     device = Device(draft_bundle(Console(stderr=True)), url)
     device.model.forward([0])  # the first forward of a process is slow
     device.model.rollback(0)
-    hold(device.model, str(DRAFT_S))
+    device.model.forward = pace(  # type: ignore[method-assign]
+        device.model.forward, DRAFT_S, time.perf_counter, time.sleep
+    )
     async with device:
         generation = device.generate(
             prompt, max_tokens=TOKENS, eos_ids=(), **case.options, **RULES[case.rule]
@@ -102,7 +104,7 @@ def main() -> None:
     """Print one line a cell."""
     argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     err = Console(stderr=True)
-    prompts = bench.prompts(PROMPTS)
+    prompts = tinypair.prompts(PROMPTS)
     sockets: dict[int, list[Real]] = {number: [] for number in range(len(CASES))}
     with ExitStack() as stack:
         urls: dict[tuple[str, float], str] = {}

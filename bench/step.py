@@ -27,12 +27,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-import bench
+import tinypair
 from bench import shape
 from device_runtime.drafting.drafter import Drafter
 from device_runtime.model.bundle import load_bundle
 from device_runtime.model.draft_model import DraftModel
-from draftlink.cli.demo import draft_bundle
 from draftlink.coding.ids import IdModel
 from draftlink.distribution import noise, sampling
 from draftlink.distribution.sampling import Sampling
@@ -41,6 +40,7 @@ from draftlink.schemes import AnyScheme
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
+from tinypair.loopback import draft_bundle
 
 CONTEXT = 128
 GAMMA = 4
@@ -100,7 +100,7 @@ def text_rows(vocab_size: int) -> list[NDArray[np.float32]]:
     tokenizer = bundle.tokenizer()
     places = np.random.default_rng(0).permutation(vocab_size)[: draft.vocab_size]
     rows = []
-    for prompt in bench.prompts(TEXT_ROWS // 8):
+    for prompt in tinypair.prompts(TEXT_ROWS // 8):
         ids = tokenizer.encode(prompt).ids
         draft.rollback(0)
         for _ in range(8):

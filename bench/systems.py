@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-import bench
+import tinypair
 from bench.link import DRAFT_S, Bench
 from device_runtime.device import Coupled, Result, Sampling, Split, TopK
 from draftlink.link.shaping import PROFILES
@@ -127,11 +127,11 @@ class Systems:
 def main() -> None:
     """Print all three."""
     argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
-    few = Systems(bench.prompts(PROMPTS), TOKENS)
+    few = Systems(tinypair.prompts(PROMPTS), TOKENS)
     few.compare()
     few.formula()
     print()
-    many = Systems(bench.prompts(8), 256)
+    many = Systems(tinypair.prompts(8), 256)
     for link in ("wifi", "lte"):
         many.interval(link)
 

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer
 
 from draftlink.distribution.sampling import Sampling
 from draftlink.host.plain import printable
-from draftlink.protocol.faults import MAX_EOS, MAX_NAME, MAX_SUPPRESSED
 from draftlink.protocol.frames import SUPPRESSED, Welcome
+from draftlink.protocol.validate import MAX_EOS, MAX_NAME, MAX_SUPPRESSED
 
 NAMES = {
     "temperature": "temperature",

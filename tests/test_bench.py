@@ -8,6 +8,7 @@ import pkgutil
 import pytest
 
 import bench
+import tinypair
 
 
 @pytest.mark.parametrize(
@@ -18,5 +19,5 @@ def test_a_benchmark_loads(name):
 
 
 def test_the_listed_prompts_are_there():
-    assert len(bench.prompts(10)) == 10
-    assert len(bench.prompts(1000)) == 50
+    assert len(tinypair.prompts(10)) == 10
+    assert len(tinypair.prompts(1000)) == 50

@@ -12,7 +12,6 @@ import sys
 import numpy as np
 import pytest
 
-import bench
 import tinypair
 from bs_runtime.engine import generation
 from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
@@ -216,7 +215,7 @@ def test_texts_survive_a_base_station_that_is_killed(tmp_path, texts, tokens, ki
     station = Station(tmp_path)
     plan = [
         (prompt, seed, options)
-        for seed, prompt in enumerate(bench.prompts(texts))
+        for seed, prompt in enumerate(tinypair.prompts(texts))
         for options in (
             {"scheme": Coupled(), "gamma": 4, **AT_ONE},
             {"gamma": 4, **GREEDY},

@@ -15,8 +15,8 @@ from rich.console import Console
 
 import bench
 import draftlink
-from draftlink.cli.demo import base_station
 from draftlink.host import children
+from tinypair.loopback import base_station
 
 ROOT = Path(draftlink.__file__).parent.parent
 HOSTILE = ("draftlink/__init__.py", "bench/__init__.py", "typer.py", "numpy.py", "asyncio.py")

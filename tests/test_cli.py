@@ -115,7 +115,7 @@ def test_a_base_station_started_by_a_command_ends_with_it(model_folder):
     code = (
         "import signal, sys\n"
         "from draftlink.cli.common import err\n"
-        "from draftlink.cli.demo import base_station\n"
+        "from tinypair.loopback import base_station\n"
         "with base_station(err, sys.argv[1]) as url:\n"
         "    print(url, flush=True)\n"
         "    signal.pause()\n"

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 import trustme
 
-import bench
 import tinypair
 from export.bundle import export_bundle
 
@@ -82,7 +81,7 @@ async def device(bundle: str, ca: str) -> None:
     async with Device(Path(bundle), f"wss://{THERE}:{PORT}", threads=1, ca=Path(ca)) as opened:
         for mode in ("stop-and-wait", "run-ahead", "stream"):
             before = counters()
-            generation = opened.generate(bench.prompts(1)[0], max_tokens=150, seed=1, mode=mode)
+            generation = opened.generate(tinypair.prompts(1)[0], max_tokens=150, seed=1, mode=mode)
             async for _ in generation:
                 pass
             after = counters()

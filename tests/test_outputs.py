@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 
 import draftlink.cli  # registers the commands
 from device_runtime.model.bundle import load_bundle
-from draftlink.cli import demo
-from draftlink.cli.common import app, user_path
+from draftlink.cli.common import app
 from draftlink.host import files
 from draftlink.host.files import FileError
+from draftlink.host.folders import user_path
 from export import ExportError
+from tinypair import loopback
 
 ERR = Console(stderr=True)
 COMMANDS = {
@@ -117,28 +118,28 @@ def exports(monkeypatch, bundle):
         made.append(path)
         shutil.copytree(bundle().path, path)
 
-    monkeypatch.setattr(demo, "export_bundle", export)
+    monkeypatch.setattr(loopback, "export_bundle", export)
     return made
 
 
 def test_the_demos_bundle_is_made_once(monkeypatch, tmp_path, exports):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = {demo.draft_bundle(ERR) for _ in range(3)}
+    found = {loopback.draft_bundle(ERR) for _ in range(3)}
     assert list(found) == exports and exports[0].parent == tmp_path / "draftlink"
 
 
 def test_one_demo_exports_while_others_wait(monkeypatch, tmp_path, exports, bundle):
     """Another would read a bundle that is being replaced; what came meanwhile is not made again."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    copy = demo.export_bundle
+    copy = loopback.export_bundle
     held = []
 
     def export(model, path, precision):
         held.append(files.lock(path.with_name(f"{path.name}.lock"), wait=False) is None)
         copy(model, path, precision)
 
-    monkeypatch.setattr(demo, "export_bundle", export)
-    made = demo.draft_bundle(ERR)
+    monkeypatch.setattr(loopback, "export_bundle", export)
+    made = loopback.draft_bundle(ERR)
     assert held == [True]
     shutil.rmtree(made)
     lock = files.lock
@@ -148,16 +149,16 @@ def test_one_demo_exports_while_others_wait(monkeypatch, tmp_path, exports, bund
         return lock(path)
 
     monkeypatch.setattr(files, "lock", wait)
-    assert demo.draft_bundle(ERR) == made and len(exports) == 1
+    assert loopback.draft_bundle(ERR) == made and len(exports) == 1
 
 
 @pytest.mark.parametrize("home", ["none", "cannot be written to"])
 def test_without_a_cache_the_bundle_lasts_as_long_as_the_process(monkeypatch, exports, home):
     where = None if home == "none" else Path("/dev/null/draftlink/x")
-    monkeypatch.setattr(demo, "user_path", lambda *_: where)
+    monkeypatch.setattr(loopback, "user_path", lambda *_: where)
     left = []
     monkeypatch.setattr("atexit.register", lambda *call, **_: left.append(call[1]))
-    path = demo.draft_bundle(ERR)
+    path = loopback.draft_bundle(ERR)
     assert load_bundle(path) and [path] == exports and path.parent == Path(left[0])
     shutil.rmtree(left[0])
 
@@ -167,9 +168,9 @@ def test_what_export_says_is_not_swallowed(monkeypatch, tmp_path):
         raise ExportError("the disk is full")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(demo, "export_bundle", fails)
+    monkeypatch.setattr(loopback, "export_bundle", fails)
     with pytest.raises(ExportError, match="the disk is full"):
-        demo.draft_bundle(ERR)
+        loopback.draft_bundle(ERR)
 
 
 def base_station(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

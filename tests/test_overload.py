@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-import bench
 import tinypair
 from bs_runtime.model.kv import BLOCK
 from device_runtime.device import Coupled, Device, Sampling
@@ -31,7 +30,7 @@ GROWTH = 16 << 20  # of the base station's memory, at most, in the second half o
 def conversation_bytes(tokens: int) -> int:
     """Of the KV cache of a conversation of the longest kind, in float32."""
     tokenizer = Tokenizer.from_file(str(tinypair.TARGET / "tokenizer.json"))
-    prompt = max(len(tokenizer.encode(text).ids) for text in bench.prompts(50))
+    prompt = max(len(tokenizer.encode(text).ids) for text in tinypair.prompts(50))
     config = json.loads((tinypair.TARGET / "config.json").read_text(encoding="utf-8"))
     numbers = config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"]
     return 4 * 2 * numbers * BLOCK * -(-(prompt + tokens) // BLOCK)
@@ -39,7 +38,7 @@ def conversation_bytes(tokens: int) -> int:
 
 def options(number: int) -> dict:
     """Of a device, and its prompt; modes in which the text does not depend on what was drafted."""
-    prompts = bench.prompts(50)
+    prompts = tinypair.prompts(50)
     scheme = [
         {"scheme": Coupled(), "seed": number},
         {"sampling": Sampling(temperature=0.0), "seed": number},

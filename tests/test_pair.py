@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import bench
 import tinypair
 from bs_runtime.model.target import Target
 from device_runtime.device import Coupled, Device, Sampling, TopK
@@ -89,7 +88,7 @@ def test_greedy_text_equals_the_target_alone(pair_bundle, plain, prompts, tokens
     async def run(url: str) -> None:
         nonlocal compared, ties
         async with Device(pair_bundle, url) as device:
-            for prompt in bench.prompts(prompts):
+            for prompt in tinypair.prompts(prompts):
                 ids = tokenizer(prompt)["input_ids"]
                 wanted = expected(ids)
                 for gamma in (1, 4, 8):
@@ -136,7 +135,7 @@ def test_coupled_text_is_the_same_whatever_drafts(bundles, plain, prompts, token
         nonlocal compared, ties
         for precision, gamma in drafts:
             async with Device(bundles(precision), url) as device:
-                for seed, prompt in enumerate(bench.prompts(prompts)):
+                for seed, prompt in enumerate(tinypair.prompts(prompts)):
                     options = {"max_tokens": tokens, "seed": seed, "scheme": Coupled()}
                     if seed not in alone:
                         generation = device.generate(prompt, mode="stream", **options)

@@ -16,7 +16,7 @@ from rich.table import Table
 import bench.hostile
 from bench.hostile.attacks import attacks
 from bench.hostile.measuring import Outcome, measure
-from draftlink.cli.demo import draft_bundle
+from tinypair.loopback import draft_bundle
 
 COLUMNS = (
     "attack",

@@ -13,7 +13,7 @@ from typing import Protocol
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-import bench
+import tinypair
 from bench.batch import Recording, essence, record
 from bench.hostile.place import TOKENS
 from bench.hostile.speaker import GONE, PAUSE_S, Speaker, hello
@@ -90,7 +90,7 @@ class One:
                 if self._device is None:
                     self._device = await self._open()
                 while time.perf_counter() < begun + seconds:
-                    for prompt in bench.prompts(10):
+                    for prompt in tinypair.prompts(10):
                         generation = self._device.generate(
                             prompt,
                             sampling=Sampling(temperature=0.0),
@@ -129,7 +129,7 @@ class Seven:
     @staticmethod
     async def record(station: Station, bundle: Path) -> list[Recording]:
         """The real generations."""
-        return await record(bundle, station.url, bench.prompts(7), TOKENS["phone"])
+        return await record(bundle, station.url, tinypair.prompts(7), TOKENS["phone"])
 
     def __init__(self, station: Station, recordings: list[Recording]) -> None:
         self._station, self._recordings = station, recordings

@@ -15,6 +15,7 @@ import gc
 import json
 import os
 import resource
+import runpy
 import sys
 import threading
 import time
@@ -119,9 +120,7 @@ def main() -> None:
     watch.start()
     threading.Thread(target=watch.answer, daemon=True).start()
     sys.argv[1:1] = ["bs"]
-    from draftlink.cli import main as command
-
-    command()
+    runpy.run_module("draftlink.cli", run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A connection over a modelled link, without sockets: both ends' transports.
 
-A message leaves in packets of its own under TLS (``draftlink.link.ledger`` has the estimate); packets pass
-the link's ``Shaper`` and arrive in order, as over TCP. Back-pressure is not modelled.
+A message leaves in packets of its own under TLS (``draftlink.link.ledger`` has the estimate);
+packets pass the link's ``Shaper`` and arrive in order, as over TCP. Back-pressure is not modelled.
 """
 
 from __future__ import annotations

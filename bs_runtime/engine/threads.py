@@ -3,8 +3,8 @@
 They do at each of some hundred products. Where another process has the core of one, all the others
 wait; libgomp's look for 10 ms, longer than a core is lent for, and so each may have what another
 needs: beside two busy processes a forward on two cores took eighteen times its time. So while it
-runs, a base station tries what other settings take (``draftlink.planning.trials``), and changes at once when
-forwards take longer than they did.
+runs, a base station tries what other settings take (``draftlink.planning.trials``), and changes at
+once when forwards take longer than they did.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from draftlink.distribution.sampling import Sampling
 from draftlink.host.plain import printable
-from draftlink.protocol.faults import MAX_BOS, MAX_EOS, MAX_SUPPRESSED
+from draftlink.protocol.validate import MAX_BOS, MAX_EOS, MAX_SUPPRESSED
 
 log = logging.getLogger("draftlink.bs")
 

@@ -1,4 +1,4 @@
-"""The race of ``draftlink.distribution.gumbel`` on a GPU, as one Triton kernel: the same tokens, to the bit.
+"""The race of ``distribution.gumbel`` on a GPU, as one Triton kernel: the same tokens, to the bit.
 
 Operator by operator as PyTorch's kernels, a race of a few rows is some 400 launches, which take
 longer than a large model's forward. Here every clock of a row is computed, and no block stays

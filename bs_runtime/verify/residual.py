@@ -1,6 +1,6 @@
 """Accepting what was drafted, and what is drawn where it is rejected, in torch, row by row at once.
 
-Speculative sampling is arXiv 2211.17192, algorithm 1; ``draftlink.distribution.sparse`` has the rows in tiers.
+Speculative sampling is arXiv 2211.17192, algorithm 1; rows in tiers: ``distribution.sparse``.
 """
 
 from __future__ import annotations

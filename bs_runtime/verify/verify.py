@@ -2,7 +2,7 @@
 
 Rows stay on the target's device. Acceptance gathers the target's probabilities at the drafted ids;
 only the row behind each session's last accepted token is turned into a residual and drawn from.
-Speculative sampling is arXiv 2211.17192, algorithm 1; coupled drawing is in ``draftlink.distribution.gumbel``.
+Speculative sampling is arXiv 2211.17192, algorithm 1; coupled drawing: ``distribution.gumbel``.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from msgspec import Meta
 from tokenizers import Tokenizer
 
 from draftlink.host.plain import printable
-from draftlink.protocol.faults import MAX_CONTEXT, MAX_EOS, MAX_VOCAB
+from draftlink.protocol.validate import MAX_CONTEXT, MAX_EOS, MAX_VOCAB
 
 FORMAT = 1
 MANIFEST = "manifest.json"

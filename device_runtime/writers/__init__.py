@@ -1,1 +1,1 @@
-"""Who writes a text: the device and the base station by turns, the target alone, the draft alone."""
+"""Who writes a text: device and base station by turns, the target alone, the draft alone."""

@@ -21,11 +21,12 @@ from device_runtime.model.bundle import load_bundle
 from device_runtime.model.draft_model import DraftModel
 from draftlink.cli import common, plan_view
 from draftlink.cli.common import model_path
-from draftlink.cli.demo import base_station, full_row_bits
+from draftlink.cli.demo import full_row_bits
 from draftlink.distribution import sampling, sparse
 from draftlink.host import children
 from draftlink.link.ledger import total
 from draftlink.schemes import AnyScheme
+from tinypair.loopback import base_station
 
 
 class Row(msgspec.Struct):

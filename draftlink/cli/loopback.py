@@ -68,10 +68,10 @@ def compare(
     json: Json = None,
 ) -> None:
     """The schemes side by side on the same prompts: acceptance, bits, tokens/s."""
-    import bench
+    import tinypair
     from draftlink.cli import compare as comparison
-    from draftlink.cli.demo import draft_bundle
     from draftlink.schemes.topk import TopK
+    from tinypair.loopback import draft_bundle
 
     if bundle is None and target != "tinypair":
         raise typer.BadParameter("name the target's draft with --bundle")
@@ -80,7 +80,7 @@ def compare(
         err,
         target=target,
         bundle=bundle or draft_bundle(err),
-        prompts=bench.prompts(prompts),
+        prompts=tinypair.prompts(prompts),
         temperature=temperature,
         source=sampling,
         max_tokens=max_tokens,

@@ -22,10 +22,10 @@ from draftlink.cli.common import (
     hold,
     model_path,
     out,
-    user_path,
     write_json,
 )
 from draftlink.cli.output import show
+from draftlink.host.folders import user_path
 
 
 @app.command(epilog="Example: draftlink export ./Qwen2.5-0.5B -o ./qwen-draft --precision int4")

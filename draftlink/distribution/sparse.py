@@ -202,7 +202,7 @@ def draw_remainder(
 def expected_acceptance(p: NDArray[np.float64], rows: Iterable[SparseRow]) -> float:
     """The chance that a token drawn by a chain of rows is accepted where the target's law is p.
 
-    Σ min(p, q̂) for a single row. For more it is what ``bs_runtime.verify.verify`` makes of them: behind a
+    Σ min(p, q̂) for a single row. For more it is what ``bs_runtime.verify`` makes of them: behind a
     rest that is smaller than what the target wants there, that is cut to the rest.
     """
     wanted, reach, accepted = p.copy(), 1.0, 0.0

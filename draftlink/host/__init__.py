@@ -1,1 +1,1 @@
-"""What is of one machine rather than of the protocol: files, addresses, children, text made safe."""
+"""What concerns one machine, not the protocol: files, addresses, children, text made safe."""

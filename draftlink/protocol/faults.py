@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
-
-from draftlink.protocol.control import digest, packed
+from draftlink.protocol import validate
+from draftlink.protocol.control import digest
 from draftlink.protocol.frames import (
-    SUPPRESSED,
     Done,
     Draft,
     Finish,
@@ -28,28 +21,18 @@ from draftlink.protocol.frames import (
     Welcome,
 )
 from draftlink.protocol.frames import Replay as ReplayFrame
+from draftlink.protocol.standing import Standing
 from draftlink.schemes.base import MAX_DRAFT, MAX_IN_FLIGHT
 
-if TYPE_CHECKING:
-    from draftlink.protocol.session import Session
-
-MAX_FEATURES = 64  # that are told, and schemes
-MAX_NAME = 256  # characters; a session keeps its Hello
-MAX_TICKET = 4096  # bytes; it comes back with every Hello
-MAX_BOS, MAX_SUPPRESSED = 16, 1 << 16  # ids that the target's own files name
-MAX_UNAPPLIED = 64  # settings that are named, each with up to MAX_NAME characters
-MAX_EOS = 256  # EOS ids of a generation: each token is looked up among them
-MAX_CONTEXT = 1 << 31  # of a target; positions are 32-bit numbers
-MAX_VOCAB = 1 << 20  # of a target: rows of this size are made, whatever a frame's own size
 MAX_EPOCH = 1 << 31
 
 
-def find(session: Session, frame: Frame) -> str | None:
+def find(session: Standing, frame: Frame) -> str | None:
     """The fault of a frame that a session is about to send or has received, or None."""
     if isinstance(frame, Hello):
-        return _hello(frame)
+        return validate.hello(frame)
     if isinstance(frame, Welcome):
-        return _welcome(session, frame)
+        return validate.welcome(session.hello, frame)
     if isinstance(frame, Start):
         return _start(session, frame)
     if isinstance(frame, Resume):
@@ -76,57 +59,7 @@ def find(session: Session, frame: Frame) -> str | None:
     return None
 
 
-def _hello(frame: Hello) -> str | None:
-    if len(frame.schemes) > MAX_FEATURES or len(frame.features) > MAX_FEATURES:
-        return f"more than {MAX_FEATURES} schemes or features"
-    if max(len(frame.agent), len(frame.tokenizer_hash)) > MAX_NAME:
-        return f"an agent or a tokenizer's hash of more than {MAX_NAME} characters"
-    return None
-
-
-def _welcome(session: Session, frame: Welcome) -> str | None:
-    hello = session.hello
-    assert hello is not None
-    lowest = hello.lowest or hello.version
-    if not lowest <= frame.version <= hello.version:
-        return f"version {frame.version}, where {lowest} to {hello.version} were offered"
-    if frame.tokenizer_hash != hello.tokenizer_hash:
-        return "a welcome to a tokenizer that is not this one"
-    if len(frame.features) > MAX_FEATURES or not set(frame.features) <= set(hello.features):
-        return "features that were not offered"
-    size = frame.vocab_size
-    if not 1 <= size <= MAX_VOCAB or not 1 <= frame.context < MAX_CONTEXT:
-        return f"a target of {size} logits and a context of {frame.context}"
-    if not set(frame.schemes) <= set(hello.schemes) or len(frame.schemes) > len(hello.schemes):
-        return "schemes that were not offered"
-    if len(frame.ticket) > MAX_TICKET:
-        return f"a ticket of {len(frame.ticket)} bytes, where {MAX_TICKET} are the most"
-    if not 1 <= frame.frame_entries <= frame.flight_entries:
-        return f"at most {frame.frame_entries} entries a draft, {frame.flight_entries} in flight"
-    return _facts(frame)
-
-
-def _facts(frame: Welcome) -> str | None:
-    """What is wrong with what a target's own files say."""
-    lists = (
-        ("EOS", frame.eos_ids, MAX_EOS),
-        ("BOS", frame.bos_ids, MAX_BOS),
-        ("suppressed", frame.suppressed_ids, MAX_SUPPRESSED),
-    )
-    for name, ids, most in lists:
-        if len(ids) > most or not all(0 <= i < frame.vocab_size for i in ids):
-            return f"{len(ids)} {name} ids, where {most} are the most, or ids out of range"
-    if len(frame.unapplied) > MAX_UNAPPLIED or any(len(s) > MAX_NAME for s in frame.unapplied):
-        return f"more than {MAX_UNAPPLIED} settings, or {MAX_NAME} characters of one"
-    try:
-        if frame.sampling is not None:
-            frame.sampling.check()
-    except ValueError as error:
-        return f"a suggested sampling that cannot be ({error})"
-    return None
-
-
-def _progress(session: Session, frame: Progress) -> str | None:
+def _progress(session: Standing, frame: Progress) -> str | None:
     if frame.generation != session.generation:
         return f"progress of generation {frame.generation}, not of {session.generation}"
     if not 0 <= frame.fed <= frame.total or frame.ahead < 0:
@@ -134,50 +67,20 @@ def _progress(session: Session, frame: Progress) -> str | None:
     return None
 
 
-def _start(session: Session, frame: Start) -> str | None:
+def _start(session: Standing, frame: Start) -> str | None:
     if not 0 <= frame.base <= session.length:
         return f"base {frame.base}, where the slot has {session.length} tokens"
     assert session.welcome is not None
     # One that is longer than the context is refused for that: its ids need not be looked at.
     fits = frame.begins < session.welcome.context
-    if not frame.ids or (fits and _numbers(frame.ids, session.vocab_size) is None):
+    if not frame.ids or (fits and validate.numbers(frame.ids, session.vocab_size) is None):
         return "the prompt is empty or has ids out of range"
     if frame.generation <= session.generation or frame.max_tokens < 1:
         return "generation numbers rise, and max_tokens is at least 1"
-    return _ends(session, frame)
+    return validate.ends(session.welcome, frame)
 
 
-def _numbers(ids: Sequence[int], vocab_size: int) -> NDArray[np.uint32] | None:
-    """Ids of a whole history, or None if there are others among them."""
-    try:
-        numbers = packed(ids)
-    except OverflowError:
-        return None
-    return numbers if int(numbers.max(initial=0)) < vocab_size else None
-
-
-def _ends(session: Session, start: Start) -> str | None:
-    """What is wrong with the ids that end a text, or that are never in it."""
-    if len(start.eos_ids) > MAX_EOS:
-        return f"{len(start.eos_ids)} EOS ids, where {MAX_EOS} is the most"
-    ids, welcome = start.suppressed_ids, session.welcome
-    assert welcome is not None
-    if ids is msgspec.UNSET:
-        return None
-    if SUPPRESSED not in welcome.features:
-        return f"suppressed ids, and the feature {SUPPRESSED} was not agreed on"
-    if len(ids) > MAX_SUPPRESSED:
-        return f"{len(ids)} suppressed ids, where {MAX_SUPPRESSED} are the most"
-    # Of the target's logits: a draft may have fewer.
-    numbers = _numbers(ids, welcome.vocab_size)
-    if numbers is None or (numbers[1:] <= numbers[:-1]).any():
-        return "suppressed ids that do not ascend, or are out of range"
-    if len(ids) == welcome.vocab_size:
-        return "all ids are suppressed, and none is left to be written"
-    return None
-
-
-def _resume(session: Session, frame: Resume) -> str | None:
+def _resume(session: Standing, frame: Resume) -> str | None:
     start = frame.start
     if session.role == "bs" and session.generation:
         return "a generation is resumed in a session that has had one"
@@ -189,11 +92,11 @@ def _resume(session: Session, frame: Resume) -> str | None:
         return f"{frame.length - start.base} tokens of at most {start.max_tokens} are written"
     if not 1 <= frame.epoch < MAX_EPOCH or frame.seen < 0 or len(frame.digest) != 16:
         return "an epoch, a count of frames or a digest that cannot be"
-    return _ends(session, start)
+    return validate.ends(session.welcome, start)
 
 
 def _control(
-    session: Session, frame: Finish | Switch | Switched | Done | Resumed | ReplayFrame
+    session: Standing, frame: Finish | Switch | Switched | Done | Resumed | ReplayFrame
 ) -> str | None:
     progress, asked = session.progress, session.resuming
     resuming = isinstance(frame, Resumed | ReplayFrame) and asked is not None
@@ -223,7 +126,7 @@ def _control(
     if isinstance(frame, ReplayFrame):
         assert asked is not None
         fits = len(frame.ids) == asked.length
-        numbers = _numbers(frame.ids, session.vocab_size) if fits else None
+        numbers = validate.numbers(frame.ids, session.vocab_size) if fits else None
         if numbers is None:
             return f"{len(frame.ids)} tokens, where {asked.length} are needed, or ids out of range"
         if digest(numbers) != asked.digest:
@@ -231,7 +134,7 @@ def _control(
     return None
 
 
-def _switch(session: Session, frame: Switch) -> str | None:
+def _switch(session: Standing, frame: Switch) -> str | None:
     progress = session.progress
     streams = session.state.name == "STREAMING"
     if streams == (frame.mode == "stream") or progress.switching:
@@ -241,7 +144,7 @@ def _switch(session: Session, frame: Switch) -> str | None:
     return None
 
 
-def _draft(session: Session, frame: Draft) -> str | None:
+def _draft(session: Standing, frame: Draft) -> str | None:
     progress, welcome = session.progress, session.welcome
     start = progress.start
     assert start is not None and welcome is not None
@@ -276,7 +179,7 @@ def _draft(session: Session, frame: Draft) -> str | None:
     return None
 
 
-def _verdict(session: Session, frame: Verdict) -> str | None:
+def _verdict(session: Standing, frame: Verdict) -> str | None:
     progress = session.progress
     assert progress.start is not None
     drafted = sum(progress.drafts)
@@ -311,13 +214,13 @@ def _verdict(session: Session, frame: Verdict) -> str | None:
     return _limit(session, emitted, frame.ended)
 
 
-def _device_corrects(session: Session) -> bool:
+def _device_corrects(session: Standing) -> bool:
     start = session.progress.start
     assert start is not None
     return start.scheme.corrects == "device" and not start.sampling.greedy
 
 
-def _limit(session: Session, count: int, ended: bool) -> str | None:
+def _limit(session: Standing, count: int, ended: bool) -> str | None:
     progress = session.progress
     assert progress.start is not None
     left = progress.start.max_tokens - progress.written

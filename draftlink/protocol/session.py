@@ -31,7 +31,8 @@ from draftlink.protocol.frames import (
     Welcome,
 )
 from draftlink.protocol.progress import Progress
-from draftlink.protocol.states import NUMBERED, SENDER, TABLE, UNDER_WAY, Role, State
+from draftlink.protocol.standing import Standing
+from draftlink.protocol.states import NUMBERED, SENDER, TABLE, UNDER_WAY, State
 
 
 class ProtocolError(Exception):
@@ -54,35 +55,8 @@ def decode(data: bytes) -> Frame:
         raise RemoteProtocolError(str(error)) from None
 
 
-class Session:
+class Session(Standing):
     """One end's view of a connection, and of the generation that it carries."""
-
-    def __init__(self, role: Role, vocab_size: int) -> None:
-        self.role = role
-        self.vocab_size = vocab_size
-        self.state = State.OPENED
-        self.progress = Progress()
-        self.hello: Hello | None = None
-        self.welcome: Welcome | None = None
-        self.resuming: Resume | None = None
-        self.kept = 0  # tokens that Finish keeps, and Done confirms
-        self.late = 0  # frames that were under way when Finish was sent, so far
-        self._stopped: State | None = None  # where a lost connection left the generation
-
-    @property
-    def generation(self) -> int:
-        """The number of the last generation."""
-        return self.progress.generation
-
-    @property
-    def epoch(self) -> int:
-        """What a draft has to name: see ``Progress``."""
-        return self.progress.epoch
-
-    @property
-    def length(self) -> int:
-        """Tokens of the history that both ends agree on."""
-        return self.progress.length
 
     def send(self, frame: Frame) -> bytes:
         """The frame's bytes, once the table allows it. Raises LocalProtocolError."""
@@ -213,7 +187,7 @@ class Session:
         return State.READY if frame.ended else self.state
 
     def _goes_on(self) -> State:
-        stopped, self._stopped = self._stopped, None
+        stopped, self.stopped_at = self.stopped_at, None
         assert stopped is not None
         return stopped
 
@@ -222,27 +196,22 @@ class Session:
     def reopen(self) -> None:
         """A device's session over a new connection, from Hello on."""
         if self.state in UNDER_WAY:
-            self._stopped = self.state
-        elif self._stopped is None:  # the base station may know nothing of the history
+            self.stopped_at = self.state
+        elif self.stopped_at is None:  # the base station may know nothing of the history
             self.progress = Progress(self.generation)
         self.state = State.OPENED
 
     def abandon(self) -> None:
         """A device gives up the generation, and the connection that it was on."""
-        self._stopped = None
+        self.stopped_at = None
         self.state = State.CLOSED
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a generation is to be resumed."""
-        return self._stopped is not None
 
     def resume(self, history: Sequence[int]) -> Resume:
         """What the device asks for, whose tokens are ``history``."""
         progress = self.progress
         start = progress.start
         assert start is not None
-        streaming = self._stopped in (State.STREAMING, State.SWITCHING)
+        streaming = self.stopped_at in (State.STREAMING, State.SWITCHING)
         mode: Mode = "stream" if streaming else "draft"
         return Resume(
             start=msgspec.structs.replace(start, base=start.begins, ids=[], mode=mode),
@@ -274,7 +243,7 @@ class Session:
             and progress.frames.has(asked.seen)
         )
         if fits:
-            self.progress, self._stopped = progress, parked.state
+            self.progress, self.stopped_at = progress, parked.state
         return fits
 
     def _replayed(self) -> None:
@@ -287,10 +256,10 @@ class Session:
                 start.generation, asked.epoch, asked.length, asked.length - start.base, start
             )
             self.progress.owed = asked.owes
-            self._stopped = State.STREAMING if start.mode == "stream" else State.DRAFTING
+            self.stopped_at = State.STREAMING if start.mode == "stream" else State.DRAFTING
             return
-        if self._stopped in (State.STREAMING, State.SWITCHING):  # a switch that led here is done
-            progress.frames.keep_last(int(self._stopped is State.SWITCHING))
+        if self.stopped_at in (State.STREAMING, State.SWITCHING):  # a switch that led here is done
+            progress.frames.keep_last(int(self.stopped_at is State.SWITCHING))
         progress.frames.restart()
 
     def resend(self, seen: int) -> list[bytes]:

@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 
 from bs_runtime.model.facts import Facts, read_facts
 from draftlink.distribution.sampling import Sampling
-from draftlink.protocol.faults import MAX_SUPPRESSED
+from draftlink.protocol.validate import MAX_SUPPRESSED
 
 
 def letters(template: str | None = None) -> Tokenizer:
