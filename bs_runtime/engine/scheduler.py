@@ -78,6 +78,11 @@ class Scheduler:
         self._running: list[_Request] = []  # in the step that is under way
         self._stepped = asyncio.Event()  # it is not under way any more
 
+    @property
+    def threads(self) -> int:
+        """Those that the next step runs with."""
+        return self._team.setting.threads
+
     def run(self, round: Round) -> asyncio.Future[Served]:
         """Run a round to its end. The future has what the model raises for it.
 

@@ -82,6 +82,11 @@ class Collector:
         )
         if station.target is not None:
             slots = station.scheduler.slots
+            yield GaugeMetricFamily(
+                PREFIX + "model_threads",
+                "Threads of a forward: fewer beside other processes.",
+                value=station.scheduler.threads,
+            )
             yield CounterMetricFamily(
                 PREFIX + "num_preemptions", "KV slots emptied for others.", value=slots.evicted
             )

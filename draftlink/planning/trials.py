@@ -156,8 +156,10 @@ class Trials:
             return
         if (known := self._usual.get(kind)) is not None:
             seconds = min(seconds, LATEST * known[0] * units)
-        share = min(waited_s / seconds, 1.0) if seconds else 0.0
-        self._waiting += (share - self._waiting) / self._recent
+        if self._trial is None or not self._trial.rivals_turn:
+            # What a trial itself waits says nothing of the others: it would ask for the next one.
+            share = min(waited_s / seconds, 1.0) if seconds else 0.0
+            self._waiting += (share - self._waiting) / self._recent
         if self._trial is None:
             self._watch(kind, seconds, units)
         else:

@@ -66,7 +66,7 @@ async def write(url: str, count: int = 30, **options):
 
 def test_what_the_metrics_say_is_what_the_device_counted():
     target = FakeTarget(TABLE)
-    with served(target, slots=Slots(8_000)) as url:
+    with served(target, slots=Slots(8_000), threads=2) as url:
         result = asyncio.run(write(url))
         status, text, _ = get(url, "/metrics")
         shown = json.loads(get(url, "/stats")[1])
@@ -92,6 +92,7 @@ def test_what_the_metrics_say_is_what_the_device_counted():
         "kv_cache_bytes": 8 * target.slots[0].length,
         "kv_cache_usage_perc": 8 * target.slots[0].length / 8_000,
         "kv_cache_limit_bytes": 8_000,
+        "model_threads": 2,
     }.items():
         assert values[f"draftlink:{name}",] == value, name
     for position, accepted in enumerate(result.accept_histogram):
