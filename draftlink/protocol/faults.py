@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+from typing import Any
+
 from draftlink.protocol import validate
 from draftlink.protocol.control import digest
 from draftlink.protocol.frames import (
@@ -26,37 +30,31 @@ from draftlink.schemes.base import MAX_DRAFT, MAX_IN_FLIGHT
 
 MAX_EPOCH = 1 << 31
 
+_Finder = Callable[[Standing, Any], str | None]
+
 
 def find(session: Standing, frame: Frame) -> str | None:
     """The fault of a frame that a session is about to send or has received, or None."""
-    if isinstance(frame, Hello):
-        return validate.hello(frame)
-    if isinstance(frame, Welcome):
-        return validate.welcome(session.hello, frame)
-    if isinstance(frame, Start):
-        return _start(session, frame)
-    if isinstance(frame, Resume):
-        return _resume(session, frame)
-    if isinstance(frame, Progress):
-        return _progress(session, frame)
-    if isinstance(frame, Finish | Switch | Switched | Done | Resumed | ReplayFrame):
-        return _control(session, frame)
-    if isinstance(frame, Draft | Verdict | Tokens):
-        progress = session.progress
-        base = progress.expected if isinstance(frame, Draft) else progress.length
-        if (frame.epoch, frame.base) != (progress.epoch, base):
-            return (
-                f"{type(frame).__name__} for epoch {frame.epoch}, position {frame.base}, where"
-                f" epoch {progress.epoch}, position {base} is next"
-            )
-        if isinstance(frame, Draft):
-            return _draft(session, frame)
-        if isinstance(frame, Verdict):
-            return _verdict(session, frame)
-        if not frame.ids or max(frame.ids) >= session.vocab_size:
-            return "no tokens, or ids out of range"
-        return _limit(session, len(frame.ids), frame.ended)
+    finder = _FINDERS.get(type(frame))
+    return None if finder is None else finder(session, frame)
+
+
+def _in_order(session: Standing, frame: Draft | Verdict | Tokens) -> str | None:
+    """The fault of a frame whose epoch or position is not the one that comes next."""
+    progress = session.progress
+    base = progress.expected if isinstance(frame, Draft) else progress.length
+    if (frame.epoch, frame.base) != (progress.epoch, base):
+        return (
+            f"{type(frame).__name__} for epoch {frame.epoch}, position {frame.base}, where"
+            f" epoch {progress.epoch}, position {base} is next"
+        )
     return None
+
+
+def _tokens(session: Standing, frame: Tokens) -> str | None:
+    if not frame.ids or max(frame.ids) >= session.vocab_size:
+        return "no tokens, or ids out of range"
+    return _limit(session, len(frame.ids), frame.ended)
 
 
 def _progress(session: Standing, frame: Progress) -> str | None:
@@ -95,42 +93,57 @@ def _resume(session: Standing, frame: Resume) -> str | None:
     return validate.ends(session.welcome, start)
 
 
-def _control(
+def _of_current(
     session: Standing, frame: Finish | Switch | Switched | Done | Resumed | ReplayFrame
 ) -> str | None:
-    progress, asked = session.progress, session.resuming
+    """The fault of a frame that is about another generation than the current one."""
+    asked = session.resuming
     resuming = isinstance(frame, Resumed | ReplayFrame) and asked is not None
-    current = asked.start.generation if resuming and asked else progress.generation
+    current = asked.start.generation if resuming and asked else session.generation
     if frame.generation != current:
         return f"generation {frame.generation}, where {current} is current"
-    if isinstance(frame, Finish) and not 0 <= frame.keep <= progress.length:
-        return f"{frame.keep} tokens to keep, of {progress.length}"
-    if isinstance(frame, Done):
-        if frame.length != session.kept:
-            return f"{frame.length} tokens kept, where {session.kept} were to be"
-        # Each frame that crossed Finish may have begun one, and a switch that crossed a verdict.
-        if not progress.epoch < frame.epoch <= progress.epoch + session.late + 2:
-            return f"epoch {frame.epoch}, where {progress.epoch} was the last"
-    if isinstance(frame, Switched) and (frame.epoch, frame.base) != (
-        progress.epoch + 1,
-        progress.length,
-    ):
+    return None
+
+
+def _finish(session: Standing, frame: Finish) -> str | None:
+    if not 0 <= frame.keep <= session.length:
+        return f"{frame.keep} tokens to keep, of {session.length}"
+    return None
+
+
+def _done(session: Standing, frame: Done) -> str | None:
+    if frame.length != session.kept:
+        return f"{frame.length} tokens kept, where {session.kept} were to be"
+    # Each frame that crossed Finish may have begun one, and a switch that crossed a verdict.
+    if not session.epoch < frame.epoch <= session.epoch + session.late + 2:
+        return f"epoch {frame.epoch}, where {session.epoch} was the last"
+    return None
+
+
+def _switched(session: Standing, frame: Switched) -> str | None:
+    if (frame.epoch, frame.base) != (session.epoch + 1, session.length):
         return f"a switch to epoch {frame.epoch}, position {frame.base}"
-    if isinstance(frame, Switch):
-        return _switch(session, frame)
-    if isinstance(frame, Resumed):
-        if session.role == "device" and not 0 <= frame.handled <= progress.frames.sent:
-            return f"{frame.handled} frames were handled, of {progress.frames.sent}"
-        if session.role == "bs" and frame.replay == session.stopped:
-            return "a generation is replayed exactly if it is not known"
-    if isinstance(frame, ReplayFrame):
-        assert asked is not None
-        fits = len(frame.ids) == asked.length
-        numbers = validate.numbers(frame.ids, session.vocab_size) if fits else None
-        if numbers is None:
-            return f"{len(frame.ids)} tokens, where {asked.length} are needed, or ids out of range"
-        if digest(numbers) != asked.digest:
-            return "the history is not the one that was to be resumed"
+    return None
+
+
+def _resumed(session: Standing, frame: Resumed) -> str | None:
+    sent = session.progress.frames.sent
+    if session.role == "device" and not 0 <= frame.handled <= sent:
+        return f"{frame.handled} frames were handled, of {sent}"
+    if session.role == "bs" and frame.replay == session.stopped:
+        return "a generation is replayed exactly if it is not known"
+    return None
+
+
+def _replay(session: Standing, frame: ReplayFrame) -> str | None:
+    asked = session.resuming
+    assert asked is not None
+    fits = len(frame.ids) == asked.length
+    numbers = validate.numbers(frame.ids, session.vocab_size) if fits else None
+    if numbers is None:
+        return f"{len(frame.ids)} tokens, where {asked.length} are needed, or ids out of range"
+    if digest(numbers) != asked.digest:
+        return "the history is not the one that was to be resumed"
     return None
 
 
@@ -189,7 +202,17 @@ def _verdict(session: Standing, frame: Verdict) -> str | None:
         return f"{frame.accepted} accepted of {drafted} drafted"
     if frame.next is not None and frame.next >= session.vocab_size:
         return f"the next token {frame.next} is out of range"
-    rejected = frame.accepted < drafted
+    if (fault := _behind_accepted(session, frame, rejected=frame.accepted < drafted)) is not None:
+        return fault
+    emitted = frame.accepted + (frame.next is not None)
+    if len(frame.surprisals) != emitted * progress.start.surprisals:
+        return f"{len(frame.surprisals)} surprisals for {emitted} tokens"
+    return _limit(session, emitted, frame.ended)
+
+
+def _behind_accepted(session: Standing, frame: Verdict, *, rejected: bool) -> str | None:
+    """The fault of what a verdict brings, or does not bring, behind the accepted tokens."""
+    progress = session.progress
     if frame.row:
         if not _device_corrects(session) or not rejected:
             return "a target row that this scheme has no use for"
@@ -205,13 +228,9 @@ def _verdict(session: Standing, frame: Verdict) -> str | None:
     elif not frame.ended:
         if not rejected and progress.waits:
             return "a verdict without the token that was waited for"
-        ends = [sum(progress.drafts[: i + 1]) for i in range(len(progress.drafts))]
-        if frame.accepted not in ends:
+        if frame.accepted not in itertools.accumulate(progress.drafts):
             return "a verdict that ends within a draft, without a correction"
-    emitted = frame.accepted + (frame.next is not None)
-    if len(frame.surprisals) != emitted * progress.start.surprisals:
-        return f"{len(frame.surprisals)} surprisals for {emitted} tokens"
-    return _limit(session, emitted, frame.ended)
+    return None
 
 
 def _device_corrects(session: Standing) -> bool:
@@ -227,3 +246,31 @@ def _limit(session: Standing, count: int, ended: bool) -> str | None:
     if count > left or (count == left and not ended):
         return f"{count} more tokens, where {left} are left"
     return None
+
+
+def _both(first: _Finder, second: _Finder) -> _Finder:
+    """The first fault of two finders."""
+
+    def either(session: Standing, frame: Any) -> str | None:
+        fault = first(session, frame)
+        return second(session, frame) if fault is None else fault
+
+    return either
+
+
+_FINDERS: dict[type[Frame], _Finder] = {
+    Hello: lambda session, frame: validate.hello(frame),
+    Welcome: lambda session, frame: validate.welcome(session.hello, frame),
+    Start: _start,
+    Resume: _resume,
+    Progress: _progress,
+    Draft: _both(_in_order, _draft),
+    Verdict: _both(_in_order, _verdict),
+    Tokens: _both(_in_order, _tokens),
+    Finish: _both(_of_current, _finish),
+    Done: _both(_of_current, _done),
+    Switch: _both(_of_current, _switch),
+    Switched: _both(_of_current, _switched),
+    Resumed: _both(_of_current, _resumed),
+    ReplayFrame: _both(_of_current, _replay),
+}

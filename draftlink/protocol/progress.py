@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from draftlink import schemes
-from draftlink.protocol.frames import Start, Verdict
+from draftlink.protocol.frames import Draft, Start, Verdict
 from draftlink.protocol.resend import Numbering
 from draftlink.schemes import Scheme
 
@@ -56,6 +56,14 @@ class Progress:
         """So many tokens more are agreed on, and were written."""
         self.length += count
         self.written += count
+
+    def draft(self, draft: Draft) -> None:
+        """A draft has been sent or received, and what was owed with it."""
+        self.first = self.first or self.owed
+        self.grow(self.owed)
+        self.owed = False
+        self.drafts.append(draft.length)
+        self.waits = draft.waits
 
     def judge(self, verdict: Verdict) -> None:
         """A verdict has been sent or received."""

@@ -11,14 +11,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from draftlink.protocol import faults, frames
+from draftlink.protocol import effects, faults, frames
 from draftlink.protocol.control import digest
 from draftlink.protocol.frames import (
-    Done,
     Draft,
-    Finish,
     Frame,
-    Hello,
     Mode,
     Replay,
     Resume,
@@ -28,7 +25,6 @@ from draftlink.protocol.frames import (
     Switched,
     Tokens,
     Verdict,
-    Welcome,
 )
 from draftlink.protocol.progress import Progress
 from draftlink.protocol.standing import Standing
@@ -123,44 +119,7 @@ class Session(Standing):
         fault = faults.find(self, frame)
         if fault:
             raise error(fault)
-        progress = self.progress
-        if isinstance(frame, Hello):
-            self.hello = frame
-        elif isinstance(frame, Welcome):
-            self.welcome = frame
-        elif isinstance(frame, Start):
-            self.progress = Progress(frame.generation, progress.epoch + 1, frame.begins)
-            self.progress.start = frame
-        elif isinstance(frame, Resume):
-            self.resuming = frame
-        elif isinstance(frame, Resumed) and self.role == "device":
-            progress.frames.go_on_from(frame.handled)
-        elif isinstance(frame, Replay):
-            self._replayed()
-        elif isinstance(frame, Draft):
-            progress.first = progress.first or progress.owed
-            progress.grow(progress.owed)
-            progress.owed = False
-            progress.drafts.append(frame.length)
-            progress.waits = frame.waits
-        elif isinstance(frame, Verdict):
-            progress.judge(frame)
-        elif isinstance(frame, Tokens):
-            progress.grow(len(frame.ids))
-        elif isinstance(frame, Switch) and frame.mode == "stream":
-            if progress.drafts:
-                progress.switching = True
-            else:
-                progress.epoch += 1
-        elif isinstance(frame, Switched):
-            progress.epoch += 1
-        elif isinstance(frame, Finish):
-            self.kept = frame.keep
-            self.late = 0
-        elif isinstance(frame, Done):
-            self.progress = Progress(
-                frame.generation, frame.epoch, frame.length, start=progress.start
-            )
+        effects.apply(self, frame)
         following = TABLE[key]
         self.state = self._next(frame) if following is None else following
 
@@ -245,22 +204,6 @@ class Session(Standing):
         if fits:
             self.progress, self.stopped_at = progress, parked.state
         return fits
-
-    def _replayed(self) -> None:
-        """Both ends are where the device was; frames are numbered from 0 again."""
-        asked, progress = self.resuming, self.progress
-        assert asked is not None
-        if self.role == "bs":
-            start = asked.start
-            self.progress = Progress(
-                start.generation, asked.epoch, asked.length, asked.length - start.base, start
-            )
-            self.progress.owed = asked.owes
-            self.stopped_at = State.STREAMING if start.mode == "stream" else State.DRAFTING
-            return
-        if self.stopped_at in (State.STREAMING, State.SWITCHING):  # a switch that led here is done
-            progress.frames.keep_last(int(self.stopped_at is State.SWITCHING))
-        progress.frames.restart()
 
     def resend(self, seen: int) -> list[bytes]:
         """The frames that a peer which has dealt with ``seen`` of them has not."""

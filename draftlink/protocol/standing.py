@@ -8,7 +8,7 @@ from draftlink.protocol.states import Role, State
 
 
 class Standing:
-    """A session's state as a value. ``Session`` alone changes it; ``faults`` only reads it."""
+    """A session's state as a value. ``Session`` alone has it changed; ``faults`` only reads it."""
 
     def __init__(self, role: Role, vocab_size: int) -> None:
         self.role = role
