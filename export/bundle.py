@@ -41,6 +41,7 @@ PACKAGES = (
 )
 MANIFEST_BYTES = 1 << 20  # what is larger is none of ours
 Progress = Callable[[str], None]
+Traced = dict[int, onnx.ModelProto]  # graphs by the tokens that they are fed at once
 
 
 def export_bundle(
@@ -91,19 +92,8 @@ def export_bundle(
         for step in dict.fromkeys(("fp32", precision)):
             if step != "fp32":
                 progress(f"quantizing to {step}")
-                with _quiet():
-                    if buckets:
-                        traced = npu.quantized(traced, manifest, sample, scratch)
-                    else:
-                        quantize.quantize(traced[1], step)
-            for path in folder.glob(f"{Path(GRAPH).stem}*"):
-                path.unlink()
-            if buckets:
-                npu.write(traced, folder)
-            else:
-                quantize.write(traced[1], folder / GRAPH)
-            files = {path.name: digest(path) for path in sorted(folder.iterdir())}
-            manifest = msgspec.structs.replace(manifest, precision=step, files=files)
+                traced = _quantized(traced, step, manifest, sample, scratch)
+            manifest = _written(traced, folder, msgspec.structs.replace(manifest, precision=step))
             result = _checked(
                 Bundle(folder, manifest), loaded, ids, text.name if text else "built-in", progress
             )
@@ -111,6 +101,29 @@ def export_bundle(
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         there.put()
     return Bundle(out, manifest)
+
+
+def _quantized(
+    traced: Traced, precision: Precision, manifest: Manifest, sample: list[int], scratch: Path
+) -> Traced:
+    """Float graphs, quantized; those for NPUs by the ranges of values on ``sample``."""
+    with _quiet():
+        if manifest.buckets:
+            return npu.quantized(traced, manifest, sample, scratch)
+        quantize.quantize(traced[1], precision)
+        return traced
+
+
+def _written(traced: Traced, folder: Path, manifest: Manifest) -> Manifest:
+    """The manifest with the files of a bundle's folder, whose graphs are now these."""
+    for path in folder.glob(f"{Path(GRAPH).stem}*"):
+        path.unlink()
+    if manifest.buckets:
+        npu.write(traced, folder)
+    else:
+        quantize.write(traced[1], folder / GRAPH)
+    files = {path.name: digest(path) for path in sorted(folder.iterdir())}
+    return msgspec.structs.replace(manifest, files=files)
 
 
 def _objection(folder: Path) -> str | None:

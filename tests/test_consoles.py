@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from draftlink.cli import compare, plan_view
+from draftlink.cli import compare_view, plan_view
 from draftlink.cli.consoles import Console, spelt
 from draftlink.link import shaping
 from draftlink.planning import plan
@@ -17,7 +17,7 @@ from draftlink.planning import plan
 ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 ASCII |= {"COLUMNS": "120"}
 SETTING = plan.Setting(0.8, 0.010, 0.045, 0.045, shaping.profile("lte"))
-ROW = compare.Row("dense", 0.5, 0.5, 0.5, 1.0, 9.0, 9.0, 9.0, 9.0, 0.5, 9.0, 1.0)
+ROW = compare_view.Row("dense", 0.5, 0.5, 0.5, 1.0, 9.0, 9.0, 9.0, 9.0, 0.5, 9.0, 1.0)
 
 
 def draftlink(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -71,7 +71,7 @@ def test_a_path_that_is_no_text_can_be_shown(tmp_path):
 @pytest.mark.parametrize(
     "table",
     [
-        compare._table([ROW], 1.0),
+        compare_view.table([ROW], 1.0),
         plan_view.mode_table(plan.make(SETTING)),
         plan_view.k_table(plan.make(SETTING)),
         plan_view.paper_table(plan.paper_figure(0.8), 0.8),

@@ -22,12 +22,13 @@ from device_runtime.model.draft_model import DraftModel
 from draftlink.distribution.sampling import Sampling, distribution
 from draftlink.host import files
 from export.bundle import export_bundle
+from export.quantize import Precision
 from tinypair.corpus import split, token_row
 from tinypair.train import held_out_loss
 
 LENGTH = 512
 TEMPERATURES = (1.0, 0.7)
-PRECISIONS = ("fp32", "int8", "int4")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "int4")
 
 
 def overlaps(model: torch.nn.Module, draft: DraftModel, row: np.ndarray) -> dict[str, float]:

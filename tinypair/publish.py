@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from export import place
@@ -47,6 +46,6 @@ def publish(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder:
     """Write a transformers folder with 16-bit weights. Raises ExportError."""
     with place.beside(folder, published(model.config)) as there:
         # float16, not bfloat16: the weights are small, and three more bits of mantissa are free.
-        model.to(torch.float16).save_pretrained(there.new)
+        model.half().save_pretrained(there.new)
         tokenizer.save_pretrained(there.new)
         there.put()

@@ -104,7 +104,8 @@ def batches(row: np.ndarray, recipe: Recipe, start: int, device: str) -> Iterato
 
 def logits(model: LlamaForCausalLM, ids: Tensor) -> Tensor:
     """Float32 logits (batch, n, V) of ids (batch, n)."""
-    return model(input_ids=ids, use_cache=False).logits.float()
+    found: Tensor = model(input_ids=ids, use_cache=False).logits.float()
+    return found
 
 
 def text_loss(model: LlamaForCausalLM, batch: Tensor, progress: Tensor) -> Tensor:
@@ -131,6 +132,20 @@ def distillation_loss(target: LlamaForCausalLM) -> Callable[..., Tensor]:
     return loss
 
 
+def made_for(model: LlamaForCausalLM, recipe: Recipe) -> list[tuple[torch.optim.Optimizer, float]]:
+    """The optimizers of a model's parameters, each with its share of the recipe's rate.
+
+    Muon (Jordan et al. 2024) needs about half of AdamW's tokens for the matrices of the layers; the
+    table of embeddings and the norms are not what it is for.
+    """
+    inner = [p for p in model.model.layers.parameters() if p.dim() == 2]
+    outer = [p for p in model.parameters() if not any(p is q for q in inner)]
+    return [
+        (torch.optim.Muon(inner, lr=recipe.rate, weight_decay=0.1), 1.0),
+        (torch.optim.AdamW(outer, betas=(0.9, 0.98), weight_decay=0.01, fused=True), 0.1),
+    ]
+
+
 def train(
     name: str,
     model: LlamaForCausalLM,
@@ -142,15 +157,8 @@ def train(
     compiled: bool,
 ) -> LlamaForCausalLM:
     """Train ``model``, resuming from ``work/name.pt`` where there is one."""
-    model.to(device).train()
-    # Muon (Jordan et al. 2024) needs about half of AdamW's tokens for the matrices of the layers;
-    # the table of embeddings and the norms are not what it is for.
-    inner = [p for p in model.model.layers.parameters() if p.dim() == 2]
-    outer = [p for p in model.parameters() if not any(p is q for q in inner)]
-    optimizers = [
-        (torch.optim.Muon(inner, lr=recipe.rate, weight_decay=0.1), 1.0),
-        (torch.optim.AdamW(outer, betas=(0.9, 0.98), weight_decay=0.01, fused=True), 0.1),
-    ]
+    torch.nn.Module.to(model, device).train()
+    optimizers = made_for(model, recipe)
     path, done = work / f"{name}.pt", 0
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
@@ -194,7 +202,8 @@ def train(
                 saved = time.monotonic()
     save()
     log.close()
-    return model.eval()
+    model.eval()
+    return model
 
 
 @torch.no_grad()

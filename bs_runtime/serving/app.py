@@ -51,20 +51,57 @@ def create_app(
 
     ``names``: what it is called beside localhost and its addresses; asked for where no token is.
     """
-    hosts = Hosts(names)
     station = Station(
         target, sealer, tokens=tokens, limits=limits, sessions=sessions, slots=slots,
         threads=threads,
     )  # fmt: skip
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collector(station))
-    page = resources.files("bs_runtime.serving").joinpath("page.html").read_bytes()
+    endpoints = _Endpoints(station, Hosts(names))
+    app = Starlette(
+        routes=[
+            WebSocketRoute(PATH, endpoints.draft),
+            Route("/", endpoints.index),
+            Route("/stats", endpoints.stats),
+            Route("/healthz", endpoints.healthz),
+            Route("/readyz", endpoints.readyz),
+            Route("/metrics", endpoints.metrics),
+        ]
+    )
+    app.state.station = station
+    if target is not None:
+        app.state.scheduler, app.state.conversations = station.scheduler, station.conversations
+    return app
 
-    def misled(connection: HTTPConnection) -> bool:
-        return station.tokens is None and not hosts.known(connection.headers.get("host"))
 
-    async def draft(socket: WebSocket) -> None:
-        if misled(socket):
+class _Endpoints:
+    """What is answered at each path."""
+
+    def __init__(self, station: Station, hosts: Hosts) -> None:
+        self._station = station
+        self._hosts = hosts
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(Collector(station))
+        self._page = resources.files("bs_runtime.serving").joinpath("page.html").read_bytes()
+
+    def _misled(self, connection: HTTPConnection) -> bool:
+        """Whether the base station was called by a name that it does not go by."""
+        known = self._hosts.known(connection.headers.get("host"))
+        return self._station.tokens is None and not known
+
+    def _denied(self, request: Request, *, operators: bool) -> Response | None:
+        """The answer to who may not see what is not everybody's, or is the operators' alone."""
+        if self._misled(request):
+            return PlainTextResponse(_MISLED + "\n", 421)
+        station, tenant = self._station, self._station.tenant(request.headers.get("authorization"))
+        if not operators or (tenant is not None and (station.tokens is None or tenant.operator)):
+            return None
+        return PlainTextResponse(
+            "an operator's bearer token is needed\n", 401, {"www-authenticate": "Bearer"}
+        )
+
+    async def draft(self, socket: WebSocket) -> None:
+        """A device."""
+        station = self._station
+        if self._misled(socket):
             await _deny(socket, 421, _MISLED)
             return
         # A page in somebody's browser may reach this address, but may not draft through it.
@@ -84,22 +121,13 @@ def create_app(
             station.stats.refuse(refusal.code)
             await _deny(socket, 503, refusal.reason, refusal.retry_after_s)
 
-    def denied(request: Request, *, operators: bool) -> Response | None:
-        """The answer to who may not see what is not everybody's, or is the operators' alone."""
-        if misled(request):
-            return PlainTextResponse(_MISLED + "\n", 421)
-        tenant = station.tenant(request.headers.get("authorization"))
-        if not operators or (tenant is not None and (station.tokens is None or tenant.operator)):
-            return None
-        return PlainTextResponse(
-            "an operator's bearer token is needed\n", 401, {"www-authenticate": "Bearer"}
-        )
-
-    async def healthz(request: Request) -> Response:
+    async def healthz(self, request: Request) -> Response:
+        """Whether the process answers."""
         return JSONResponse({"status": "ok", "version": __version__})
 
-    async def readyz(request: Request) -> Response:
-        trouble = station.unready(time.monotonic())
+    async def readyz(self, request: Request) -> Response:
+        """Whether devices are taken."""
+        trouble = self._station.unready(time.monotonic())
         if trouble is None:
             return JSONResponse({"status": "ready"})
         return JSONResponse(
@@ -108,35 +136,23 @@ def create_app(
             {"retry-after": str(trouble.retry_after_s)},
         )
 
-    async def metrics(request: Request) -> Response:
-        return denied(request, operators=True) or Response(
-            generate_latest(registry), media_type=CONTENT_TYPE_LATEST
+    async def metrics(self, request: Request) -> Response:
+        """For Prometheus."""
+        return self._denied(request, operators=True) or Response(
+            generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST
         )
 
-    async def stats(request: Request) -> Response:
-        return denied(request, operators=True) or JSONResponse(
-            snapshot(station, time.monotonic()), headers={"cache-control": "no-store"}
+    async def stats(self, request: Request) -> Response:
+        """For the page."""
+        return self._denied(request, operators=True) or JSONResponse(
+            snapshot(self._station, time.monotonic()), headers={"cache-control": "no-store"}
         )
 
-    async def index(request: Request) -> Response:
-        return denied(request, operators=False) or Response(
-            page, media_type="text/html", headers=_PAGE_HEADERS
+    async def index(self, request: Request) -> Response:
+        """The page."""
+        return self._denied(request, operators=False) or Response(
+            self._page, media_type="text/html", headers=_PAGE_HEADERS
         )
-
-    app = Starlette(
-        routes=[
-            WebSocketRoute(PATH, draft),
-            Route("/", index),
-            Route("/stats", stats),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics),
-        ]
-    )
-    app.state.station = station
-    if target is not None:
-        app.state.scheduler, app.state.conversations = station.scheduler, station.conversations
-    return app
 
 
 async def _deny(

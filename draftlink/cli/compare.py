@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,37 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from bs_runtime.model.target import Target
 from device_runtime.device import Coupled, Dense, Device, Result, Sampling, Split, TopK
 from device_runtime.model.bundle import load_bundle
 from device_runtime.model.draft_model import DraftModel
-from draftlink.cli import common, plan_view
+from draftlink.cli import common, compare_view
 from draftlink.cli.common import model_path
+from draftlink.cli.compare_view import Row
 from draftlink.cli.demo import full_row_bits
 from draftlink.distribution import sampling, sparse
 from draftlink.host import children
 from draftlink.link.ledger import total
 from draftlink.schemes import AnyScheme
 from tinypair.loopback import base_station
-
-
-class Row(msgspec.Struct):
-    """One scheme's numbers; bits are counted in full, packets under TLS included."""
-
-    name: str
-    acceptance: float  # accepted / (accepted + rejected)
-    expected: float | None  # acceptance, Σ min(p, q̂), on the streamed texts; None for coupled
-    bound: float  # Σ min(p, q) there: what no single draft can exceed
-    tokens_per_round: float
-    payload_bits_per_drafted: float
-    bits_up_per_accepted: float
-    bits_down_per_accepted: float
-    websocket_bits_up_per_accepted: float
-    share_of_full_row: float  # payload bits per drafted token over 16 V
-    tokens_per_s: float
-    draft_temperature: float
 
 
 @dataclass
@@ -110,36 +95,34 @@ def compare(
     compared = cases(loaded.manifest.vocab_size, ks, totals, tiers)
 
     async def run(url: str, progress: Progress) -> Sampling:
-        task = progress.add_task("comparing", total=len(prompts) * repeats * len(compared))
-        async with Device(loaded, url) as device:
+        turns = list(itertools.product(range(repeats), prompts, compared))
+        task = progress.add_task("comparing", total=len(turns))
+        async with AsyncExitStack() as stack:
+            device = await stack.enter_async_context(Device(loaded, url))
             stated = {"temperature": temperature}
             params: Sampling = common.sampling(device.client.welcome, source, stated, Sampling())
             if params.greedy:
                 raise ValueError("the target suggests greedy decoding; state a --temperature")
             await _one(device, prompts[0], params, 16, compared[1], gamma, 0)  # starts cold
             # A device of its own for each that learns: what it learns is its session's.
-            own = {c.name: Device(loaded, url) for c in compared if c.learn}
-            for learner in own.values():
-                await learner.open()
-            for seed in range(repeats):
-                for prompt in prompts:
-                    for case in compared:
-                        user = own.get(case.name, device)
-                        case.runs.append(
-                            await _one(user, prompt, params, max_tokens, case, gamma, seed)
-                        )
-                        progress.advance(task)
-            for learner in own.values():
-                await learner.close()
+            own = {
+                case.name: await stack.enter_async_context(Device(loaded, url))
+                for case in compared
+                if case.learn
+            }
+            for seed, prompt, case in turns:
+                user = own.get(case.name, device)
+                case.runs.append(await _one(user, prompt, params, max_tokens, case, gamma, seed))
+                progress.advance(task)
         return params
 
     with base_station(err, target) as url, Progress(console=err, transient=True) as progress:
         params = children.run(run(url, progress))
     with err.status("measuring the bounds on the same positions"):
         rows = _rows(compared, target, DraftModel(loaded), params)
-    out.print(_table(rows, params.temperature))
+    out.print(compare_view.table(rows, params.temperature))
     if plot is not None:
-        _plot(rows, plot, params.temperature)
+        compare_view.plot(rows, plot, params.temperature)
     return {
         "temperature": params.temperature,
         "prompts": len(prompts),
@@ -249,57 +232,3 @@ def _rows(compared: Sequence[_Case], target: str, draft: DraftModel, params: Sam
             )
         )
     return rows
-
-
-def _table(rows: Sequence[Row], temperature: float) -> Table:
-    table = Table(title=f"temperature {temperature:g}; bits with TCP/IP and TLS, estimated")
-    for column in (
-        "",
-        "acceptance",
-        "Σ min(p,q̂)",
-        "bound Σ min(p,q)",
-        "tokens a round",
-        "payload bits per drafted",
-        "bits up per accepted",
-        "bits down",
-        "share of a row",
-        "tokens/s",
-    ):
-        table.add_column(column, justify="left" if not column else "right")
-    for row in rows:
-        drafts = row.payload_bits_per_drafted > 0
-        table.add_row(
-            row.name,
-            f"{row.acceptance:.3f}" if drafts else "",
-            f"{row.expected:.4f}" if row.expected is not None else "",
-            f"{row.bound:.4f}" if drafts else "",
-            f"{row.tokens_per_round:.2f}" if drafts else "",
-            f"{row.payload_bits_per_drafted:,.1f}" if drafts else "",
-            f"{row.bits_up_per_accepted:,.0f}",
-            f"{row.bits_down_per_accepted:,.0f}",
-            f"1/{1 / row.share_of_full_row:,.0f}" if drafts else "",
-            f"{row.tokens_per_s:.0f}",
-        )
-    return table
-
-
-def _plot(rows: Sequence[Row], path: Path, temperature: float) -> None:
-    """Bits against acceptance, as PNG or SVG by the file's ending. Raises FileError."""
-    figure = plan_view.new_figure(5.5)
-    axes = figure.subplots()
-    for row in rows:
-        if row.payload_bits_per_drafted > 0:
-            axes.scatter(row.bits_up_per_accepted, row.acceptance, s=40)
-            axes.annotate(
-                row.name,
-                (row.bits_up_per_accepted, row.acceptance),
-                xytext=(5, 4),
-                textcoords="offset points",
-                fontsize=7,
-            )
-    axes.set_xscale("log")
-    axes.set_xlabel("bits up per accepted token (TCP/IP and TLS included)")
-    axes.set_ylabel("acceptance")
-    axes.set_title(f"embedded pair or given models, temperature {temperature:g}")
-    axes.grid(alpha=0.3)
-    plan_view.save(figure, path)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from draftlink.coding.rangecoder import RangeDecoder, RangeEncoder
+from draftlink.coding.seen import Seen
 from draftlink.coding.slices import Slices
 from draftlink.distribution.prior import prior
 
@@ -44,11 +45,7 @@ class IdModel:
         self._history: list[int] = []
         self._learned: list[int] = []  # per token: the shortest context that learned it
         self._followers: dict[tuple[int, ...], Counts] = {}
-        self._seen: Counts = {}
-        self._slots: list[int] = []  # the ids in ``_seen``, in order of their first appearance
-        self._slot_of: dict[int, int] = {}
-        self._sums = [0]  # a Fenwick tree over the frequencies of ``_slots``, from index 1
-        self._known = 0  # all of those frequencies
+        self._seen = Seen(_ONE, _DISCOUNT[0])
 
     @property
     def vocab_size(self) -> int:
@@ -151,10 +148,11 @@ class IdModel:
             tried.update(followers)
         shares = self._tried_shares(tried)
         known, total = self._totals(shares)
-        if token in self._seen:
-            slot = self._slot_of[token]
-            below = self._below(slot) - sum(f for other, f in shares if other < slot)
-            out.push(below, _ONE * self._seen[token] - _DISCOUNT[0], total)
+        seen = self._seen
+        if token in seen.frequency:
+            slot = seen.slot_of[token]
+            below = seen.below(slot) - sum(f for other, f in shares if other < slot)
+            out.push(below, seen.frequency[token], total)
             return
         out.push(known, total - known, total)
         out.push(*self._prior.share(token), self._prior.total)
@@ -179,16 +177,16 @@ class IdModel:
         if value < known:
             removed = 0
             for slot, frequency in shares:
-                if self._below(slot) - removed > value:
+                if self._seen.below(slot) - removed > value:
                     break
                 removed += frequency
-            slot, below = self._find(value + removed)
-            token = self._slots[slot]
-            source.take(below - removed, _ONE * self._seen[token] - _DISCOUNT[0])
+            slot, below = self._seen.find(value + removed)
+            token = self._seen.ids[slot]
+            source.take(below - removed, self._seen.frequency[token])
             return token
         source.take(known, total - known)
         token, below, weight = self._prior.owner(source.peek(self._prior.total))
-        if token in self._seen:
+        if token in self._seen.frequency:
             raise ValueError("an id of the history is coded as if it were new")
         source.take(below, weight)
         return token
@@ -198,13 +196,13 @@ class IdModel:
 
         What a context has learned, the history's own counts have too.
         """
-        seen, slot_of = self._seen, self._slot_of
-        return sorted([(slot_of[i], _ONE * seen[i] - _DISCOUNT[0]) for i in tried])
+        frequency, slot_of = self._seen.frequency, self._seen.slot_of
+        return sorted([(slot_of[i], frequency[i]) for i in tried])
 
     def _totals(self, shares: list[tuple[int, int]]) -> tuple[int, int]:
         """The frequencies of all untried ids of the history, and the same with the escape's."""
-        known = self._known - sum([frequency for _, frequency in shares])
-        return known, known + _ESCAPE[0] + _DISCOUNT[0] * (len(self._slots) - len(shares))
+        known = self._seen.total - sum([frequency for _, frequency in shares])
+        return known, known + _ESCAPE[0] + _DISCOUNT[0] * (len(self._seen.ids) - len(shares))
 
     def _append(self, token: int, contexts: Contexts) -> None:
         """The next token; ``contexts`` are those of the history before it."""
@@ -220,7 +218,7 @@ class IdModel:
             elif len(followers) < _FOLLOWERS:
                 followers[token] = 1
         if not learned:
-            self._count(token)
+            self._seen.add(token)
         self._history.append(token)
         self._learned.append(learned)
 
@@ -228,7 +226,7 @@ class IdModel:
         """Undo the last ``_append``: what it added last is taken off first."""
         token, learned = self._history.pop(), self._learned.pop()
         if not learned:
-            self._uncount(token)
+            self._seen.remove(token)
         for context in self._contexts():
             if len(context) < learned:
                 break
@@ -239,58 +237,6 @@ class IdModel:
                     del followers[token]
             if not followers:
                 del self._followers[context]
-
-    def _count(self, token: int) -> None:
-        self._seen[token] = self._seen.get(token, 0) + 1
-        if self._seen[token] > 1:
-            self._add(self._slot_of[token], _ONE)
-            return
-        self._known += _ONE - _DISCOUNT[0]
-        self._slot_of[token] = len(self._slots)
-        self._slots.append(token)
-        at = len(self._slots)
-        total, step = _ONE - _DISCOUNT[0], 1
-        while not at & step:  # the sums that end just before it and lie in its span
-            total += self._sums[at - step]
-            step <<= 1
-        self._sums.append(total)
-
-    def _uncount(self, token: int) -> None:
-        self._seen[token] -= 1
-        if self._seen[token]:
-            self._add(self._slot_of[token], -_ONE)
-            return
-        # Ids are forgotten in the reverse order of their appearance: this one is the last.
-        self._known -= _ONE - _DISCOUNT[0]
-        del self._seen[token], self._slot_of[token]
-        self._slots.pop()
-        self._sums.pop()
-
-    def _add(self, slot: int, frequency: int) -> None:
-        self._known += frequency
-        at = slot + 1
-        while at < len(self._sums):
-            self._sums[at] += frequency
-            at += at & -at
-
-    def _below(self, slot: int) -> int:
-        """The sum of the frequencies of all slots before this one."""
-        total = 0
-        while slot:
-            total += self._sums[slot]
-            slot &= slot - 1
-        return total
-
-    def _find(self, value: int) -> tuple[int, int]:
-        """The slot that owns ``value``, and the sum of all before it."""
-        slot, below = 0, 0
-        step = 1 << len(self._slots).bit_length()
-        while step:
-            if slot + step < len(self._sums) and below + self._sums[slot + step] <= value:
-                slot += step
-                below += self._sums[slot]
-            step >>= 1
-        return slot, below
 
 
 def _law(followers: Counts, context: int, tried: Counts) -> tuple[list[int], list[int]]:

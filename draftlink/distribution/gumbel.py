@@ -170,12 +170,7 @@ def pick_many(keys: Sequence[bytes], positions: Sequence[int], p: Array) -> NDAr
     holds NaN; for weights that are not float64; for shapes or positions that do not fit.
     """
     xp: Any = sys.modules[type(p).__module__.partition(".")[0]]  # numpy or torch, as p is
-    if p.dtype != xp.float64:
-        raise ValueError(f"weights must be float64, not {p.dtype}")
-    if p.ndim != 2 or not 0 < p.shape[1] <= LIMIT or not len(keys) == len(positions) == len(p):
-        raise ValueError(
-            f"{len(keys)} keys and {len(positions)} positions for weights {tuple(p.shape)}"
-        )
+    _check(keys, positions, p, xp)
 
     def device(array: NDArray[np.int64]) -> Array:
         return array if xp is np else xp.asarray(array, device=p.device)
@@ -222,6 +217,16 @@ def pick_many(keys: Sequence[bytes], positions: Sequence[int], p: Array) -> NDAr
     _, heads = np.unique(which_[order], return_index=True)
     picks: NDArray[np.int64] = token_[order][heads]
     return picks
+
+
+def _check(keys: Sequence[bytes], positions: Sequence[int], p: Array, xp: Any) -> None:
+    """Raises ValueError for weights that are not float64, or shapes that do not fit."""
+    if p.dtype != xp.float64:
+        raise ValueError(f"weights must be float64, not {p.dtype}")
+    if p.ndim != 2 or not 0 < p.shape[1] <= LIMIT or not len(keys) == len(positions) == len(p):
+        raise ValueError(
+            f"{len(keys)} keys and {len(positions)} positions for weights {tuple(p.shape)}"
+        )
 
 
 def check_largest(weights: ArrayLike) -> None:

@@ -31,7 +31,8 @@ def read(model, payload, count):
 
 def state(model):
     """All that a model holds, in order."""
-    return json.dumps([(k, str(v)) for k, v in vars(model).items() if k != "_prior"])
+    held = {**vars(model), **vars(model._seen)}
+    return json.dumps([(k, str(v)) for k, v in held.items() if k not in ("_prior", "_seen")])
 
 
 @st.composite

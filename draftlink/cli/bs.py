@@ -1,0 +1,116 @@
+"""``draftlink bs``: the base station."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from draftlink.cli.common import (
+    PaceTarget,
+    Threads,
+    app,
+    hold,
+    model_path,
+)
+from draftlink.host.folders import user_path
+
+
+@app.command(epilog="Example: draftlink bs tinypair --port 8765")
+def bs(
+    model: Annotated[str, typer.Argument(help="target: transformers folder, hub id, or tinypair")],
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one")] = 8765,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    ticket_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the key that seals devices' tickets, made if it is not there; with it"
+            " they go on where they were after a restart. By default in the state directory."
+        ),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="file of bearer tokens, `TOKEN [NAME] [operator] [limit=value ...]`"),
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="certificate chain, PEM")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="its key, PEM")] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="listen beyond this machine without tokens, or without TLS (a proxy has it)",
+        ),
+    ] = False,
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="a name that devices and browsers call it by, beside --host and addresses: others"
+            " are refused where there are no --tokens; repeatable"
+        ),
+    ] = None,
+    sessions: Annotated[int, typer.Option(min=1, help="devices at once")] = 256,
+    kv_bytes: Annotated[
+        str | None,
+        typer.Option(
+            help="memory for KV caches, such as 4GiB; conversations that find no room are prefilled"
+            " anew. By default half of what is free once the model is loaded (CUDA: 3/4)"
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="of a token, such as tokens_per_s=500; repeatable")
+    ] = None,
+    log_format: Annotated[str, typer.Option(help="text or json, on stderr")] = "text",
+    log_level: Annotated[str, typer.Option(help="info or warning")] = "info",
+    threads: Threads = None,
+    stop_s: Annotated[
+        float, typer.Option(min=0, help="seconds that rounds in flight get when it is stopped")
+    ] = 10.0,
+    pace_target: PaceTarget = None,
+) -> None:
+    """Run the base station: the target model behind a WebSocket. docs/operating.md says more."""
+    from bs_runtime.engine.slots import Slots
+    from bs_runtime.model.target import Target
+    from bs_runtime.operations import limits, logs
+    from bs_runtime.serving import auth, listener, server
+    from bs_runtime.serving.app import create_app
+    from bs_runtime.serving.tickets import Sealer
+    from draftlink.planning import units
+
+    if log_format not in ("text", "json"):
+        raise typer.BadParameter(f"{log_format!r} is not text or json")
+    if log_level not in ("info", "warning"):
+        raise typer.BadParameter(f"{log_level!r} is not info or warning")
+    if (tls_cert is None) != (tls_key is None):
+        raise typer.BadParameter("--tls-cert and --tls-key go together")
+    tls = None if tls_cert is None or tls_key is None else server.tls_context(tls_cert, tls_key)
+    server.check_exposure(host, tokens=tokens is not None, tls=tls is not None, insecure=insecure)
+    allowed = (limits.OPEN if tokens is None else limits.Limits()).with_(limit or [])
+    known = None if tokens is None else auth.load_tokens(tokens, allowed)
+    logs.setup(log_format, log_level)  # type: ignore[arg-type]
+    kept = user_path("XDG_STATE_HOME", ".local/state", "ticket.key")
+    sealer = Sealer.by_default(kept) if ticket_key is None else Sealer.from_file(ticket_key)
+    bound = listener.listen(host, port)
+    station = create_app(
+        sealer=sealer,
+        tokens=known,
+        limits=allowed,
+        sessions=sessions,
+        slots=None if kv_bytes is None else Slots(units.memory(kv_bytes)),
+        threads=threads,
+        names=(host, *(host_name or ())),
+    )
+
+    def load() -> Target:
+        target = Target.load(model_path(model), device=device, dtype=dtype)
+        hold(target, pace_target)
+        return target
+
+    def announce(target: Target) -> None:
+        where = f"[{host}]" if ":" in host else host
+        address = f"{'ws' if tls is None else 'wss'}://{where}:{bound.getsockname()[1]}"
+        print(f"listening on {address} ({target.name})", flush=True)
+
+    server.serve(station, load, announce, bound, tls=tls, stop_s=stop_s)

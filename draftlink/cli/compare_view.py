@@ -1,0 +1,83 @@
+"""What ``draftlink compare`` shows: a table, and a plot of bits against acceptance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.table import Table
+
+from draftlink.cli import plan_view
+
+
+class Row(msgspec.Struct):
+    """One scheme's numbers; bits are counted in full, packets under TLS included."""
+
+    name: str
+    acceptance: float  # accepted / (accepted + rejected)
+    expected: float | None  # acceptance, Σ min(p, q̂), on the streamed texts; None for coupled
+    bound: float  # Σ min(p, q) there: what no single draft can exceed
+    tokens_per_round: float
+    payload_bits_per_drafted: float
+    bits_up_per_accepted: float
+    bits_down_per_accepted: float
+    websocket_bits_up_per_accepted: float
+    share_of_full_row: float  # payload bits per drafted token over 16 V
+    tokens_per_s: float
+    draft_temperature: float
+
+
+def table(rows: Sequence[Row], temperature: float) -> Table:
+    """A line for each scheme."""
+    table = Table(title=f"temperature {temperature:g}; bits with TCP/IP and TLS, estimated")
+    for column in (
+        "",
+        "acceptance",
+        "Σ min(p,q̂)",
+        "bound Σ min(p,q)",
+        "tokens a round",
+        "payload bits per drafted",
+        "bits up per accepted",
+        "bits down",
+        "share of a row",
+        "tokens/s",
+    ):
+        table.add_column(column, justify="left" if not column else "right")
+    for row in rows:
+        drafts = row.payload_bits_per_drafted > 0
+        table.add_row(
+            row.name,
+            f"{row.acceptance:.3f}" if drafts else "",
+            f"{row.expected:.4f}" if row.expected is not None else "",
+            f"{row.bound:.4f}" if drafts else "",
+            f"{row.tokens_per_round:.2f}" if drafts else "",
+            f"{row.payload_bits_per_drafted:,.1f}" if drafts else "",
+            f"{row.bits_up_per_accepted:,.0f}",
+            f"{row.bits_down_per_accepted:,.0f}",
+            f"1/{1 / row.share_of_full_row:,.0f}" if drafts else "",
+            f"{row.tokens_per_s:.0f}",
+        )
+    return table
+
+
+def plot(rows: Sequence[Row], path: Path, temperature: float) -> None:
+    """Bits against acceptance, as PNG or SVG by the file's ending. Raises FileError."""
+    figure = plan_view.new_figure(5.5)
+    axes = figure.subplots()
+    for row in rows:
+        if row.payload_bits_per_drafted > 0:
+            axes.scatter(row.bits_up_per_accepted, row.acceptance, s=40)
+            axes.annotate(
+                row.name,
+                (row.bits_up_per_accepted, row.acceptance),
+                xytext=(5, 4),
+                textcoords="offset points",
+                fontsize=7,
+            )
+    axes.set_xscale("log")
+    axes.set_xlabel("bits up per accepted token (TCP/IP and TLS included)")
+    axes.set_ylabel("acceptance")
+    axes.set_title(f"embedded pair or given models, temperature {temperature:g}")
+    axes.grid(alpha=0.3)
+    plan_view.save(figure, path)

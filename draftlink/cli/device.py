@@ -1,0 +1,136 @@
+"""``draftlink device``: a text, with a base station's help."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from draftlink.cli import common
+from draftlink.cli.common import (
+    AsTarget,
+    Json,
+    PaceDraft,
+    Seed,
+    Threads,
+    app,
+    err,
+    hold,
+    write_json,
+)
+from draftlink.cli.output import show
+
+
+@app.command(epilog='Example: draftlink device ./draft --bs ws://127.0.0.1:8765 "Once upon a time"')
+def device(
+    bundle: Annotated[Path, typer.Argument(help="draft bundle")],
+    prompt: Annotated[str, typer.Argument(help="the text to go on from", callback=common.utf8)],
+    url: Annotated[str, typer.Option("--bs", help="base station")] = "ws://127.0.0.1:8765",
+    mode: Annotated[str, typer.Option(help="stop-and-wait, run-ahead, stream or auto")] = "auto",
+    scheme: Annotated[str, typer.Option(help="topk, dense, split or coupled")] = "topk",
+    k: Annotated[int | None, typer.Option(help="topk, split: entries of a row, at most")] = None,
+    lattice: Annotated[int | None, typer.Option(help="topk, split: sum of a row's counts")] = None,
+    tiers: Annotated[
+        int | None, typer.Option(help="topk: nested rows, at most; 1 cuts off")
+    ] = None,
+    coding: Annotated[str, typer.Option(help="topk: lattice or fp16")] = "lattice",
+    mass: Annotated[float, typer.Option(help="topk: as few entries as hold this mass")] = 1.0,
+    learn_temperature: Annotated[
+        bool, typer.Option("--learn-temperature", help="fit the draft's temperature to verdicts")
+    ] = False,
+    gamma: Annotated[int | None, typer.Option(help="draft length; measured if not given")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy; 0.8 if not given")] = None,
+    top_k: Annotated[int | None, typer.Option(help="0 is off, as if not given")] = None,
+    top_p: Annotated[float | None, typer.Option(help="1 is off, as if not given")] = None,
+    sampling: AsTarget = None,
+    max_tokens: Annotated[int, typer.Option()] = 128,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="go on behind the target's end of a text")
+    ] = False,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="end before this text", callback=common.texts)
+    ] = None,
+    seed: Seed = None,
+    offline_after: Annotated[
+        str | None,
+        typer.Option(
+            help="after so long without a word from the base station show what the draft alone"
+            " would write, until it is checked; such as 2s"
+        ),
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="DRAFTLINK_TOKEN", help="bearer token, if it wants one")
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(help="wss: certificates to trust instead of the system's, PEM")
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="send the token in clear over ws:// (a VPN encrypts)"),
+    ] = False,
+    provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider")] = "cpu",
+    threads: Threads = None,
+    pace_draft: PaceDraft = None,
+    json: Json = None,
+) -> None:
+    """Generate a text on the device with a base station's help."""
+    from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
+    from device_runtime.result import MODES
+    from draftlink.planning import units
+    from draftlink.schemes import AnyScheme
+
+    if mode not in MODES:
+        raise typer.BadParameter(f"{mode!r} is not one of {', '.join(MODES)}")
+    if coding not in ("lattice", "fp16"):
+        raise typer.BadParameter(f"{coding!r} is not lattice or fp16")
+    given = {name: v for name, v in (("k", k), ("total", lattice)) if v is not None}
+    nested = {} if tiers is None else {"tiers": tiers}
+    known: dict[str, AnyScheme] = {
+        "topk": TopK(coding=coding, mass=mass, **given, **nested),  # type: ignore[arg-type]
+        "dense": Dense(),
+        "split": Split(**given),
+        "coupled": Coupled(),
+    }
+    if scheme not in known:
+        raise typer.BadParameter(f"{scheme!r} is not one of {', '.join(known)}")
+
+    async def run() -> Any:
+        opened = Device(
+            bundle,
+            url,
+            provider=provider,
+            threads=threads,
+            token=token,
+            ca=ca,
+            insecure=insecure,
+        )
+        hold(opened.model, pace_draft)
+        async with opened:
+            generation = opened.generate(
+                prompt,
+                max_tokens=max_tokens,
+                sampling=common.sampling(
+                    opened.client.welcome,
+                    sampling,
+                    {"temperature": temperature, "top_k": top_k, "top_p": top_p},
+                    Sampling(temperature=0.8),
+                ),
+                eos_ids=() if ignore_eos else None,
+                scheme=known[scheme],
+                mode=mode,
+                gamma=gamma,
+                stop=tuple(stop or ()),
+                seed=seed,
+                learn_temperature=learn_temperature,
+                offline_after_s=None if offline_after is None else units.seconds(offline_after),
+            )
+            return await show(prompt, generation)
+
+    result = asyncio.run(run())
+    err.print(
+        f"[dim]{result.tokens_per_s:.0f} tokens/s, {result.accepted} of {result.drafted} drafted"
+        f" tokens accepted, {result.uplink_bytes} bytes up, {result.downlink_bytes} down[/dim]"
+    )
+    write_json(json, result)
