@@ -17,7 +17,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import UNSET
 from tokenizers import Tokenizer
@@ -55,7 +55,7 @@ class Device:
 
     def __init__(
         self,
-        bundle: Path | Bundle,
+        bundle: str | Path | Bundle,
         url: str,
         *,
         provider: str = "cpu",
@@ -70,7 +70,7 @@ class Device:
         certificates that ``wss`` trusts; ``insecure``: the token may cross a network in clear.
         Raises BundleError, ValueError.
         """
-        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
         model = DraftModel(loaded, provider=provider, threads=threads)
         self._setup(
             model,
@@ -312,15 +312,27 @@ class Device:
             loop = asyncio.get_running_loop()
             self._resting = loop.run_in_executor(self.executor, self._rest)
 
-    @staticmethod
-    def run(bundle: Path | Bundle, url: str, prompt: str, **options: object) -> Result:
-        """Generate one text, blocking. ``options`` are those of ``generate``."""
 
-        async def once() -> Result:
-            async with Device(bundle, url) as device:
-                generation = device.generate(prompt, **options)  # type: ignore[arg-type]
-                async for _ in generation:
-                    pass
-                return generation.result
+def generate(
+    bundle: str | Path | Bundle,
+    url: str,
+    prompt: str,
+    *,
+    token: str | None = None,
+    ca: Path | None = None,
+    insecure: bool = False,
+    **options: Any,
+) -> Result:
+    """One text, blocking: the short form of ``Device.generate``, whose ``options`` it takes.
 
-        return asyncio.run(once())
+    The others are those of ``Device``. Raises BundleError, LinkError, ValueError.
+    """
+
+    async def once() -> Result:
+        async with Device(bundle, url, token=token, ca=ca, insecure=insecure) as device:
+            generation = device.generate(prompt, **options)
+            async for _ in generation:
+                pass
+            return generation.result
+
+    return asyncio.run(once())

@@ -11,6 +11,7 @@ from rich.text import Text
 from draftlink.cli import bs, device, export, links, loopback  # noqa: F401
 from draftlink.cli.common import app, err
 from draftlink.cli.consoles import escape_what_has_no_code
+from draftlink.host.extras import advice
 from draftlink.host.folders import forget_relative_folders
 from draftlink.host.plain import printable
 
@@ -32,7 +33,10 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
+        told = None
+        if isinstance(error, ModuleNotFoundError):
+            told = advice(error, "this command")
         # Whoever's words are in it, a peer's or a file's: they are shown, and do nothing.
-        words = printable(str(error) or type(error).__name__)
+        words = printable(told or str(error) or type(error).__name__)
         err.print(Text.assemble(("error:", "red"), " ", words), soft_wrap=True)
         sys.exit(1)

@@ -1,0 +1,5 @@
+from device_runtime.device import Device as Device
+from device_runtime.device import generate as generate
+from draftlink.distribution.sampling import Sampling as Sampling
+
+__version__: str

@@ -1,0 +1,37 @@
+"""What to install where a part of Draftlink lacks a library: the extras of pyproject.toml."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_DEVICE, _BS, _EXPORT, _PLOT = "device", "bs", "export", "plot"
+# Which extra brings a library, by the name that it is imported by. Where several do, the one that
+# a message can name for sure: PyTorch is the base station's, unless the exporter asks for it.
+_BY_MODULE: Final = {
+    "onnxruntime": _DEVICE,
+    "tokenizers": _DEVICE,
+    "websockets": _DEVICE,
+    "torch": _BS,
+    "transformers": _BS,
+    "prometheus_client": _BS,
+    "starlette": _BS,
+    "uvicorn": _BS,
+    "cryptography": _BS,
+    "optimum": _EXPORT,
+    "onnx": _EXPORT,
+    "onnxscript": _EXPORT,
+    "onnx_ir": _EXPORT,
+    "matplotlib": _PLOT,
+}
+
+
+def advice(error: ModuleNotFoundError, wants: str) -> str | None:
+    """What to do about a module that is not there; None where it is none that an extra brings.
+
+    ``wants``: what needs it, for the message.
+    """
+    name = (error.name or "").partition(".")[0]
+    extra = _BY_MODULE.get(name)
+    if extra is None:
+        return None
+    return f"{wants} needs {name}: pip install 'draftlink[{extra}]'"
