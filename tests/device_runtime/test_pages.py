@@ -40,7 +40,7 @@ def afresh(code: str) -> list[int]:
     start = (
         "import numpy as np\n"
         "from pathlib import Path\n"
-        "from device_runtime import pages\n"
+        "from device_runtime.model import pages\n"
         "def resident():\n"
         "    told = Path('/proc/self/status').read_text()\n"
         "    return 1024 * int(told.split('VmRSS:')[1].split()[0])\n"
