@@ -9,11 +9,13 @@ from typing import TypeVar
 from msgspec.structs import replace
 from websockets.exceptions import ConnectionClosed
 
+from device_runtime.transport import greeting
 from device_runtime.transport.connecting import (
     Connect,
     LinkError,
     Lost,
     Socket,
+    Stage,
     close,
     connect_websocket,
     reach,
@@ -21,8 +23,6 @@ from device_runtime.transport.connecting import (
 from device_runtime.transport.patience import PATIENCE_S, Patience
 from device_runtime.transport.silence import Deadlines, Silence
 from device_runtime.transport.tcp import Crossed, crossed
-from draftlink import __version__, schemes
-from draftlink.host.plain import printable
 from draftlink.link.ledger import Ledger
 from draftlink.protocol import frames
 from draftlink.protocol.session import RemoteProtocolError, Session
@@ -30,7 +30,6 @@ from draftlink.protocol.states import UNDER_WAY, State
 
 __all__ = ["Client", "LinkError"]
 
-NAME = 200  # characters of a name that are kept
 T = TypeVar("T", bound=frames.Frame)
 
 
@@ -67,10 +66,9 @@ class Client:
         self._ticket = b""
         self._socket: Socket | None = None
         self._begun: Crossed | None = None  # what had crossed when the ledger began, if known
-        self._closed = False
-        self._lost = False  # for good: patience has ended
+        self._stage = Stage.OPEN
         self._gone = f"the connection to {url} was closed; open the device anew"
-        self.connected = asyncio.Event()  # not set while a new connection is looked for
+        self.connected = asyncio.Event()  # set but while it is MENDING
         self.connected.set()
         self._mending = asyncio.Lock()  # held while frames are sent, or a new connection is made
 
@@ -120,15 +118,15 @@ class Client:
                 lost = error
             async with self._mending:
                 if self._socket is socket:
-                    self.connected.clear()
+                    self._goes_to(Stage.MENDING)
                     try:
                         await self._reconnect(lost)
                     finally:
-                        self.connected.set()
+                        self._goes_to(Stage.OPEN)
 
     async def expect(self, kind: type[T]) -> T:
         """The next frame, which the protocol says is a ``kind``. Raises LinkError."""
-        return _checked(await self.receive(), kind)
+        return greeting.checked(await self.receive(), kind)
 
     def begin_ledger(self) -> None:
         """Count from here on."""
@@ -148,7 +146,7 @@ class Client:
         Where there is no connection to say so on, a new one is made, which begins with nothing.
         Raises LinkError.
         """
-        if self.interrupted and not self._lost:
+        if self.interrupted and self._stage is not Stage.LOST:
             self.session.abandon()
             self._patience.renew()
             await self._reconnect(Lost("the connection was left"))
@@ -159,7 +157,7 @@ class Client:
             await self.send(frames.Finish(self.session.generation, keep))
         while self.session.state is State.FINISHING:
             try:
-                _checked(await self._get(), frames.Done)
+                greeting.checked(await self._get(), frames.Done)
             except Lost as error:
                 await self._reconnect(error)  # and the generation is over
 
@@ -171,8 +169,17 @@ class Client:
 
     async def close(self) -> None:
         """Close the connection; a peer that does not close its end is not waited for."""
-        self._closed = True
+        self._goes_to(Stage.CLOSED)
         await self._hang_up()
+
+    def _goes_to(self, stage: Stage) -> None:
+        """Where the connection is from now on. What is lost or closed stays so."""
+        if self._stage in (Stage.OPEN, Stage.MENDING):
+            self._stage = stage
+        if self._stage is Stage.MENDING:
+            self.connected.clear()
+        else:
+            self.connected.set()
 
     def _connected(self) -> Socket:
         """The connection. Raises LinkError where it was lost for good."""
@@ -189,23 +196,13 @@ class Client:
     async def _greet(self) -> None:
         """A new connection, from Hello to Welcome. Raises Lost, LinkError."""
         self._socket = await reach(self._connect, self._url)
-        hello = frames.Hello(
-            frames.VERSION,
-            self._tokenizer_hash,
-            self._vocab_size,
-            list(schemes.BY_NAME),
-            f"draftlink/{__version__}",
-            self._ticket,
-            frames.LOWEST,
-            list(frames.FEATURES),
-        )
+        hello = greeting.hello(self._tokenizer_hash, self._vocab_size, self._ticket)
         loop = asyncio.get_running_loop()
         asked_s = loop.time()
         await self._put(self.session.send(hello))
-        said = _checked(await self._get(), frames.Welcome)
+        said = greeting.checked(await self._get(), frames.Welcome)
         self.rtt_s = loop.time() - asked_s
-        model, dtype = printable(said.model, NAME), printable(said.dtype, NAME)
-        welcome = replace(said, model=model, dtype=dtype)
+        welcome = greeting.readable(said)
         if self.session.stopped and replace(self.welcome, ticket=said.ticket) != welcome:
             raise LinkError(
                 f"the base station at {self._url} now serves another target ({welcome.model},"
@@ -222,12 +219,12 @@ class Client:
         """
         loop = asyncio.get_running_loop()
         while True:
-            if self._closed:
+            if self._stage is Stage.CLOSED:
                 raise LinkError("the connection was closed") from None
             await self._hang_up()
             pause_s = self._patience.after(loop.time(), cause)
             if pause_s is None:
-                self._lost = True
+                self._goes_to(Stage.LOST)
                 self._gone = (
                     f"the base station at {self._url} has gone ({cause}); the text so far is kept,"
                     " start the base station again and open the device anew"
@@ -248,7 +245,7 @@ class Client:
     async def _resume(self) -> None:
         session = self.session
         await self._put(session.send(session.resume(self.history)))
-        resumed = _checked(await self._get(), frames.Resumed)
+        resumed = greeting.checked(await self._get(), frames.Resumed)
         if resumed.replay:
             ids = list(self.history[: session.resumes_at])
             await self._put(session.send(frames.Replay(session.generation, ids)))
@@ -292,9 +289,3 @@ class Client:
             self._patience.heard(frame, asyncio.get_running_loop().time())
             if not isinstance(frame, frames.Progress):
                 return frame
-
-
-def _checked(frame: frames.Frame, kind: type[T]) -> T:
-    if not isinstance(frame, kind):
-        raise LinkError(f"the base station sent {type(frame).__name__}, not {kind.__name__}")
-    return frame

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -21,6 +22,15 @@ from draftlink.protocol.control import MAX_RETRY_S
 PATH = "/v1/draft"
 CLOSE_S = 5.0  # for the peer to close its end
 BUSY_S = 1  # after which to ask again, where a busy station names no number of seconds
+
+
+class Stage(Enum):
+    """Where a client's connection is."""
+
+    OPEN = auto()  # it is there, or the next send or receive finds that it is not
+    MENDING = auto()  # it was lost, and a new one is looked for
+    LOST = auto()  # for good: patience has ended
+    CLOSED = auto()  # by this device
 
 
 class LinkError(ConnectionError):
