@@ -67,7 +67,7 @@ class Generation:
         controller.foretells = drafter.foretells
         self._writing = Writing(device, start, drafter, controller, learned, alone)
         self._writers: list[str] = []  # modes, in the order in which they wrote
-        self._writer: Drafting | Streaming
+        self._writer: Drafting | Streaming | None = None
         self._iterator = self._run()
 
     def __aiter__(self) -> AsyncIterator[Token]:
@@ -76,7 +76,7 @@ class Generation:
     @property
     def estimates(self) -> Estimates:
         """What the device has found out about link, models and acceptance."""
-        return self._writing.estimates
+        return self._writing.controller.estimates
 
     @property
     def stands(self) -> int:
@@ -102,7 +102,7 @@ class Generation:
         client.begin_ledger()
         reconnects = client.reconnects
         await device.take_over(self)
-        writing.tally.started_s = writing.heard_s = writing.now()
+        writing.tally.started_s = writing.now()
         await self._begin()
         try:
             while self._reason is None:
@@ -166,22 +166,17 @@ class Generation:
         device.history += start.ids
         self._decoded = Text(device.detokenizer, device.history, self._stop)
         await client.send(msgspec.structs.replace(start, base=base, ids=ids))
+        self._writing.open_window(auto=self._mode == "auto")
 
     async def _more(self) -> list[tuple[int, Kind]]:
         """The next tokens, from whoever's turn it is; they may be none."""
-        writing, auto = self._writing, self._mode == "auto"
-        streaming = writing.session.state in (State.STREAMING, State.SWITCHING)
-        writer = getattr(self, "_writer", None)
-        if writer is None or (writing.agreed and isinstance(writer, Streaming) is not streaming):
-            if streaming:
-                writer = Streaming(writing, auto=auto)
-            else:
-                writer = Drafting(writing, writing.controller.drafts, auto=auto)
-            self._writer = writer
-        name = writer.mode if isinstance(writer, Drafting) else "stream"
-        if name not in self._writers:
-            self._writers.append(name)
-        return await writer.more()
+        window = self._writing.window
+        wanted = Streaming if window.streams else Drafting
+        if not isinstance(self._writer, wanted):
+            self._writer = wanted(self._writing)
+        if window.mode not in self._writers:
+            self._writers.append(window.mode)
+        return await self._writer.more()
 
     def _take(self, token: int, kind: Kind) -> Token:
         """A token has come: count it, decode it, see whether the text ends here."""

@@ -15,6 +15,7 @@ import pytest
 
 from device_runtime.device import Split, TopK
 from device_runtime.drafting.controller import Controller, Plan
+from device_runtime.drafting.epochs import Epochs
 from device_runtime.drafting.estimators import Estimates
 from device_runtime.transport.connecting import connect_websocket
 from device_runtime.writers.drafting import Drafting
@@ -67,25 +68,25 @@ def counts(monkeypatch, scheme, count: int) -> np.ndarray:
     """
     model, drawn, behind = Gated(), asyncio.Event(), set[int]()
     held = 0
-    event, append, settle = Writing.event, Drafting._append, Drafting._settle
+    event, append, apply = Writing.event, Epochs.append, Drafting._apply
 
     async def seen_event(self, *until_s):
         if self.job is None:  # nothing is being drawn: there is nothing to land behind
             drawn.set()
         await event(self, *until_s)
 
-    def seen_append(self, proposals):
-        append(self, proposals)
-        if proposals and self._sent:
+    def seen_append(self, proposed):
+        append(self, proposed)
+        if proposed and self._flight.sent:
             model.gate.clear()
             drawn.set()
 
-    async def seen_settle(self, verdict):
+    async def seen_apply(self, verdict):
         nonlocal held
         model.gate.set()
-        held += not verdict.closes and bool(self._block)
+        held += not verdict.closes and bool(self._writing.window._epochs._flight.block)
         drawn.clear()
-        batch = await settle(self, verdict)
+        batch = await apply(self, verdict)
         if not verdict.closes:
             behind.add(len(self._writing.history))
         return batch
@@ -116,10 +117,10 @@ def counts(monkeypatch, scheme, count: int) -> np.ndarray:
     # The base station is always free, and a message costs nothing: an unlikely token is sent.
     monkeypatch.setattr(Estimates, "verify_s", 0.0)
     monkeypatch.setattr(Estimates, "stall_s", 0.0)
-    monkeypatch.setattr(Drafting, "_holds", lambda self: False)
+    monkeypatch.setattr(Epochs, "_holds", lambda self, now: False)
     monkeypatch.setattr(Writing, "event", seen_event)
-    monkeypatch.setattr(Drafting, "_append", seen_append)
-    monkeypatch.setattr(Drafting, "_settle", seen_settle)
+    monkeypatch.setattr(Epochs, "append", seen_append)
+    monkeypatch.setattr(Drafting, "_apply", seen_apply)
     found = np.zeros(SIZE, dtype=np.int64)
 
     async def run(url: str) -> None:
@@ -152,15 +153,14 @@ def test_forced_changes_of_mode_do_not_change_the_law(monkeypatch, scheme, count
 
 def test_dropping_what_is_held_fails(monkeypatch):
     """Negative control: the base station writes the position of a likely token afresh."""
-    advance = Drafting._advance
+    leave = Epochs._leave
 
-    async def dropping(self) -> bool:
-        if self._wants_out and self._block and self._writing.job is None:
-            del self._ahead[len(self._ahead) - len(self._block) :]
-            self._block = []
-            self._writing.drafter.settle(len(self._writing.history) + len(self._ahead))
-        return await advance(self)
+    def dropping(self, now):
+        flight = self._flight
+        flight._length -= len(flight.block)
+        flight.block = []
+        return leave(self, now)
 
-    monkeypatch.setattr(Drafting, "_advance", dropping)
+    monkeypatch.setattr(Epochs, "_leave", dropping)
     found = counts(monkeypatch, TopK(4, 16), 1_000)
     assert chi_square(found, P) < ERROR_RATE

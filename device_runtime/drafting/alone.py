@@ -1,7 +1,6 @@
-"""Going on alone while nothing is heard of the base station: provisional tokens (``offline``).
+"""What the draft has shown while nothing was heard of the base station: provisional tokens.
 
-They are shown before they are judged, and sent as drafts like any others once the link is back, so
-the text that stands in the end is the one that would have been without them.
+When they are shown is decided by ``offline``, which does not see the ids; here are the ids.
 """
 
 from __future__ import annotations
@@ -19,16 +18,11 @@ class Alone:
 
     def __init__(self, after_s: float) -> None:
         self.after_s = after_s
-        self.outdated = False  # what is shown is of an epoch that has ended
         self._shown: list[Proposal] = []
-
-    def outdate(self) -> None:
-        """An epoch begins, which draws afresh: what is shown may stand, but is not its draft."""
-        self.outdated = bool(self._shown)
 
     @property
     def tokens(self) -> list[int]:
-        """The provisional tokens that may still come to stand."""
+        """The provisional tokens that may still be accepted."""
         return [proposal.drafted.token for proposal in self._shown]
 
     def show(self, proposals: Sequence[Proposal]) -> list[int]:
@@ -36,23 +30,20 @@ class Alone:
         self._shown += proposals
         return [proposal.drafted.token for proposal in proposals]
 
-    def stand(self, ids: Sequence[int]) -> int | None:
-        """``ids`` stand behind the history; how many of them do so unforeseen by what was shown.
+    def meet(self, ids: Sequence[int]) -> tuple[int, bool]:
+        """The history goes on with ``ids``: how many were shown, and if the next one refutes it.
 
-        None if all was foreseen, or nothing shown. What was shown behind another token is taken
-        back.
+        What was shown behind another token is taken back.
         """
         for place, token in enumerate(ids):
             if not self._shown:
-                return None
+                return place, False
             if self._shown[0].drafted.token != token:
                 self._shown.clear()
-                self.outdated = False
-                return place
+                return place, True
             del self._shown[0]
-            self.outdated = self.outdated and bool(self._shown)
-        return None
+        return len(ids), False
 
-    def known(self, drafted: int, most: int) -> list[Proposal]:
-        """Proposals behind ``drafted`` tokens in flight, which need not be drafted once more."""
-        return [] if self.outdated else self._shown[drafted : drafted + most]
+    def known(self, first: int, count: int) -> list[Proposal]:
+        """Up to ``count`` of what is shown, from number ``first`` on."""
+        return self._shown[first : first + count]

@@ -8,8 +8,8 @@ from typing import Literal
 from device_runtime.drafting.estimators import Estimates
 from draftlink.planning import schedule, theory
 
-Drafting = Literal["stop-and-wait", "run-ahead"]
-Writer = Literal["stop-and-wait", "run-ahead", "stream"]
+DraftingMode = Literal["stop-and-wait", "run-ahead"]
+WritingMode = Literal["stop-and-wait", "run-ahead", "stream"]
 
 LONGEST = 16  # tokens of a block that is planned
 HYSTERESIS = 0.05  # by how much another mode must be faster
@@ -65,25 +65,25 @@ class Controller:
 
     estimates: Estimates
     gamma: int | None = None
-    writer: Writer = "stream"
+    writer: WritingMode = "stream"
     foretells: bool = False
     _since: int = 0  # tokens written in this mode
     _dwell: int = DWELL_TOKENS
     _record: _Record = field(default_factory=_Record)  # of drafting
 
     @property
-    def drafts(self) -> Drafting:
+    def drafts(self) -> DraftingMode:
         """How to draft, where drafting it is."""
         return "run-ahead" if self.writer == "stream" else self.writer
 
-    def plan(self, mode: Drafting) -> Plan:
+    def plan(self, mode: DraftingMode) -> Plan:
         """How to draft in a mode, as the estimates are now."""
         if mode == "stop-and-wait":
             length = self.gamma or self._best_gamma()
             return Plan(length, waits=True, sure=0.0, window=length)
         return self._ahead()
 
-    def token_s(self, writer: Writer, alpha: float) -> float:
+    def token_s(self, writer: WritingMode, alpha: float) -> float:
         """Foretold seconds per token, if the acceptance rate is ``alpha``."""
         here = self.estimates
         if writer == "stream":
@@ -97,7 +97,7 @@ class Controller:
             return (length * draft_s + fixed_s) / theory.expected_tokens(alpha, length)
         return self._schedule(alpha).token_s
 
-    def drafted(self, writer: Drafting, tokens: int, seconds: float) -> None:
+    def drafted(self, writer: DraftingMode, tokens: int, seconds: float) -> None:
         """An epoch, or a round, brought so many tokens in so many seconds."""
         self._since += tokens
         if self._known:
@@ -108,7 +108,7 @@ class Controller:
         """So many tokens of a stream came."""
         self._since += tokens
 
-    def _epoch_s(self, writer: Drafting, tokens: int) -> float:
+    def _epoch_s(self, writer: DraftingMode, tokens: int) -> float:
         """Foretold seconds of an epoch of so many tokens; of a round, whatever their number."""
         here = self.estimates
         draft_s, verify_s = here.costs_s(beside=writer == "run-ahead")
@@ -120,7 +120,7 @@ class Controller:
             tokens, first, costs, restart_s=draft_s / 2.0, stall_s=here.stall_s
         )
 
-    def choose(self, left: int) -> Writer:
+    def choose(self, left: int) -> WritingMode:
         """The mode for the next of ``left`` tokens; ``writer`` from now on."""
         if not self._known:
             return self.writer
@@ -130,7 +130,7 @@ class Controller:
         waits = self.token_s("stop-and-wait", alpha) < WAITS_BELOW * self.token_s(
             "run-ahead", alpha
         )
-        drafting: Drafting = "stop-and-wait" if waits else "run-ahead"
+        drafting: DraftingMode = "stop-and-wait" if waits else "run-ahead"
         stream_s = self.token_s("stream", alpha)
         change_s = here.rtt.mean + here.draft.mean
         error = here.acceptance.error
@@ -162,7 +162,7 @@ class Controller:
         here = self.estimates
         return bool(len(here.rtt) and len(here.draft) and (len(here.target) or len(here.verify)))
 
-    def _drafting_s(self, writer: Drafting, alpha: float) -> float:
+    def _drafting_s(self, writer: DraftingMode, alpha: float) -> float:
         """Seconds per token of a drafting mode: foretold, and corrected by what was measured."""
         foretold_s = self.token_s(writer, alpha)
         # A few epochs say little, where one that stalled may take twice as long as the others.
@@ -181,7 +181,7 @@ class Controller:
             and epoch_s + here.rtt.mean < PROBE_SHARE * left * stream_s
         )
 
-    def _change(self, writer: Writer) -> None:
+    def _change(self, writer: WritingMode) -> None:
         if self.writer != "stream":
             self._dwell *= 2
         self.writer, self._since = writer, 0

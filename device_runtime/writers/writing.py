@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Protocol, TypeVar
 
+from device_runtime.drafting.actions import Action, Guess, Show
 from device_runtime.drafting.alone import Alone
 from device_runtime.drafting.controller import Controller
+from device_runtime.drafting.counts import Limits
 from device_runtime.drafting.drafter import Drafter, Model, Proposal
-from device_runtime.drafting.estimators import Estimates
 from device_runtime.drafting.temperature import DraftTemperature
+from device_runtime.drafting.window import Window
 from device_runtime.result import Kind, Tally
 from device_runtime.text import Detokenizer
 from device_runtime.transport.client import Client
@@ -81,10 +83,11 @@ class Writing:
         self.controller = controller
         self.learned = learned
         self.alone = alone
-        self.heard_s = 0.0  # when the last frame came
         self.tally = Tally(0.0)
         self.owed: int | None = None
+        self.window: Window  # once the generation has begun
         self.job: asyncio.Future[Any] | None = None
+        self.job_s = 0.0  # when it began
         self._cut: int | None = None  # tokens of what the job feeds that stand
         self.over = False  # nothing of it may be under way any more
         self._incoming: asyncio.Task[frames.Frame] | None = None
@@ -98,19 +101,6 @@ class Writing:
     def left(self) -> int:
         """Tokens that may still be written."""
         return self.start.begins + self.start.max_tokens - len(self.history)
-
-    @property
-    def room(self) -> int:
-        """Tokens behind the history that the draft can be fed, and that may still be written.
-
-        At most 0 once the draft's context is full.
-        """
-        return min(self.left, self.device.draft_context - len(self.history))
-
-    @property
-    def stale(self) -> bool:
-        """Whether the job feeds, or drafts, what does not stand."""
-        return self._cut is not None
 
     @property
     def agreed(self) -> bool:
@@ -130,10 +120,42 @@ class Writing:
         """This end's view of the protocol."""
         return self.device.client.session
 
-    @property
-    def estimates(self) -> Estimates:
-        """Running estimates; they outlive the generation."""
-        return self.controller.estimates
+    def open_window(self, *, auto: bool) -> None:
+        """The base station has been asked to begin: from here on the window decides.
+
+        ``auto``: also about who writes.
+        """
+        start, scheme, welcome = self.start, self.drafter.scheme, self.device.client.welcome
+        limits = Limits(
+            begins=start.begins,
+            ends=start.begins + start.max_tokens,
+            context=self.device.draft_context,
+            message=scheme.longest(
+                welcome.vocab_size, frames.MAX_MESSAGE_BYTES, welcome.frame_entries
+            ),
+            flight=scheme.deepest(welcome.vocab_size, welcome.flight_entries),
+            foretells=self.drafter.foretells,
+            corrects=scheme.corrects == "device",
+        )
+        self.window = Window(
+            self.controller,
+            limits,
+            len(self.history),
+            started_s=self.tally.started_s,
+            now=self.now(),
+            streams=start.mode == "stream",
+            auto=auto,
+            offline_after_s=None if self.alone is None else self.alone.after_s,
+        )
+
+    def due(self) -> list[Action]:
+        """What the window asks for now."""
+        return self.window.due(
+            self.now(),
+            cached=self.device.model.length,
+            connected=self.device.client.connected.is_set(),
+            unread=self._unread,
+        )
 
     def now(self) -> float:
         """The loop's clock, in seconds."""
@@ -144,6 +166,7 @@ class Writing:
         self._check()
         assert self.job is None
         loop = asyncio.get_running_loop()
+        self.job_s = loop.time()
         self.job = loop.run_in_executor(self.device.executor, function, *args)
 
     async def done(self) -> Any:
@@ -189,11 +212,9 @@ class Writing:
         """The next frame. Raises LinkError."""
         task = self.incoming()
         try:
-            frame = await task
+            return await task
         finally:
             self._incoming = None
-        self.heard_s = self.now()
-        return frame
 
     async def event(self, *until_s: float | None) -> None:
         """Until the job is done, a frame or a connection is there, or until a time."""
@@ -215,45 +236,33 @@ class Writing:
         if self.job is None:
             self.tally.wait_s += self.now() - begun
 
-    def alone_s(self, since_s: float | None) -> float | None:
-        """When the draft goes on alone, if nothing is heard that is due since ``since_s``."""
-        if self.alone is None or since_s is None or self._unread:
-            return None
-        return max(self.heard_s, since_s) + self.alone.after_s
-
-    async def go_on(self, ahead: Sequence[Proposal], begins: int) -> list[tuple[int, Kind]]:
-        """Provisional tokens: those of ``ahead``, which are in flight, and then one more a call.
-
-        ``begins``: where the epoch began. While something shown is of an earlier one, what is in
-        flight does not follow it, and what follows it is for show alone.
-        """
-        alone, fresh = self.alone, list[Proposal]()
+    async def show(self, action: Show | Guess, ahead: Sequence[Proposal]) -> list[tuple[int, Kind]]:
+        """Provisional tokens: those of ``ahead``, which are in flight, or one that is drafted."""
+        alone = self.alone
         assert alone is not None
-        shown, outdated = alone.tokens, alone.outdated
-        room = self.room - len(shown)
-        ended = shown[-1:] and shown[-1] in self.start.eos_ids
-        if len(ahead) > len(shown) and not outdated:
-            fresh = list(ahead[len(shown) :])
-        elif self.job is None and room > 0 and not ended:
+        if isinstance(action, Show):
+            fresh = list(ahead[action.first :])
+        else:
             begun = self.now()
-            if outdated:  # the cache may hold what is in flight; and will have to, once more
+            begins = action.begins
+            if action.apart:  # the cache may hold what is in flight; and will have to, once more
                 self.drafter.settle(len(self.history))
                 begins |= APART
-            fresh = await self.call(self.drafter.propose, self.history + shown, 1, begins)
-            if outdated:
+            past = self.history + alone.tokens
+            fresh = await self.call(self.drafter.propose, past, 1, begins)
+            if action.apart:
                 self.drafter.settle(len(self.history))
             self.tally.draft_s += self.now() - begun
             self.tally.drafted += 1
+            self.window.guessed(ends=fresh[0].drafted.token in self.start.eos_ids)
         return [(token, "provisional") for token in alone.show(fresh)]
 
     def stand(self, ids: Sequence[int]) -> int | None:
-        """``ids`` stand from here on; how many of them before one that differs from what was shown.
-
-        None if all was foreseen, or nothing shown.
-        """
-        place = None if self.alone is None else self.alone.stand(ids)
+        """``ids`` join the history. The place of the one that refutes what was shown, or None."""
+        confirmed, refuted = (0, False) if self.alone is None else self.alone.meet(ids)
         self.history.extend(ids)
-        return place
+        self.window.stand(len(ids), confirmed=confirmed, refuted=refuted)
+        return confirmed if refuted else None
 
     def _check(self) -> None:
         if self.over:
