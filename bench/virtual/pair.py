@@ -38,11 +38,19 @@ class _Path:
     def __init__(self, root: _Node) -> None:
         self.ids: list[int] = []
         self.nodes: list[_Node] = []
+        self.bytes = 0  # rows are shared, and no budget is measured here
         self._root = root
 
     @property
     def length(self) -> int:
         return len(self.ids)
+
+    def bytes_for(self, length: int, *, spare: bool = False) -> int:
+        """Bytes for so many tokens: see ``Slot``."""
+        return 0
+
+    def reserve(self, length: int, *, spare: bool = True) -> None:
+        """Room for so many tokens: there always is."""
 
     def extend(self, ids: Sequence[int]) -> None:
         node = self.nodes[-1] if self.nodes else self._root
