@@ -47,7 +47,9 @@ def test_the_files_are_of_this_version_and_small():
     assert {name: file["version"] for name, file in FILES.items()} == dict.fromkeys(
         FILES, frames.VERSION
     )
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 100_000
+    sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
+    assert sizes.pop("window.json") < 60_000
+    assert sum(sizes.values()) < 100_000
 
 
 # --- Frames ---

@@ -1,0 +1,156 @@
+"""The drafting window against its golden vectors, and these against a reader of their own."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_runtime import writers
+from device_runtime.drafting import blocks, controller, epochs, estimators, offline, stream
+from draftlink.planning import schedule
+from tests import window_estimates, window_reader, window_vectors
+from tests.window_vectors import Vector
+
+FILE = json.loads(window_vectors.PATH.read_text())
+VECTORS: list[Vector] = [
+    {
+        **vector,
+        "limits": FILE["limits"] | vector["limits"],
+        "estimates": FILE["estimates"][vector["estimates"]],
+    }
+    for vector in FILE["vectors"]
+]
+NAMES = [vector["name"] for vector in VECTORS]
+each = pytest.mark.parametrize("vector", VECTORS, ids=NAMES)
+Replay = Callable[[Vector], list[list[list[Any]]]]
+
+
+def agrees(replay: Replay, vector: Vector) -> bool:
+    """Whether what is due is the same at every step: decisions exactly, times to 1e-9."""
+    try:
+        found = replay(vector)
+    except (AssertionError, IndexError):  # something is told that was not asked for
+        return False
+    assert len(found) == len(vector["steps"])
+    for ours, (*_, theirs) in zip(found, vector["steps"], strict=True):
+        if [action[0] for action in ours] != [action[0] for action in theirs]:
+            return False
+        for (name, *values), (_, *wanted) in zip(ours, theirs, strict=True):
+            if name == "wait" and None not in (values[0], wanted[0]):
+                if values[0] != pytest.approx(wanted[0], rel=1e-9, abs=0):
+                    return False
+            elif values != wanted:
+                return False
+    return True
+
+
+@each
+def test_the_window_does_what_the_file_says(vector):
+    assert agrees(window_vectors.replay, vector)
+
+
+@each
+def test_a_second_reader_does_too_and_no_comparison_is_near_a_tie(vector):
+    window_estimates.Ties.least = 1.0
+    assert agrees(window_reader.replay, vector)
+    assert window_vectors.NEAREST < window_estimates.Ties.least < 1.0
+
+
+def test_the_second_reader_shares_nothing_with_the_project():
+    for module in (window_reader, window_estimates):
+        tree = ast.parse(Path(module.__file__).read_text())
+        names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        names |= {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        assert names <= {"__future__", "math", "typing", "tests.window_estimates"}
+
+
+def test_the_file_is_what_the_generator_makes():
+    assert list(window_vectors.CASES) == NAMES
+    assert (FILE["limits"], FILE["estimates"]) == (window_vectors.LIMITS, window_vectors.ESTIMATES)
+    for vector in FILE["vectors"]:
+        made = window_vectors.vector_of(vector["name"])
+        assert made | {"steps": None} == vector | {"steps": None}
+        assert len(made["steps"]) == len(vector["steps"])
+
+
+def test_every_action_event_and_situation_has_its_place():
+    actions, events, links = Counter[str](), Counter[str](), Counter[str]()
+    for vector in VECTORS:
+        for *_, link, told, due in vector["steps"]:
+            actions.update(action[0] for action in due)
+            events.update(event[0] for event in told)
+            links[link] += 1
+    assert set(actions) == {
+        *("draft", "send", "switch", "give back", "follow", "show", "guess", "reuse", "wait"),
+        "void",
+    }
+    assert set(events) == {
+        *("drafted", "reused", "guessed", "followed", "foretold"),
+        *("stand", "verdict", "proceed", "streamed", "switched"),
+    }
+    assert min(links[link] for link in ("", "lost", "unread")) >= 10
+    due = [action for vector in VECTORS for step in vector["steps"] for action in step[-1]]
+    assert {action[-1] for action in due if action[0] == "guess"} == {True, False}
+    assert {action[-1] for action in due if action[0] == "send"} == {True, False}
+    assert {action[-1] for action in due if action[0] == "switch"} == {"stream", "draft"}
+    modes = set()
+    for vector in VECTORS:
+        window, was = window_vectors.window_of(vector), vector["controller"]["writer"]
+        for *given, _ in vector["steps"]:
+            window_vectors.step(window, *given)
+            if window.mode != was:
+                modes.add((was, window.mode))
+                was = window.mode
+    assert modes >= {
+        ("run-ahead", "stream"),
+        ("stream", "run-ahead"),
+        ("run-ahead", "stop-and-wait"),
+    }
+
+
+CHANGED = [
+    (epochs, "LATE", 0.2),
+    (epochs, "BLOCK", 3),
+    (epochs, "BACKLOG", 1),
+    (stream, "LOOKS", 1),
+    (stream, "BURST_S", 0.5),
+    (controller, "DWELL_TOKENS", 2),
+    (controller, "WAITS_BELOW", 0.1),
+    (controller, "HYSTERESIS", 0.9),
+    (controller, "LONGEST", 3),
+    (controller, "TRUST", 1e9),
+    (estimators, "MEMORY", 0.5),
+    (estimators, "FEW", 30),
+    (estimators, "EDGES", (0.5,)),
+    (estimators, "FAR", 1.5),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "value"), CHANGED, ids=[name for _, name, _ in CHANGED])
+def test_a_window_with_another_constant_fails(monkeypatch, module, name, value):
+    """Negative controls: the vectors tell it from the documented one."""
+    monkeypatch.setattr(module, name, value)
+    schedule.planned.cache_clear()
+    assert not all(agrees(window_vectors.replay, vector) for vector in VECTORS)
+
+
+def test_the_window_knows_neither_ids_nor_clocks_and_the_shells_no_estimates():
+    for module in (blocks, epochs, stream, offline, controller, estimators):
+        text = Path(module.__file__).read_text()
+        assert not {"asyncio", "time", "drafter"} & set(
+            word for line in text.splitlines() if "import" in line for word in line.split(".")
+        )
+    for path in Path(writers.__file__).parent.glob("*.py"):
+        text = path.read_text()
+        assert not any(word in text for word in ("estimates", ".choose(", ".plan(", "typical"))

@@ -1,0 +1,344 @@
+"""Estimates, schedules and the choice of a mode by ``docs/window.md`` alone: nothing of draftlink.
+
+Part of the second reader of the golden window (see ``window_reader``). Every comparison on which a
+decision hangs goes through ``less``, ``floor`` or ``nearest``, which note how near to a tie it was.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+class Ties:
+    """The relative distance from a tie of the comparison that came nearest to one."""
+
+    least = math.inf
+
+    @classmethod
+    def note(cls, distance: float, scale: float) -> None:
+        if scale > 0.0:
+            cls.least = min(cls.least, abs(distance) / scale)
+
+
+def less(a: float, b: float) -> bool:
+    if math.isfinite(a) and math.isfinite(b):
+        Ties.note(a - b, max(abs(a), abs(b)))
+    return a < b
+
+
+def floor(x: float) -> int:
+    Ties.note(x - round(x), max(abs(x), 1.0))
+    return math.floor(x)
+
+
+def nearest(x: float) -> int:
+    """The nearest whole number."""
+    return floor(x + 0.5)
+
+
+def smallest(costs: dict[int, float]) -> int:
+    """The key with the least cost."""
+    best = min(costs, key=lambda key: costs[key])
+    assert all(less(costs[best], cost) for key, cost in costs.items() if key != best)
+    return best
+
+
+# Section 2: estimates.
+
+M = 1.0 - 1.0 / 150.0
+EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97, 1.0)
+
+
+class Level:
+    """Section 2.1."""
+
+    def __init__(self) -> None:
+        self.samples: list[float] = []
+        self.typical = self.mean = 0.0
+        self.beyond, self.weight = 0.0, 8.0
+
+    def add(self, sample: float) -> None:
+        sample = max(sample, 1e-6)
+        self.samples = [*self.samples, sample][-31:]
+        ordered = sorted(self.samples)
+        self.typical = self.mean = ordered[(len(ordered) - 1) // 2]
+        if len(ordered) >= 8:
+            self.mean = sum(min(s, 8.0 * self.typical) for s in ordered) / len(ordered)
+        excess = max(min(sample, 8.0 * self.typical) - self.typical, 0.0)
+        self.beyond = M * self.beyond + excess
+        self.weight = M * self.weight + 1.0
+
+
+class Work(Level):
+    """Section 2.2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alone, self.beside = Level(), Level()
+
+    def took(self, sample: float, beside: bool | None) -> None:
+        self.add(sample)
+        if beside is not None:
+            (self.beside if beside else self.alone).add(sample)
+
+    def slowdown(self) -> float:
+        few = min(len(self.alone.samples), len(self.beside.samples)) < 8
+        if few or less(self.beside.typical, 1.25 * self.alone.typical):
+            return 1.0
+        return self.beside.typical / self.alone.typical
+
+    def cost(self, beside: bool, slowdown: float) -> float:
+        if slowdown == 1.0:
+            return self.mean
+        apart = self.beside if beside else self.alone
+        if len(apart.samples) >= 8:
+            return apart.mean
+        return self.mean * slowdown if beside else self.mean / slowdown
+
+
+class Estimates:
+    """Section 2."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.rtt, self.queue, self.target = Level(), Level(), Level()
+        self.draft, self.verify = Work(), Work()
+        self.stood = [4.0 * (0.25 + 0.73 * (EDGES[i] + EDGES[i + 1]) / 2.0) for i in range(11)]
+        self.seen = [4.0] * 11
+        self.accepted = self.rejected = 0.0
+        for name in ("rtt", "queue", "target"):
+            for sample in given.get(name, []):
+                getattr(self, name).add(sample)
+        for name in ("draft", "verify"):
+            for sample, beside in given.get(name, []):
+                getattr(self, name).took(sample, beside)
+        for chance, accepted, rejected in given.get("acceptance", []):
+            for i in range(accepted + rejected):
+                self.judge(chance, i < accepted)
+
+    def judge(self, chance: float, accepted: bool) -> None:
+        """Section 2.3."""
+        i = self.bucket(chance)
+        self.stood[i] += accepted
+        self.seen[i] += 1.0
+        self.accepted = M * self.accepted + accepted
+        self.rejected = M * self.rejected + (not accepted)
+
+    def bucket(self, chance: float) -> int:
+        return sum(not less(chance, edge) for edge in EDGES[1:-1])
+
+    def stands(self, chance: float) -> float:
+        i = self.bucket(chance)
+        return self.stood[i] / self.seen[i]
+
+    @property
+    def alpha(self) -> float:
+        return (self.accepted + 3.0) / (self.accepted + self.rejected + 4.0)
+
+    @property
+    def error(self) -> float:
+        total = self.accepted + self.rejected + 4.0
+        return math.sqrt(self.alpha * (1.0 - self.alpha) / (total + 1.0))
+
+    @property
+    def verify_s(self) -> float:
+        return self.verify.mean if self.verify.samples else self.target.typical
+
+    @property
+    def stall_s(self) -> float:
+        return self.rtt.beyond / self.rtt.weight / 2.0
+
+    def costs(self, beside: bool) -> tuple[float, float]:
+        """Section 2.2: a draft forward and a verification."""
+        slowdown = self.draft.slowdown()
+        return (
+            self.draft.cost(beside, slowdown),
+            self.verify.cost(beside, slowdown) or self.verify_s,
+        )
+
+
+# Section 3: what drafting costs.
+
+
+def expected(alpha: float, gamma: int) -> float:
+    return (1.0 - alpha ** (gamma + 1)) / (1.0 - alpha)
+
+
+def best_gamma(alpha: float, fixed_s: float, draft_s: float) -> int:
+    """Section 3.1, by trying them all."""
+    return smallest({g: (fixed_s + g * draft_s) / expected(alpha, g) for g in range(1, 17)})
+
+
+def microseconds(seconds: float) -> int:
+    """Section 3.2: to two digits."""
+    whole = max(1, nearest(seconds * 1e6))
+    unit = 10 ** max(0, len(str(whole)) - 2)
+    half, odd = divmod(2 * whole + unit, 2 * unit)
+    return (half - (odd == 0 and half % 2)) * unit  # a half goes to the even one
+
+
+class Schedule:
+    """Section 3.2: an epoch of run-ahead."""
+
+    def __init__(self, alpha: float, draft: float, verify: float, rtt: float, stall: float) -> None:
+        self.alpha = nearest(100.0 * alpha) / 100.0
+        self.draft_s, self.verify_s = microseconds(draft) * 1e-6, microseconds(verify) * 1e-6
+        self.back_s = microseconds(rtt) * 1e-6 + self.draft_s / 2.0
+        self.stall_s = microseconds(stall) * 1e-6 if stall > 0.0 else 0.0
+        times = {first: self.token(first) for first in range(1, 17)}
+        self.first = smallest(times)
+        self.token_s = times[self.first]
+
+    def token(self, first: int) -> float:
+        seconds = tokens = free_s = 0.0
+        reached, drafted, count = 1.0, 0, first
+        while True:
+            free_s = max(free_s, (drafted + count) * self.draft_s) + self.verify_s
+            whole = self.alpha**count
+            tokens += reached * (expected(self.alpha, count) - whole)
+            seconds += reached * (1.0 - whole) * (free_s + self.back_s)
+            reached *= whole
+            seconds += reached * self.stall_s
+            drafted += count
+            if less(reached, 1e-4) or drafted > 1000:
+                return (seconds + reached * (free_s + self.back_s)) / (tokens + reached)
+            count = min(max(floor(free_s / self.draft_s + 1e-9) - drafted, 1), 64)
+
+
+def epoch_s(
+    tokens: int, first: int, draft_s: float, verify_s: float, back_s: float, stall_s: float
+) -> float:
+    """Section 3.3: an epoch whose token number ``tokens`` is rejected."""
+    drafted, count, free_s, stalls_s = 0, first, 0.0, 0.0
+    while True:
+        free_s = max(free_s, (drafted + count) * draft_s) + verify_s
+        drafted += count
+        if drafted >= tokens:
+            return free_s + back_s + draft_s / 2.0 + stalls_s
+        stalls_s += stall_s
+        count = min(max(floor(free_s / draft_s + 1e-9) - drafted, 1), 64)
+
+
+# Section 4: the controller.
+
+PLAIN = 12
+
+
+class Controller:
+    """Section 4."""
+
+    def __init__(self, here: Estimates, given: dict[str, Any], foretells: bool) -> None:
+        self.here, self.foretells = here, foretells
+        self.gamma: int | None = given.get("gamma")
+        self.writer: str = given["writer"]
+        self.since, self.dwell = given.get("since", 0), given.get("dwell", PLAIN)
+        self.measured, self.foretold = given.get("record", [0.0, 0.0])
+
+    def known(self) -> bool:
+        here = self.here
+        return bool(
+            here.rtt.samples and here.draft.samples and (here.target.samples or here.verify.samples)
+        )
+
+    def schedule(self, alpha: float) -> Schedule:
+        here = self.here
+        return Schedule(alpha, *here.costs(True), here.rtt.mean, here.stall_s)
+
+    def plan(self, mode: str) -> tuple[int, bool, float, int]:
+        """Section 4.1: first, waits, sure, window."""
+        here = self.here
+        if mode == "stop-and-wait":
+            first = self.gamma
+            if not first and not (here.draft.samples and here.rtt.samples):
+                first = 5
+            if not first:
+                draft_s, verify_s = here.costs(False)
+                first = best_gamma(here.alpha, here.rtt.mean + verify_s, draft_s)
+            return first, True, 0.0, first
+        draft_s, verify_s = here.draft.typical, here.verify_s
+        if not draft_s:
+            return 2, False, 0.75, 32
+        first = self.schedule(here.alpha).first
+        until = first + floor((here.rtt.typical + 2.0 * verify_s) / draft_s) + 1
+        deep = floor(math.log(0.01) / math.log(here.alpha)) + 1
+        window = max(first, min(until, deep))
+        load = here.queue.typical / verify_s if verify_s else 0.0
+        if load > 0.0:
+            window = max(first, floor(window / (1.0 + load)))
+        return first, False, here.alpha ** (first - 0.5), window
+
+    def token_s(self, writer: str, alpha: float) -> float:
+        """Section 4.2."""
+        here = self.here
+        if writer == "stream":
+            return here.target.typical or here.verify_s
+        if writer == "run-ahead":
+            return self.schedule(alpha).token_s
+        draft_s, verify_s = here.costs(False)
+        fixed_s = here.rtt.mean + verify_s
+        gamma = self.gamma or best_gamma(alpha, fixed_s, draft_s)
+        return (gamma * draft_s + fixed_s) / expected(alpha, gamma)
+
+    def corrected_s(self, writer: str, alpha: float) -> float:
+        """Section 4.3."""
+        foretold = self.token_s(writer, alpha)
+        trust = 60.0 * foretold
+        return foretold * (self.measured + trust) / (self.foretold + trust)
+
+    def drafted(self, mode: str, tokens: int, seconds: float) -> None:
+        """Section 4.3."""
+        self.since += tokens
+        if not self.known():
+            return
+        here = self.here
+        draft_s, verify_s = here.costs(mode == "run-ahead")
+        if mode == "stop-and-wait":
+            foretold = self.plan(mode)[0] * draft_s + here.rtt.mean + verify_s
+        else:
+            first = self.schedule(here.alpha).first
+            foretold = epoch_s(tokens, first, draft_s, verify_s, here.rtt.mean, here.stall_s)
+        self.measured = 0.95 * self.measured + min(seconds, 2.0 * foretold)
+        self.foretold = 0.95 * self.foretold + foretold
+
+    def choose(self, left: int) -> str:
+        """Section 4.4."""
+        if not self.known():
+            return self.writer
+        here, alpha, error = self.here, self.here.alpha, self.here.error
+        turns = less(self.token_s("stop-and-wait", alpha), 0.95 * self.token_s("run-ahead", alpha))
+        drafting = "stop-and-wait" if turns else "run-ahead"
+        stream_s = self.token_s("stream", alpha)
+        change_s = here.rtt.mean + here.draft.mean
+        if self.writer == "stream":
+            caution = min(0.5 * 2.0 * change_s / (0.03 * left * stream_s), 1.5)
+            draft_s = self.corrected_s(drafting, max(alpha - caution * error, 0.0))
+            pays = (
+                less(draft_s, 0.95 * stream_s)
+                and less(2.0 * change_s, (stream_s - draft_s) * left)
+                and (self.dwell == PLAIN or self.since >= self.dwell)
+            )
+            if pays or (not self.foretells and self.try_it(left)):
+                self.change(drafting)
+        elif self.since >= self.dwell:
+            draft_s = self.corrected_s(self.writer, min(alpha + 0.6 * error, 0.98))
+            if less(stream_s, 0.95 * draft_s):
+                self.change("stream")
+            elif drafting != self.writer:
+                self.change(drafting)
+        return self.writer
+
+    def try_it(self, left: int) -> bool:
+        """Section 4.5."""
+        here, alpha = self.here, self.here.alpha
+        hope = min(alpha + here.error, 0.98)
+        stream_s = self.token_s("stream", hope)
+        probe_s = (self.token_s("run-ahead", alpha) - stream_s) / (1.0 - alpha) + here.rtt.mean
+        return (
+            self.dwell == PLAIN
+            and less(self.token_s("run-ahead", hope), 0.95 * stream_s)
+            and less(probe_s, 0.03 * left * stream_s)
+        )
+
+    def change(self, writer: str) -> None:
+        self.dwell *= 1 if self.writer == "stream" else 2
+        self.writer, self.since = writer, 0
