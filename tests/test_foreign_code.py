@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bs_runtime.model.target import Target, TargetError
+from bs_runtime.model.errors import TargetError
+from bs_runtime.model.target import Target
 from export import ExportError, source
 from export.bundle import export_bundle
 from tests.conftest import save_random

@@ -4,7 +4,8 @@ The tokens of a step stand behind one another in a single row, without padding; 
 where in its own history each one stands. transformers' own code does the rest: its cache interface
 hands every layer's new keys and values to ``StepCache``, which writes them to the slots that they
 belong to, and its attention interface calls ``attention.attend``, where each session looks at its
-own slot alone. So no architecture is rewritten.
+own slot alone: at all of its committed chain, and at the block behind it as the tokens' ancestors
+say. So no architecture is rewritten.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import Cache
 
-from bs_runtime.model.kv import Feed, Layout, Slot, TargetError
+from bs_runtime.model.attention import PackedStep, running
+from bs_runtime.model.errors import TargetError
+from bs_runtime.model.kv import Feed, Layout, Slot
 
 if TYPE_CHECKING:
     from bs_runtime.model.fused import Fused
@@ -32,8 +36,9 @@ HAS_TRITON = find_spec("triton") is not None  # it comes with PyTorch for GPUs
 class Part:
     """A feed's place in a step: ``tokens`` from ``begin`` on; with them its slot holds ``length``.
 
-    ``mask`` (tokens, length) is 0 where a token may look, else -inf; None where it may look
-    everywhere (a single token) or where the slot was empty, so that the triangle says it.
+    ``mask`` (tokens, length) is 0 where a token may look, else -inf. It is None for a chain where
+    it would say nothing: a single token may look everywhere, and in a slot that was empty the
+    triangle says it.
     """
 
     slot: Slot
@@ -43,15 +48,15 @@ class Part:
     mask: Tensor | None
 
 
-class StepCache(Cache):
-    """transformers' view of the slots during one forward.
+class StepCache(PackedStep):
+    """The slots during one forward, written and read one session after the other.
 
     ``packed``: the attention reads the slots itself. Else there is one part, and ``update`` returns
     the whole of it, as attention of any other kind expects.
     """
 
     def __init__(self, parts: Sequence[Part], *, packed: bool) -> None:
-        super().__init__(layers=[])
+        super().__init__()
         self.parts = parts
         self._packed = packed
 
@@ -59,16 +64,19 @@ class StepCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Write keys and values (1, kv heads, tokens, d) of a layer to their slots."""
+        if self._packed:
+            return super().update(key_states, value_states, layer_idx)
+        self.store(layer_idx, key_states, value_states)
+        return self.parts[0].slot.read(layer_idx, self.parts[0].length)
+
+    def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Write keys and values (1, kv heads, tokens, d) of a layer to their slots."""
         for part in self.parts:
-            keys = key_states.narrow(2, part.begin, part.tokens)
-            values = value_states.narrow(2, part.begin, part.tokens)
-            part.slot.write(layer_idx, keys, values)
-        if not self._packed:
-            return self.parts[0].slot.read(layer_idx, self.parts[0].length)
-        # transformers gives the attention these tensors and nothing else of the step, so they
-        # carry it; a model that passes on others is not packed (``attend`` finds nothing).
-        key_states.step = self, layer_idx  # type: ignore[attr-defined]
-        return key_states, value_states
+            part.slot.write(
+                layer,
+                keys.narrow(2, part.begin, part.tokens),
+                values.narrow(2, part.begin, part.tokens),
+            )
 
     def attend(self, layer: int, query: Tensor, kv_heads: int, scale: float) -> Tensor:
         """Query (1, heads, tokens, d) to (1, tokens, heads, d), one session after the other."""
@@ -80,7 +88,7 @@ class StepCache(Cache):
                 keys,
                 values,
                 attn_mask=part.mask,
-                is_causal=1 < part.tokens == part.length,
+                is_causal=part.mask is None and part.tokens > 1,
                 scale=scale,
                 enable_gqa=query.shape[1] != kv_heads,
             )
@@ -106,9 +114,10 @@ class Engine:
     """A model's forward over many slots.
 
     ``packed`` says whether a step is one forward; if not, it is one for each slot, for models
-    whose attention is not ``attention.attend``. ``fused``: what runs it on a GPU, once ``fuse``
-    was called; slots opened before are then of no use. ``context``: tokens that a slot may hold;
-    ``token_bytes``: memory that each takes there, 0 before the first forward.
+    whose attention is not ``attention.attend``; such a model takes plain chains only. ``fused``:
+    what runs it on a GPU, once ``fuse`` was called; slots opened before are then of no use.
+    ``context``: positions that a slot's tokens may have; ``token_bytes``: memory that each token
+    takes there, 0 before the first forward.
     """
 
     def __init__(self, model: Any, vocab_size: int, context: int) -> None:
@@ -131,24 +140,25 @@ class Engine:
         """Feed slots, each at most once; float32 logits (Σ rows, V) in order, where the model is.
 
         The head runs over the rows that are wanted. Raises TargetError for no ids, ids out of
-        range, and past the context. After a forward that fails the slots are as before, or empty
-        where it lacked memory.
+        range, past the context, for a block that is none, and for one that branches where the
+        model is not packed. After a forward that fails the slots are as before, or empty where it
+        lacked memory.
         """
         for feed in feeds:
             self._check(feed)
         steps = [feeds] if self.packed else [[feed] for feed in feeds]
         run = self._run if self.fused is None else self._run_fused
-        before = [feed.slot.length for feed in feeds]
         try:
             with torch.inference_mode():
                 rows = [run(step) for step in steps]
         except BaseException as error:
-            for feed, length in zip(feeds, before, strict=True):
-                if _lacks_memory(error):
+            # What was written stands behind the slots' lengths, and is never read.
+            if _lacks_memory(error):
+                for feed in feeds:
                     feed.slot.close()
-                else:  # what was written stands behind the length, and is never read
-                    feed.slot.rollback(length)
             raise
+        for feed in feeds:
+            feed.slot.advance(feed.ids, feed.parents)
         if not self.token_bytes:
             slot = feeds[0].slot
             self.token_bytes = slot.bytes // slot.capacity
@@ -158,9 +168,16 @@ class Engine:
         ids, length = feed.ids, feed.slot.length
         if not ids or min(ids) < 0 or max(ids) >= self.vocab_size:
             raise TargetError(f"feed at least one id, each from 0 to {self.vocab_size - 1}")
-        if length + len(ids) > self.context:
+        if feed.slot.block and len(feed.parents) != len(ids):
+            raise TargetError("a block is under verification: keep a path of it, then feed on")
+        longest = length + len(ids)
+        if feed.ancestors is not None:
+            if not self.packed:
+                raise TargetError("this model's attention takes plain chains only, no branches")
+            longest = max(feed.positions) + 1
+        if longest > self.context:
             raise TargetError(
-                f"{length + len(ids)} tokens, where the context is {self.context}; shorten the"
+                f"{longest} tokens, where the context is {self.context}; shorten the"
                 " prompt or ask for fewer tokens"
             )
 
@@ -174,10 +191,7 @@ class Engine:
 
     def _run_fused(self, feeds: Sequence[Feed]) -> Tensor:
         assert self.fused is not None
-        rows = self.fused.forward(feeds)
-        for feed in feeds:
-            feed.slot.advance(feed.ids)
-        return rows
+        return self.fused.forward(feeds)
 
     def _run(self, feeds: Sequence[Feed]) -> Tensor:
         device = self.model.device
@@ -186,10 +200,9 @@ class Engine:
         positions: list[int] = []
         wanted: list[int] = []
         for feed in feeds:
-            part = self._part(feed, len(ids))
-            parts.append(part)
+            parts.append(self._part(feed, len(ids)))
             ids += feed.ids
-            positions += range(feed.slot.length, part.length)
+            positions += feed.positions
             wanted += range(len(ids) - feed.rows, len(ids))
         rows = self._logits(
             torch.tensor(ids, device=device),
@@ -197,26 +210,39 @@ class Engine:
             torch.tensor(wanted or [0], device=device),  # a head may not take no rows
             StepCache(parts, packed=self.packed),
         )
-        for feed in feeds:
-            feed.slot.advance(feed.ids)
         return rows[: len(wanted)].float()
 
-    def _logits(self, ids: Tensor, positions: Tensor | None, keep: Tensor, cache: Cache) -> Tensor:
+    def _logits(
+        self, ids: Tensor, positions: Tensor | None, keep: Tensor, step: PackedStep
+    ) -> Tensor:
         """The model's logits (kept, V) for ids (tokens,), of the rows of ``keep``."""
-        options: dict[str, Any] = {self._cache: cache}
+        options: dict[str, Any] = {self._cache: step}
         if positions is not None:
             options["position_ids"] = positions[None]
         if self._keeps_logits:
             options["logits_to_keep"] = keep
-        logits: Tensor = self.model(input_ids=ids[None], use_cache=True, **options).logits[0]
+        with running(step):
+            logits: Tensor = self.model(input_ids=ids[None], use_cache=True, **options).logits[0]
         return logits if self._keeps_logits else logits[keep]
 
     def _part(self, feed: Feed, begin: int) -> Part:
         past, tokens = feed.slot.length, len(feed.ids)
         feed.slot.reserve(past + tokens)
+        ancestors = feed.ancestors
         mask = None
-        if past and tokens > 1:
+        if (past and tokens > 1) or ancestors is not None:
             shape = tokens, past + tokens
             options: dict[str, Any] = {"dtype": self.model.dtype, "device": self.model.device}
             mask = torch.full(shape, float("-inf"), **options).triu_(past + 1)
+            if ancestors is not None:  # the chain is behind the diagonal, so it is seen by now
+                hidden = torch.from_numpy(~family(ancestors, past + tokens - feed.first))
+                block = mask[tokens - len(ancestors) :, feed.first :]
+                block.masked_fill_(hidden.to(mask.device), float("-inf"))
         return Part(feed.slot, begin, tokens, past + tokens, mask)
+
+
+def family(ancestors: Sequence[int], size: int) -> NDArray[np.bool_]:
+    """Which of the first ``size`` tokens of a block are ancestors of each token; (tokens, size)."""
+    masks = np.array(ancestors, dtype=np.uint64)[:, None]
+    found: NDArray[np.bool_] = (masks >> np.arange(size, dtype=np.uint64) & np.uint64(1)) != 0
+    return found

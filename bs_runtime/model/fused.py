@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import Cache
 
 from bs_runtime.model import kernels
+from bs_runtime.model.attention import PackedStep
 from bs_runtime.model.kv import Feed
 
 SIZES = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 640)  # tokens of a captured step
@@ -32,29 +32,31 @@ log = logging.getLogger("draftlink.bs")
 class Tables:
     """What the kernels know of a step, in one int64 tensor on the GPU; room for ``size`` tokens.
 
-    Token by token: ids, positions, the rows that are wanted, the part that each belongs to (-1:
-    padding). Part by part: its slot's address and capacity. Tile by tile: part, first token, count.
-    There are at most as many parts and tiles as tokens.
+    Token by token: its id; its position; its index in its slot; the ``bound``, before which it sees
+    every entry of the slot; its ancestors, a bit mask that says which entries it sees from there
+    on; the part that it belongs to (-1: padding). Of a chain the bound is the index and one more,
+    and no ancestors need naming; of a block that branches it is the block's first index. The rows
+    that are wanted. Part by part: its slot's address and capacity. Tile by tile: part, first token,
+    count. There are at most as many parts and tiles as tokens.
     """
 
-    NAMES = ("ids", "place", "wanted", "part", "address", "capacity", "tile", "first", "count")
+    NAMES = (
+        "ids", "position", "index", "bound", "ancestors", "part", "wanted", "address", "capacity",
+        "tile", "first", "count",
+    )  # fmt: skip
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.held = torch.from_numpy(self.empty(size)).to(device)
-        (
-            self.ids,
-            self.place,
-            self.wanted,
-            self.part,
-            self.address,
-            self.capacity,
-            *tiles,
-        ) = self.held
+        self.ids, self.position = self.held[:2]
+        self.wanted = self.held[6]
+        index, bound, ancestors, part = self.held[2:6]
+        self.tokens = kernels.Tokens(index, bound, ancestors, part, *self.held[7:9])
+        tiles = self.held[9:]
         self.tiles = tiles[0], tiles[1], tiles[2]
 
     @classmethod
     def empty(cls, size: int) -> NDArray[np.int64]:
-        """The tables, (9, size), of a step of padding."""
+        """The tables, (12, size), of a step of padding."""
         tables = np.zeros((len(cls.NAMES), size), dtype=np.int64)
         tables[cls.NAMES.index("part")] = -1
         return tables
@@ -62,7 +64,8 @@ class Tables:
     def fill(self, feeds: Sequence[Feed], group: int) -> None:
         """Describe a step. ``group``: query heads that share keys and values."""
         host = self.empty(self.held.shape[1])
-        ids, place, wanted, part, address, capacity, tile, first, count = host
+        ids, position, index, bound, ancestors, part, wanted, address, capacity = host[:9]
+        tile, first, count = host[9:]
         parts = np.arange(len(feeds))
         counts = np.array([len(feed.ids) for feed in feeds])
         rows = np.array([feed.rows for feed in feeds])
@@ -71,7 +74,15 @@ class Tables:
         begins = ends - counts
         tokens = int(ends[-1])
         ids[:tokens] = [i for feed in feeds for i in feed.ids]
-        place[:tokens] = np.arange(tokens) - (begins - pasts).repeat(counts)
+        index[:tokens] = np.arange(tokens) - (begins - pasts).repeat(counts)
+        position[:tokens] = index[:tokens]
+        bound[:tokens] = index[:tokens] + 1
+        for feed, end in zip(feeds, ends, strict=True):
+            if (masks := feed.ancestors) is not None:
+                block = slice(end - len(masks), end)
+                position[end - len(feed.ids) : end] = feed.positions
+                bound[block] = feed.first
+                ancestors[block] = np.array(masks, dtype=np.uint64).view(np.int64)
         part[:tokens] = parts.repeat(counts)
         wanted[: rows.sum()] = _within(rows) + (ends - rows).repeat(rows)
         address[: len(feeds)] = [feed.slot.address for feed in feeds]
@@ -91,35 +102,28 @@ def _within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return found
 
 
-class FusedCache(Cache):
-    """transformers' view of the slots: a layer's keys and values go where the tables say."""
+class FusedStep(PackedStep):
+    """The slots during one forward, written and read as the tables say, in one launch for all."""
 
     def __init__(self, tables: Tables) -> None:
-        super().__init__(layers=[])
+        super().__init__()
         self._tables = tables
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
+    def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Write keys and values (1, kv heads, tokens, d) of a layer to their slots."""
-        t = self._tables
-        kernels.store(key_states, value_states, layer_idx, t.part, t.place, t.address, t.capacity)
-        key_states.step = self, layer_idx  # type: ignore[attr-defined]  # as ``StepCache`` does
-        return key_states, value_states
+        kernels.store(keys, values, layer, self._tables.tokens)
 
     def attend(self, layer: int, query: Tensor, kv_heads: int, scale: float) -> Tensor:
         """Query (1, heads, tokens, d) to (1, tokens, heads, d)."""
-        t = self._tables
-        return kernels.attend(
-            query, layer, kv_heads, scale, t.part, t.place, t.address, t.capacity, t.tiles
-        )
+        tables = self._tables
+        return kernels.attend(query, layer, kv_heads, scale, tables.tokens, tables.tiles)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Nothing of what transformers derives from it is used."""
         return 0
 
 
-Forward = Callable[[Tensor, Tensor, Tensor, Cache], Tensor]
+Forward = Callable[[Tensor, Tensor, Tensor, PackedStep], Tensor]
 
 
 class _Captured:
@@ -149,7 +153,7 @@ class _Captured:
 class Fused:
     """The steps of a model on a GPU.
 
-    ``forward``: of ids, positions, the rows that are wanted and a cache, to logits (wanted, V).
+    ``forward``: of ids, positions, the rows that are wanted and a step, to logits (wanted, V).
     ``group``: query heads that share keys and values.
     """
 
@@ -200,4 +204,4 @@ class Fused:
 
     def _run(self, tables: Tables, rows: int | None = None) -> Tensor:
         """Logits of the first ``rows`` that are wanted; of as many as there are tokens if None."""
-        return self._model(tables.ids, tables.place, tables.wanted[:rows], FusedCache(tables))
+        return self._model(tables.ids, tables.position, tables.wanted[:rows], FusedStep(tables))

@@ -3,9 +3,13 @@
 What differs between steps stands in tables on the GPU (``fused.Tables``), so that the launches are
 the same for every step of as many tokens, and can be captured in a CUDA graph. Slots are read
 where they are, through their addresses: a session's memory stays its own, and grows and goes as
-before. Attention is computed as in FlashAttention (arXiv 2205.14135) and, where few tokens look at
-long histories, split over the keys (Flash-Decoding): partial results meet in ``_combine``.
+before. A token sees the entries of its slot before a bound of its own, which is all there is to
+say of a chain, and from there on its ancestors, 64 at the most. Attention is computed as in
+FlashAttention (arXiv 2205.14135) and, where few tokens look at long histories, split over the keys
+(Flash-Decoding): partial results meet in ``_combine``.
 """
+
+from dataclasses import dataclass
 
 import torch  # no postponed annotations here: Triton reads which arguments are constants
 import triton
@@ -26,7 +30,7 @@ def _store(
     value_head,
     value_token,
     part_of,  # (tokens,), -1 for padding
-    place_of,  # (tokens,), in its slot
+    index_of,  # (tokens,), in its slot
     address,  # (parts,)
     capacity,  # (parts,)
     layer,
@@ -39,7 +43,7 @@ def _store(
     part = tl.load(part_of + token)
     if part >= 0:
         held = tl.load(capacity + part)
-        at = tl.load(place_of + token)
+        at = tl.load(index_of + token)
         slab = tl.load(address + part).to(keys.dtype)
         to = slab + ((layer * 2 * HEADS + head) * held + at) * D
         d = tl.arange(0, D_BLOCK)
@@ -56,13 +60,15 @@ def _attend(
     query_head,
     query_token,
     tokens,
-    place_of,
+    index_of,
+    bound_of,  # (tokens,): it sees all entries before this one
+    ancestors_of,  # (tokens,): bit i if it sees entry ``bound + i``
     address,
     capacity,
     tile_part,  # (tiles,)
     tile_first,  # (tiles,), its first token in the step
     tile_count,  # (tiles,), its tokens; 0 for a tile that is not used
-    sums,  # (splits, tokens, heads, d), float32: Σ exp2(score − peak) · value
+    sums,  # (splits, tokens, heads, d), float32 or wider: Σ exp2(score − peak) · value
     masses,  # (splits, tokens, heads): Σ exp2(score − peak)
     peaks,  # (splits, tokens, heads): the largest score, in log2
     scale,
@@ -92,8 +98,11 @@ def _attend(
             mask=on[:, None] & on_d[None, :],
             other=0.0,
         )
-        place = tl.load(place_of + token, mask=on, other=0)
-        length = tl.max(place, 0) + 1
+        length = tl.max(tl.load(index_of + token, mask=on, other=0), 0) + 1
+        bound = tl.load(bound_of + token, mask=on, other=1)
+        ancestors = tl.load(ancestors_of + token, mask=on, other=0)
+        # The tokens of a block have one bound, so a tile's tokens with ancestors have the same.
+        branching = tl.max(tl.where(ancestors != 0, bound + 1, 0), 0)  # and 1 more, or 0 if none do
         share = tl.cdiv(length, SPLITS * BLOCK) * BLOCK
         begin = split * share
         end = tl.minimum(begin + share, length)
@@ -102,23 +111,31 @@ def _attend(
         kv_heads: tl.constexpr = HEADS // GROUP
         keys = slab + (layer * 2 * kv_heads + shared) * held * D
         values = keys + kv_heads * held * D
-        peak = tl.full((ROWS,), float("-inf"), tl.float32)
-        mass = tl.zeros((ROWS,), tl.float32)
-        total = tl.zeros((ROWS, D_BLOCK), tl.float32)
+        wide: tl.constexpr = sums.dtype.element_ty
+        peak = tl.full((ROWS,), float("-inf"), wide)
+        mass = tl.zeros((ROWS,), wide)
+        total = tl.zeros((ROWS, D_BLOCK), wide)
         for first in range(begin, end, BLOCK):
             n = first + tl.arange(0, BLOCK)
             inside = (n < end)[:, None] & on_d[None, :]
             k = tl.load(keys + n[:, None] * D + d[None, :], mask=inside, other=0.0)
-            score = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-            sees = (n[None, :] <= place[:, None]) & (n < end)[None, :]
-            score = tl.where(sees, score, float("-inf"))
+            score = tl.dot(q, tl.trans(k), input_precision="ieee", out_dtype=wide) * scale
+            sees = n[None, :] < bound[:, None]
+            if (branching > 0) & (first + BLOCK >= branching):
+                bit = n - (branching - 1)
+                named = (bit >= 0) & (bit < 64)
+                related = (ancestors[:, None] >> tl.where(named, bit, 0)[None, :]) & 1
+                sees = sees | ((related != 0) & named[None, :])
+            score = tl.where(sees & (n < end)[None, :], score, float("-inf"))
             higher = tl.maximum(peak, tl.max(score, 1))
             anchor = tl.where(higher == float("-inf"), 0.0, higher)  # a row that sees no key yet
             weight = tl.exp2(score - anchor[:, None])
             fade = tl.exp2(peak - anchor)
             v = tl.load(values + n[:, None] * D + d[None, :], mask=inside, other=0.0)
             mass = mass * fade + tl.sum(weight, 1)
-            total = total * fade[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="ieee")
+            weight = weight.to(v.dtype)
+            seen = tl.dot(weight, v, input_precision="ieee", out_dtype=wide)
+            total = total * fade[:, None] + seen
             peak = higher
         to = (split * tokens + token) * HEADS + head
         tl.store(peaks + to, peak, mask=on)
@@ -143,7 +160,9 @@ def _combine(
     head = tl.program_id(1)
     d = tl.arange(0, D_BLOCK)
     on = d < D
-    attended = tl.zeros((D_BLOCK,), tl.float32)  # of padding: what follows must stay finite
+    attended = tl.zeros(
+        (D_BLOCK,), sums.dtype.element_ty
+    )  # of padding: what follows must stay finite
     if tl.load(part_of + token) >= 0:
         at = (tl.arange(0, SPLITS) * tokens + token) * HEADS + head
         peak = tl.load(peaks + at)
@@ -165,24 +184,24 @@ def splits(tiles: int, kv_heads: int) -> int:
     return min(1 << (room.bit_length() - 1), MOST_SPLITS)
 
 
-def store(
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    layer: int,
-    part_of: torch.Tensor,
-    place_of: torch.Tensor,
-    address: torch.Tensor,
-    capacity: torch.Tensor,
-) -> None:
-    """Write keys and values (1, kv heads, tokens, d) of a layer to the slots.
+@dataclass(frozen=True)
+class Tokens:
+    """What the kernels know of a step's tokens, and of the slots that they belong to."""
 
-    ``address`` and ``capacity`` of each part's slab (layers, 2, kv heads, capacity, d); ``part_of``
-    each token, -1 for padding, and ``place_of`` it in its slot.
-    """
+    index: torch.Tensor  # (tokens,), in its slot
+    bound: torch.Tensor  # (tokens,): it sees all entries before this one
+    ancestors: torch.Tensor  # (tokens,): bit i if it sees entry ``bound + i``
+    part: torch.Tensor  # (tokens,), -1 for padding
+    address: torch.Tensor  # (parts,), of its slab (layers, 2, kv heads, capacity, d)
+    capacity: torch.Tensor  # (parts,)
+
+
+def store(keys: torch.Tensor, values: torch.Tensor, layer: int, of: Tokens) -> None:
+    """Write keys and values (1, kv heads, tokens, d) of a layer to the slots."""
     _, heads, tokens, d = keys.shape
     _store[(tokens, heads)](
         keys, values, keys.stride(1), keys.stride(2), values.stride(1), values.stride(2),
-        part_of, place_of, address, capacity, layer,
+        of.part, of.index, of.address, of.capacity, layer,
         HEADS=heads, D=d, D_BLOCK=triton.next_power_of_2(d),
     )  # fmt: skip
 
@@ -192,29 +211,27 @@ def attend(
     layer: int,
     kv_heads: int,
     scale: float,
-    part_of: torch.Tensor,
-    place_of: torch.Tensor,
-    address: torch.Tensor,
-    capacity: torch.Tensor,
+    of: Tokens,
     tiles: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
-    """Causal attention of query (1, heads, tokens, d), to (1, tokens, heads, d); zero for padding.
+    """Attention of query (1, heads, tokens, d), to (1, tokens, heads, d); zero for padding.
 
     ``tiles``: of each the part, its first token, and how many it takes: at most ``tile_tokens``,
-    or 0 if it is not used. The rest as in ``store``.
+    or 0 if it is not used.
     """
     _, heads, tokens, d = query.shape
     group = heads // kv_heads
     parts = splits(len(tiles[0]), kv_heads)
-    sums = query.new_empty((parts, tokens, heads, d), dtype=torch.float32)
-    masses, peaks = query.new_empty((2, parts, tokens, heads), dtype=torch.float32)
+    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    sums = query.new_empty((parts, tokens, heads, d), dtype=wide)
+    masses, peaks = query.new_empty((2, parts, tokens, heads), dtype=wide)
     out = query.new_empty((1, tokens, heads, d))
     sizes = {"HEADS": heads, "D": d, "D_BLOCK": max(triton.next_power_of_2(d), 16)}
     rows = max(triton.next_power_of_2(tile_tokens(group) * group), 16)
     _attend[(len(tiles[0]), kv_heads, parts)](
-        query, query.stride(1), query.stride(2), tokens, place_of, address, capacity, *tiles,
-        sums, masses, peaks, scale * LOG2_E, layer,
+        query, query.stride(1), query.stride(2), tokens, of.index, of.bound, of.ancestors,
+        of.address, of.capacity, *tiles, sums, masses, peaks, scale * LOG2_E, layer,
         GROUP=group, ROWS=rows, BLOCK=KEYS, SPLITS=parts, **sizes,
     )  # fmt: skip
-    _combine[(tokens, heads)](sums, masses, peaks, part_of, out, tokens, SPLITS=parts, **sizes)
+    _combine[(tokens, heads)](sums, masses, peaks, of.part, out, tokens, SPLITS=parts, **sizes)
     return out

@@ -1,4 +1,11 @@
-"""A session's KV cache at the base station: a slot that is filled, cut back and emptied."""
+"""A session's KV cache at the base station: a slot that is filled, cut back and emptied.
+
+What a slot holds has two parts, one behind the other: the *committed chain*, tokens of the history
+whose keys and values any other history with the same beginning may copy, and the *block* under
+verification (``block``), of which a path may come to be committed. So a cached token has an index,
+where its keys and values lie, and a position, which rotary embeddings and the model's context are
+about. In the chain they are the same; in a block that branches they are not.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +16,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from bs_runtime.model.block import Block
+from bs_runtime.model.errors import TargetError
+
 BLOCK = 64  # tokens by which a slot grows at the least
 SPARE = 0.125  # of its capacity, by which it grows at the least
-
-
-class TargetError(ValueError):
-    """The model cannot be a target, or not do this; the text says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Owner(Protocol):
     """What a slot needs of its engine."""
 
     model: Any
-    context: int  # tokens that a slot may hold
+    context: int  # positions that a slot's tokens may have
     token_bytes: int  # that a token's keys and values take, once a slot was fed
     layout: Layout | None  # where all layers of a slot stand in one buffer
 
@@ -48,20 +54,27 @@ class Slot:
 
     def __init__(self, engine: Owner) -> None:
         self._engine = engine
-        self._ids: list[int] = []
+        self._chain: list[int] = []
+        self._block = Block()
         self.capacity = 0
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._slab: Tensor | None = None  # (layers, 2, 1, kv heads, capacity, d): all of them
         self._bytes = 0
 
     @property
     def length(self) -> int:
-        """Tokens in the cache."""
-        return len(self._ids)
+        """Tokens in the cache, the committed chain's and the block's: the next token's index."""
+        return len(self._chain) + len(self._block)
 
     @property
     def ids(self) -> list[int]:
-        """The tokens in the cache; not to be changed."""
-        return self._ids
+        """The committed chain's tokens; not to be changed."""
+        return self._chain
+
+    @property
+    def block(self) -> list[int]:
+        """The tokens under verification, behind the chain; not to be changed."""
+        return self._block.ids
 
     @property
     def address(self) -> int:
@@ -95,32 +108,66 @@ class Slot:
         """
         return self._engine.forward([Feed(self, ids, 1 if last else len(ids))])
 
+    def ancestors(self, parents: Sequence[int]) -> list[int] | None:
+        """The ancestors of tokens of the block that are fed next: see ``Block.ancestors``."""
+        return self._block.ancestors(parents)
+
     def rollback(self, length: int) -> None:
-        """Cut the cache back to ``length`` tokens. Raises TargetError for more than it holds."""
+        """Cut the cache back to ``length`` tokens, which are the committed chain then.
+
+        Raises TargetError for more than it holds, and for a part of the block that is no path.
+        """
         if not 0 <= length <= self.length:
             raise TargetError(f"cannot roll {self.length} tokens back to {length}")
-        del self._ids[length:]
+        self.keep(range(max(0, length - len(self._chain))))
+        del self._chain[length:]
+
+    def keep(self, path: Sequence[int]) -> None:
+        """Commit a path of the block, and drop everything else of it.
+
+        ``path``: indices in the block. The first follows the chain, each other one the one before
+        it; none drop the block. Entries of the path that lie elsewhere are moved to stand behind
+        the chain; of a path that is the block's beginning nothing is moved. Raises TargetError
+        for what is no path, and changes nothing then.
+        """
+        ids, base = self._block.path(path), len(self._chain)
+        stays = next((i for i, at in enumerate(path) if at != i), len(path))
+        if stays < len(path):
+            self._move([base + at for at in path[stays:]], base + stays)
+        self._chain += ids
+        self._block.clear()
+
+    def _move(self, indices: Sequence[int], to: int) -> None:
+        """Copy the entries at ``indices`` to stand one behind the other from ``to`` on."""
+        pairs = self._layers.values()
+        held = [x for pair in pairs for x in pair] if self._slab is None else [self._slab]
+        with torch.inference_mode():  # as the buffers were made in a forward
+            found = torch.tensor(indices, device=held[0].device)
+            for buffer in held:
+                buffer.narrow(-2, to, len(indices)).copy_(buffer.index_select(-2, found))
 
     def adopt(self, source: Slot, ids: Sequence[int]) -> None:
-        """Copy from another slot what it holds of ``ids`` behind what is cached here.
+        """Copy what another slot's committed chain has of ``ids`` behind what is cached here.
 
-        Nothing is copied unless what is cached here begins ``ids``.
+        Nothing is copied unless the chain here begins ``ids``, with no block behind it.
         """
-        begin, end = self.length, min(source.length, len(ids))
-        if end <= begin or source.ids[:end] != ids[:end] or self._ids != ids[:begin]:
+        begin, end = self.length, min(len(source.ids), len(ids))
+        if end <= begin or source.ids[:end] != ids[:end] or self._chain != ids[:begin]:
             return
         self.reserve(end)
-        with torch.inference_mode():  # as the buffers were made in a forward
+        with torch.inference_mode():
             for layer in source._layers:
                 keys, values = source.read(layer, end)
                 self.write(layer, keys[:, :, begin:], values[:, :, begin:])
-        self._ids += ids[begin:end]
+        self._chain += ids[begin:end]
 
     def close(self) -> None:
         """Empty the slot and give its memory back; it can be fed again. Not during a forward."""
-        self._ids.clear()
+        self._chain.clear()
+        self._block.clear()
         self.capacity = self._bytes = 0
         self._layers.clear()
+        self._slab = None
 
     def reserve(self, length: int, *, spare: bool = True) -> None:
         """Make each layer's next write have room for ``length`` tokens; ``spare``: and for more."""
@@ -135,7 +182,8 @@ class Slot:
             return self.capacity
         least = int(self.capacity * (1 + SPARE)) if spare else 0
         blocks = -(-max(length, least) // BLOCK)
-        return min(blocks * BLOCK, self._engine.context)
+        # More than the context only for a block that branches at its very end.
+        return max(length, min(blocks * BLOCK, self._engine.context))
 
     def _grow(self, layout: Layout, capacity: int) -> None:
         """One buffer of the whole capacity for all layers, with what is cached."""
@@ -146,6 +194,7 @@ class Slot:
             for new, old in zip(slab[layer], pair, strict=True):
                 new[:, :, : self.length] = old[:, :, : self.length]
         self._layers = {i: (pair[0], pair[1]) for i, pair in enumerate(slab)}
+        self._slab = slab
         self._bytes = slab.nbytes
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
@@ -174,15 +223,43 @@ class Slot:
         keys, values = self._layers[layer]
         return keys.narrow(2, 0, length), values.narrow(2, 0, length)
 
-    def advance(self, ids: Sequence[int]) -> None:
-        """These tokens are in every layer by now."""
-        self._ids += ids
+    def advance(self, ids: Sequence[int], parents: Sequence[int] = ()) -> None:
+        """These tokens are in every layer by now; see ``Feed`` for what ``parents`` says."""
+        chain = len(ids) - len(parents)
+        self._chain += ids[:chain]
+        if parents:
+            self._block.extend(ids[chain:], parents)
 
 
 @dataclass(frozen=True)
 class Feed:
-    """Tokens for one slot; the logits behind the last ``rows`` of them are wanted (0: of none)."""
+    """Tokens for one slot; the logits behind the last ``rows`` of them are wanted (0: of none).
+
+    The last ``len(parents)`` tokens are under verification: they go on with the slot's block, and
+    ``parents`` names each one's parent there (``block``). The tokens before them continue the
+    committed chain, for which there must be no block. A block may be fed in parts.
+    """
 
     slot: Slot
     ids: Sequence[int]
     rows: int
+    parents: Sequence[int] = ()
+
+    @property
+    def first(self) -> int:
+        """The index of the block's first token, which is where the committed chain ends."""
+        return len(self.slot.ids) + len(self.ids) - len(self.parents)
+
+    @property
+    def ancestors(self) -> list[int] | None:
+        """Of each token of ``parents``; None where each token follows the one before it."""
+        return self.slot.ancestors(self.parents) if self.parents else None
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """Of each token, in its own history."""
+        begin, ancestors = self.slot.length, self.ancestors
+        if ancestors is None:
+            return range(begin, begin + len(self.ids))
+        depths = [mask.bit_count() - 1 for mask in ancestors]
+        return [*range(begin, self.first), *(self.first + depth for depth in depths)]

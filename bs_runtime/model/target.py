@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from bs_runtime.model import attention, prepack
+from bs_runtime.model.errors import TargetError
 from bs_runtime.model.facts import Facts, read_facts
 from bs_runtime.model.forward import HAS_TRITON, Engine
-from bs_runtime.model.kv import Feed, Slot, TargetError
+from bs_runtime.model.kv import Feed, Slot
 from draftlink.protocol.tokenizer import tokenizer_hash
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

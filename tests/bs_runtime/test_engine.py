@@ -7,8 +7,9 @@ import torch
 from transformers import Gemma2Config
 
 from bs_runtime.model import attention
+from bs_runtime.model.errors import TargetError
 from bs_runtime.model.forward import Engine, Part, StepCache
-from bs_runtime.model.kv import BLOCK, Feed, TargetError
+from bs_runtime.model.kv import BLOCK, Feed
 from tests.bs_runtime.tiny import (
     CONFIGS,
     CONTEXT,
@@ -156,7 +157,8 @@ def test_attention_equals_the_masked_softmax():
         begin += rows
     cache = StepCache(parts, packed=True)
     k, v = cache.update(*(torch.cat(x, 1)[None] for x in zip(*news, strict=True)), 0)
-    out, _ = attention.attend(torch.nn.Identity(), q, k, v, None, scaling=0.3)
+    with attention.running(cache):
+        out, _ = attention.attend(torch.nn.Identity(), q, k, v, None, scaling=0.3)
     close(out[0], torch.cat(wanted, 1).transpose(0, 1))
 
 

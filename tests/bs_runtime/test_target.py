@@ -10,8 +10,8 @@ from transformers import (
 )
 
 from bs_runtime.model import attention, forward, prepack, target
+from bs_runtime.model.errors import TargetError
 from bs_runtime.model.prepack import PackedLinear
-from bs_runtime.model.target import TargetError
 from tests.bs_runtime.tiny import CONFIGS, CONTEXT, IDS, SHAPE, VOCAB, build, close, full, take
 
 

@@ -6,7 +6,8 @@ import torch
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from bs_runtime.model import target
-from bs_runtime.model.target import Target, TargetError
+from bs_runtime.model.errors import TargetError
+from bs_runtime.model.target import Target
 from draftlink.protocol.tokenizer import tokenizer_hash
 from tests.bs_runtime.tiny import CONFIGS, IDS, VOCAB, build, tokenizer
 
