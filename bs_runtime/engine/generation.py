@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from bs_runtime.engine.prefixes import Chain
 from bs_runtime.model.kv import Feed, Slot
 from bs_runtime.operations.limits import Refusal
 from bs_runtime.verify import verify
@@ -219,13 +221,21 @@ class Generation:
         self.ended = self.left <= 0 or token in self.start.eos_ids
 
 
+@dataclass(frozen=True)
+class Copy:
+    """The first ``length`` tokens of ``source`` are those of a round, and need not be fed."""
+
+    source: Slot
+    length: int
+
+
 class Round:
     """A prompt, a draft or a single token on its way through the model.
 
     Steps feed it in parts (``feed``, then ``take``) until nothing is ``left``; its rows are then
     those behind the history and behind each drafted token. ``purpose``: what the target's own token
     is drawn for, None if nothing is judged. ``waits``: it is drawn behind a whole draft, too. The
-    slot may be emptied before a step; what it held is then fed again, or copied from ``source``.
+    slot may be emptied before a step; what it held is then fed again, or copied from another slot.
     """
 
     def __init__(
@@ -242,15 +252,15 @@ class Round:
         self._generation = generation
         self.slot = generation.slot
         self.tenant = generation.tenant
-        self.source: Slot | None = None
+        self.copy: Copy | None = None
         self.spare = True  # whether there is memory for more than the round needs
         self._tokens = [d.token for d in drafted]
-        self._base = len(generation.history)
+        self.base = len(generation.history)  # tokens before the drafted ones
         kept = generation.kept_row()
         self._rows = [] if kept is None else [kept]
-        self._behind = self._base - (kept is None)  # the next token whose row is wanted
+        self._behind = self.base - (kept is None)  # the next token whose row is wanted
         if kept is None:  # the last row has to be made, again if the slot was rolled back
-            self.slot.rollback(min(self.slot.length, self._base - 1))
+            self.slot.rollback(min(self.slot.length, self.base - 1))
 
     @property
     def left(self) -> int:
@@ -261,7 +271,7 @@ class Round:
         """The next tokens, at most ``limit``; a prompt's are fed for its last row alone."""
         begin = self.slot.length
         ids = self._generation.history[begin : begin + limit]
-        drafted = begin + len(ids) - self._base
+        drafted = begin + len(ids) - self.base
         ids += self._tokens[drafted : drafted + limit - len(ids)]
         return Feed(self.slot, ids, max(0, begin + len(ids) - max(begin, self._behind)))
 
@@ -270,15 +280,15 @@ class Round:
         self._rows.append(rows)
         self._behind += len(rows)
 
-    @property
-    def prefix(self) -> list[int]:
+    @cached_property
+    def prefix(self) -> Chain:
         """The tokens whose rows are of no account, so that another slot's cache will do."""
-        return self._generation.history[: self._base - 1]
+        return Chain(self._generation.history[: self.base - 1])
 
     @property
     def length(self) -> int:
         """Tokens that the slot holds at the end."""
-        return self._base + len(self._tokens)
+        return self.base + len(self._tokens)
 
     @property
     def longest(self) -> int:
@@ -286,11 +296,11 @@ class Round:
         return len(self._generation.history) + max(0, self._generation.left)
 
     def prepare(self) -> None:
-        """Take the memory that was granted; copy from ``source`` what it holds of the prefix."""
+        """Take the memory that was granted, and copy what is to be copied."""
         self.slot.reserve(self.length, spare=self.spare)
-        if self.source is not None:
-            self.slot.adopt(self.source, self.prefix)
-            self.source = None
+        if self.copy is not None:
+            self.slot.adopt(self.copy.source, self.prefix.ids[: self.copy.length])
+            self.copy = None
 
     def rows(self) -> Tensor:
         """All rows, (len(drafted) + 1, V), once nothing is left."""

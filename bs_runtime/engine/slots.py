@@ -7,16 +7,28 @@ rounds: the next round feeds the history again. No I/O; everything happens betwe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from bs_runtime.engine.generation import Round
+from bs_runtime.engine import prefixes
+from bs_runtime.engine.generation import Copy, Round
+from bs_runtime.engine.prefixes import Entry, Index
 from bs_runtime.model.kv import Slot
 from bs_runtime.operations import memory
 from draftlink.planning.units import binary
 
-BLOCK = 512  # tokens that are compared at once
-LEAST_SHARED = 16  # tokens; for fewer a copy is not worth the search
+LEAST_SHARED = prefixes.BLOCK  # tokens; for fewer a copy is not worth the search
+
+
+@dataclass(eq=False)
+class _Place:
+    """What is known of a slot that is filled, or about to be."""
+
+    entry: Entry
+    tenant: str
+    bytes: int  # that it holds; of the step's, the most that they need
+    under_way: bool = False  # a round of it
 
 
 class Slots:
@@ -40,28 +52,32 @@ class Slots:
         if self.budget < 1:
             raise ValueError(f"KV caches need at least 1 byte, not {budget}")
         self.evicted = 0  # so far
-        self._shared = shared
-        self._filled: dict[Slot, str] = {}  # and their tenants; the one used longest ago first
-        self._held: dict[Slot, int] = {}  # bytes of each; of the step's, the most that they need
-        self._total = 0
-        self._under_way: set[Slot] = set()
+        self._places: dict[Slot, _Place] = {}
+        self._total = 0  # bytes that they hold
+        self._uses = 0  # so far
         self._step: list[Round] = []
+        self._shared = Index()
+        for number, slot in enumerate(shared):
+            self._shared.update(Entry(slot, number))
+        self._indexes: dict[str, Index] = {}  # of each tenant that may copy: nobody finds another's
         self._short = False  # somebody found no room: who is behind takes none either
 
     def __len__(self) -> int:
-        return len(self._filled)
+        return len(self._places)
 
     @property
     def bytes(self) -> int:
         """Memory held by the slots that count."""
-        return sum(slot.bytes for slot in self._filled)
+        return sum(slot.bytes for slot in self._places)
 
     def next_step(self) -> None:
         """Nobody takes part yet."""
         for round in self._step:  # those that have grown, have grown
             slot = round.slot
-            if slot in self._under_way:
-                self._hold(slot, slot.bytes_for(round.length, spare=round.spare))
+            place = self._places.get(slot)
+            if place is not None and place.under_way:
+                self._hold(place, slot.bytes_for(round.length, spare=round.spare))
+                self._note(place)
         self._step.clear()
         self._short = False
 
@@ -81,99 +97,121 @@ class Slots:
 
         Other slots may be emptied.
         """
-        if not self._find_source(round) or not self._make_room(round):
+        if not self._find_source(round):
             return False
         slot = round.slot
-        self._filled.pop(slot, None)
-        self._filled[slot] = round.tenant
-        self._under_way.add(slot)
+        known = self._places.get(slot)
+        place = known or _Place(Entry(slot), round.tenant, 0)
+        if not self._make_room(round, place):
+            return False
+        self._places[slot] = place
+        place.under_way = True
+        self._use(place.entry)
+        if place.tenant:
+            self._index(place.tenant).cut(place.entry)
         self._step.append(round)
         return True
 
-    def _make_room(self, round: Round) -> bool:
+    def _make_room(self, round: Round, place: _Place) -> bool:
         """Take what a round needs of the budget, if it has not been given it."""
-        slot = round.slot
-        if slot in self._under_way:
+        if place.under_way:
             return True
+        slot = round.slot
         now, bare = slot.bytes, slot.bytes_for(round.length)
         if bare <= now:
-            return self._hold(slot, now)
+            return self._hold(place, now)
         if self._short:
             return False
-        others = self._total - self._held.get(slot, 0)
+        others = self._total - place.bytes
         roomy = slot.bytes_for(round.length, spare=True)
         round.spare = others + now + roomy <= self.budget
         if round.spare:
-            return self._hold(slot, now + roomy)
+            return self._hold(place, now + roomy)
         while others + now + bare > self.budget:
-            idle = (one for one in self._filled if one not in self._under_way and one is not slot)
-            if (oldest := next(idle, None)) is not None:
-                others -= self._held[oldest]
-                self._empty(oldest)
+            victim = self._victim(place)
+            if victim is not None:
+                others -= victim.bytes
+                self._empty(victim)
             elif now and others + bare <= self.budget:
                 # There is no room for a copy: it is fed again.
-                self._empty(slot)
+                self._empty(place)
                 now, bare = 0, slot.bytes_for(round.length)
             else:
                 self._short = True
                 return False
-        return self._hold(slot, now + bare)
+        return self._hold(place, now + bare)
 
-    def _hold(self, slot: Slot, count: int) -> bool:
+    def _victim(self, but: _Place) -> _Place | None:
+        """The slot that is emptied next for another."""
+        idle = [one for one in self._places.values() if not one.under_way and one is not but]
+        return min(idle, key=lambda one: one.entry.used, default=None)
+
+    def _hold(self, place: _Place, count: int) -> bool:
         """A slot holds so many bytes."""
-        self._total += count - self._held.get(slot, 0)
-        self._held[slot] = count
+        self._total += count - place.bytes
+        place.bytes = count
         return True
 
-    def _drop(self, slot: Slot) -> None:
-        self._filled.pop(slot, None)
-        self._total -= self._held.pop(slot, 0)
+    def _use(self, entry: Entry) -> None:
+        self._uses += 1
+        entry.used = self._uses
 
-    def _empty(self, slot: Slot) -> None:
+    def _drop(self, place: _Place) -> None:
+        if self._places.pop(place.entry.slot, None) is None:
+            return
+        self._total -= place.bytes
+        place.bytes = 0
+        if place.tenant:
+            index = self._index(place.tenant)
+            index.remove(place.entry)
+            if not index:
+                del self._indexes[place.tenant]
+
+    def _empty(self, place: _Place) -> None:
         """Another needs the room."""
-        self._drop(slot)
-        slot.close()
+        self._drop(place)
+        place.entry.slot.close()
         self.evicted += 1
 
     def release(self, slot: Slot) -> None:
         """A slot's round has ended."""
-        self._under_way.discard(slot)
-        if slot in self._filled:
-            self._hold(slot, slot.bytes)
+        if (place := self._places.get(slot)) is not None:
+            place.under_way = False
+            self._hold(place, slot.bytes)
+            self._note(place)
 
     def forget(self, slot: Slot) -> None:
         """A slot is given back."""
-        self._under_way.discard(slot)
-        self._drop(slot)
+        if (place := self._places.get(slot)) is not None:
+            self._drop(place)
+
+    def _index(self, tenant: str) -> Index:
+        return self._indexes.setdefault(tenant, Index())
+
+    def _note(self, place: _Place) -> None:
+        """A slot may have been fed."""
+        if place.tenant:
+            self._index(place.tenant).update(place.entry)
 
     def _find_source(self, round: Round) -> bool:
         """Note where to copy from; False if it is better to wait for what this step feeds."""
-        here, ids = round.slot, round.prefix
-        round.source = None
+        round.copy = None
         if round.left < LEAST_SHARED:
             return True
-        known = here.length
-        sources = [*self._shared]
-        if round.tenant:
-            sources += [s for s, tenant in self._filled.items() if tenant == round.tenant]
-        for source in sources:
-            same = common(source.ids, ids) if source is not here else 0
-            if same >= max(known, here.length + LEAST_SHARED):
-                known, round.source = same, source
+        text, tenant = round.prefix, round.tenant
+        known, least = round.slot.length, round.slot.length + LEAST_SHARED
+        found = self._shared.find(text, least)
+        if (index := self._indexes.get(tenant)) is not None:
+            found = index.find(text, found[1] if found else least) or found
+        if found is not None:
+            known = found[1]
         for other in self._step:
-            mine = round.tenant and other.tenant == round.tenant
-            if mine and common(other.prefix, ids) >= known + LEAST_SHARED:
+            behind = other.tenant == tenant and other.slot.length < other.base - 1
+            if tenant and behind and text.shares(other.prefix, known + LEAST_SHARED):
                 return False
-        if round.source in self._filled:  # in use, so to say
-            self._filled[round.source] = self._filled.pop(round.source)
+        if found is not None:
+            entry, known = found
+            round.copy = Copy(entry.slot, known)
+            if entry.slot in self._places:
+                self._use(entry)  # so to say
         return True
-
-
-def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """The length of the longest common prefix. Either is read once, as far as they are the same."""
-    longest = min(len(a), len(b))
-    for begin in range(0, longest, BLOCK):
-        end = min(begin + BLOCK, longest)
-        if a[begin:end] != b[begin:end]:
-            return next(i for i in range(begin, end) if a[i] != b[i])
-    return longest

@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from bs_runtime.engine.generation import Generation, Round
+from bs_runtime.engine.prefixes import common
 from bs_runtime.engine.scheduler import Scheduler, Served
-from bs_runtime.engine.slots import common
 from bs_runtime.model.target import Target
 from bs_runtime.operations.limits import Closing, Refusal
 from bs_runtime.serving import greeting

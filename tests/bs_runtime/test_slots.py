@@ -11,8 +11,9 @@ import torch
 
 from bs_runtime.engine.batching import Batcher
 from bs_runtime.engine.generation import Generation, Judgement
+from bs_runtime.engine.prefixes import common
 from bs_runtime.engine.scheduler import Scheduler
-from bs_runtime.engine.slots import LEAST_SHARED, Slots, common
+from bs_runtime.engine.slots import LEAST_SHARED, Slots
 from bs_runtime.model import kv
 from bs_runtime.model.kv import Feed, Slot
 from bs_runtime.model.target import Target
