@@ -124,6 +124,11 @@ class Generation:
             ids.rollback(min(ids.length, stands))
         return drafted
 
+    @property
+    def longest(self) -> int:
+        """Tokens that its slot may come to hold."""
+        return len(self.history) + max(0, self.left)
+
     def prompt(self) -> Round:
         """Feed the prompt, and keep the row behind it; nothing is judged."""
         return Round(self, (), None)
@@ -249,7 +254,7 @@ class Round:
         self.drafted = list(drafted)
         self.purpose = purpose
         self._waits = waits
-        self._generation = generation
+        self.generation = generation
         self.slot = generation.slot
         self.tenant = generation.tenant
         self.copy: Copy | None = None
@@ -267,10 +272,15 @@ class Round:
         """Tokens that are still to be fed."""
         return self.length - self.slot.length
 
+    @property
+    def new(self) -> int:
+        """Tokens that are still to be fed, where there is nothing to copy them from."""
+        return self.length - (self.slot.length if self.copy is None else self.copy.length)
+
     def feed(self, limit: int) -> Feed:
         """The next tokens, at most ``limit``; a prompt's are fed for its last row alone."""
         begin = self.slot.length
-        ids = self._generation.history[begin : begin + limit]
+        ids = self.generation.history[begin : begin + limit]
         drafted = begin + len(ids) - self.base
         ids += self._tokens[drafted : drafted + limit - len(ids)]
         return Feed(self.slot, ids, max(0, begin + len(ids) - max(begin, self._behind)))
@@ -283,7 +293,7 @@ class Round:
     @cached_property
     def prefix(self) -> Chain:
         """The tokens whose rows are of no account, so that another slot's cache will do."""
-        return Chain(self._generation.history[: self.base - 1])
+        return Chain(self.generation.history[: self.base - 1])
 
     @property
     def length(self) -> int:
@@ -293,7 +303,7 @@ class Round:
     @property
     def longest(self) -> int:
         """Tokens that it may come to hold until the generation ends."""
-        return len(self._generation.history) + max(0, self._generation.left)
+        return self.generation.longest
 
     def prepare(self) -> None:
         """Take the memory that was granted, and copy what is to be copied."""
@@ -310,8 +320,8 @@ class Round:
         """What is to be judged, if anything is."""
         if self.purpose is None:
             return None
-        return self._generation.job(self.drafted, self.purpose)
+        return self.generation.job(self.drafted, self.purpose)
 
     def settle(self, rows: Tensor, outcome: verify.Outcome | None) -> Judgement:
         """Carry out the outcome: see ``Generation.settle``."""
-        return self._generation.settle(self.drafted, rows, outcome, waits=self._waits)
+        return self.generation.settle(self.drafted, rows, outcome, waits=self._waits)

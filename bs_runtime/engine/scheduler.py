@@ -27,6 +27,8 @@ from bs_runtime.operations.limits import Refusal
 
 log = logging.getLogger("draftlink.bs")
 
+PATIENCE = 0.25  # of the time that feeding a history takes: how long the model rests before it does
+
 
 @dataclass(frozen=True)
 class Served:
@@ -77,6 +79,7 @@ class Scheduler:
         self._task: asyncio.Task[None] | None = None
         self._running: list[_Request] = []  # in the step that is under way
         self._stepped = asyncio.Event()  # it is not under way any more
+        self._rests_s: float | None = None  # until when nobody is served before its turn
 
     @property
     def threads(self) -> int:
@@ -129,9 +132,33 @@ class Scheduler:
                 async with asyncio.timeout(seconds):
                     await self._arrived.wait()
 
+    async def _rest(self) -> None:
+        """Wait for somebody who can be served, where those who wait have no room.
+
+        No longer than a part of the time that feeding the first of them takes: then another slot is
+        emptied for it, before its turn is over. So little is lost by resting, and less by emptying
+        a slot whose device was about to come back.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._rests_s is None:
+            token_s = self.totals.busy_s / max(1, self.totals.tokens)
+            self._rests_s = now + PATIENCE * self.slots.queued * token_s
+        self._arrived.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._rests_s - now):
+                await self._arrived.wait()
+
     def _admit(self, request: _Request) -> bool:
         """Whether a request can take part in the next step."""
         return self.slots.admit(request.round)
+
+    def _admit_in_turn(self, request: _Request) -> bool:
+        """The same, without emptying a slot whose turn is not over."""
+        return self.slots.admit(request.round, patient=True)
+
+    def _admit_first(self, request: _Request) -> bool:
+        """The same, but for one: the first that there can be room for."""
+        return self.slots.admit(request.round, patient=self.slots.busy)
 
     def _unwanted(self, request: _Request) -> bool:
         """Whether nobody waits for a request any more; its slot is then free for others."""
@@ -146,10 +173,11 @@ class Scheduler:
             await asyncio.sleep(0)
             if not self._suspects.is_next(others=len(self._waiting) > 0):
                 await self._hold()
-            batch, alone = self._schedule()
+            batch, alone = self._schedule(loop.time())
             if not batch:
+                await self._rest()
                 continue
-            begun = loop.time()
+            begun, self._rests_s = loop.time(), None
             self._running = [request for request, _ in batch]
             self._stepped.clear()
             work = [(request.round, count) for request, count in batch]
@@ -159,7 +187,7 @@ class Scheduler:
             self._postprocess(batch, alone, results, begun, loop.time())
         self.progress.rests()
 
-    def _schedule(self) -> tuple[Batch, _Request | None]:
+    def _schedule(self, now: float) -> tuple[Batch, _Request | None]:
         """Who takes part in the next step, and with how many tokens; and who is alone, if it is."""
         self._waiting.drop(self._unwanted)
         self._suspects.drop(self._unwanted)
@@ -170,7 +198,9 @@ class Scheduler:
                 limit = LEAST_CAP if others else self._waiting.cap
                 return [(alone, min(alone.round.left, limit))], alone
             self._suspects.add(alone)
-        batch = self._waiting.take(self._admit)
+        batch = self._waiting.take(self._admit_in_turn)
+        if not batch and self._rests_s is not None and self._rests_s <= now:
+            batch = self._waiting.take(self._admit_first)
         if not batch and (alone := self._suspects.next(others=False)) is not None:
             # They may hold what the others wait for.
             if self._admit(alone):

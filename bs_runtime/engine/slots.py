@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from bs_runtime.engine import prefixes
-from bs_runtime.engine.generation import Copy, Round
+from bs_runtime.engine.generation import Copy, Generation, Round
 from bs_runtime.engine.prefixes import Entry, Index
 from bs_runtime.model.kv import Slot
 from bs_runtime.operations import memory
@@ -21,23 +21,52 @@ from draftlink.planning.units import binary
 LEAST_SHARED = prefixes.BLOCK  # tokens; for fewer a copy is not worth the search
 
 
+ROUND_TOKENS = 16  # which take as long to feed as a round does, as its part of a step
+IDLE_ROUNDS = 4  # of each of the others, for which a slot is not used: its device is slow, or away
+
+
 @dataclass(eq=False)
 class _Place:
     """What is known of a slot that is filled, or about to be."""
 
     entry: Entry
+    generation: Generation
     tenant: str
-    bytes: int  # that it holds; of the step's, the most that they need
+    cost: int  # tokens that it was filled with
+    bytes: int = 0  # that it holds; of the step's, the most that they need
     under_way: bool = False  # a round of it
+    rounds: int = 0  # that have ended since it was filled
+    last: int = 0  # how many rounds of all had ended when its last one did
+
+    @property
+    def grows(self) -> bool:
+        """Whether it may have to hold more before its generation ends."""
+        one = self.generation
+        return not one.ended and self.entry.slot.bytes_for(one.longest) > self.bytes
+
+    @property
+    def turn_over(self) -> bool:
+        """Whether its rounds have been worth what filling it cost.
+
+        So what slots are filled again with takes no more of the model's time than the rounds.
+        """
+        return self.rounds * ROUND_TOKENS >= self.cost
 
 
 class Slots:
-    """The slots that are filled hold at most ``budget`` bytes; for more, the one that was used
-    longest ago is emptied.
+    """The slots that are filled hold at most ``budget`` bytes; for more, others are emptied.
 
     Never one with a round under way: whoever finds no room waits until such a round has ended. A
     round is given all that it needs before its first step, for what a slot grows by and for the
     copy that it makes then, so the budget holds at every moment, and whoever has begun can end.
+
+    Where there is less memory than the conversations need that are going on, emptying the slot
+    that was used longest ago would empty just the one that is needed next, and each round would
+    feed its history again. So conversations take turns: a slot that was filled stays until its
+    rounds have been worth what filling it cost, or until it is idle, and whoever has none waits,
+    first come, first served, and leaves room for what the others grow by. Only where the model has
+    nothing else to do a slot is emptied before; then the one that was used last, as it is needed
+    again last.
 
     A round that has much to feed copies what it can from another slot of the same tenant, and waits
     while another round of the step feeds what it could copy. Between tenants nothing is copied, as
@@ -60,7 +89,10 @@ class Slots:
         for number, slot in enumerate(shared):
             self._shared.update(Entry(slot, number))
         self._indexes: dict[str, Index] = {}  # of each tenant that may copy: nobody finds another's
-        self._short = False  # somebody found no room: who is behind takes none either
+        self._rounds = 0  # that have ended
+        # Who is behind somebody that found no room, or whose turn has not come, takes none either.
+        self._short = False
+        self.queued = 0  # tokens that the first has to feed whose turn has not come
 
     def __len__(self) -> int:
         return len(self._places)
@@ -79,7 +111,12 @@ class Slots:
                 self._hold(place, slot.bytes_for(round.length, spare=round.spare))
                 self._note(place)
         self._step.clear()
-        self._short = False
+        self._short, self.queued = False, 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody takes part."""
+        return bool(self._step)
 
     def unfit(self, round: Round) -> str | None:
         """Why a round's conversation can never be served, or None."""
@@ -92,19 +129,22 @@ class Slots:
             " or ask for fewer tokens"
         )
 
-    def admit(self, round: Round) -> bool:
+    def admit(self, round: Round, *, patient: bool = False) -> bool:
         """Whether a round can take part in the step. It then has room, and a source to copy from.
 
-        Other slots may be emptied.
+        Other slots may be emptied; where it is ``patient``, none whose turn is not over.
         """
         if not self._find_source(round):
             return False
         slot = round.slot
         known = self._places.get(slot)
-        place = known or _Place(Entry(slot), round.tenant, 0)
-        if not self._make_room(round, place):
+        place = known or _Place(Entry(slot), round.generation, round.tenant, 0)
+        if not self._make_room(round, place, patient=patient):
             return False
-        self._places[slot] = place
+        if slot not in self._places:
+            place.cost, place.rounds, place.last = round.new, 0, self._rounds
+            self._places[slot] = place
+        place.generation = round.generation
         place.under_way = True
         self._use(place.entry)
         if place.tenant:
@@ -112,7 +152,7 @@ class Slots:
         self._step.append(round)
         return True
 
-    def _make_room(self, round: Round, place: _Place) -> bool:
+    def _make_room(self, round: Round, place: _Place, *, patient: bool) -> bool:
         """Take what a round needs of the budget, if it has not been given it."""
         if place.under_way:
             return True
@@ -120,19 +160,25 @@ class Slots:
         now, bare = slot.bytes, slot.bytes_for(round.length)
         if bare <= now:
             return self._hold(place, now)
-        if self._short:
+        new = slot not in self._places
+        if self._short or (patient and new and self.queued):
             return False
         others = self._total - place.bytes
+        budget = self._budget(growth=patient and new)
         roomy = slot.bytes_for(round.length, spare=True)
-        round.spare = others + now + roomy <= self.budget
+        round.spare = others + now + roomy <= budget
         if round.spare:
             return self._hold(place, now + roomy)
-        while others + now + bare > self.budget:
+        while others + now + bare > budget:
             victim = self._victim(place)
+            if patient and (victim is None or not self._gives_way(victim)):
+                self.queued = self.queued or (round.new if new else 0)
+                return False
             if victim is not None:
                 others -= victim.bytes
                 self._empty(victim)
-            elif now and others + bare <= self.budget:
+                budget = self._budget(growth=patient and new)
+            elif now and others + bare <= budget:
                 # There is no room for a copy: it is fed again.
                 self._empty(place)
                 now, bare = 0, slot.bytes_for(round.length)
@@ -141,10 +187,23 @@ class Slots:
                 return False
         return self._hold(place, now + bare)
 
+    def _budget(self, *, growth: bool) -> int:
+        """The bytes that all may hold; with ``growth`` less what one of them needs to grow."""
+        growing = (place.bytes for place in self._places.values() if growth and place.grows)
+        return self.budget - max(growing, default=0)
+
     def _victim(self, but: _Place) -> _Place | None:
         """The slot that is emptied next for another."""
         idle = [one for one in self._places.values() if not one.under_way and one is not but]
-        return min(idle, key=lambda one: one.entry.used, default=None)
+        if giving := [one for one in idle if self._gives_way(one)]:
+            # Who has ended may not come back at all; else the one that was used longest ago.
+            return min(giving, key=lambda one: (not one.generation.ended, one.entry.used))
+        return max(idle, key=lambda one: one.entry.used, default=None)
+
+    def _gives_way(self, place: _Place) -> bool:
+        """Whether a slot may be emptied though others can be served."""
+        unused = self._rounds - place.last
+        return place.generation.ended or place.turn_over or unused > IDLE_ROUNDS * len(self._places)
 
     def _hold(self, place: _Place, count: int) -> bool:
         """A slot holds so many bytes."""
@@ -177,6 +236,9 @@ class Slots:
         """A slot's round has ended."""
         if (place := self._places.get(slot)) is not None:
             place.under_way = False
+            self._rounds += 1
+            place.rounds += 1
+            place.last = self._rounds
             self._hold(place, slot.bytes)
             self._note(place)
 

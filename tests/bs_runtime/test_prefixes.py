@@ -163,7 +163,7 @@ def test_an_admission_reads_a_text_a_few_times_however_many_slots_share_it():
         one = generation(target, [*shared, i % VOCAB, i // VOCAB, *PROMPT[:30]]).prompt()
         pool.next_step()
         assert pool.admit(one)
-        one.slot.cache = CountedIds(one._generation.history)
+        one.slot.cache = CountedIds(one.generation.history)
         pool.release(one.slot)
     last = generation(target, [*shared, *PROMPT])
     last.history = CountedIds(last.history)
