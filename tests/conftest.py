@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import trustme
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from export.bundle import export_bundle
+from device_runtime.model.bundle import load_bundle
 from tests import turns
-from tinypair.corpus import train_tokenizer
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gpt2")
 GRAPHS = ("shared", "portable")
 TEXTS = ["Once upon a time a small boat went down the river.", "User: a table for two, please."]
 CONTEXT = 128
 
-# The models are tiny: a second thread would only be waited for, above all on a busy machine.
-torch.set_num_threads(1)
+# Where this is set, bundles come from there: an environment of `.[device]` alone exports none.
+BUNDLES = os.environ.get("DRAFTLINK_TEST_BUNDLES")
+
+
+def pytest_configure() -> None:
+    with contextlib.suppress(ModuleNotFoundError):  # see BUNDLES
+        import torch
+
+        # The models are tiny: a second thread would only be waited for.
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +52,16 @@ def sizes(architecture: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tokenizer():
+    from tinypair.corpus import train_tokenizer
+
     return train_tokenizer(TEXTS * 5, 300)
 
 
 def save_random(path: Path, architecture: str, tokenizer: Any, **changes: Any) -> Path:
     """A random model of an architecture, with its tokenizer, as a transformers folder."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         architecture,
@@ -80,13 +91,18 @@ def model_folder(tmp_path_factory, tokenizer):
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory, model_folder):
+def bundle(request, tmp_path_factory):
     """A function from (architecture, precision, graph) to an exported bundle."""
     made: dict[tuple[str, ...], Any] = {}
 
     def make(architecture: str = "llama", precision: str = "fp32", graph: str = "shared") -> Any:
         key = (architecture, precision, graph)
-        if key not in made:
+        if key not in made and BUNDLES is not None:
+            made[key] = load_bundle(Path(BUNDLES, "-".join(key)))
+        elif key not in made:
+            from export.bundle import export_bundle
+
+            model_folder = request.getfixturevalue("model_folder")
             out = tmp_path_factory.mktemp("bundles") / "-".join(key)
             made[key] = export_bundle(model_folder(architecture), out, precision, graph=graph)
         return made[key]
@@ -97,6 +113,8 @@ def bundle(tmp_path_factory, model_folder):
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory) -> tuple[Path, Path, Path]:
     """A certificate for 127.0.0.1, its key, and who signed it, as files."""
+    import trustme
+
     folder = tmp_path_factory.mktemp("tls")
     ca = trustme.CA()
     issued = ca.issue_cert("127.0.0.1")

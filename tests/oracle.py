@@ -16,7 +16,8 @@ from draftlink.distribution import gumbel, noise, sampling, sparse
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme
-from tests.fakes import FakeModel, FakeTarget
+from tests.fake_models import FakeModel
+from tests.fakes import FakeTarget
 
 
 class Oracle:

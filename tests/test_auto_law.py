@@ -21,7 +21,8 @@ from device_runtime.transport.connecting import connect_websocket
 from device_runtime.writers.drafting import Drafting
 from device_runtime.writers.writing import Writing
 from draftlink.protocol import frames
-from tests.fakes import FakeModel, FakeTarget, fake_device, served
+from tests.fake_models import FakeModel, fake_device
+from tests.fakes import FakeTarget, served
 from tests.test_exactness import ERROR_RATE, chi_square
 
 P = np.array([0.4, 0.15, 0.15, 0.15, 0.15])

@@ -21,7 +21,8 @@ from draftlink.link.ledger import OTHER
 from draftlink.protocol import frames
 from draftlink.protocol.session import Session
 from export.bundle import export_bundle
-from tests.fakes import FakeTarget, fake_device, random_logits, served
+from tests.fake_models import fake_device, random_logits
+from tests.fakes import FakeTarget, served
 from tests.fragile import Breaks, at_random, connector
 from tests.killable import Station
 from tests.test_exactness import ERROR_RATE, POWER, chi_square, power

@@ -14,7 +14,7 @@ from draftlink.protocol import frames
 from draftlink.schemes import GREEDY
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.split import Split
-from tests.fakes import FakeModel
+from tests.fake_models import FakeModel
 
 SIZE = 40
 ROWS = [5_000, pytest.param(50_000, marks=pytest.mark.full)]

@@ -19,7 +19,8 @@ from bench.virtual.world import World
 from device_runtime.device import Coupled, LinkError, Sampling, Split, TopK
 from device_runtime.writers.writing import Writing
 from draftlink.link.shaping import LinkProfile, make_link
-from tests.fakes import FakeModel, FakeTarget, letters, random_logits
+from tests.fake_models import FakeModel, letters, random_logits
+from tests.fakes import FakeTarget
 from tests.fragile import outages
 
 SIZE = 12

@@ -19,7 +19,8 @@ from draftlink.distribution import noise
 from draftlink.distribution.noise import Purpose
 from draftlink.link.shaping import LinkProfile, make_link
 from draftlink.protocol.session import Session
-from tests.fakes import FakeModel, FakeTarget, letters
+from tests.fake_models import FakeModel, letters
+from tests.fakes import FakeTarget
 from tests.fragile import outages
 from tests.test_exactness import ERROR_RATE, chi_square
 from tests.test_modes import world

@@ -21,7 +21,8 @@ from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from tests.fakes import FakeTarget, fake_device, random_logits, served, softmax
+from tests.fake_models import fake_device, random_logits, softmax
+from tests.fakes import FakeTarget, served
 from tests.oracle import Oracle, install, write
 
 AT_ONE = Sampling()

@@ -20,7 +20,7 @@ from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from tests.fakes import random_logits
+from tests.fake_models import random_logits
 from tests.oracle import Oracle, install, write
 
 LENGTH = 3

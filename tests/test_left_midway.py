@@ -15,7 +15,8 @@ import pytest
 from bs_runtime.operations.limits import OPEN
 from device_runtime.device import LinkError
 from draftlink.protocol.states import State
-from tests.fakes import FakeModel, FakeTarget, fake_device, served
+from tests.fake_models import FakeModel, fake_device
+from tests.fakes import FakeTarget, served
 from tests.fragile import connector
 from tests.test_stopping import GREEDY, collect, cycle
 

@@ -10,7 +10,8 @@ import pytest
 from bs_runtime.engine.slots import Slots
 from device_runtime.device import Coupled, Sampling, Split, TopK
 from tests.bs_runtime.tiny import CONFIGS, VOCAB, build, take
-from tests.fakes import HASH, FakeTarget, fake_device, random_logits, served
+from tests.fake_models import HASH, fake_device, random_logits
+from tests.fakes import FakeTarget, served
 
 COUNT = 8
 GREEDY = {"sampling": Sampling(temperature=0.0)}

@@ -16,7 +16,8 @@ from device_runtime.drafting.controller import Controller, Plan
 from draftlink.link.shaping import LinkProfile, make_link
 from draftlink.protocol import frames
 from draftlink.protocol.session import Session
-from tests.fakes import FakeModel, FakeTarget, letters, random_logits
+from tests.fake_models import FakeModel, letters, random_logits
+from tests.fakes import FakeTarget
 from tests.fragile import outages
 
 SIZE = 20

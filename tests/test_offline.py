@@ -16,7 +16,8 @@ from device_runtime.device import Dense, Split, TopK
 from device_runtime.generation import Generation
 from device_runtime.result import Token
 from draftlink.link.shaping import make_link
-from tests.fakes import FakeModel, FakeTarget, fake_device, letters, random_logits, served
+from tests.fake_models import FakeModel, fake_device, letters, random_logits
+from tests.fakes import FakeTarget, served
 from tests.fragile import connector
 from tests.test_modes import COUPLED, GREEDY, LTE, MODES
 

@@ -13,7 +13,8 @@ import torch
 from bs_runtime.model.target import Target
 from device_runtime.device import Coupled, Sampling, Split, TopK
 from tests.bs_runtime.tiny import CONFIGS, VOCAB, build, take
-from tests.fakes import HASH, fake_device, random_logits, served
+from tests.fake_models import HASH, fake_device, random_logits
+from tests.fakes import served
 
 POISON = VOCAB - 2  # an id that no good device has in its prompt or its draft
 CASES: list[dict[str, Any]] = [

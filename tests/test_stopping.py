@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from device_runtime.device import Coupled, Device, LinkError, Sampling, Split, TopK
-from tests.fakes import FakeTarget, fake_device, served
+from tests.fake_models import fake_device
+from tests.fakes import FakeTarget, served
 
 SIZE = 8
 GREEDY = Sampling(temperature=0.0)

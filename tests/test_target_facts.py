@@ -21,7 +21,8 @@ from draftlink.distribution.gumbel import Race
 from draftlink.distribution.noise import key_from_seed
 from draftlink.link.shaping import LinkProfile, make_link
 from tests.bs_runtime.tiny import CONFIGS, IDS, VOCAB, build, take
-from tests.fakes import FakeModel, FakeTarget, fake_device, letters, random_logits, served
+from tests.fake_models import FakeModel, fake_device, letters, random_logits
+from tests.fakes import FakeTarget, served
 from tests.test_stopping import GREEDY, SIZE, collect, cycle
 
 SUPPRESSED = (1, 4, 7, 11)

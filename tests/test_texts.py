@@ -22,7 +22,8 @@ import device_runtime.device
 from device_runtime.device import Device, Sampling
 from draftlink.cli.common import app
 from tests.device_runtime.tokenizers_by_kind import KINDS
-from tests.fakes import FakeModel, FakeTarget, served
+from tests.fake_models import FakeModel
+from tests.fakes import FakeTarget, served
 from tests.scripted import device, rows
 
 ROOT = Path(__file__).parent.parent

@@ -14,7 +14,8 @@ from device_runtime.device import Sampling
 from draftlink.link.ledger import packet_bytes, websocket_bytes
 from draftlink.link.pacing import pace
 from draftlink.link.shaping import LinkProfile, make_link
-from tests.fakes import FakeModel, FakeTarget, letters, random_logits
+from tests.fake_models import FakeModel, letters, random_logits
+from tests.fakes import FakeTarget
 
 
 def now() -> float:

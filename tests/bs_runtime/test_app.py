@@ -28,7 +28,8 @@ from bs_runtime.serving.station import Link
 from device_runtime.device import Sampling
 from device_runtime.transport.connecting import LinkError, connector
 from draftlink.link.ledger import total
-from tests.fakes import FakeTarget, fake_device, random_logits, served, serving
+from tests.fake_models import fake_device, random_logits
+from tests.fakes import FakeTarget, served, serving
 
 TABLE = random_logits(1, 20)
 OPS, PHONE = "the-operator-s-token", "the-phone-s-own-token"

@@ -14,7 +14,8 @@ from draftlink.distribution import noise
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme, Coupled, Dense, Split, TopK
-from tests.fakes import FakeTarget, random_logits
+from tests.fake_models import random_logits
+from tests.fakes import FakeTarget
 
 SIZE = 40
 KEY = noise.key_from_seed(3, "device")

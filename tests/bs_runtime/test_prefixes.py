@@ -18,7 +18,8 @@ from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
 from draftlink.schemes import GREEDY
 from tests.bs_runtime.tiny import CONFIGS, VOCAB, build, take
-from tests.fakes import FakeModel, FakeTarget, random_logits
+from tests.fake_models import FakeModel, random_logits
+from tests.fakes import FakeTarget
 
 TABLE = random_logits(1, VOCAB)
 

@@ -9,7 +9,8 @@ import pytest
 from bench.slots import Case, measure
 from bs_runtime.engine.slots import IDLE_ROUNDS, Slots, _Place
 from tests.bs_runtime.test_slots import generation
-from tests.fakes import FakeTarget, random_logits
+from tests.fake_models import random_logits
+from tests.fakes import FakeTarget
 
 DEVICES, SLOTS = 24, 6
 CASES = {

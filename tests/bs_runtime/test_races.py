@@ -28,7 +28,8 @@ from bs_runtime.serving.conversations import Conversations
 from bs_runtime.serving.tickets import Sealer
 from device_runtime.device import Coupled, Device, Sampling, Split, TopK
 from draftlink.link.shaping import LinkProfile, make_link
-from tests.fakes import HASH, FakeModel, FakeTarget, letters, random_logits
+from tests.fake_models import HASH, FakeModel, letters, random_logits
+from tests.fakes import FakeTarget
 
 SIZE, TOKENS = 20, 10
 DRAFT_S, STEP_S, STOP_S = 0.01, 0.045, 3.0

@@ -25,7 +25,8 @@ from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
 from draftlink.schemes import GREEDY
 from tests.bs_runtime.tiny import CONFIGS, CONTEXT, VOCAB, build, take
-from tests.fakes import HASH, FakeTarget, random_logits
+from tests.fake_models import HASH, random_logits
+from tests.fakes import FakeTarget
 from tests.test_many_devices import SCHEMES, texts
 
 PROMPT = [int(i) for i in np.random.default_rng(0).integers(0, VOCAB, 30)]

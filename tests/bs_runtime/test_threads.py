@@ -19,7 +19,8 @@ from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.engine.threads import Team
 from bs_runtime.serving.app import create_app
 from tests.bs_runtime.test_scheduler import TABLE, generation
-from tests.fakes import FakeTarget, random_logits
+from tests.fake_models import random_logits
+from tests.fakes import FakeTarget
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from tests.fakes import random_logits
+from tests.fake_models import random_logits
 
 SIZE = 40
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -28,7 +28,8 @@ from draftlink.distribution.sparse import Drafted, SparseRow
 from draftlink.protocol import frames
 from draftlink.protocol.control import digest
 from draftlink.schemes.topk import TopK
-from tests.fakes import HASH, FakeTarget, random_logits
+from tests.fake_models import HASH, random_logits
+from tests.fakes import FakeTarget
 
 SIZE, PROMPT, STEP_S = 20, 64 * 8, 15.0
 HELLO = frames.Hello(frames.VERSION, HASH, SIZE, ["topk"], "test")

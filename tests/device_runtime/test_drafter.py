@@ -13,7 +13,7 @@ from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
-from tests.fakes import FakeModel, random_logits
+from tests.fake_models import FakeModel, random_logits
 
 SIZE = 40
 

@@ -12,7 +12,7 @@ from device_runtime.device import Device, Sampling
 from device_runtime.transport.connecting import LinkError, Lost
 from device_runtime.transport.patience import Patience
 from draftlink.protocol import frames
-from tests.fakes import fake_device
+from tests.fake_models import fake_device
 from tests.hostile.stations import TABLE, Peer, Talk, begins, greets, in_memory, silent
 
 PROMPT = [1, 2, 3]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from device_runtime.drafting.temperature import FEWEST, RATIOS, UNITS_PER_BIT, DraftTemperature
-from tests.fakes import softmax
+from tests.fake_models import softmax
 
 SIZE, TEMPERATURE = 50, 0.8
 

@@ -16,7 +16,7 @@ from device_runtime.model import draft_model, threads
 from device_runtime.model.bundle import BundleError, load_bundle
 from device_runtime.model.draft_model import ENOUGH, DraftModel
 from draftlink.cli.common import app
-from tests import fakes
+from tests import fake_models
 from tests.conftest import GRAPHS
 
 
@@ -219,7 +219,7 @@ def test_the_next_generation_waits_for_what_is_done_between_two():
         log.append("rested")
 
     async def run(url):
-        async with fakes.fake_device(url, table) as device:
+        async with fake_models.fake_device(url, table) as device:
             real = device.model.rollback
             device.model.rollback = lambda length: (log.append("model"), real(length))
             device._rest = rest
@@ -235,6 +235,9 @@ def test_the_next_generation_waits_for_what_is_done_between_two():
             await second
             assert log[before] == "rested" and "model" in log[before:]
 
-    table = fakes.random_logits(0, 8)
+    pytest.importorskip("torch")
+    from tests import fakes
+
+    table = fake_models.random_logits(0, 8)
     with fakes.served(fakes.FakeTarget(table)) as url:
         asyncio.run(run(url))

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from draftlink.link.ledger import OTHER, PACKET_BYTES, Ledger, packet_bytes, total, websocket_bytes
-from tests.fakes import FakeTarget, fake_device, random_logits, served
+from tests.fake_models import fake_device, random_logits
+from tests.fakes import FakeTarget, served
 
 FRAMES = st.lists(st.tuples(st.sampled_from(["up", "down"]), st.integers(0, 40_000)))
 TABLE = random_logits(1, 20)

@@ -24,7 +24,8 @@ from device_runtime.transport.patience import Patience
 from draftlink.protocol import frames
 from draftlink.protocol.session import Session
 from draftlink.protocol.states import State
-from tests.fakes import FakeModel, FakeTarget, fake_device
+from tests.fake_models import FakeModel, fake_device
+from tests.fakes import FakeTarget
 from tests.hostile.plans import DRAFT, EOS, SIZE, TARGET, Plan
 
 CONTEXT = 48  # of the target: bounds what a hostile Start can have it write

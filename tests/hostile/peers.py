@@ -19,7 +19,8 @@ from device_runtime.transport.connecting import connector
 from draftlink import __version__, schemes
 from draftlink.protocol import frames
 from draftlink.schemes.topk import TopK
-from tests.fakes import HASH, FakeTarget, fake_device, random_logits, serving
+from tests.fake_models import HASH, fake_device, random_logits
+from tests.fakes import FakeTarget, serving
 
 SIZE = 20
 TABLE = random_logits(1, SIZE)

@@ -13,7 +13,7 @@ from device_runtime.device import Device, Sampling
 from device_runtime.transport.connecting import LinkError, connector
 from device_runtime.transport.silence import Deadlines
 from draftlink.protocol import frames
-from tests.fakes import fake_device
+from tests.fake_models import fake_device
 from tests.hostile.stations import TABLE, Peer, begins, silent
 
 TOKEN = "the-phone-s-own-token"

@@ -14,7 +14,7 @@ from draftlink.distribution.sampling import distribution
 from draftlink.protocol import frames
 from draftlink.protocol.states import State
 from draftlink.schemes import AnyScheme
-from tests.fakes import random_logits
+from tests.fake_models import random_logits
 
 SIZE = 20
 EOS = 7

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from device_runtime.transport.connecting import Connect
 from draftlink import schemes
 from draftlink.protocol import frames
-from tests.fakes import HASH, random_logits
+from tests.fake_models import HASH, random_logits
 
 SIZE = 20
 TABLE = random_logits(1, SIZE)

@@ -25,7 +25,7 @@ from device_runtime.device import Device
 from device_runtime.transport.connecting import LinkError
 from draftlink import schemes
 from draftlink.protocol import frames
-from tests.fakes import HASH
+from tests.fake_models import HASH
 from tests.hostile.peers import SIZE, TOKENS, beside, greeted, last_word, phone, raw, start, text
 
 

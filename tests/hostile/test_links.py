@@ -17,7 +17,8 @@ from device_runtime.transport.client import Client
 from device_runtime.transport.connecting import LinkError
 from draftlink.distribution import noise
 from draftlink.protocol import frames
-from tests.fakes import HASH, FakeModel, FakeTarget, fake_device, random_logits, served
+from tests.fake_models import HASH, FakeModel, fake_device, random_logits
+from tests.fakes import FakeTarget, served
 from tests.hostile.conversations import MEMORY, Kept, Script, Station, converse, record
 from tests.hostile.plans import PLANS, SIZE, TARGET
 

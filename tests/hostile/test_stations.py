@@ -17,7 +17,7 @@ from websockets.http11 import Response
 from device_runtime.transport import connecting
 from device_runtime.transport.connecting import LinkError
 from draftlink.protocol import frames
-from tests.fakes import fake_device
+from tests.fake_models import fake_device
 from tests.hostile.phones import NASTY, PLAIN, answers, once, phone, plain, run, text, writes
 from tests.hostile.stations import (
     TABLE,

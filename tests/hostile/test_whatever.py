@@ -16,7 +16,7 @@ from device_runtime.transport.connecting import LinkError
 from draftlink.protocol import frames
 from draftlink.protocol.session import Session
 from draftlink.protocol.states import State
-from tests.fakes import fake_device
+from tests.fake_models import fake_device
 from tests.hostile.stations import SIZE, TABLE, WELCOME, Peer, greets, in_memory, silent
 
 RUNS = 400
