@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import msgspec
@@ -13,6 +14,7 @@ from bench.virtual.world import World
 from bs_runtime.serving.connection import Connection
 from device_runtime.device import Coupled, Sampling, Split, TopK
 from device_runtime.drafting.controller import Controller, Plan
+from device_runtime.transport.client import Client
 from draftlink.link.shaping import LinkProfile, make_link
 from draftlink.protocol import frames
 from draftlink.protocol.session import Session
@@ -220,6 +222,26 @@ def test_switching_at_random(monkeypatch):
 @pytest.mark.full
 def test_switching_at_random_10_000_times(monkeypatch):
     switch_at_random(monkeypatch, 10_000)
+
+
+def test_a_stream_that_begins_before_its_switch_has_been_sent_is_read(monkeypatch):
+    """A socket that is slow to take the switch returns when the stream's first token is there."""
+    send, slow = Client.send, 0
+
+    async def slowly(self, frame, payload_bits=None):
+        nonlocal slow
+        await send(self, frame, payload_bits)
+        if isinstance(frame, frames.Switch) and frame.mode == "stream":
+            slow += 1
+            await asyncio.sleep(0.3)
+
+    monkeypatch.setattr("device_runtime.device.Controller", Restless)
+    monkeypatch.setattr(Client, "send", slowly)
+    Restless.rng = random.Random(5)
+    texts = [written(world(0.7, draft_s), mode="auto", **COUPLED)[0].tokens
+             for draft_s in (0.06, 0.06, 0.06, 0.01)]  # fmt: skip
+    assert all(text == texts[0] for text in texts)
+    assert slow > 20
 
 
 def few_entries(monkeypatch) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from bench.virtual import pair
 from bench.virtual.link import Wire
 from bench.virtual.loop import DeadlockError, VirtualLoop, run
 from bench.virtual.world import World
@@ -121,3 +122,23 @@ def test_a_generation_takes_what_the_formula_says():
             assert generation.result.tpot_s == pytest.approx(0.045, rel=1e-3)
 
     run(main())
+
+
+def test_models_that_remember_write_the_same():
+    """As slots of a base station, too, whose memory has a budget."""
+    draft, target = random_logits(3, 20), random_logits(1, 20)
+
+    def written(of_draft, of_target) -> list[int]:
+        world = World(of_draft, of_target, letters(20), 1000, 0.010, 0.045)
+
+        async def main() -> list[int]:
+            async with world.device(make_link(LinkProfile(1e12, 1e12, 0.06))) as device:
+                greedy = {"sampling": Sampling(temperature=0.0), "max_tokens": 30}
+                generation = device.generate([1, 2], mode="run-ahead", **greedy)
+                return [token.id async for token in generation]
+
+        return run(main())
+
+    plain = FakeModel(draft, rows=False), FakeTarget(target)
+    remembers = pair.Draft(FakeModel(draft, rows=False)), pair.Target(FakeTarget(target))
+    assert written(*remembers) == written(*plain)
