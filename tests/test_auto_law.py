@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from device_runtime.device import Split, TopK
-from device_runtime.drafting.controller import Controller, Plan
+from device_runtime.drafting.controller import Controller, DraftPlan
 from device_runtime.drafting.epochs import Epochs
 from device_runtime.drafting.estimators import Estimates
 from device_runtime.transport.connecting import connect_websocket
@@ -47,7 +47,7 @@ class Alternating(Controller):
         return self.writer
 
     def plan(self, mode):
-        return Plan(2, waits=False, sure=0.5, window=16)
+        return DraftPlan(2, waits=False, sure=0.5, window=16)
 
 
 class Gated(FakeModel):
@@ -112,7 +112,7 @@ def counts(monkeypatch, scheme, count: int) -> np.ndarray:
 
     monkeypatch.setattr("device_runtime.device.Controller", Alternating)
     monkeypatch.setattr(
-        "device_runtime.drafting.estimators.Acceptance.stands",
+        "device_runtime.drafting.estimators.Acceptance.probability",
         lambda self, chance: 0.99 if chance > 0.2 else 0.1,
     )
     # The base station is always free, and a message costs nothing: an unlikely token is sent.

@@ -14,7 +14,7 @@ import pytest
 from bench.virtual.loop import run
 from bench.virtual.world import World
 from device_runtime.device import Split, TopK
-from device_runtime.drafting.controller import Controller, Plan
+from device_runtime.drafting.controller import Controller, DraftPlan
 from draftlink.distribution import noise
 from draftlink.distribution.noise import Purpose
 from draftlink.link.shaping import LinkProfile, make_link
@@ -132,14 +132,14 @@ class Watching(Controller):
         return self.writer
 
     def plan(self, mode):
-        return Plan(2, waits=False, sure=0.5, window=16)
+        return DraftPlan(2, waits=False, sure=0.5, window=16)
 
 
 def behind_corrections(monkeypatch, scheme, count: int) -> np.ndarray:
     """Counts (V,) of the tokens behind so many corrections, where the controller drafts on."""
     monkeypatch.setattr("device_runtime.device.Controller", Watching)
     monkeypatch.setattr(
-        "device_runtime.drafting.estimators.Acceptance.stands",
+        "device_runtime.drafting.estimators.Acceptance.probability",
         lambda self, chance: 0.99 if chance > 0.2 else 0.1,
     )
     size, found = len(P), np.zeros(len(P), dtype=np.int64)

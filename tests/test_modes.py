@@ -13,7 +13,7 @@ from bench.virtual.loop import run
 from bench.virtual.world import World
 from bs_runtime.serving.connection import Connection
 from device_runtime.device import Coupled, Sampling, Split, TopK
-from device_runtime.drafting.controller import Controller, Plan
+from device_runtime.drafting.controller import Controller, DraftPlan
 from device_runtime.transport.client import Client
 from draftlink.link.shaping import LinkProfile, make_link
 from draftlink.protocol import frames
@@ -192,7 +192,7 @@ class Restless(Controller):
 
     def plan(self, mode):
         first = self.rng.randrange(1, 6)
-        return Plan(
+        return DraftPlan(
             first, mode == "stop-and-wait", self.rng.random(), first + self.rng.randrange(20)
         )
 

@@ -97,7 +97,7 @@ def test_every_action_event_and_situation_has_its_place():
     }
     assert set(events) == {
         *("drafted", "reused", "guessed", "followed", "foretold"),
-        *("stand", "verdict", "proceed", "streamed", "switched"),
+        *("commit", "verdict", "proceed", "streamed", "switched"),
     }
     assert min(links[link] for link in ("", "lost", "unread")) >= 10
     due = [action for vector in VECTORS for step in vector["steps"] for action in step[-1]]

@@ -257,7 +257,7 @@ class Window:
 
     # Section 7: alone.
 
-    def stand(self, tokens: int, confirmed: int, refuted: bool) -> None:
+    def commit(self, tokens: int, confirmed: int, refuted: bool) -> None:
         self.length += tokens
         del self.shown[:confirmed]
         if refuted:

@@ -81,8 +81,8 @@ def step(window: Window, now: float, cached: int, link: str, events: list[Any]) 
             window.followed(now)
         elif name == "foretold":
             window.foretold(values[0], accepted=values[1])
-        elif name == "stand":
-            window.stand(values[0], confirmed=values[1], refuted=values[2])
+        elif name == "commit":
+            window.commit(values[0], confirmed=values[1], refuted=values[2])
         elif name == "verdict":
             window.verdict(now, Judged(*values[:3], ended=False, verify_s=values[3],
                                        queue_s=values[4]))  # fmt: skip
@@ -265,7 +265,7 @@ class World:
         if refuted:
             self.shown.clear()
         self.length += len(kept) + other
-        return ["stand", len(kept) + other, confirmed, refuted]
+        return ["commit", len(kept) + other, confirmed, refuted]
 
     def on_verdict(self, tokens: int, waits: bool, queue_s: float) -> None:
         self.sent.popleft()

@@ -26,11 +26,11 @@ MEMORY = 0.95  # what an epoch's time weighs after the next one
 
 
 @dataclass(frozen=True)
-class Plan:
+class DraftPlan:
     """How to draft: blocks of ``first`` tokens, and whether the device ``waits`` behind each.
 
     In run-ahead ``first`` is meant on average: a block is sent as soon as the probability that all
-    of it stands has fallen to ``sure``. ``window``: drafted tokens without a verdict, at most.
+    of it is accepted has fallen to ``sure``. ``window``: drafted tokens without a verdict, at most.
     """
 
     first: int
@@ -76,11 +76,11 @@ class Controller:
         """How to draft, where drafting it is."""
         return "run-ahead" if self.writer == "stream" else self.writer
 
-    def plan(self, mode: DraftingMode) -> Plan:
+    def plan(self, mode: DraftingMode) -> DraftPlan:
         """How to draft in a mode, as the estimates are now."""
         if mode == "stop-and-wait":
             length = self.gamma or self._best_gamma()
-            return Plan(length, waits=True, sure=0.0, window=length)
+            return DraftPlan(length, waits=True, sure=0.0, window=length)
         return self._ahead()
 
     def token_s(self, writer: WritingMode, alpha: float) -> float:
@@ -198,11 +198,11 @@ class Controller:
             longest=LONGEST,
         )
 
-    def _ahead(self) -> Plan:
+    def _ahead(self) -> DraftPlan:
         here = self.estimates
         draft_s = here.draft.typical
         if not draft_s:
-            return Plan(2, waits=False, sure=0.75, window=2 * LONGEST)
+            return DraftPlan(2, waits=False, sure=0.75, window=2 * LONGEST)
         alpha, verify_s = here.acceptance.alpha, here.verify_s
         first = self._schedule(alpha).first
         # Enough to draft without pause until the first block's verdict is there, and no deeper than
@@ -210,10 +210,10 @@ class Controller:
         until = first + int((here.rtt.typical + 2.0 * verify_s) / draft_s) + 1
         deep = schedule.depth(alpha, 0.01)
         window = max(first, min(until, deep))
-        # Others wait for the base station too: what it checks should stand.
+        # Others wait for the base station too: what it checks should be accepted.
         load = here.queue.typical / verify_s if verify_s else 0.0
         window = max(first, int(window / (1.0 + load)))
-        return Plan(first, waits=False, sure=alpha ** (first - 0.5), window=window)
+        return DraftPlan(first, waits=False, sure=alpha ** (first - 0.5), window=window)
 
     def _schedule(self, alpha: float) -> schedule.Schedule:
         here = self.estimates

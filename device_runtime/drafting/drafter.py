@@ -67,7 +67,7 @@ class Drafter:
 
     @property
     def foretells(self) -> bool:
-        """Whether a proposal stands exactly if the target's own token is the same."""
+        """Whether a proposal is accepted exactly if the target's own token is the same."""
         return self.scheme.rule in ("greedy", "coupled")
 
     def propose(

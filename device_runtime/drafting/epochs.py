@@ -203,7 +203,7 @@ class Epochs:
     def _whole(self) -> float:
         """How likely all of the block is to be accepted, if all before it is."""
         acceptance = self._estimates.acceptance
-        return math.prod(acceptance.stands(proposed.chance) for proposed in self._flight.block)
+        return math.prod(acceptance.probability(proposed.chance) for proposed in self._flight.block)
 
     def _holds(self, now: float) -> bool:
         """Whether to wait for a verdict that is due before another token could be drafted.

@@ -65,47 +65,47 @@ class Level:
 
 
 class Acceptance:
-    """How likely a drafted token is to stand, the tokens before it standing."""
+    """How likely a drafted token is to be accepted, if the tokens before it are."""
 
     def __init__(self) -> None:
         self._accepted = 0.0
         self._rejected = 0.0
         # By the draft's own probability for a token; beforehand it is taken at its word, mostly.
         middles = [(low + high) / 2.0 for low, high in pairwise((0.0, *EDGES, 1.0))]
-        self._stood = [4.0 * (0.25 + 0.73 * middle) for middle in middles]
-        self._seen = [4.0] * len(middles)
+        self._accepted_of = [4.0 * (0.25 + 0.73 * middle) for middle in middles]
+        self._judged_of = [4.0] * len(middles)
         self.reached: list[int] = []  # by position behind the last correction: judged
         self.stood: list[int] = []  # and accepted
 
     def judged(
         self, position: int, chances: Sequence[float], accepted: int, *, rejected: bool
     ) -> None:
-        """Of a block from ``position`` on, behind the last correction, ``accepted`` tokens stand.
+        """Of a block from ``position`` on, behind the last correction, ``accepted`` are.
 
         ``chances``: the draft's own probabilities of its tokens. ``rejected``: one more was judged,
-        and did not stand. Those behind it were not judged.
+        and was not accepted. Those behind it were not judged.
         """
         for index in range(accepted + rejected):
             place = position + index
             self.reached += [0] * (place + 1 - len(self.reached))
             self.stood += [0] * (place + 1 - len(self.stood))
-            stands = place < position + accepted
+            passes = place < position + accepted
             self.reached[place] += 1
-            self.stood[place] += stands
-            self.foretold(chances[index], stands)
+            self.stood[place] += passes
+            self.foretold(chances[index], passes)
 
-    def foretold(self, chance: float, stands: bool) -> None:
+    def foretold(self, chance: float, accepted: bool) -> None:
         """A token that the target wrote alone is, or is not, what the draft proposes."""
         index = bisect_right(EDGES, chance)
-        self._stood[index] += stands
-        self._seen[index] += 1.0
-        self._accepted = MEMORY * self._accepted + stands
-        self._rejected = MEMORY * self._rejected + (not stands)
+        self._accepted_of[index] += accepted
+        self._judged_of[index] += 1.0
+        self._accepted = MEMORY * self._accepted + accepted
+        self._rejected = MEMORY * self._rejected + (not accepted)
 
-    def stands(self, chance: float) -> float:
-        """How likely a drafted token is to stand that the draft gave the probability ``chance``."""
+    def probability(self, chance: float) -> float:
+        """How likely a token is to be accepted that the draft gave the probability ``chance``."""
         index = bisect_right(EDGES, chance)
-        return self._stood[index] / self._seen[index]
+        return self._accepted_of[index] / self._judged_of[index]
 
     @property
     def weight(self) -> float:

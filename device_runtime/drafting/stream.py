@@ -78,7 +78,7 @@ class Stream:
             self._estimates.draft.took(now - forward.asked_s, beside=True)
 
     def streamed(self, now: float, tokens: int, *, ended: bool) -> Switch | None:
-        """Tokens have come, and stand in the history. The switch that is due at once, if one is.
+        """Tokens have come, and joined the history. The switch that is due at once, if one is.
 
         ``ended``: they are the last of the text.
         """

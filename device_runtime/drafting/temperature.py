@@ -57,7 +57,7 @@ class DraftTemperature:
             self._row = logits.copy()
 
     def observe(self, token: int, surprisal: int) -> None:
-        """The first token that stands: its id, and −log2 p of it in eighths of a bit."""
+        """The first token that is written: its id, and −log2 p of it in eighths of a bit."""
         if self._row is None or not token < len(self._row):
             return
         peak = self._row.max()

@@ -135,7 +135,7 @@ class Window:
         """A proposal beside the stream has met the target's own token; ``accepted``: it is it."""
         self.controller.estimates.acceptance.foretold(chance, accepted)
 
-    def stand(self, tokens: int, *, confirmed: int = 0, refuted: bool = False) -> None:
+    def commit(self, tokens: int, *, confirmed: int = 0, refuted: bool = False) -> None:
         """The history has grown by so many tokens, the first ``confirmed`` of them as shown.
 
         ``refuted``: the next of them differs from what was shown in its place.
@@ -146,7 +146,7 @@ class Window:
     def verdict(self, now: float, verdict: Judged) -> bool:
         """A verdict has come. Whether it rejects a token.
 
-        Then ``stand`` says what it adds to the history, and ``proceed`` that this is all.
+        Then ``commit`` says what it adds to the history, and ``proceed`` that this is all.
         """
         self._offline.heard_s = now
         return self._epochs.verdict(now, verdict)
@@ -159,7 +159,7 @@ class Window:
         self._epochs.proceed(now, closes=closes, owes=owes)
 
     def streamed(self, now: float, tokens: int, *, ended: bool) -> Switch | None:
-        """So many tokens of the stream have come, and ``stand`` has been told.
+        """So many tokens of the stream have come, and ``commit`` has been told.
 
         ``ended``: they are the last of the text. The switch that is due at once, if one is.
         """

@@ -132,7 +132,7 @@ class Drafting:
         writing.tally.verify_s += verify_s
         writing.tally.verdict(judged, accepted, rejected=rejected)
         tokens, behind = self._tokens[:accepted], self._proposals[accepted : accepted + 1]
-        writing.stand(tokens)
+        writing.commit(tokens)
         batch: list[tuple[int, Kind]] = [(token, "draft") for token in tokens]
         if verdict.closes:
             self._proposals, self._in_flight = [], 0
@@ -141,7 +141,7 @@ class Drafting:
             if verdict.row:
                 following = writing.owed = await self._correct(behind[0].drafted, verdict.row)
             if following is not None:
-                writing.stand([following])
+                writing.commit([following])
                 batch.append((following, "correction" if rejected else "bonus"))
         else:
             del self._proposals[:accepted]

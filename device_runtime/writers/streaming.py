@@ -57,7 +57,7 @@ class Streaming:
     async def _take(self, frame: frames.Tokens) -> list[tuple[int, Kind]]:
         writing, now = self._writing, self._writing.now()
         begin = len(writing.history)
-        place = writing.stand(frame.ids)
+        place = writing.commit(frame.ids)
         if place is not None and writing.job is None:  # a job has no more than history before it
             writing.drafter.settle(begin + place)
         self._compare()

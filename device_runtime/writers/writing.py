@@ -88,13 +88,13 @@ class Writing:
         self.window: Window  # once the generation has begun
         self.job: asyncio.Future[Any] | None = None
         self.job_s = 0.0  # when it began
-        self._cut: int | None = None  # tokens of what the job feeds that stand
+        self._cut: int | None = None  # tokens of what the job feeds that are kept
         self.over = False  # nothing of it may be under way any more
         self._incoming: asyncio.Task[frames.Frame] | None = None
 
     @property
     def history(self) -> list[int]:
-        """The tokens that stand, prompt and text."""
+        """The tokens of prompt and text, as far as they are certain."""
         return self.device.history
 
     @property
@@ -178,13 +178,13 @@ class Writing:
         return job.result()
 
     def drop(self) -> None:
-        """Nothing that was fed behind the history stands; a job under way is left to its end."""
+        """What was fed behind the history is rolled back; a job under way is left to its end."""
         self._cut = len(self.history)
         if self.job is None:
             self._ended()
 
     def _ended(self) -> None:
-        """No job is under way: the cache can be cut back to what stands of it."""
+        """No job is under way: the cache can be rolled back."""
         self.job = None
         if self._cut is not None:
             self.drafter.settle(self._cut)
@@ -257,11 +257,11 @@ class Writing:
             self.window.guessed(ends=fresh[0].drafted.token in self.start.eos_ids)
         return [(token, "provisional") for token in alone.show(fresh)]
 
-    def stand(self, ids: Sequence[int]) -> int | None:
+    def commit(self, ids: Sequence[int]) -> int | None:
         """``ids`` join the history. The place of the one that refutes what was shown, or None."""
         confirmed, refuted = (0, False) if self.alone is None else self.alone.meet(ids)
         self.history.extend(ids)
-        self.window.stand(len(ids), confirmed=confirmed, refuted=refuted)
+        self.window.commit(len(ids), confirmed=confirmed, refuted=refuted)
         return confirmed if refuted else None
 
     def _check(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from device_runtime.drafting.actions import Draft, Send, Switch
 from device_runtime.drafting.blocks import Proposed
-from device_runtime.drafting.controller import Plan
+from device_runtime.drafting.controller import DraftPlan
 from device_runtime.drafting.counts import Counts, Limits
 from device_runtime.drafting.epochs import Epochs
 from device_runtime.drafting.estimators import Estimates
@@ -23,7 +23,7 @@ def drafting(*, corrects: bool) -> Epochs:
     for _ in range(200):  # a likely token stands, an unlikely one does not
         estimates.acceptance.foretold(0.99, True)
         estimates.acceptance.foretold(0.05, False)
-    plan = Plan(2, waits=False, sure=0.75, window=8)
+    plan = DraftPlan(2, waits=False, sure=0.75, window=8)
     controller: Any = SimpleNamespace(
         estimates=estimates, plan=lambda mode: plan, drafts="run-ahead"
     )

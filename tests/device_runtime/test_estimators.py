@@ -70,8 +70,8 @@ def test_acceptance_is_found_by_position_and_by_probability(alpha):
         found.judged(0, [0.6] * 6, accepted, rejected=accepted < 6)
     # It remembers some 150 tokens: three standard errors of as many.
     assert found.alpha == pytest.approx(alpha, abs=3 * (alpha * (1 - alpha) / 150) ** 0.5)
-    assert found.stands(0.6) == pytest.approx(alpha, abs=0.05)
-    assert found.stands(0.01) < 0.5  # of which nothing was seen
+    assert found.probability(0.6) == pytest.approx(alpha, abs=0.05)
+    assert found.probability(0.01) < 0.5  # of which nothing was seen
     assert found.reached[0] == 1500
     assert found.stood[0] / found.reached[0] == pytest.approx(alpha, abs=0.04)
     assert len(found.reached) == 6
