@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 import torch
 
-from bs_runtime.engine.generation import Generation, Judgement, Round
+from bs_runtime.engine.generation import Generation, Round
 from bs_runtime.engine.step import step
 from bs_runtime.verify import verify
+from bs_runtime.verify.job import Outcome
 from device_runtime.drafting.drafter import Drafter
 from draftlink.distribution import gumbel, noise, sampling, sparse
 from draftlink.distribution.sampling import Sampling
@@ -99,11 +100,11 @@ def install(monkeypatch, oracle: Oracle) -> None:
     )
 
 
-def run(model: FakeTarget, round: Round) -> Judgement:
+def run(model: FakeTarget, round: Round) -> Outcome:
     """A round alone, in one step."""
-    (judgement,) = step(model, [(round, round.left)])
-    assert judgement is not None
-    return judgement
+    (outcome,) = step(model, [(round, round.left)])
+    assert outcome is not None
+    return outcome
 
 
 def write(

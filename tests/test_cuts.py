@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bs_runtime.verify import verify
+from bs_runtime.verify import distribution, verify
 from device_runtime.drafting.drafter import Drafter
 from draftlink.distribution import largest, sampling
 from draftlink.distribution.sampling import Sampling
@@ -54,7 +54,7 @@ def supports(
     device = p.copy()
     for row, scores, one in zip(device, logits, params, strict=True):
         sampling.cut(row, scores, one)
-    station = verify.cut(torch.from_numpy(p), torch.from_numpy(logits), params)
+    station = distribution.cut(torch.from_numpy(p), torch.from_numpy(logits), params)
     return device > 0, station.numpy() > 0
 
 
@@ -77,7 +77,7 @@ def test_tied_rows_have_one_support_at_both_ends_whatever_the_last_bits(name, ro
 def test_a_cut_without_a_margin_falls_between_equals(monkeypatch):
     """The control: it is the margin that the ends agree by."""
     monkeypatch.setattr(sampling, "MARGIN", 0.0)
-    monkeypatch.setattr(verify, "MARGIN", 0.0)
+    monkeypatch.setattr(distribution, "MARGIN", 0.0)
     for name in ("top-p", "min-p"):
         with pytest.raises(AssertionError):
             test_tied_rows_have_one_support_at_both_ends_whatever_the_last_bits(name, 5_000)

@@ -1,7 +1,7 @@
-"""One generation at the base station, and its rounds: what to feed, what to judge, what stands.
+"""One generation at the base station, and its rounds: what to feed, verify, and write.
 
 Nothing here calls the model: a ``Round`` says what it needs fed, in as many steps as the scheduler
-likes, and is settled once it is judged.
+likes, and is committed once it is verified.
 """
 
 from __future__ import annotations
@@ -13,29 +13,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from bs_runtime.engine.decoding import Decoder
 from bs_runtime.engine.prefixes import Chain
 from bs_runtime.model.kv import Feed, Slot
 from bs_runtime.operations.limits import Refusal
-from bs_runtime.verify import verify
+from bs_runtime.verify.job import Job, Outcome
 from draftlink import schemes
-from draftlink.coding.ids import IdModel
 from draftlink.coding.slices import Slices, whole
 from draftlink.distribution import noise
 from draftlink.distribution.noise import Purpose
 from draftlink.distribution.sparse import Drafted
 from draftlink.protocol import frames
+from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.split import pack_row
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What the target makes of a round: the fields of a verdict."""
-
-    accepted: int
-    next: int | None
-    ended: bool
-    row: bytes = b""
-    surprisals: bytes = b""
 
 
 class ModelFault(Refusal, ValueError):
@@ -52,8 +42,8 @@ class Generation:
     kept, or something of the history not yet fed. One round at a time is under way. Every draw is a
     function of (key, position, purpose), so that the same draft at the same position is always
     judged the same way; ``key`` is the session's secret. ``tenant``: whose it is. ``before`` was
-    the conversation's generation, whose history begins with the ``same`` first tokens: its model of
-    ids goes on.
+    the conversation's generation, whose history begins with the ``same`` first tokens: its decoder
+    of drafts goes on.
     """
 
     def __init__(
@@ -76,9 +66,8 @@ class Generation:
         self.left = min(start.max_tokens - written, context - len(history))
         self.ended = False
         self._scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
-        # A model of ids, whose first ``_agreed`` tokens are the history's, if it has so many.
-        self._ids: IdModel = IdModel(vocab_size) if before is None else before._ids
-        self._agreed: int = 0 if before is None else min(same, before._agreed)
+        self._decoder: Decoder = Decoder(vocab_size) if before is None else before._decoder
+        self._decoder.rollback(same)
         if start.seed is None:
             self._key = noise.key_of_generation(key, start.generation)
         else:
@@ -96,33 +85,10 @@ class Generation:
         return whole(self.decoding(drafts))
 
     def decoding(self, drafts: Sequence[frames.Draft]) -> Slices[list[Drafted]]:
-        """``decode`` in slices.
-
-        Where it is closed before its end, or raises, nothing has changed but the model of ids,
-        which then holds a part of the history.
-        """
-        first = drafts[0].first
-        if first is not None and self.left < 2:
+        """``decode`` in slices: see ``Decoder``."""
+        if drafts[0].first is not None and self.left < 2:
             raise ValueError("the token that was owed fills the context, and a draft follows it")
-        drafted: list[Drafted] = []
-        if not self._scheme.codes_ids:
-            for draft in drafts:
-                drafted += yield from self._scheme.decoding(draft.payload, draft.length, self._ids)
-            return drafted
-        ids, stands = self._ids, len(self.history)
-        yield from ids.shrinking(min(ids.length, stands, self._agreed))
-        self._agreed = stands
-        try:
-            yield from ids.extending(self.history[ids.length :])
-            unknown = [] if first is None else [first]
-            for draft in drafts:
-                ids.extend(unknown)
-                found = yield from self._scheme.decoding(draft.payload, draft.length, ids)
-                unknown = [d.token for d in found]
-                drafted += found
-        finally:  # of what was drafted, not all may come to stand
-            ids.rollback(min(ids.length, stands))
-        return drafted
+        return self._decoder.decoding(self._scheme, drafts, self.history)
 
     @property
     def longest(self) -> int:
@@ -130,37 +96,47 @@ class Generation:
         return len(self.history) + max(0, self.left)
 
     def prompt(self) -> Round:
-        """Feed the prompt, and keep the row behind it; nothing is judged."""
+        """Feed the prompt, and keep the row behind it; nothing is verified."""
         return Round(self, (), None)
 
     def draft(
         self, drafted: Sequence[Drafted], first: int | None = None, *, waits: bool = True
     ) -> Round:
-        """Judge each drafted token, then write one token of the target's own.
+        """Verify each drafted token, then write one token of the target's own.
 
         ``first`` is the token that the device owed. Nothing is drawn behind an accepted EOS or the
         token limit, nor behind a draft that is accepted whole and does not wait.
         """
         if first is not None:
             self._write(first)
-        ends = [i + 1 for i, d in enumerate(drafted) if d.token in self.start.eos_ids]
-        return Round(self, drafted[: min([self.left, *ends])], Purpose.BONUS, waits=waits)
+        return Round(self, self._block(drafted), Purpose.BONUS, waits=waits)
 
-    def next(self) -> Round:
-        """One token of the target's own, while streaming."""
-        return Round(self, (), Purpose.STREAM)
+    def next(self, proposed: Sequence[int] = ()) -> Round:
+        """One token of the target's own, while streaming, and those of ``proposed`` before it.
+
+        A proposed token is written if it is the one that the target writes at its position in any
+        case. So the text is the same whatever is proposed, and by whom; only more of it comes of
+        one round.
+        """
+        block = self._block([Drafted(token, 1, 1) for token in proposed[:MAX_DRAFT]])
+        return Round(self, block, Purpose.STREAM)
+
+    def _block(self, drafted: Sequence[Drafted]) -> Sequence[Drafted]:
+        """What of a block can be written: nothing behind an EOS, or the token limit."""
+        ends = [i + 1 for i, d in enumerate(drafted) if d.token in self.start.eos_ids]
+        return drafted[: min([self.left, *ends])]
 
     def rollback(self, keep: int) -> None:
         """Forget everything behind the first ``keep`` tokens of the history."""
         del self.history[keep:]
         self.slot.rollback(min(self.slot.length, keep))
         self._row = None
-        self._agreed = min(self._agreed, keep)
+        self._decoder.rollback(keep)
 
-    def job(self, drafted: Sequence[Drafted], purpose: Purpose) -> verify.Job:
-        """What ``verify.judge`` is to know of a draft behind the history."""
+    def job(self, drafted: Sequence[Drafted], purpose: Purpose) -> Job:
+        """What ``verify.judge`` is to know of a block behind the history."""
         start = self.start
-        return verify.Job(
+        return Job(
             drafted,
             self.history,
             start.sampling,
@@ -175,25 +151,21 @@ class Generation:
         """The row (1, V) behind the history, if the slot holds all of it and the row was kept."""
         return self._row if self.slot.length == len(self.history) else None
 
-    def settle(
-        self,
-        drafted: Sequence[Drafted],
-        rows: Tensor,
-        outcome: verify.Outcome | None,
-        *,
-        waits: bool,
-    ) -> Judgement:
-        """Write what stands of a draft, and keep the row behind it.
+    def commit(
+        self, drafted: Sequence[Drafted], rows: Tensor, outcome: Outcome | None, *, waits: bool
+    ) -> Outcome:
+        """Write what is accepted of a block, roll back the rest, and keep the row behind it.
 
         ``rows`` (len(drafted) + 1, V); ``outcome`` is None for a prompt, behind which nothing is
-        written. Raises ModelFault where the text is to go on behind a row from which nothing can be
-        drawn.
+        written. What the round came to, in the end: the text may end before all that was accepted,
+        or nothing be drawn. Raises ModelFault where the text is to go on behind a row from which
+        nothing can be drawn.
         """
         accepted = outcome.accepted if outcome else 0
         self.slot.rollback(len(self.history) + accepted)
         for d in drafted[:accepted]:
             self._write(d.token)
-        following, row = outcome.following if outcome else None, b""
+        following, row = outcome.next if outcome else None, b""
         if self.ended or (accepted == len(drafted) and not waits):
             following = None
         elif outcome is not None and outcome.broken:
@@ -210,15 +182,9 @@ class Generation:
             if accepted < len(drafted) and not self.ended:  # the device corrects
                 row = pack_row(self._row[0].numpy(force=True))
         if outcome is None:
-            return Judgement(0, None, self.ended)
+            return Outcome(0, None, self.ended)
         surprisals = outcome.surprisals[: accepted + (following is not None)]
-        return Judgement(
-            accepted,
-            following,
-            self.ended,
-            row,
-            bytes(min(255, round(8 * bits)) for bits in surprisals),
-        )
+        return Outcome(accepted, following, self.ended, row, surprisals)
 
     def _write(self, token: int) -> None:
         self.history.append(token)
@@ -235,12 +201,13 @@ class Copy:
 
 
 class Round:
-    """A prompt, a draft or a single token on its way through the model.
+    """A prompt, or a block of tokens that somebody proposes, on its way through the model.
 
     Steps feed it in parts (``feed``, then ``take``) until nothing is ``left``; its rows are then
-    those behind the history and behind each drafted token. ``purpose``: what the target's own token
-    is drawn for, None if nothing is judged. ``waits``: it is drawn behind a whole draft, too. The
-    slot may be emptied before a step; what it held is then fed again, or copied from another slot.
+    those behind the history and behind each proposed token. ``purpose``: what the target's own
+    token is drawn for, and with it the rule by which the block is verified (``Job.rule``); None if
+    nothing is verified. ``waits``: it is drawn behind a whole block, too. The slot may be emptied
+    before a step; what it held is then fed again, or copied from another slot.
     """
 
     def __init__(
@@ -316,12 +283,12 @@ class Round:
         """All rows, (len(drafted) + 1, V), once nothing is left."""
         return self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
 
-    def job(self) -> verify.Job | None:
-        """What is to be judged, if anything is."""
+    def job(self) -> Job | None:
+        """What is to be verified, if anything is."""
         if self.purpose is None:
             return None
         return self.generation.job(self.drafted, self.purpose)
 
-    def settle(self, rows: Tensor, outcome: verify.Outcome | None) -> Judgement:
-        """Carry out the outcome: see ``Generation.settle``."""
-        return self.generation.settle(self.drafted, rows, outcome, waits=self._waits)
+    def commit(self, outcome: Outcome | None) -> Outcome:
+        """Carry out what was verified: see ``Generation.commit``."""
+        return self.generation.commit(self.drafted, self.rows(), outcome, waits=self._waits)

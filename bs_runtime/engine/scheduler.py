@@ -1,7 +1,7 @@
 """Schedule, run, postprocess: the rounds of all connections, through one model.
 
 ``Batcher`` decides who takes part in a step; the step runs in a thread of its own, so that the
-event loop never waits for the model; whoever is done gets its judgement.
+event loop never waits for the model; whoever is done is told what its round came to.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 from bs_runtime.engine.batching import LEAST_CAP, Batcher
-from bs_runtime.engine.generation import Judgement, Round
+from bs_runtime.engine.generation import Round
 from bs_runtime.engine.progress import Progress
 from bs_runtime.engine.slots import Slots
 from bs_runtime.engine.step import Failed, Model, Result
@@ -24,19 +24,11 @@ from bs_runtime.engine.threads import Team
 from bs_runtime.engine.turns import Turns
 from bs_runtime.model.kv import Slot
 from bs_runtime.operations.limits import Refusal
+from bs_runtime.verify.job import Outcome
 
 log = logging.getLogger("draftlink.bs")
 
 PATIENCE = 0.25  # of the time that feeding a history takes: how long the model rests before it does
-
-
-@dataclass(frozen=True)
-class Served:
-    """A judgement, and how long it took."""
-
-    judgement: Judgement
-    queue_us: int  # until the first step that the round took part in
-    verify_us: int  # from then on
 
 
 @dataclass
@@ -53,7 +45,7 @@ class Totals:
 class _Request:
     round: Round
     asked_s: float
-    future: asyncio.Future[Served]
+    future: asyncio.Future[Outcome]
     begun_s: float | None = None
 
 
@@ -86,7 +78,7 @@ class Scheduler:
         """Those that the next step runs with."""
         return self._team.setting.threads
 
-    def run(self, round: Round) -> asyncio.Future[Served]:
+    def run(self, round: Round) -> asyncio.Future[Outcome]:
         """Run a round to its end. The future has what the model raises for it.
 
         Where it is cancelled the round is left between two steps: see ``unused``.
@@ -216,7 +208,7 @@ class Scheduler:
         begun: float,
         ended: float,
     ) -> None:
-        """Whoever is done gets its judgement; whoever is not, its place in another step."""
+        """Whoever is done is told what it came to; whoever is not has its place in another step."""
         failed = [r for (r, _), result in zip(batch, results, strict=True) if _failed(result)]
         fed = [request for request, count in batch if count and request not in failed]
         self._count(batch, ended - begun)
@@ -254,7 +246,7 @@ class Scheduler:
         if refused is not None:
             self._answer(refused, result.error, now)
 
-    def _answer(self, request: _Request, result: Judgement | Exception | None, now: float) -> None:
+    def _answer(self, request: _Request, result: Outcome | Exception | None, now: float) -> None:
         """A request has come to its end, or nobody waits for it any more."""
         slot = request.round.slot
         self.slots.release(slot)
@@ -275,7 +267,8 @@ class Scheduler:
             return
         begun_s = now if request.begun_s is None else request.begun_s
         queue_s, verify_s = begun_s - request.asked_s, now - begun_s
-        request.future.set_result(Served(result, int(queue_s * 1e6), int(verify_s * 1e6)))
+        queue_us, verify_us = int(queue_s * 1e6), int(verify_s * 1e6)
+        request.future.set_result(replace(result, queue_us=queue_us, verify_us=verify_us))
 
     def _count(self, batch: Batch, seconds: float) -> None:
         self.totals.steps += 1

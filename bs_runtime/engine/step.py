@@ -1,4 +1,4 @@
-"""One step: feed many rounds in one forward, and judge at once those that are done."""
+"""One step: feed many rounds in one forward, and verify at once those that are done."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bs_runtime.engine.generation import Judgement, Round
+from bs_runtime.engine.generation import Round
 from bs_runtime.model.kv import Feed
 from bs_runtime.verify import verify
+from bs_runtime.verify.job import Job, Outcome
 
 
 class Model(Protocol):
@@ -29,65 +30,74 @@ class Failed:
     error: Exception
 
 
-Result = Judgement | Exception | Failed | None
+Result = Outcome | Exception | Failed | None
+
+
+@dataclass(eq=False)
+class _Part:
+    """A round's part of a step: it is fed ``count`` tokens."""
+
+    round: Round
+    count: int
+    result: Result = None
 
 
 def step(model: Model, work: Sequence[tuple[Round, int]]) -> list[Result]:
-    """Feed each round as many tokens as stand beside it, and judge those that are done.
+    """Feed each round as many tokens as are beside it, and verify those that are done.
 
-    What became of each, in order: its judgement; None where it has more to feed; an error where it,
-    and no other, could not be judged or written; Failed for all that were fed where the forward
-    failed. Those are as before, or emptied, and can be fed again.
+    What became of each, in order: what it came to; None where it has more to feed; an error where
+    it, and no other, could not be verified or written; Failed for all that were fed where the
+    forward failed. Those are as before, or emptied, and can be fed again.
     """
-    failed = _feed(model, [(round, count) for round, count in work if count])
-    done = [round for round, count in work if not round.left and not (count and failed)]
-    judged = _judge(done)
-    return [
-        failed if failed and count else _settle(round, judged[round]) if round in judged else None
-        for round, count in work
-    ]
+    parts = [_Part(round, count) for round, count in work]
+    _feed(model, [part for part in parts if part.count])
+    done = [part for part in parts if part.result is None and not part.round.left]
+    _verify([(part, job) for part in done if (job := part.round.job())])
+    for part in done:
+        if not isinstance(part.result, Exception | Failed):
+            part.result = _commit(part.round, part.result)
+    return [part.result for part in parts]
 
 
-def _feed(model: Model, work: Sequence[tuple[Round, int]]) -> Failed | None:
-    if not work:
-        return None
+def _feed(model: Model, parts: Sequence[_Part]) -> None:
+    """Feed them in one forward, and give each its rows."""
+    if not parts:
+        return
     try:
-        for round, _ in work:
-            round.prepare()
-        feeds = [round.feed(count) for round, count in work]
+        for part in parts:
+            part.round.prepare()
+        feeds = [part.round.feed(part.count) for part in parts]
         rows = torch.as_tensor(model.forward(feeds))
     except Exception as error:
-        return Failed(error)
+        failed = Failed(error)
+        for part in parts:
+            part.result = failed
+        return
     ends = itertools.accumulate(feed.rows for feed in feeds)
-    for (round, _), feed, end in zip(work, feeds, ends, strict=True):
-        round.take(rows[end - feed.rows : end])
-    return None
+    for part, feed, end in zip(parts, feeds, ends, strict=True):
+        part.round.take(rows[end - feed.rows : end])
 
 
-def _judge(done: Sequence[Round]) -> dict[Round, verify.Outcome | Exception | None]:
-    """What is made of each round; None where nothing is to be judged."""
-    judged: dict[Round, verify.Outcome | Exception | None] = dict.fromkeys(done)
-    jobs = {round: job for round in done if (job := round.job())}
-    if not jobs:
-        return judged
+def _verify(parts: Sequence[tuple[_Part, Job]]) -> None:
+    """Verify them together; where that fails each by itself, and note for which it did."""
+    if not parts:
+        return
+    jobs = [job for _, job in parts]
     try:
-        outcomes = verify.judge([round.rows() for round in jobs], list(jobs.values()))
-        return judged | dict(zip(jobs, outcomes, strict=True))
-    except (
-        Exception
-    ):  # of one of them, or for want of memory for all: each by itself, from its rows
-        for round, job in jobs.items():
+        outcomes = verify.judge([part.round.rows() for part, _ in parts], jobs)
+    except Exception:  # of one of them, or for want of memory for all: each from its own rows
+        for part, job in parts:
             try:
-                (judged[round],) = verify.judge([round.rows()], [job])
+                (part.result,) = verify.judge([part.round.rows()], [job])
             except Exception as error:
-                judged[round] = error
-    return judged
+                part.result = error
+        return
+    for (part, _), outcome in zip(parts, outcomes, strict=True):
+        part.result = outcome
 
 
-def _settle(round: Round, judged: verify.Outcome | Exception | None) -> Judgement | Exception:
-    if isinstance(judged, Exception):
-        return judged
+def _commit(round: Round, verified: Outcome | None) -> Outcome | Exception:
     try:
-        return round.settle(round.rows(), judged)
+        return round.commit(verified)
     except Exception as error:
         return error

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -21,12 +21,13 @@ import msgspec
 
 from bs_runtime.engine.generation import Generation, Round
 from bs_runtime.engine.prefixes import common
-from bs_runtime.engine.scheduler import Scheduler, Served
+from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.model.target import Target
 from bs_runtime.operations.limits import Closing, Refusal
 from bs_runtime.serving import greeting
 from bs_runtime.serving.account import Account
 from bs_runtime.serving.conversations import Conversation, Conversations
+from bs_runtime.verify.job import Outcome
 from draftlink.protocol import frames
 from draftlink.protocol.control import digest
 from draftlink.protocol.frames import PROGRESS_S, Draft, Hello, Replay, Resume, Resumed, Start
@@ -38,6 +39,11 @@ log = logging.getLogger("draftlink.bs")
 
 SEND_S = 30.0  # a device that reads nothing for so long has gone
 Asked = Hello | Start | Resume | Replay
+
+
+def nothing(_: Sequence[int]) -> Sequence[int]:
+    """No proposals: each round of a stream writes one token."""
+    return ()
 
 
 class Life(Enum):
@@ -54,7 +60,8 @@ class Connection:
 
     ``receive`` returns the next binary message or None at the end; ``send`` sends one. What
     needs the model is run by ``scheduler``, which many connections share. ``account``: whose device
-    it is, and what it may do.
+    it is, and what it may do. ``propose``: given a stream's history, ids that may come next; they
+    change how many tokens a round writes, and never which.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class Connection:
         receive: Callable[[], Awaitable[bytes | None]],
         send: Callable[[bytes], Awaitable[None]],
         account: Account | None = None,
+        propose: Callable[[Sequence[int]], Sequence[int]] = nothing,
     ) -> None:
         self._target = target
         self._scheduler = scheduler
@@ -72,6 +80,7 @@ class Connection:
         self._receive = receive
         self._send_bytes = send
         self._account = account or Account()
+        self._propose = propose
         self._session = Session("bs", target.vocab_size)
         self._conversation: Conversation | None = None
         self._asked: deque[Asked] = deque()  # that the session has taken, and the worker not yet
@@ -315,21 +324,20 @@ class Connection:
             return
         del self._drafts[: len(drafts)]
         round = generation.draft(drafted, drafts[0].first, waits=last.waits)
-        served = await self._run(round)
+        outcome = await self._run(round)
         if self._session.state in (State.FINISHING, State.CLOSED):
             return
-        assert served is not None
-        judgement = served.judgement
+        assert outcome is not None
         verdict = frames.Verdict(
             epoch=last.epoch,
             base=base,
-            accepted=judgement.accepted,
-            next=judgement.next,
-            ended=judgement.ended,
-            queue_us=served.queue_us,
-            verify_us=served.verify_us,
-            row=judgement.row,
-            surprisals=judgement.surprisals,
+            accepted=outcome.accepted,
+            next=outcome.next,
+            ended=outcome.ended,
+            queue_us=outcome.queue_us,
+            verify_us=outcome.verify_us,
+            row=outcome.row,
+            surprisals=outcome.eighths,
         )
         if verdict.closes:  # what came meanwhile was drafted behind a token that does not stand
             self._drafts.clear()
@@ -340,16 +348,17 @@ class Connection:
         return self._life is Life.OPEN and self._session.state is not State.FINISHING
 
     async def _write(self) -> None:
-        """One token of a stream."""
+        """A token of a stream, and before it those of ``propose`` that are right."""
         generation, epoch = self._current(), self._session.epoch
         base = len(generation.history)
-        served = await self._run(generation.next())
+        outcome = await self._run(generation.next(self._propose(generation.history)))
         if self._session.state in (State.FINISHING, State.CLOSED):
             return
-        assert served is not None and served.judgement.next is not None
-        await self._send(frames.Tokens(epoch, base, (served.judgement.next,), generation.ended))
+        assert outcome is not None
+        ids = tuple(generation.history[base:])
+        await self._send(frames.Tokens(epoch, base, ids, outcome.ended))
 
-    async def _run(self, round: Round) -> Served | None:
+    async def _run(self, round: Round) -> Outcome | None:
         """Run a round to its end, and tell the device how far it is if that takes long.
 
         None for a prompt whose device has gone: its next connection need not wait for it.

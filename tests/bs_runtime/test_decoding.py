@@ -64,7 +64,7 @@ def test_left_at_any_slice_it_decodes_the_same_afterwards(scheme):
         for _ in range(stop + 1):
             next(under_way, None)  # of a history that is known by then there are fewer
         under_way.close()
-        assert here._ids.length <= len(HISTORY) == len(here.history)
+        assert here._decoder._ids.length <= len(HISTORY) == len(here.history)
         assert ids_of(here.decode(sent)) == expected
     here.decoding(sent).close()
     here.history += [1, 2, 3]  # of the target's
@@ -84,7 +84,7 @@ def test_damaged_drafts_leave_nothing_behind(scheme):
         try:
             here.decode([*good[:2], bad])
         except ValueError:
-            assert here._ids.length <= len(HISTORY)
+            assert here._decoder._ids.length <= len(HISTORY)
     assert ids_of(here.decode(good)) == ids_of(generation(scheme, list(HISTORY)).decode(good))
 
 
@@ -94,19 +94,19 @@ def test_the_next_turn_s_model_goes_on_from_the_one_before(same):
     scheme = Coupled()
     before = generation(scheme, list(HISTORY))
     before.decode(drafts(scheme, HISTORY))
-    assert before._ids.length > 3 * SLICE
+    assert before._decoder._ids.length > 3 * SLICE
     history = [*HISTORY[:same], *random.Random(2).choices(range(SIZE), k=50)]
     here = generation(scheme, history, before=before, same=same)
     sent = drafts(scheme, history)
     left = here.decoding(sent)
     if same < SLICE:
         next(left)
-        assert here._ids.length == len(HISTORY) - SLICE  # and not more in one go
+        assert here._decoder._ids.length == len(HISTORY) - SLICE  # and not more in one go
     left.close()
-    known = here._ids.length
+    known = here._decoder._ids.length
     found = ids_of(here.decode(sent))
     assert found == ids_of(generation(scheme, list(history)).decode(sent))
-    assert here._ids is before._ids and known >= same
+    assert here._decoder._ids is before._decoder._ids and known >= same
 
 
 def test_a_history_that_was_cut_back_is_not_taken_for_what_it_was():

@@ -139,7 +139,7 @@ class Walk:
             round.take(self.target.forward([feed]))
         cancelled = self.rng.random() < 0.1
         if not round.left and not cancelled:
-            round.settle(round.rows(), None)
+            round.commit(None)
         if not round.left or cancelled:
             self.rounds.remove(round)
             self.pool.release(round.slot)

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from bs_runtime.engine.batching import LEAST_CAP
-from bs_runtime.engine.generation import Generation, Judgement, ModelFault
+from bs_runtime.engine.generation import Generation, ModelFault
 from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.model.kv import Feed
 from bs_runtime.verify import verify
+from bs_runtime.verify.job import Outcome
 from draftlink.distribution.sampling import Sampling
 from draftlink.distribution.sparse import Drafted
 from draftlink.protocol import frames
@@ -74,7 +75,7 @@ def test_rounds_that_wait_together_are_one_forward_and_one_judging(monkeypatch):
         ]
         served = await asyncio.gather(*map(scheduler.run, rounds))
         assert (target.batches, judged) == ([4, 2], [1])  # two had their row, and were only judged
-        assert [(s.judgement.accepted, s.judgement.next) for s in served] == [
+        assert [(s.accepted, s.next) for s in served] == [
             (3, 4),
             (1, 3),
             (0, 3),
@@ -99,13 +100,13 @@ def test_a_long_prompt_is_fed_in_parts_between_verdicts():
         verdicts = 0
         while not running.done():
             served = await scheduler.run(short.draft(tokens(*[(short.history[-1] + 1) % SIZE])))
-            assert served.judgement.accepted == 1
+            assert served.accepted == 1
             assert served.queue_us + served.verify_us < 2.5 * 30_000
             verdicts += 1
         assert verdicts >= 5
         assert long.slot.length == len(prompt)
         served = await scheduler.run(long.next())
-        assert served.judgement.next == (prompt[-1] + 1) % SIZE
+        assert served.next == (prompt[-1] + 1) % SIZE
 
     asyncio.run(scenario())
 
@@ -126,12 +127,12 @@ def test_a_round_that_fails_is_its_own_fault_alone():
 
     first, failed, third = asyncio.run(scenario())
     assert isinstance(failed, MemoryError)
-    assert first.judgement == Judgement(1, 2, False)
-    assert third.judgement == Judgement(1, 4, False)
+    assert first == Outcome(1, 2, False)
+    assert third == Outcome(1, 4, False)
 
 
 def test_what_one_round_cannot_write_is_not_written_twice_for_the_others(monkeypatch):
-    """A step that was settled for some must not be run again for them."""
+    """A step that was committed for some must not be run again for them."""
     target = SlowTarget(TABLE)
 
     async def scenario() -> tuple[list[object], list[list[int]]]:
@@ -139,16 +140,16 @@ def test_what_one_round_cannot_write_is_not_written_twice_for_the_others(monkeyp
         gens = [generation(target, [i]) for i in range(3)]
         await asyncio.gather(*(scheduler.run(g.prompt()) for g in gens))
 
-        def settle(*_: object, **__: object) -> Judgement:
+        def commit(*_: object, **__: object) -> Outcome:
             raise MemoryError("out of memory")
 
-        monkeypatch.setattr(gens[1], "settle", settle)
+        monkeypatch.setattr(gens[1], "commit", commit)
         rounds = [scheduler.run(g.draft(tokens(g.history[-1] + 1))) for g in gens]
         return await asyncio.gather(*rounds, return_exceptions=True), [g.history for g in gens]
 
     (first, failed, third), histories = asyncio.run(scenario())
     assert isinstance(failed, MemoryError)
-    assert (first.judgement.next, third.judgement.next) == (2, 4)
+    assert (first.next, third.next) == (2, 4)
     assert histories == [[0, 1, 2], [1], [2, 3, 4]]
 
 
@@ -166,7 +167,7 @@ def test_a_greedy_row_without_a_largest_number_is_refused_alone(broken):
         return await asyncio.gather(*rounds, return_exceptions=True)
 
     served, refused = asyncio.run(scenario())
-    assert served.judgement.next == 2
+    assert served.next == 2
     assert isinstance(refused, ValueError) and "no largest number" in str(refused)
 
 
@@ -195,13 +196,13 @@ def test_no_rule_writes_from_a_row_without_a_largest_number(broken, scheme):
             scheduler.run(wrong.draft(tokens(5, 6))),  # the draft is turned down before
             return_exceptions=True,
         )
-        assert results[0].judgement.next == 2
+        assert results[0].next == 2
         refused = results[1]
         assert isinstance(refused, ModelFault) and isinstance(refused, ValueError)
         assert (refused.code, bad.history[3:]) == ("internal", [])
         assert "the model is broken" in refused.reason and "behind token 3" in refused.reason
-        assert results[2].judgement == replace(results[2].judgement, accepted=2, ended=True)
-        assert results[3].judgement.accepted == 0
+        assert results[2] == replace(results[2], accepted=2, ended=True)
+        assert results[3].accepted == 0
         assert target.batches == [4, 3]
 
     asyncio.run(scenario())
@@ -258,7 +259,7 @@ def test_a_cancelled_round_is_not_fed_and_its_slot_is_closed_behind_the_step():
                 await task
             scheduler.close(slot)
         third = await scheduler.run(generation(target).prompt())
-        assert third.judgement == Judgement(0, None, False)
+        assert third == Outcome(0, None, False)
         assert target.batches == [1, 1]
         assert running.slot.length == waiting.slot.length == 0
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bs_runtime.engine.batching import Batcher
-from bs_runtime.engine.generation import Generation, Judgement
+from bs_runtime.engine.generation import Generation
 from bs_runtime.engine.prefixes import common
 from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.engine.slots import LEAST_SHARED, Slots
@@ -21,6 +21,7 @@ from bs_runtime.operations import memory
 from bs_runtime.operations.limits import Refusal
 from bs_runtime.serving.snapshot import snapshot
 from bs_runtime.serving.station import Station
+from bs_runtime.verify.job import Outcome
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
 from draftlink.schemes import GREEDY
@@ -130,7 +131,7 @@ def test_a_round_that_was_cancelled_half_way_leaves_its_slot_to_others():
         await asyncio.wait([long], timeout=0.001)
         long.cancel()
         served = await asyncio.wait_for(scheduler.run(generation(target, [1, 2]).prompt()), 20)
-        assert served.judgement == Judgement(0, None, False)
+        assert served == Outcome(0, None, False)
 
     asyncio.run(run())
 

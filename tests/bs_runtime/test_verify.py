@@ -88,12 +88,12 @@ def test_jobs_of_a_step_do_not_disturb_each_other(device):
     for one, mine, outcome in zip(jobs, rows, together, strict=True):
         # Told of its surprisals, a greedy job is judged by its distribution, not by logits alone.
         (alone,) = verify.judge([mine], [replace(one, surprisals=True)])
-        assert (alone.accepted, alone.following) == (outcome.accepted, outcome.following)
+        assert (alone.accepted, alone.next) == (outcome.accepted, outcome.next)
         rejected = outcome.accepted < len(one.drafted)
-        assert (outcome.following is None) == (rejected and one.scheme.corrects == "device")
+        assert (outcome.next is None) == (rejected and one.scheme.corrects == "device")
         told = alone.surprisals if one.surprisals else []
         assert np.allclose(told, outcome.surprisals)
-        assert len(told) == one.surprisals * (outcome.accepted + (outcome.following is not None))
+        assert len(told) == one.surprisals * (outcome.accepted + (outcome.next is not None))
         kinds_seen.add((type(one.scheme), rejected, one.surprisals))
     assert len(kinds_seen) >= 4 * len({type(k) for k in kinds})
 
@@ -140,9 +140,9 @@ def test_nothing_is_drawn_where_all_that_could_be_is_suppressed(scheme):
     rows = torch.zeros(1, SIZE)
     rows[:, :3] = -torch.inf
     (outcome,) = verify.judge([rows], [one])
-    assert outcome.broken and outcome.following is None
+    assert outcome.broken and outcome.next is None
     (outcome,) = verify.judge([rows], [replace(one, suppressed=torch.arange(4, SIZE))])
-    assert outcome.following == 3 and not outcome.broken
+    assert outcome.next == 3 and not outcome.broken
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -175,7 +175,7 @@ def test_nothing_is_drawn_from_a_row_without_a_largest_logit(device, bad, scheme
         if clean.accepted < place:
             assert outcome == clean  # the row is behind the end of the text
         else:
-            assert (outcome.accepted, outcome.following) == (place, None) and outcome.broken
+            assert (outcome.accepted, outcome.next) == (place, None) and outcome.broken
             assert outcome.surprisals == clean.surprisals[:place]
         seen.add(outcome.broken)
     assert seen == {True, False}
@@ -186,7 +186,7 @@ def test_surprisals_are_the_targets():
     logits = torch.tensor(random_logits(1, SIZE)[:5])
     p = verify.distributions(logits, [one]).numpy()
     (outcome,) = verify.judge([logits], [one])
-    tokens = [d.token for d in one.drafted[: outcome.accepted]] + [outcome.following]
+    tokens = [d.token for d in one.drafted[: outcome.accepted]] + [outcome.next]
     assert np.allclose(outcome.surprisals, [-np.log2(p[i, t]) for i, t in enumerate(tokens)])
 
 

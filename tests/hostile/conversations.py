@@ -12,12 +12,12 @@ from typing import Any
 from websockets.exceptions import ConnectionClosedError
 
 from bs_runtime.engine.generation import Round
-from bs_runtime.engine.scheduler import Served
 from bs_runtime.engine.step import step
 from bs_runtime.engine.turns import Turns
 from bs_runtime.serving.connection import Connection
 from bs_runtime.serving.conversations import Conversations
 from bs_runtime.serving.tickets import Sealer
+from bs_runtime.verify.job import Outcome
 from device_runtime.device import Device
 from device_runtime.transport.connecting import LinkError, Lost
 from device_runtime.transport.patience import Patience
@@ -50,11 +50,11 @@ class Alone:
         self._target = target
         self.turns = Turns()
 
-    def run(self, round: Round) -> asyncio.Future[Served]:
-        judgement, done = None, asyncio.get_running_loop().create_future()
-        while judgement is None:
-            (judgement,) = step(self._target, [(round, round.left)])  # type: ignore[arg-type]
-        done.set_result(Served(judgement, 0, 0))
+    def run(self, round: Round) -> asyncio.Future[Outcome]:
+        outcome, done = None, asyncio.get_running_loop().create_future()
+        while outcome is None:
+            (outcome,) = step(self._target, [(round, round.left)])  # type: ignore[arg-type]
+        done.set_result(outcome)
         return done
 
     def close(self, slot: object) -> None:

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 import torch
 
-import bs_runtime.engine.generation
+import bs_runtime.engine.step
 from bs_runtime.operations.limits import Limits
 from bs_runtime.verify import verify
+from bs_runtime.verify.job import Outcome
 from draftlink.protocol import faults, frames
 from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.topk import TopK
@@ -57,15 +58,15 @@ def raised(monkeypatch) -> Iterator[Raised]:
     log.addHandler(handler)
     judge = verify.judge
 
-    def watched(rows: Sequence[torch.Tensor], jobs: Sequence[verify.Job]) -> list[verify.Outcome]:
+    def watched(rows: Sequence[torch.Tensor], jobs: Sequence[verify.Job]) -> list[Outcome]:
         for job in jobs:
             for drafted in job.drafted:
                 _drawable(drafted, job.scheme.rule)
         outcomes = judge(rows, jobs)
-        assert all(o.following is None or 0 <= o.following < SIZE for o in outcomes)
+        assert all(o.next is None or 0 <= o.next < SIZE for o in outcomes)
         return outcomes
 
-    monkeypatch.setattr(bs_runtime.engine.generation.verify, "judge", watched)
+    monkeypatch.setattr(bs_runtime.engine.step.verify, "judge", watched)
     yield handler
     log.removeHandler(handler)
     log.setLevel(level)
