@@ -23,7 +23,8 @@ from draftlink.schemes.dense import Dense
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
 from tests.bs_runtime.tiny import CONFIGS, VOCAB, build, take
-from tests.fakes import HASH, FakeTarget, random_logits
+from tests.fake_models import HASH, random_logits
+from tests.fakes import FakeTarget
 
 Propose = Callable[[Sequence[int]], Sequence[int]]
 PROMPT = [3, 1, 4, 1, 5]
