@@ -10,8 +10,6 @@ async with Device(bundle, "ws://127.0.0.1:8765") as device:
 from __future__ import annotations
 
 import asyncio
-import math
-import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
@@ -19,28 +17,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from msgspec import UNSET
 from tokenizers import Tokenizer
 
-from device_runtime import facts
-from device_runtime.drafting.alone import Alone
-from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.drafter import Model
 from device_runtime.drafting.estimators import Acceptance, Estimates
 from device_runtime.drafting.temperature import DraftTemperature
 from device_runtime.generation import Generation
 from device_runtime.model.bundle import Bundle, load_bundle
 from device_runtime.model.draft_model import DraftModel
-from device_runtime.result import MODES, Mode, Result
-from device_runtime.text import Detokenizer, stop_strings
+from device_runtime.request import Models, Request, check
+from device_runtime.result import Mode, Result
+from device_runtime.text import Detokenizer
 from device_runtime.transport.client import Client
 from device_runtime.transport.connecting import Connect, LinkError, connect_websocket, connector
 from device_runtime.transport.patience import PATIENCE_S
 from device_runtime.transport.silence import Deadlines
 from device_runtime.writers.writing import Writer
-from draftlink import schemes
 from draftlink.distribution.sampling import Sampling
-from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
@@ -132,11 +125,12 @@ class Device:
         self._tokenizer_hash = tokenizer_hash
         self._vocab_size = vocab_size
         self._client: Client | None = None
-        self.generations = 0
+        self.held: list[int] = []
         self._learned: dict[float, DraftTemperature] = {}  # by the request's temperature
         self._estimates = Estimates()
         self._acceptance: dict[tuple[AnyScheme, Sampling], Acceptance] = {}
         self.generation: Writer | None = None  # the last that has begun
+        self.beginning = asyncio.Lock()
 
     async def open(self) -> Device:
         """Connect and greet. Raises LinkError."""
@@ -213,90 +207,48 @@ class Device:
         draft goes on alone, with provisional tokens (see ``Token``). Raises ValueError for
         parameters or prompts that cannot work.
         """
-        welcome = self.client.welcome
-        if sampling == "target":
-            sampling = facts.suggested(welcome)
-        sampling = sampling or Sampling()
-        sampling.check()
-        size = min(self._vocab_size, welcome.vocab_size)
-        ends = facts.eos_ids(eos_ids, welcome, self._eos_ids)
-        suppressed = facts.suppressed_ids(suppressed_ids, welcome, size)
-        scheme = scheme or TopK(k=min(TopK().k, size))
-        scheme.check(size)
-        if type(scheme) not in (schemes.BY_NAME.get(name) for name in welcome.schemes):
-            raise ValueError(
-                f"the base station does not accept {scheme.name}; it accepts"
-                f" {', '.join(welcome.schemes)}"
+        return self._generation(
+            check(
+                self._models(),
+                self._standing(),
+                prompt,
+                max_tokens=max_tokens,
+                sampling=sampling,
+                scheme=scheme,
+                mode=mode,
+                gamma=gamma,
+                seed=seed,
+                stop=stop,
+                eos_ids=eos_ids,
+                suppressed_ids=suppressed_ids,
+                append=append,
+                learn_temperature=learn_temperature,
+                offline_after_s=offline_after_s,
             )
-        most = schemes.in_effect(scheme, greedy=sampling.greedy).longest(
-            welcome.vocab_size, frames.MAX_MESSAGE_BYTES, welcome.frame_entries
         )
-        if not most:
-            raise ValueError(
-                f"one drafted token of {scheme.name} is more than a message of"
-                f" {frames.MAX_MESSAGE_BYTES} bytes and {welcome.frame_entries} entries holds; send"
-                " fewer entries with topk"
-            )
-        if seed is None and scheme.shares_seed:
-            seed = secrets.randbits(63)
-        if mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
-        if gamma is not None and not 1 <= gamma <= 64:
-            raise ValueError(f"gamma must be between 1 and 64, not {gamma}")
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
-        stops = stop_strings(stop)
-        if offline_after_s is not None and not 0.0 <= offline_after_s < math.inf:
-            raise ValueError(f"offline_after_s must not be negative, but is {offline_after_s}")
-        if offline_after_s is not None and learn_temperature:
-            raise ValueError("offline_after_s and learn_temperature do not go together; leave one")
-        if not prompt:
-            raise ValueError("the prompt is empty; give at least one character")
-        if not append:
-            self.history.clear()
-        elif self.generation is not None and not self.generation.over:  # left amid a block
-            del self.history[self.generation.stands :]
-        if isinstance(prompt, str):
-            ids = facts.prompt_ids(prompt, self.tokenizer, welcome, first=not self.history)
-        else:
-            ids = list(prompt)
-        if not all(0 <= token < size for token in ids):
-            raise ValueError(f"the prompt has ids that are not among the {size} of both models")
-        room = welcome.context - len(self.history) - len(ids)
-        if room < 1:
-            raise ValueError(
-                f"the prompt has {len(self.history) + len(ids)} tokens, and the target's context is"
-                f" {welcome.context}; shorten it"
-            )
-        self.generations += 1
-        # A last token that the device corrected itself (``split``) has not been sent yet.
-        base = min(len(self.history), self.client.session.length)
-        start = frames.Start(
-            generation=self.generations,
-            base=base,
-            ids=[*self.history[base:], *ids],
-            sampling=sampling,
-            scheme=scheme,
-            # Until the device has its own prompt in the cache, the target writes.
-            mode="stream" if mode in ("stream", "auto") else "draft",
-            max_tokens=min(max_tokens, room),
-            eos_ids=ends,
-            seed=seed,
-            surprisals=learn_temperature,
-            suppressed_ids=suppressed or UNSET,
-        )
+
+    def _models(self) -> Models:
+        return Models(self.tokenizer, self._vocab_size, self._eos_ids, self.client.welcome)
+
+    def _standing(self) -> list[int]:
+        """The history; behind a generation that was left midway, what that has returned."""
+        last = self.generation
+        return self.history if last is None or last.over else self.history[: last.stands]
+
+    def _generation(self, request: Request) -> Generation:
+        """A generation that has not begun."""
         learned = None
-        if learn_temperature and not sampling.greedy:
+        if request.learn_temperature and not request.sampling.greedy:
             learned = self._learned.setdefault(
-                sampling.temperature, DraftTemperature(sampling.temperature)
+                request.sampling.temperature, DraftTemperature(request.sampling.temperature)
             )
         estimates = replace(
             self._estimates,
-            acceptance=self._acceptance.setdefault((scheme, sampling), Acceptance()),
+            acceptance=self._acceptance.setdefault(
+                (request.scheme, request.sampling), Acceptance()
+            ),
         )
-        controller = Controller(estimates, gamma, "stream" if mode == "auto" else mode)
-        alone = None if offline_after_s is None else Alone(offline_after_s)
-        return Generation(self, start, mode, len(ids), controller, stops, learned, alone)
+        return Generation(self, request, estimates, learned)
 
     async def take_over(self, generation: Writer) -> None:
         """A generation begins; nothing is left under way of one whose iterator was abandoned."""

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import msgspec
-
 from device_runtime.drafting.alone import Alone
 from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.drafter import Drafter
 from device_runtime.drafting.estimators import Estimates
 from device_runtime.drafting.temperature import DraftTemperature
-from device_runtime.result import Kind, Mode, Result, Token
+from device_runtime.request import Request
+from device_runtime.result import Kind, Result, Token
 from device_runtime.text import Text
 from device_runtime.writers.drafting import Drafting
 from device_runtime.writers.streaming import Streaming
 from device_runtime.writers.writing import Host, Writing
 from draftlink.distribution import noise
-from draftlink.protocol import frames
+from draftlink.protocol.history import common
 from draftlink.protocol.states import State
 
 
@@ -37,34 +36,33 @@ class Generation:
     def __init__(
         self,
         device: Host,
-        start: frames.Start,
-        mode: Mode,
-        prompt_tokens: int,
-        controller: Controller,
-        stop: tuple[str, ...],
+        request: Request,
+        estimates: Estimates,
         learned: DraftTemperature | None,
-        alone: Alone | None,
     ) -> None:
         self.text = ""
         self.tokens: list[int] = []
         self.provisional: list[int] = []
         self.result: Result
         self._device = device
-        self._start = start
-        self._mode = mode
-        self._prompt_tokens = prompt_tokens
-        self._stop = stop
-        self._decoded: Text
+        self._request = request
+        self._start = start = request.start(0, 0)  # but for its number, and what is sent of the ids
+        self._decoded = Text(device.detokenizer, request.prompt, request.stop)
         self._guesses: Text  # with the provisional tokens
         self._reason: str | None = None
         self._cancelled = False
-        if start.seed is None:
+        self._begun = self._over = False
+        if request.seed is None:
             key = noise.fresh_key()
         else:
-            role = "coupled" if start.scheme.shares_seed else "device"
-            key = noise.key_from_seed(start.seed, role)
+            role = "coupled" if request.scheme.shares_seed else "device"
+            key = noise.key_from_seed(request.seed, role)
         drafter = Drafter(device.model, start, device.client.welcome.vocab_size, key, learned)
+        mode = "stream" if request.mode == "auto" else request.mode
+        controller = Controller(estimates, request.gamma, mode)
         controller.foretells = drafter.foretells
+        after_s = request.offline_after_s
+        alone = None if after_s is None else Alone(after_s)
         self._writing = Writing(device, start, drafter, controller, learned, alone)
         self._writers: list[str] = []  # modes, in the order in which they wrote
         self._writer: Drafting | Streaming | None = None
@@ -81,30 +79,39 @@ class Generation:
     @property
     def stands(self) -> int:
         """Tokens of the device's history up to the last one that was returned."""
-        return self._start.base + len(self._start.ids) + len(self.tokens)
+        return len(self._request.prompt) + len(self.tokens)
 
     @property
     def over(self) -> bool:
         """Whether it has ended; not where its iterator was left in the middle."""
-        return self._writing.over
+        return self._over
 
     def cancel(self) -> None:
         """End after the tokens that have been returned; the iterator then stops."""
         self._cancelled = True
 
     async def leave(self) -> None:
-        """Wait for what is under way, and end it: the device goes on without this generation."""
+        """Wait for what is under way, and end it: history and cache are what was returned."""
         await self._writing.close()
+        # Once: an iterator that was left may be closed at any time, by the garbage collector, when
+        # the history is another's.
+        if self._begun and not self._over:
+            device = self._device
+            del device.history[self.stands :]
+            device.held = list(device.history)
+            self._writing.drafter.settle(self.stands)
+        self._over = True
 
     async def _run(self) -> AsyncIterator[Token]:
         device, writing = self._device, self._writing
-        client, start = device.client, self._start
+        client = device.client
         client.begin_ledger()
         reconnects = client.reconnects
-        await device.take_over(self)
-        writing.tally.started_s = writing.now()
-        await self._begin()
         try:
+            async with device.beginning:
+                await device.take_over(self)
+                writing.tally.started_s = writing.now()
+                await self._begin()
             while self._reason is None:
                 batch = await self._more()
                 for place, (token, kind) in enumerate(batch):
@@ -123,13 +130,9 @@ class Generation:
                     if writing.agreed and client.session.state is State.READY:
                         self._reason = "length"
         finally:
-            keep = self.stands
             self.text += self._decoded.finish()
-            await writing.close()
-            # An iterator that was left may be closed at any time, by who collects the garbage.
-            if device.generation is self:
-                del device.history[keep:]
-                writing.drafter.settle(keep)
+            await self.leave()
+        keep = self.stands
         # Where the connection is not there, the next generation makes one; this one has ended.
         if not client.interrupted and (
             client.session.state is not State.READY or client.session.length > keep
@@ -141,8 +144,8 @@ class Generation:
         self.result = writing.tally.result(
             text=self.text,
             tokens=self.tokens,
-            prompt_tokens=self._prompt_tokens,
-            seed=start.seed,
+            prompt_tokens=self._request.prompt_tokens,
+            seed=self._request.seed,
             scheme=writing.drafter.scheme.name,
             mode=", then ".join(self._writers),
             stop_reason=self._reason or "length",
@@ -153,20 +156,24 @@ class Generation:
         device.rest()
 
     async def _begin(self) -> None:
-        """Have the base station begin."""
-        device, start, client = self._device, self._start, self._device.client
-        self._writing.drafter.settle(start.base)
+        """Have both ends hold the prompt's beginning, and the base station begin behind it."""
+        device, client = self._device, self._device.client
+        prompt = list(self._request.prompt)
+        kept = common(device.held, prompt)
+        device.held = prompt[:kept]  # until both are known to hold more
+        self._writing.drafter.settle(kept)
         # A generation whose iterator was abandoned, or that ended where no connection was.
         if client.interrupted or client.session.state is not State.READY:
-            await client.finish(start.base)
-        # A base station that was lost between generations has no part of the history.
-        base = min(start.base, client.session.length)
-        ids = device.history[base : start.base] + start.ids
-        del device.history[start.base :]
-        device.history += start.ids
-        self._decoded = Text(device.detokenizer, device.history, self._stop)
-        await client.send(msgspec.structs.replace(start, base=base, ids=ids))
-        self._writing.open_window(auto=self._mode == "auto")
+            await client.finish(kept)
+        # The base station may hold less: it has not been sent a last token that the device
+        # corrected itself (``split``), and has nothing over a new connection. The row behind the
+        # prompt has to be made in any case.
+        base = min(kept, client.session.length, len(prompt) - 1)
+        device.history[:] = prompt
+        self._start = self._writing.start = self._request.start(client.session.generation + 1, base)
+        await self._writing.send(self._start)
+        self._begun = True
+        self._writing.open_window(auto=self._request.mode == "auto")
 
     async def _more(self) -> list[tuple[int, Kind]]:
         """The next tokens, from whoever's turn it is; they may be none."""

@@ -69,11 +69,13 @@ def test_what_is_appended_follows_the_text_that_was_seen():
                 seen.append(token.id)
                 break
             begun = list(device.history)
-            device.generate("h", append=True, sampling=GREEDY)
-            assert len(begun) > len(device.history)  # a block had come, of which one was seen
-            assert device.history[-1] == seen[-1]
-            texts = await collect(device.generate("h", append=True, max_tokens=3, sampling=GREEDY))
+            appended = device.generate("h", append=True, max_tokens=3, sampling=GREEDY)
+            assert device.history == begun  # which is touched when the generation begins
+            texts = await collect(appended)
             assert texts == ["a", "b", "c"]
+            stood = device.history[:-4]
+            assert len(begun) > len(stood)  # a block had come, of which one was seen
+            assert stood[-1] == seen[-1]
             device.history += [1, 2]  # a conversation from elsewhere stays as it is
             texts = await collect(device.generate("d", append=True, max_tokens=2, sampling=GREEDY))
             assert texts == ["e", "f"] and device.history[-5:] == [1, 2, 3, 4, 5]

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bs_runtime.model.kv import Slot
+from draftlink.protocol.history import common
 
 BLOCK = 16  # tokens; a shorter common prefix is not found, as a copy would not be worth it
-SPAN = 512  # tokens that are compared at once
 # Nobody who does not know it can make texts that collide, and so make searches long.
 SEED = int.from_bytes(os.urandom(7), "little")
 
@@ -30,16 +30,6 @@ def extend(digests: list[int], ids: Sequence[int], depth: int) -> None:
     """Add hashes until there is one for each prefix of up to ``depth`` blocks of ``ids``."""
     for begin in range(len(digests) * BLOCK, depth * BLOCK, BLOCK):
         digests.append(digest(digests[-1] if digests else SEED, ids[begin : begin + BLOCK]))
-
-
-def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """The length of the longest common prefix. Either is read once, as far as they are the same."""
-    longest = min(len(a), len(b))
-    for begin in range(0, longest, SPAN):
-        end = min(begin + SPAN, longest)
-        if a[begin:end] != b[begin:end]:
-            return next(i for i in range(begin, end) if a[i] != b[i])
-    return longest
 
 
 class Chain:

@@ -20,7 +20,6 @@ from typing import Any
 import msgspec
 
 from bs_runtime.engine.generation import Generation, Round
-from bs_runtime.engine.prefixes import common
 from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.model.target import Target
 from bs_runtime.operations.limits import Closing, Refusal
@@ -31,6 +30,7 @@ from bs_runtime.verify.job import Outcome
 from draftlink.protocol import frames
 from draftlink.protocol.control import digest
 from draftlink.protocol.frames import PROGRESS_S, Draft, Hello, Replay, Resume, Resumed, Start
+from draftlink.protocol.history import common
 from draftlink.protocol.session import ProtocolError, RemoteProtocolError, Session, decode
 from draftlink.protocol.states import TABLE, State
 from draftlink.schemes.base import MAX_DRAFT

@@ -27,14 +27,19 @@ APART = 1 << 62  # beside a position: numbers of their own, for tokens that are 
 
 
 class Host(Protocol):
-    """The device, as one of its generations sees it. ``draft_context``: tokens, as history's."""
+    """The device, as one of its generations sees it. ``draft_context``: tokens, as history's.
+
+    ``held``: the ids of which draft model and base station hold the beginning, between generations.
+    """
 
     model: Model
     detokenizer: Detokenizer
     history: list[int]
+    held: list[int]
     draft_context: int
     executor: Executor
     generation: Writer | None
+    beginning: asyncio.Lock  # held by a generation while it begins
 
     @property
     def client(self) -> Client:

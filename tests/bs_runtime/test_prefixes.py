@@ -10,12 +10,13 @@ import pytest
 
 from bs_runtime.engine import prefixes
 from bs_runtime.engine.generation import Generation, Round
-from bs_runtime.engine.prefixes import BLOCK, Chain, Entry, Index, common
+from bs_runtime.engine.prefixes import BLOCK, Chain, Entry, Index
 from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.engine.slots import LEAST_SHARED, Slots
 from bs_runtime.model.kv import Feed
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
+from draftlink.protocol.history import common
 from draftlink.schemes import GREEDY
 from tests.bs_runtime.tiny import CONFIGS, VOCAB, build, take
 from tests.fake_models import FakeModel, random_logits

@@ -11,7 +11,6 @@ import torch
 
 from bs_runtime.engine.batching import Batcher
 from bs_runtime.engine.generation import Generation
-from bs_runtime.engine.prefixes import common
 from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.engine.slots import LEAST_SHARED, Slots
 from bs_runtime.model import kv
@@ -24,6 +23,7 @@ from bs_runtime.serving.station import Station
 from bs_runtime.verify.job import Outcome
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
+from draftlink.protocol.history import common
 from draftlink.schemes import GREEDY
 from tests.bs_runtime.tiny import CONFIGS, CONTEXT, VOCAB, build, take
 from tests.fake_models import HASH, random_logits
