@@ -192,7 +192,9 @@ class Device:
     ) -> Generation:
         """Generate after ``prompt``; with ``append``, after the history and ``prompt``.
 
-        The first turn begins as the target's tokenizer begins a text, unless ``prompt`` begins so
+        What ``prompt`` has in common with the history is in both caches, and is not fed again: a
+        conversation can be given whole at each turn. As text it keeps the ids of what was written,
+        also where the tokenizer would encode that otherwise. The first turn begins as the target's tokenizer begins a text, unless ``prompt`` begins so
         or is ids, which are taken as they are. ``sampling``: ``"target"`` is what the target's
         files suggest. ``eos_ids`` end the text, and ``suppressed_ids`` are never written; None
         stands for those that the target's files name, and () for none.
@@ -228,7 +230,8 @@ class Device:
         )
 
     def _models(self) -> Models:
-        return Models(self.tokenizer, self._vocab_size, self._eos_ids, self.client.welcome)
+        welcome = self.client.welcome
+        return Models(self.tokenizer, self.detokenizer, self._vocab_size, self._eos_ids, welcome)
 
     def _standing(self) -> list[int]:
         """The history; behind a generation that was left midway, what that has returned."""

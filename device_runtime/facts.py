@@ -63,14 +63,19 @@ def _known(name: str, ids: Sequence[int], most: int, vocab_size: int) -> list[in
     return list(ids)
 
 
+def check_text(text: str) -> None:
+    """Raise ValueError for what is no text."""
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError("the prompt has lone surrogates, which are no text; decode it from UTF-8")
+
+
 def prompt_ids(text: str, tokenizer: Tokenizer, welcome: Welcome, *, first: bool) -> list[int]:
     """The ids of ``text``. At the ``first`` turn they begin as the target's texts do, and once so.
 
     The draft's tokenizer need not have that rule; what its own puts before or behind a text does
     not count. A rendered chat template has begun already. Raises ValueError for what is no text.
     """
-    if any("\ud800" <= c <= "\udfff" for c in text):
-        raise ValueError("the prompt has lone surrogates, which are no text; decode it from UTF-8")
+    check_text(text)
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     begin = list(welcome.bos_ids) if first else []
     return ids if ids[: len(begin)] == begin else begin + ids

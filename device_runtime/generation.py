@@ -170,6 +170,8 @@ class Generation:
         # prompt has to be made in any case.
         base = min(kept, client.session.length, len(prompt) - 1)
         device.history[:] = prompt
+        tally = self._writing.tally
+        tally.cached, tally.target_cached = min(device.model.length, len(prompt) - 1), base
         self._start = self._writing.start = self._request.start(client.session.generation + 1, base)
         await self._writing.send(self._start)
         self._begun = True

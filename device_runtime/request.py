@@ -14,8 +14,9 @@ from msgspec import UNSET
 from tokenizers import Tokenizer
 
 from device_runtime import facts
+from device_runtime.prompt import prompt_ids
 from device_runtime.result import MODES, Mode
-from device_runtime.text import stop_strings
+from device_runtime.text import Detokenizer, stop_strings
 from draftlink import schemes
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
@@ -50,6 +51,7 @@ class Models:
     """
 
     tokenizer: Tokenizer
+    detokenizer: Detokenizer
     vocab_size: int
     eos_ids: tuple[int, ...]
     welcome: frames.Welcome
@@ -132,7 +134,7 @@ def check(
     if seed is None and scheme.shares_seed:
         seed = secrets.randbits(63)
     before = tuple(history) if append else ()
-    ids = _prompt_ids(prompt, models, first=not before)
+    ids = _prompt_ids(prompt, models, history, append=append)
     room = welcome.context - len(before) - len(ids)
     if room < 1:
         raise ValueError(
@@ -200,10 +202,15 @@ def _check_scheme(scheme: AnyScheme, sampling: Sampling, models: Models) -> None
         )
 
 
-def _prompt_ids(prompt: str | Sequence[int], models: Models, *, first: bool) -> tuple[int, ...]:
+def _prompt_ids(
+    prompt: str | Sequence[int], models: Models, history: Sequence[int], *, append: bool
+) -> tuple[int, ...]:
     """The ids of a prompt. Raises ValueError for one that is empty, or not for these models."""
-    if isinstance(prompt, str):
-        ids = facts.prompt_ids(prompt, models.tokenizer, models.welcome, first=first)
+    tokenizer, welcome = models.tokenizer, models.welcome
+    if isinstance(prompt, str) and not append:
+        ids = prompt_ids(prompt, history, tokenizer, models.detokenizer, welcome)
+    elif isinstance(prompt, str):
+        ids = facts.prompt_ids(prompt, tokenizer, welcome, first=not history)
     else:
         ids = list(prompt)
     if not ids or not len(prompt):

@@ -64,6 +64,10 @@ class Result(msgspec.Struct, frozen=True):
     stop_reason: str  # "eos", "length", "stop", "cancel"
     draft_temperature: float  # over the request's, at the end
     ledger: list[Entry]
+    # Tokens before the text that were in a KV cache when it began, and were not fed again: in the
+    # draft's, and in the base station's as far as the device knew, to which it did not send them.
+    cached_tokens: int
+    target_cached_tokens: int
 
 
 @dataclass
@@ -84,6 +88,8 @@ class Tally:
     verify_s: float = 0.0
     provisional: int = 0
     taken_back: int = 0
+    cached: int = 0
+    target_cached: int = 0
 
     def verdict(self, position: int, accepted: int, *, rejected: bool) -> None:
         """Of a block, ``position`` tokens behind the last correction, ``accepted`` stand.
@@ -164,4 +170,6 @@ class Tally:
             stop_reason=stop_reason,
             draft_temperature=draft_temperature,
             ledger=ledger,
+            cached_tokens=self.cached,
+            target_cached_tokens=self.target_cached,
         )

@@ -48,10 +48,13 @@ class Detokenizer:
             _of_the_decoder(error)
             self._joins_bytes = False
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of ``ids``, without special tokens; a U+FFFD for each where there is none."""
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of ``ids``; a U+FFFD for each where there is none.
+
+        With ``special`` tokens as they are written, else without them.
+        """
         try:
-            text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+            text: str = self._tokenizer.decode(ids, skip_special_tokens=not special)
         except BaseException as error:
             _of_the_decoder(error)
             text = REPLACEMENT * len(ids)

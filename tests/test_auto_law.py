@@ -110,7 +110,7 @@ def counts(monkeypatch, scheme, count: int) -> np.ndarray:
         socket.send, socket.recv = sending, receiving
         return socket
 
-    monkeypatch.setattr("device_runtime.device.Controller", Alternating)
+    monkeypatch.setattr("device_runtime.generation.Controller", Alternating)
     monkeypatch.setattr(
         "device_runtime.drafting.estimators.Acceptance.probability",
         lambda self, chance: 0.99 if chance > 0.2 else 0.1,

@@ -85,7 +85,7 @@ def test_no_number_is_drawn_twice(monkeypatch):
         return propose(self, q, key, position, weight)
 
     monkeypatch.setattr(TopK, "propose", noted)
-    monkeypatch.setattr("device_runtime.device.Controller", Changing)
+    monkeypatch.setattr("device_runtime.generation.Controller", Changing)
     ways = [("auto", None), ("run-ahead", None), ("run-ahead", 0.0), ("stop-and-wait", 0.0)]
     for seed, (mode, offline) in enumerate(ways):
         for link in range(3):
@@ -137,7 +137,7 @@ class Watching(Controller):
 
 def behind_corrections(monkeypatch, scheme, count: int) -> np.ndarray:
     """Counts (V,) of the tokens behind so many corrections, where the controller drafts on."""
-    monkeypatch.setattr("device_runtime.device.Controller", Watching)
+    monkeypatch.setattr("device_runtime.generation.Controller", Watching)
     monkeypatch.setattr(
         "device_runtime.drafting.estimators.Acceptance.probability",
         lambda self, chance: 0.99 if chance > 0.2 else 0.1,

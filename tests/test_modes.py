@@ -199,7 +199,7 @@ class Restless(Controller):
 
 def switch_at_random(monkeypatch, switches: int) -> None:
     expected: dict[str, list[int]] = {}
-    monkeypatch.setattr("device_runtime.device.Controller", Restless)
+    monkeypatch.setattr("device_runtime.generation.Controller", Restless)
     Restless.rng, Restless.changes = random.Random(5), 0
     links = [LTE, LinkProfile(1e9, 1e9, 0.0), LinkProfile(1e5, 1e6, 0.3, jitter_s=0.05)]
     schemes = {"greedy": GREEDY, "coupled": COUPLED, "split": SAMPLED[1]}

@@ -1,4 +1,4 @@
-"""Histories of token ids, as both ends compare them."""
+"""Histories of token ids, and texts, as both ends compare them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 BLOCK = 512  # tokens that are compared at once
 
 
-def common(a: Sequence[int], b: Sequence[int]) -> int:
+def common(a: Sequence[object], b: Sequence[object]) -> int:
     """The length of the longest common prefix. Either is read once, as far as they are the same.
 
-    Both have to be of one kind, two lists or two tuples: their parts are compared as wholes.
+    Both are of one kind, two lists or two texts: their parts are compared as wholes.
     """
     longest = min(len(a), len(b))
     for begin in range(0, longest, BLOCK):
