@@ -83,6 +83,11 @@ class LikeText:
         """Tokens in the KV cache."""
         return self._model.length
 
+    @property
+    def bytes(self) -> int:
+        """Memory of the KV cache."""
+        return self._model.bytes
+
     def forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Feed ids; another row's logits (V,)."""
         self._model.forward(ids)

@@ -11,29 +11,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Unpack
+from weakref import WeakSet
 
 from tokenizers import Tokenizer
 
+from device_runtime.conversation import Conversation
 from device_runtime.drafting.drafter import Model
 from device_runtime.drafting.estimators import Acceptance, Estimates
 from device_runtime.drafting.temperature import DraftTemperature
 from device_runtime.generation import Generation
 from device_runtime.model.bundle import Bundle, load_bundle
 from device_runtime.model.draft_model import DraftModel
-from device_runtime.request import Models, Request, check
-from device_runtime.result import Mode, Result
+from device_runtime.request import Models, Options, Request
+from device_runtime.result import Result
 from device_runtime.text import Detokenizer
 from device_runtime.transport.client import Client
 from device_runtime.transport.connecting import Connect, LinkError, connect_websocket, connector
 from device_runtime.transport.patience import PATIENCE_S
 from device_runtime.transport.silence import Deadlines
-from device_runtime.writers.writing import Writer
+from device_runtime.worker import Job, Worker
 from draftlink.distribution.sampling import Sampling
+from draftlink.protocol.frames import Welcome
 from draftlink.schemes import AnyScheme
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
@@ -44,7 +47,11 @@ __all__ = ["Coupled", "Dense", "Device", "LinkError", "Result", "Sampling", "Spl
 
 
 class Device:
-    """A draft model and a connection. One generation at a time; the history outlives it."""
+    """A draft model and a base station's address, and a conversation of its own.
+
+    ``generate``, ``history`` and ``client`` are that conversation's, which is open while the device
+    is; ``conversation`` makes others beside it.
+    """
 
     def __init__(
         self,
@@ -73,9 +80,10 @@ class Device:
             loaded.manifest.vocab_size,
             loaded.manifest.context,
             tuple(loaded.manifest.eos_token_ids),
+            connector(token, ca, insecure=insecure),
+            model.another,
+            model.rest,
         )
-        self._connect: Connect = connector(token, ca, insecure=insecure)
-        self._rest: Callable[[], None] | None = model.rest
 
     @classmethod
     def from_parts(
@@ -89,16 +97,18 @@ class Device:
         context: int,
         eos_ids: tuple[int, ...],
         connect: Connect = connect_websocket,
+        another: Callable[[], Model] | None = None,
     ) -> Device:
         """A device over any model with ``length``, ``forward`` and ``rollback``.
 
         ``eos_ids`` end a text where the target's files name none. ``connect`` makes the connection
-        to ``url``.
+        to ``url``. ``another`` makes the model once more, with a KV cache of its own, for each
+        further conversation.
         """
         device = cls.__new__(cls)
-        device._setup(model, tokenizer, url, tokenizer_hash, vocab_size, context, eos_ids)
-        device._connect = connect
-        device._rest = None
+        device._setup(
+            model, tokenizer, url, tokenizer_hash, vocab_size, context, eos_ids, connect, another
+        )
         return device
 
     def _setup(
@@ -110,50 +120,52 @@ class Device:
         vocab_size: int,
         context: int,
         eos_ids: tuple[int, ...],
+        connect: Connect,
+        another: Callable[[], Model] | None,
+        rest: Callable[[], None] | None = None,
     ) -> None:
-        self.model = model
         self.tokenizer = tokenizer
         self.detokenizer = Detokenizer(tokenizer)
-        self.history: list[int] = []
-        self._eos_ids = eos_ids
         self.draft_context = context
-        self.executor: Executor = ThreadPoolExecutor(1, thread_name_prefix="draft")
-        self._url = url
         self.patience_s = PATIENCE_S  # how long a lost base station is looked for
         self.deadlines = Deadlines()
-        self._resting: asyncio.Future[None] | None = None
-        self._tokenizer_hash = tokenizer_hash
-        self._vocab_size = vocab_size
-        self._client: Client | None = None
-        self.held: list[int] = []
+        self.worker = Worker(ThreadPoolExecutor(1, thread_name_prefix="draft"))
+        self._url, self._connect = url, connect
+        self._tokenizer_hash, self._vocab_size, self._eos_ids = tokenizer_hash, vocab_size, eos_ids
+        self._another, self._rest = another, rest
+        self._resting: Job | None = None
         self._learned: dict[float, DraftTemperature] = {}  # by the request's temperature
         self._estimates = Estimates()
         self._acceptance: dict[tuple[AnyScheme, Sampling], Acceptance] = {}
-        self.generation: Writer | None = None  # the last that has begun
-        self.beginning = asyncio.Lock()
+        self._own = Conversation(self, model)
+        self._conversations = WeakSet([self._own])
+
+    def conversation(self) -> Conversation:
+        """Another conversation, beside the device's own and at the same time; to be opened.
+
+        It has a history, a draft KV cache (``kv_bytes``) and a connection of its own. All of a
+        device's conversations draft in turns, with the same weights. Raises ValueError where the
+        device was made of a single model.
+        """
+        if self._another is None:
+            raise ValueError(
+                "this device was made of one model, with one KV cache; tell Device.from_parts how"
+                " to make another"
+            )
+        made = Conversation(self, self._another())
+        self._conversations.add(made)
+        return made
 
     async def open(self) -> Device:
         """Connect and greet. Raises LinkError."""
-        client = Client(
-            self._url,
-            self._tokenizer_hash,
-            self._vocab_size,
-            self._connect,
-            self.patience_s,
-            self.deadlines,
-        )
-        client.history = self.history
-        await client.open()
-        self._estimates.rtt.add(client.rtt_s)
-        self._client = client
+        await self._own.open()
         return self
 
     async def close(self) -> None:
-        """Close the connection."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
-        self.executor.shutdown(wait=False)
+        """Close all connections."""
+        for conversation in [*self._conversations]:
+            await conversation.close()
+        self.worker.executor.shutdown(wait=False)
 
     async def __aenter__(self) -> Device:
         return await self.open()
@@ -166,38 +178,17 @@ class Device:
     ) -> None:
         await self.close()
 
-    @property
-    def client(self) -> Client:
-        """The open connection. Raises LinkError before ``open``."""
-        if self._client is None:
-            raise LinkError("the device is not connected; use `async with Device(...)`")
-        return self._client
-
-    def generate(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_tokens: int = 128,
-        sampling: Sampling | Literal["target"] | None = None,
-        scheme: AnyScheme | None = None,
-        mode: Mode = "auto",
-        gamma: int | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
-        eos_ids: Sequence[int] | None = None,
-        suppressed_ids: Sequence[int] | None = None,
-        append: bool = False,
-        learn_temperature: bool = False,
-        offline_after_s: float | None = None,
-    ) -> Generation:
+    def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Generation:
         """Generate after ``prompt``; with ``append``, after the history and ``prompt``.
 
         What ``prompt`` has in common with the history is in both caches, and is not fed again: a
         conversation can be given whole at each turn. As text it keeps the ids of what was written,
-        also where the tokenizer would encode that otherwise. The first turn begins as the target's tokenizer begins a text, unless ``prompt`` begins so
-        or is ids, which are taken as they are. ``sampling``: ``"target"`` is what the target's
-        files suggest. ``eos_ids`` end the text, and ``suppressed_ids`` are never written; None
-        stands for those that the target's files name, and () for none.
+        also where the tokenizer would encode that otherwise. The first turn begins as the target's
+        tokenizer begins a text, unless ``prompt`` begins so or is ids, which are taken as they are.
+
+        Options: ``max_tokens`` (128). ``sampling``: ``"target"`` is what the target's files
+        suggest. ``scheme``: TopK if not given. ``eos_ids`` end the text, and ``suppressed_ids`` are
+        never written; None stands for those that the target's files name, and () for none.
         ``mode``: ``auto`` measures, and drafts in turns (``stop-and-wait``), drafts on while
         verdicts are under way (``run-ahead``) or lets the target write (``stream``). ``gamma``:
         tokens drafted a round of stop-and-wait; None follows the measured acceptance and costs.
@@ -207,65 +198,79 @@ class Device:
         ``learn_temperature``: the draft's temperature follows the verdicts (one byte down per
         token). ``offline_after_s``: after so many seconds without a word from the base station the
         draft goes on alone, with provisional tokens (see ``Token``). Raises ValueError for
-        parameters or prompts that cannot work.
+        parameters or prompts that cannot work, and then nothing has changed: a generation that is
+        under way goes on, and the history is what it was. That changes when this one begins.
         """
-        return self._generation(
-            check(
-                self._models(),
-                self._standing(),
-                prompt,
-                max_tokens=max_tokens,
-                sampling=sampling,
-                scheme=scheme,
-                mode=mode,
-                gamma=gamma,
-                seed=seed,
-                stop=stop,
-                eos_ids=eos_ids,
-                suppressed_ids=suppressed_ids,
-                append=append,
-                learn_temperature=learn_temperature,
-                offline_after_s=offline_after_s,
-            )
+        return self._own.generate(prompt, **options)
+
+    # Its own conversation.
+
+    @property
+    def client(self) -> Client:
+        """The open connection. Raises LinkError before ``open``."""
+        return self._own.client
+
+    @property
+    def history(self) -> list[int]:
+        """The ids of all turns so far."""
+        return self._own.history
+
+    @history.setter
+    def history(self, ids: list[int]) -> None:
+        self._own.history = ids
+
+    @property
+    def model(self) -> Model:
+        """The draft model, with its KV cache."""
+        return self._own.model
+
+    @model.setter
+    def model(self, model: Model) -> None:
+        self._own.model = model
+
+    # What all conversations have in common.
+
+    def connection(self) -> Client:
+        """A connection to the base station that is not open yet."""
+        return Client(
+            self._url,
+            self._tokenizer_hash,
+            self._vocab_size,
+            self._connect,
+            self.patience_s,
+            self.deadlines,
         )
 
-    def _models(self) -> Models:
-        welcome = self.client.welcome
+    def models(self, welcome: Welcome) -> Models:
+        """What both models allow a request."""
         return Models(self.tokenizer, self.detokenizer, self._vocab_size, self._eos_ids, welcome)
 
-    def _standing(self) -> list[int]:
-        """The history; behind a generation that was left midway, what that has returned."""
-        last = self.generation
-        return self.history if last is None or last.over else self.history[: last.stands]
+    def estimates(self, request: Request) -> Estimates:
+        """What is known so far that matters to a request; it goes on with the same ones."""
+        key = request.scheme, request.sampling
+        return replace(self._estimates, acceptance=self._acceptance.setdefault(key, Acceptance()))
 
-    def _generation(self, request: Request) -> Generation:
-        """A generation that has not begun."""
-        learned = None
-        if request.learn_temperature and not request.sampling.greedy:
-            learned = self._learned.setdefault(
-                request.sampling.temperature, DraftTemperature(request.sampling.temperature)
-            )
-        estimates = replace(
-            self._estimates,
-            acceptance=self._acceptance.setdefault(
-                (request.scheme, request.sampling), Acceptance()
-            ),
-        )
-        return Generation(self, request, estimates, learned)
+    def learned(self, request: Request) -> DraftTemperature | None:
+        """The draft's temperature, where the request learns it."""
+        asked = request.sampling.temperature
+        if not request.learn_temperature or request.sampling.greedy:
+            return None
+        return self._learned.setdefault(asked, DraftTemperature(asked))
 
-    async def take_over(self, generation: Writer) -> None:
-        """A generation begins; nothing is left under way of one whose iterator was abandoned."""
-        if self.generation is not None:
-            await self.generation.leave()
-        if self._resting is not None:
+    def greeted(self, rtt_s: float) -> None:
+        """A greeting took one round trip."""
+        self._estimates.rtt.add(rtt_s)
+
+    async def begins(self) -> None:
+        """A generation is to begin: wait while the draft model changes how it runs."""
+        while self._resting is not None and not self._resting.done():
             await asyncio.wait([self._resting])
-        self.generation = generation
 
-    def rest(self) -> None:
-        """A generation has ended; the draft model may change how it runs before the next begins."""
-        if self._rest is not None:
-            loop = asyncio.get_running_loop()
-            self._resting = loop.run_in_executor(self.executor, self._rest)
+    def ends(self) -> None:
+        """A generation has ended: where none is under way, the draft model may change how it runs
+        before the next begins."""
+        if self._rest is not None and not any(one.writes for one in self._conversations):
+            self._resting = self.worker.run(self._rest)
 
 
 def generate(
@@ -276,7 +281,7 @@ def generate(
     token: str | None = None,
     ca: Path | None = None,
     insecure: bool = False,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Result:
     """One text, blocking: the short form of ``Device.generate``, whose ``options`` it takes.
 

@@ -68,6 +68,8 @@ class Result(msgspec.Struct, frozen=True):
     # draft's, and in the base station's as far as the device knew, to which it did not send them.
     cached_tokens: int
     target_cached_tokens: int
+    # What drafting waited while the device drafted for other conversations; not part of draft_s.
+    draft_queue_s: float
 
 
 @dataclass
@@ -90,6 +92,7 @@ class Tally:
     taken_back: int = 0
     cached: int = 0
     target_cached: int = 0
+    draft_queue_s: float = 0.0
 
     def verdict(self, position: int, accepted: int, *, rejected: bool) -> None:
         """Of a block, ``position`` tokens behind the last correction, ``accepted`` stand.
@@ -172,4 +175,5 @@ class Tally:
             ledger=ledger,
             cached_tokens=self.cached,
             target_cached_tokens=self.target_cached,
+            draft_queue_s=self.draft_queue_s,
         )

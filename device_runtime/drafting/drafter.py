@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from device_runtime.drafting.temperature import DraftTemperature
 from draftlink import schemes
 from draftlink.coding.ids import IdModel
+from draftlink.coding.slices import Slices, whole
 from draftlink.distribution import noise, sampling
 from draftlink.distribution.sparse import Drafted
 from draftlink.protocol import frames
 from draftlink.schemes import split
+
+CHUNK = 128  # tokens of a prompt that are fed before somebody else's work has its turn
 
 
 class Model(Protocol):
@@ -24,6 +27,10 @@ class Model(Protocol):
     @property
     def length(self) -> int:
         """Tokens in the KV cache."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the KV cache."""
 
     def forward(self, ids: Sequence[int]) -> NDArray[np.floating[Any]]:
         """Feed ids; the logits of the last."""
@@ -73,12 +80,18 @@ class Drafter:
     def propose(
         self, past: list[int], count: int, begins: int, fresh: bool = True
     ) -> list[Proposal]:
+        """``proposing``, all at once."""
+        return whole(self.proposing(past, count, begins, fresh))
+
+    def proposing(
+        self, past: list[int], count: int, begins: int, fresh: bool = True
+    ) -> Slices[list[Proposal]]:
         """``count`` tokens after ``past``, of which the cache holds a true prefix.
 
         What the cache lacks is fed first: the prompt, a correction, or the last drafted token
         after a block that was accepted whole. ``begins``: the position at which the epoch began,
         whose numbers they are drawn from. ``fresh``: nothing drafted is in flight before them.
-        ``past`` is extended.
+        ``past`` is extended. In slices of a forward each, a long prompt's of ``CHUNK`` tokens.
         """
         # The noise of ``coupled`` belongs to a position, whoever picks from it, however often.
         key = self._key if self.foretells else noise.key_of_epoch(self._key, begins)
@@ -91,15 +104,21 @@ class Drafter:
             params = msgspec.structs.replace(params, temperature=learned.value * params.temperature)
             if fresh:
                 learned.begin()
-        with sampling.overflowing():
-            for _ in range(count):
+        while len(unfed) > CHUNK:
+            self._model.forward(unfed[:CHUNK])
+            del unfed[:CHUNK]
+            yield
+        for number in range(count):
+            if number:
+                yield
+            with sampling.overflowing():
                 row = self._model.forward(unfed)[: self._ids.vocab_size]
                 logits = sampling.without(row, self._suppressed)
                 if learned is not None:
                     learned.drafted(sampling.penalised(logits, params, past))
                 proposals.append(self._draw(logits, params, past, key))
-                past.append(proposals[-1].drafted.token)
-                unfed = past[-1:]
+            past.append(proposals[-1].drafted.token)
+            unfed = past[-1:]
         return proposals
 
     def _draw(

@@ -236,14 +236,15 @@ class Epochs:
 
     # What has happened.
 
-    def drafted(self, now: float, proposed: Sequence[Proposed]) -> bool:
+    def drafted(self, now: float, proposed: Sequence[Proposed], waited_s: float) -> bool:
         """Tokens have been drafted. False if they are void: their epoch has been closed."""
         forward, self._forward = self._forward, None
         assert forward is not None
         if forward.fed <= BACKLOG:  # else the prompt, or a backlog, was a part of it
             # While a forward went stale, the base station was at work for a part of it.
             beside = None if forward.stale else forward.beside
-            self._estimates.draft.took((now - forward.asked_s) / len(proposed), beside=beside)
+            seconds = now - forward.asked_s - waited_s
+            self._estimates.draft.took(seconds / len(proposed), beside=beside)
         if not forward.stale:
             self.append(proposed)
         return not forward.stale

@@ -70,12 +70,12 @@ class Stream:
         foretells = self._counts.limits.foretells
         return self._auto and not self._leaves and (foretells or len(self._estimates.draft) < LOOKS)
 
-    def followed(self, now: float) -> None:
-        """The draft has proposed a token."""
+    def followed(self, now: float, waited_s: float) -> None:
+        """The draft has proposed a token, and was at work for others for ``waited_s``."""
         forward, self._forward = self._forward, None
         assert forward is not None
         if forward.fed <= BACKLOG:
-            self._estimates.draft.took(now - forward.asked_s, beside=True)
+            self._estimates.draft.took(now - forward.asked_s - waited_s, beside=True)
 
     def streamed(self, now: float, tokens: int, *, ended: bool) -> Switch | None:
         """Tokens have come, and joined the history. The switch that is due at once, if one is.

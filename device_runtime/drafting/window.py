@@ -115,9 +115,12 @@ class Window:
 
     # What has happened.
 
-    def drafted(self, now: float, proposed: Sequence[Proposed]) -> bool:
-        """What ``Draft`` asked for is there. False if it is void: its epoch has been closed."""
-        return self._epochs.drafted(now, proposed)
+    def drafted(self, now: float, proposed: Sequence[Proposed], waited_s: float = 0.0) -> bool:
+        """What ``Draft`` asked for is there. False if it is void: its epoch has been closed.
+
+        ``waited_s``: of the time since, the draft model was at work for others.
+        """
+        return self._epochs.drafted(now, proposed, waited_s)
 
     def reused(self, proposed: Sequence[Proposed]) -> None:
         """What ``Reuse`` asked for: tokens that are shown already follow those drafted."""
@@ -127,9 +130,9 @@ class Window:
         """What ``Guess`` asked for has been drafted and shown; ``ends``: it is an EOS."""
         self._offline.guessed(ends=ends)
 
-    def followed(self, now: float) -> None:
-        """What ``Follow`` asked for has been proposed."""
-        self._stream.followed(now)
+    def followed(self, now: float, waited_s: float = 0.0) -> None:
+        """What ``Follow`` asked for has been proposed. ``waited_s``: see ``drafted``."""
+        self._stream.followed(now, waited_s)
 
     def foretold(self, chance: float, *, accepted: bool) -> None:
         """A proposal beside the stream has met the target's own token; ``accepted``: it is it."""

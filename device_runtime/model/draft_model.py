@@ -6,15 +6,13 @@ import statistics
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 from weakref import WeakSet, WeakValueDictionary
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from device_runtime.model import pages, weights
+from device_runtime.model import pages, sessions, weights
 from device_runtime.model.bundle import Bundle, BundleError
 from device_runtime.model.graphs import PortableGraph, SharedGraph
 from device_runtime.model.static_graph import StaticGraph
@@ -24,14 +22,6 @@ from draftlink.planning.trials import Trials
 PREFILL = 128  # tokens fed at once
 TRIALS = 7  # forwards that a thread count is measured by while it loads
 ENOUGH = 32  # and in a generation
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "qnn": "QNNExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-}
 
 
 Graph = SharedGraph | PortableGraph | StaticGraph
@@ -43,6 +33,7 @@ class Loaded:
     def __init__(self, bundle: Bundle, provider: str) -> None:
         self.setting = Setting(0)
         self.load_s = 0.0  # what the last ``load`` took
+        self.manifest = bundle.manifest
         self._bundle = bundle
         self._provider = provider
         self._sessions: dict[int, ort.InferenceSession] = {}
@@ -66,7 +57,7 @@ class Loaded:
         _fits(bundle)
         for count in manifest.buckets or [1]:
             path = bundle.bucket(count)
-            self._sessions[count] = _session(path, self._provider, setting, manifest.graph)
+            self._sessions[count] = sessions.session(path, self._provider, setting, manifest.graph)
         try:
             shape = self.graph().run([0], 0).shape
         except Exception as error:  # onnxruntime's exceptions have no common base
@@ -153,20 +144,34 @@ class DraftModel:
         """Load the graph. ``threads``: measured if not given. Raises BundleError, ValueError."""
         if threads is not None:
             check(threads)
-        self.vocab_size = bundle.manifest.vocab_size
-        self.context = bundle.manifest.context
         with _lock:
-            self._loaded = load(bundle, provider, threads)
-            self._loaded.users.add(self)
-            self._graph: Graph | None = self._loaded.graph()
-        self._length = 0
-        # What forwards of one token took since the last rest.
+            self._open(load(bundle, provider, threads))
+        self._first: DraftModel | None = None  # it is the first: a cycle would hold the weights
+        self._kin: WeakSet[DraftModel] = WeakSet([self])  # that are used in turns with this one
+        # What forwards of one token took since the last rest, of all of those together.
         self._spent_s, self._forwards = 0.0, 0
         loaded = self._loaded.setting
         chosen = threads is not None or provider != "cpu"
         self._settings = [loaded] if chosen else settings(loaded.threads, available())
         best = self._settings.index(loaded)
         self._trials = Trials(len(self._settings), best, least=1, most=3, recent=1)
+
+    def _open(self, loaded: Loaded) -> None:
+        """An empty KV cache over weights that are loaded."""
+        self._loaded = loaded
+        self._loaded.users.add(self)
+        self._graph: Graph | None = self._loaded.graph()
+        self._length = 0
+        self.vocab_size, self.context = loaded.manifest.vocab_size, loaded.manifest.context
+
+    def another(self) -> DraftModel:
+        """One more KV cache over the same weights. The two are never asked anything at once."""
+        made = DraftModel.__new__(DraftModel)
+        with _lock:
+            made._open(self._loaded)
+            made._first = self._first or self
+            made._first._kin.add(made)
+        return made
 
     @property
     def threads(self) -> int:
@@ -177,6 +182,11 @@ class DraftModel:
     def length(self) -> int:
         """Tokens in the KV cache."""
         return self._length
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the KV cache; room for a whole context, which is taken as it is filled."""
+        return sum(array.nbytes for array in self._graph.cache) if self._graph else 0
 
     def forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Feed ``ids``; the logits (V,) of the last one, valid until the next call.
@@ -196,20 +206,22 @@ class DraftModel:
             logits = self._graph.run(part, self._length)
             self._length += len(part)
         if len(ids) == 1:
-            self._spent_s += time.perf_counter() - begun
-            self._forwards += 1
+            first = self._first or self
+            first._spent_s += time.perf_counter() - begun
+            first._forwards += 1
         return logits
 
     def rest(self) -> None:
-        """Between two generations: load the weights for other threads, where they may be faster.
+        """Between generations: load the weights for other threads, where they may be faster.
 
-        The KV cache stays. Where somebody else uses the weights too, or where the files are others
-        by now, all stays as it is. Not while anything else is asked of this object.
+        KV caches stay. Where somebody else uses the weights too, other than those that were made by
+        ``another``, or where the files are others by now, all stays as it is. Not while anything
+        else is asked of this object, or of those.
         """
         if self._forwards < ENOUGH:
             return
         with _lock:
-            if len(self._loaded.users) > 1 or not self._loaded.unchanged():
+            if set(self._loaded.users) - set(self._kin) or not self._loaded.unchanged():
                 return
             self._trials.change_s = self._loaded.load_s
             self._trials.ran(None, self._spent_s, self._forwards)
@@ -218,20 +230,23 @@ class DraftModel:
                 self._load(self._settings[self._trials.at])
 
     def _load(self, setting: Setting) -> None:
-        """The same graph, cache and all, for other threads."""
+        """The same graphs, caches and all, for other threads."""
         if self._graph is None:
             return
-        loaded, before, cache = self._loaded, self._loaded.setting, self._graph.cache
-        self._graph = None  # it holds the session
+        loaded, before = self._loaded, self._loaded.setting
+        caches = {model: model._graph.cache for model in self._kin if model._graph is not None}
+        for model in caches:
+            model._graph = None  # it holds the session
         try:
             loaded.load_again(setting)
         except BundleError:  # for want of memory, say; what was there before did fit
             self._settings = []
-            with suppress(BundleError):  # else the next forward says so
+            try:
                 loaded.load_again(before)
-                self._graph = loaded.graph(cache)
-        else:
-            self._graph = loaded.graph(cache)
+            except BundleError:
+                return  # the next forward says so
+        for model, cache in caches.items():
+            model._graph = loaded.graph(cache)
 
     def rollback(self, length: int) -> None:
         """Cut the cache back to ``length`` tokens: free, but for the portable graph a copy.
@@ -265,37 +280,3 @@ def _fits(bundle: Bundle) -> None:
             f"the KV cache of {bundle.path} takes {4 * entries / 1e9:.3g} GB, and this machine has"
             f" {has / 1e9:.3g}; export it with a smaller --context"
         )
-
-
-def _session(path: Path, provider: str, setting: Setting, kind: str) -> ort.InferenceSession:
-    """The graph on an execution provider. Raises BundleError."""
-    present = [name for name, ep in PROVIDERS.items() if ep in ort.get_available_providers()]
-    if provider not in present:
-        raise BundleError(
-            f"this onnxruntime has no execution provider {provider!r}; it has {', '.join(present)}"
-        )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = setting.threads
-    # Threads spin between the nodes of a forward, which a sleep each time would slow by some 10%,
-    # and stop at its end: they would burn a core while the device waits for a verdict.
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setting.spins)))
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    # And rest between two looks, up to 16 times as long: 2% less time where cores share something.
-    options.add_session_config_entry("session.intra_op.spin_backoff_max", "16")
-    options.log_severity_level = 4  # what fails is raised, and need not be printed as well
-    # All that is left to fold in a graph for CPUs is the table's second shape, which would be a
-    # copy of it; in one of fixed shapes a transposed table is, and would be made in every forward.
-    unwanted = [] if kind == "static" else ["ConstantFolding"]
-    try:
-        session = ort.InferenceSession(
-            str(path), options, providers=[PROVIDERS[provider]], disabled_optimizers=unwanted
-        )
-    except Exception as error:  # onnxruntime's exceptions have no common base
-        raise BundleError(f"onnxruntime cannot load {path}: {error}") from None
-    if session.get_providers()[0] != PROVIDERS[provider]:
-        # Its libraries or its hardware are missing: onnxruntime would go on with the CPU.
-        raise BundleError(
-            f"the execution provider {provider!r} does not start on this machine; install what it"
-            " needs, or use 'cpu'"
-        )
-    return session

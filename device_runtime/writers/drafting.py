@@ -77,8 +77,8 @@ class Drafting:
         writing = self._writing
         if isinstance(action, Draft):
             past = writing.history + self._tokens
-            propose = writing.drafter.propose
-            writing.begin(propose, past, action.tokens, action.begins, action.fresh)
+            proposing = writing.drafter.proposing
+            writing.begin(proposing, past, action.tokens, action.begins, action.fresh)
         elif isinstance(action, Send):
             await self._send(action)
         elif isinstance(action, Reuse):
@@ -115,10 +115,10 @@ class Drafting:
         """Tokens have been drafted; they are void where a verdict has closed their epoch."""
         writing = self._writing
         proposals: list[Proposal] = await writing.done()
-        now = writing.now()
-        writing.tally.draft_s += now - writing.job_s
+        now, waited_s = writing.now(), writing.waited_s
+        writing.tally.draft_s += now - writing.job_s - waited_s
         writing.tally.drafted += len(proposals)
-        if writing.window.drafted(now, self._seen(proposals)):
+        if writing.window.drafted(now, self._seen(proposals), waited_s):
             self._proposals += proposals
 
     async def _apply(self, verdict: frames.Verdict) -> list[tuple[int, Kind]]:
@@ -160,7 +160,7 @@ class Drafting:
         if writing.job is not None:
             await self._collect()
         try:
-            token = await writing.call(writing.drafter.correct, writing.history, rejected, row)
+            token: int = await writing.call(writing.drafter.correct, writing.history, rejected, row)
             if token >= writing.session.vocab_size:
                 raise ValueError(f"its row has the token {token}, which the draft lacks")
         except ValueError as error:

@@ -29,7 +29,7 @@ class Streaming:
                     return await writing.show(action, ())
                 if isinstance(action, Follow):
                     past = writing.history[: action.until]
-                    writing.begin(writing.drafter.propose, past, 1, action.begins)
+                    writing.begin(writing.drafter.proposing, past, 1, action.begins)
                 else:
                     assert isinstance(action, Wait)
                     batch = await self._wait(action)
@@ -70,7 +70,7 @@ class Streaming:
         """The draft has proposed a token; the target's own may be there already."""
         writing = self._writing
         (proposal,) = await writing.done()
-        writing.window.followed(writing.now())
+        writing.window.followed(writing.now(), writing.waited_s)
         if writing.drafter.foretells:
             self._proposals[writing.device.model.length] = proposal
             self._compare()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from device_runtime.drafting.actions import Action, Guess, Show
 from device_runtime.drafting.alone import Alone
@@ -17,29 +16,40 @@ from device_runtime.drafting.window import Window
 from device_runtime.result import Kind, Tally
 from device_runtime.text import Detokenizer
 from device_runtime.transport.client import Client
+from device_runtime.worker import Job, Worker
 from draftlink.protocol import frames
 from draftlink.protocol.session import Session
-
-T = TypeVar("T")
 
 LEAST_S = 1e-6  # that a time ahead is waited for
 APART = 1 << 62  # beside a position: numbers of their own, for tokens that are shown and never sent
 
 
 class Host(Protocol):
-    """The device, as one of its generations sees it. ``draft_context``: tokens, as history's.
+    """A conversation, as one of its generations sees it. ``draft_context``: tokens, as history's.
 
     ``held``: the ids of which draft model and base station hold the beginning, between generations.
     """
 
     model: Model
-    detokenizer: Detokenizer
-    history: list[int]
     held: list[int]
-    draft_context: int
-    executor: Executor
     generation: Writer | None
     beginning: asyncio.Lock  # held by a generation while it begins
+
+    @property
+    def history(self) -> list[int]:
+        """The tokens that stand; between generations, all turns so far."""
+
+    @property
+    def detokenizer(self) -> Detokenizer:
+        """The way from ids to text."""
+
+    @property
+    def draft_context(self) -> int:
+        """Tokens that the draft model can hold."""
+
+    @property
+    def worker(self) -> Worker:
+        """What drafts, for other conversations too."""
 
     @property
     def client(self) -> Client:
@@ -91,8 +101,9 @@ class Writing:
         self.tally = Tally(0.0)
         self.owed: int | None = None
         self.window: Window  # once the generation has begun
-        self.job: asyncio.Future[Any] | None = None
-        self.job_s = 0.0  # when it began
+        self.job: Job | None = None
+        self.job_s = 0.0  # when it was asked for
+        self.waited_s = 0.0  # for others' turns, before and in the last job that has ended
         self._cut: int | None = None  # tokens of what the job feeds that are kept
         self.over = False  # nothing of it may be under way any more
         self._incoming: asyncio.Task[frames.Frame] | None = None
@@ -170,15 +181,16 @@ class Writing:
         """Have the worker do something; ``job`` until its result is taken."""
         self._check()
         assert self.job is None
-        loop = asyncio.get_running_loop()
-        self.job_s = loop.time()
-        self.job = loop.run_in_executor(self.device.executor, function, *args)
+        self.job_s = self.now()
+        self.job = self.device.worker.run(function, *args)
 
     async def done(self) -> Any:
         """The result of the job, once it is there."""
         assert self.job is not None
         job = self.job
         await asyncio.wait([job])  # who waits may be cancelled, and leaves the job to ``close``
+        self.waited_s = job.waited_s
+        self.tally.draft_queue_s += job.waited_s
         self._ended()
         return job.result()
 
@@ -195,11 +207,10 @@ class Writing:
             self.drafter.settle(self._cut)
             self._cut = None
 
-    async def call(self, function: Callable[..., T], *args: Any) -> T:
+    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Have the worker do something, and wait for it."""
         self.begin(function, *args)
-        result: T = await self.done()
-        return result
+        return await self.done()
 
     async def send(self, frame: frames.Frame, payload_bits: int | None = None) -> None:
         """Send a frame. Raises LinkError."""
@@ -254,10 +265,10 @@ class Writing:
                 self.drafter.settle(len(self.history))
                 begins |= APART
             past = self.history + alone.tokens
-            fresh = await self.call(self.drafter.propose, past, 1, begins)
+            fresh = await self.call(self.drafter.proposing, past, 1, begins)
             if action.apart:
                 self.drafter.settle(len(self.history))
-            self.tally.draft_s += self.now() - begun
+            self.tally.draft_s += self.now() - begun - self.waited_s
             self.tally.drafted += 1
             self.window.guessed(ends=fresh[0].drafted.token in self.start.eos_ids)
         return [(token, "provisional") for token in alone.show(fresh)]

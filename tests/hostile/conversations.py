@@ -223,8 +223,8 @@ def scripts(each: Sequence[Script]) -> Callable[[str], Awaitable[Script]]:
 def in_memory(plan: Plan, connect: Any) -> Device:
     """The plan's real device on what ``connect`` gives."""
     device = fake_device("ws://in-memory", DRAFT, eos_ids=(EOS,), context=plan.context)
-    device.executor.shutdown(wait=False)
-    device.executor = INLINE  # type: ignore[assignment]
+    device.worker.executor.shutdown(wait=False)
+    device.worker.executor = INLINE  # type: ignore[assignment]
     device._connect = connect
     return device
 
@@ -327,7 +327,7 @@ class _Live:
         return data
 
     def _session(self) -> Session:
-        if self._device._client is not None:
+        if self._device._own.opened:
             return self._device.client.session
         session = Session("device", SIZE)  # that which the device is opening
         session.send(frames.decode(self._recording.up[0]))
