@@ -152,6 +152,28 @@ def test_weights_that_others_use_stay(drafted, bundle):
     assert model.threads == 2
 
 
+def test_caches_that_are_used_in_turns_are_taken_along(drafted, bundle):
+    """Those of a device's conversations; another device's weights stay as they are."""
+    model, stays = drafted(), DraftModel(bundle(), threads=1)
+    beside = model.another()
+    beside.forward([5, 6, 7])
+    model.rest()
+    assert model.threads == beside.threads == 2
+    assert (model.length, beside.length) == (ENOUGH, 3)
+    stays.forward([5, 6, 7])
+    assert abs(beside.forward([8]) - stays.forward([8])).max() < 1e-4
+    assert beside.bytes == model.bytes > 0
+    for token in range(ENOUGH):
+        beside.forward([token])  # counts for both
+    model._trials = Wanting(0)
+    other = DraftModel(bundle())
+    model.rest()
+    assert model.threads == 2
+    del other
+    model.rest()
+    assert model.threads == beside.threads == 1
+
+
 def test_a_bundle_that_was_written_over_is_not_loaded_again(drafted, bundle, tmp_path):
     """Its files were checked when the device was opened; these were not."""
     copied = tmp_path / "bundle"
