@@ -19,7 +19,8 @@ from draftlink.distribution import sampling
 from draftlink.link.shaping import LinkProfile, make_link
 from export.bundle import export_bundle
 from tests import test_law
-from tests.fakes import FakeModel, FakeTarget, fake_device, letters, random_logits, served
+from tests.fake_models import FakeModel, fake_device, letters, random_logits
+from tests.fakes import FakeTarget, served
 from tests.fragile import connector
 from tests.oracle import Oracle, install
 

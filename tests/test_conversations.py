@@ -21,7 +21,8 @@ from draftlink.link.pacing import pace
 from draftlink.link.shaping import LinkProfile, make_link
 from export.bundle import export_bundle
 from tests.conftest import save_random
-from tests.fakes import HASH, FakeModel, FakeTarget, letters, random_logits, served
+from tests.fake_models import HASH, FakeModel, letters, random_logits
+from tests.fakes import FakeTarget, served
 from tests.fragile import connector
 
 SIZE = 20

@@ -14,7 +14,8 @@ from bench.virtual.loop import run
 from bench.virtual.world import World
 from device_runtime.device import Coupled, Dense, Device, LinkError, Sampling, Split, TopK
 from draftlink.link.shaping import LinkProfile, make_link
-from tests.fakes import FakeModel, FakeTarget, fake_device, letters, random_logits, served
+from tests.fake_models import FakeModel, fake_device, letters, random_logits
+from tests.fakes import FakeTarget, served
 
 SIZE, CONTEXT = 20, 400
 SCHEMES = [TopK(8, 64), Split(8, 64), Coupled()]
