@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -60,6 +61,21 @@ def test_a_second_reader_does_too_and_no_comparison_is_near_a_tie(vector):
     window_estimates.Ties.least = 1.0
     assert agrees(window_reader.replay, vector)
     assert window_vectors.NEAREST < window_estimates.Ties.least < 1.0
+
+
+def test_a_window_is_a_value():
+    """A copy goes on as the original would have, whatever that does meanwhile."""
+
+    def in_copies(vector: Vector) -> list[list[list[Any]]]:
+        window, found = window_vectors.window_of(vector), []
+        for *given, _ in vector["steps"]:
+            copied = copy.deepcopy(window)
+            found.append(window_vectors.step(window, *given))
+            window = copied
+            assert window_vectors.step(window, *given) == found[-1]
+        return found
+
+    assert all(agrees(in_copies, vector) for vector in VECTORS)
 
 
 def test_the_second_reader_shares_nothing_with_the_project():
