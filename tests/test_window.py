@@ -112,7 +112,7 @@ def test_every_action_event_and_situation_has_its_place():
         "void",
     }
     assert set(events) == {
-        *("drafted", "reused", "guessed", "followed", "foretold"),
+        *("drafted", "waited", "reused", "guessed", "followed", "foretold"),
         *("commit", "verdict", "proceed", "streamed", "switched"),
     }
     assert min(links[link] for link in ("", "lost", "unread")) >= 10
@@ -159,6 +159,13 @@ def test_a_window_with_another_constant_fails(monkeypatch, module, name, value):
     monkeypatch.setattr(module, name, value)
     schedule.planned.cache_clear()
     assert not all(agrees(window_vectors.replay, vector) for vector in VECTORS)
+
+
+def test_a_window_that_takes_its_turns_for_slowness_fails():
+    """Negative control: what the worker did for others is no time of a draft forward's."""
+    (vector,) = (v for v in VECTORS if any(e[0] == "waited" for s in v["steps"] for e in s[3]))
+    steps = [[*s[:3], [e for e in s[3] if e[0] != "waited"], s[4]] for s in vector["steps"]]
+    assert not agrees(window_vectors.replay, {**vector, "steps": steps})
 
 
 def test_the_shells_look_at_no_estimate():

@@ -158,13 +158,14 @@ class Window:
         sent, self.block, self.owes = len(self.block), [], False
         return ["send", sent, waits]
 
-    def drafted(self, now: float, tokens: list[list[Any]]) -> bool:
+    def drafted(self, now: float, tokens: list[list[Any]], waited: float) -> bool:
         """Section 5.4."""
         forward, self.forward = self.forward, None
         assert forward
         if forward["fed"] <= 2:
             beside = None if forward["stale"] else forward["beside"]
-            self.here.draft.took((now - forward["asked"]) / len(tokens), beside)
+            seconds = now - forward["asked"] - waited
+            self.here.draft.took(seconds / len(tokens), beside)
         if not forward["stale"]:
             self.reused(tokens)
         return not forward["stale"]
@@ -228,11 +229,11 @@ class Window:
         self.forward = {"asked": now, "fed": until - cached}
         return [["follow", until, self.begins]]
 
-    def followed(self, now: float) -> None:
+    def followed(self, now: float, waited: float) -> None:
         forward, self.forward = self.forward, None
         assert forward
         if forward["fed"] <= 2:
-            self.here.draft.took(now - forward["asked"], True)
+            self.here.draft.took(now - forward["asked"] - waited, True)
 
     def streamed(self, now: float, tokens: int, ended: bool) -> list[Action]:
         """Section 6.2."""
@@ -306,9 +307,14 @@ def replay(vector: dict[str, Any]) -> list[list[Action]]:
     window, found = Window(vector), []
     for now, cached, link, events, _ in vector["steps"]:
         actions: list[Action] = []
+        waited = 0.0
         for name, *values in events:
-            if name == "drafted":
-                actions += [] if window.drafted(now, values) else [["void"]]
+            if name == "waited":
+                waited = values[0]
+            elif name == "drafted":
+                actions += [] if window.drafted(now, values, waited) else [["void"]]
+            elif name == "followed":
+                window.followed(now, waited)
             elif name == "reused":
                 window.reused(values)
             elif name == "guessed":
@@ -328,4 +334,4 @@ def replay(vector: dict[str, Any]) -> list[list[Action]]:
     return found
 
 
-TIMED = ("verdict", "proceed", "followed")
+TIMED = ("verdict", "proceed")
