@@ -236,7 +236,7 @@ class Epochs:
 
     # What has happened.
 
-    def drafted(self, now: float, proposed: Sequence[Proposed], waited_s: float) -> bool:
+    def drafted(self, now: float, proposed: Sequence[Proposed], waited_s: float = 0.0) -> bool:
         """Tokens have been drafted. False if they are void: their epoch has been closed."""
         forward, self._forward = self._forward, None
         assert forward is not None

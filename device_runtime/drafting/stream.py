@@ -70,7 +70,7 @@ class Stream:
         foretells = self._counts.limits.foretells
         return self._auto and not self._leaves and (foretells or len(self._estimates.draft) < LOOKS)
 
-    def followed(self, now: float, waited_s: float) -> None:
+    def followed(self, now: float, waited_s: float = 0.0) -> None:
         """The draft has proposed a token, and was at work for others for ``waited_s``."""
         forward, self._forward = self._forward, None
         assert forward is not None
