@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from bs_runtime.model import attention, prepack
+from bs_runtime.model.block import ROOT
 from bs_runtime.model.errors import TargetError
 from bs_runtime.model.facts import Facts, read_facts
 from bs_runtime.model.forward import HAS_TRITON, Engine
@@ -128,36 +129,48 @@ class Target:
     def _quicken(self, trial: list[int], rows: torch.Tensor) -> None:
         """One packed forward where the model can use it, and on the CPU packed weights."""
         model = self.model
-        default = model.config._attn_implementation
-        # Ours stands in for "sdpa" alone: a model that goes without has a reason (a soft cap, say).
-        if default == "sdpa" and model.is_backend_compatible():
-            model.set_attn_implementation(attention.NAME)
-            self.engine.packed = True
-            try:
-                agrees = self._agrees(trial, rows)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception:  # whatever the model's own code makes of packed tokens
-                agrees = False
-            if not agrees:
-                model.set_attn_implementation(default)
-                self.engine.packed = False
-            elif self._fuses():
-                self._fuse(trial, rows)
+        if (fault := self._pack(trial, rows)) is not None:
+            log.warning(
+                f"{self.name}: {fault}; so sessions are fed one after the other: a step of n of"
+                " them takes n forwards, and drafts that branch are refused"
+            )
+        elif model.device.type == "cuda" and HAS_TRITON:
+            self._fuse(trial, rows)
         if prepack.pays(model):
             prepack.prepack(model)
         else:
             prepack.bound(model)
 
-    def _fuses(self) -> bool:
-        """Whether there is a GPU that Triton has kernels for."""
-        return self.model.device.type == "cuda" and HAS_TRITON
+    def _pack(self, trial: list[int], rows: torch.Tensor) -> str | None:
+        """Attend by ``attention.attend``, for one forward a step; or why the model cannot."""
+        model = self.model
+        default = model.config._attn_implementation
+        # Ours stands in for "sdpa" alone: a model that goes without has a reason (a soft cap, say).
+        if default != "sdpa":
+            return f"its attention is {default}, in whose place no other can stand"
+        if not model.is_backend_compatible():
+            return "its attention cannot be replaced in this version of transformers"
+        model.set_attn_implementation(attention.NAME)
+        self.engine.packed = True
+        try:
+            if self._agrees(trial, rows):
+                return None
+            fault = "tokens of several sessions in one forward give other logits"
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever the model's own code makes of packed tokens
+            line = (str(error).strip() or repr(error)).splitlines()[0]
+            fault = f"tokens of several sessions in one forward are an error ({line})"
+        model.set_attn_implementation(default)
+        self.engine.packed = False
+        return fault
 
     def _fuse(self, trial: list[int], rows: torch.Tensor) -> None:
         slot = self.open()
         slot.forward(trial)
         layout, heads = slot.layout, self.model.config.get_text_config().num_attention_heads
         if layout is None or heads % layout.kv_heads:
+            log.warning("no fused attention on this GPU: what is cached differs between layers")
             return
         plain = Engine(self.model, self.vocab_size, self.context)
         plain.packed = True
@@ -173,16 +186,20 @@ class Target:
     def _agrees(self, trial: list[int], rows: torch.Tensor) -> bool:
         """Whether feeding ``trial`` in parts, with a wrong turn rolled back, gives its ``rows``.
 
-        Another session takes part in the steps. The tolerance is wide, for half precision; a state
-        that was not rolled back, or another session's, is as far off as another text.
+        Another session takes part in the steps, and where the model is packed a block with a wrong
+        sibling, which is not kept. The tolerance is wide, for half precision; a state that was not
+        rolled back, or another session's, is as far off as another text.
         """
         slot, other = self.open(), self.open()
         found = [self.forward([Feed(other, trial[-1:], 0), Feed(slot, trial[:2], 2)])]
         self.forward([Feed(slot, trial[:3], 1), Feed(other, trial[:3], 1)])
         slot.rollback(2)
-        found.append(
-            self.forward([Feed(other, trial[-2:], 0), Feed(slot, trial[2:-1], len(trial) - 3)])
-        )
+        ids, packed = trial[2:-1], self.engine.packed
+        path = range(packed, packed + len(ids))  # behind the sibling, if there is one
+        parents = [ROOT, ROOT, *path[:-1]] if packed else range(ROOT, len(ids) - 1)
+        block = Feed(slot, [*trial[:packed], *ids], len(ids), parents)
+        found.append(self.forward([Feed(other, trial[-2:], 0), block]))
+        slot.keep(path)
         found.append(slot.forward(trial[-1:]))
         scale = float(rows.abs().max())
         allowed = (1e-3 if self.dtype == "float32" else 0.1) * scale
