@@ -60,15 +60,20 @@ def key_of_epoch(key: bytes, position: int) -> bytes:
     return hashlib.blake2b(message, digest_size=KEY_BYTES, key=key, person=b"epoch").digest()
 
 
-def bits64(key: bytes, position: int, purpose: Purpose, tier: int = 0) -> int:
-    """64 random bits for one purpose at one position; ``tier`` counts draws that follow on it."""
-    message = position.to_bytes(8, "little") + bytes((purpose, tier) if tier else (purpose,))
+def bits64(key: bytes, position: int, purpose: Purpose, tier: int = 0, candidate: int = 0) -> int:
+    """64 random bits for one purpose at one position; ``tier`` counts draws that follow on it.
+
+    ``candidate``, from 0 to 255, numbers the tokens that are proposed for one position, so that
+    siblings of a tree do not share their numbers. Raises ValueError for one out of range.
+    """
+    what = (purpose, tier, candidate) if candidate else (purpose, tier) if tier else (purpose,)
+    message = position.to_bytes(8, "little") + bytes(what)  # its length tells the three apart
     return int.from_bytes(hashlib.blake2b(message, digest_size=8, key=key).digest(), "little")
 
 
-def uniform(key: bytes, position: int, purpose: Purpose) -> float:
-    """A float in [0, 1) with 53 random bits."""
-    return (bits64(key, position, purpose) >> 11) * 2.0**-53
+def uniform(key: bytes, position: int, purpose: Purpose, candidate: int = 0) -> float:
+    """A float in [0, 1) with 53 random bits; ``candidate`` as in ``bits64``."""
+    return (bits64(key, position, purpose, candidate=candidate) >> 11) * 2.0**-53
 
 
 def below(key: bytes, position: int, purpose: Purpose, total: int, tier: int = 0) -> int:

@@ -165,7 +165,7 @@ def _draft(session: Standing, frame: Draft) -> str | None:
         return f"{frame.length} drafted tokens, where {MAX_DRAFT} is the most"
     if not frame.length and (progress.drafts or not frame.waits):
         return "an empty draft that does not wait, or behind others"
-    flight = sum(progress.drafts) + frame.length
+    flight = sum(progress.drafts) + frame.positions
     if flight > MAX_IN_FLIGHT:
         return f"more than {MAX_IN_FLIGHT} drafted tokens without a verdict"
     # From the head alone: what the payload makes this end decode is bounded before it is looked at.
@@ -195,7 +195,7 @@ def _draft(session: Standing, frame: Draft) -> str | None:
 def _verdict(session: Standing, frame: Verdict) -> str | None:
     progress = session.progress
     assert progress.start is not None
-    drafted = sum(progress.drafts)
+    drafted = sum(progress.drafts)  # positions
     if not progress.drafts:
         return "a verdict, and no draft waits for one"
     if frame.accepted > drafted:

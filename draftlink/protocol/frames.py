@@ -78,6 +78,15 @@ class Draft:
     first: int | None = None
     waits: bool = True
 
+    @property
+    def positions(self) -> int:
+        """Positions behind ``base`` that a verdict may come to fill from it.
+
+        As many as its drafted tokens, since they follow one another; candidates beside one another
+        would share a position. What this end has to decode and feed is ``length`` tokens.
+        """
+        return self.length
+
 
 @dataclass(frozen=True)
 class Verdict:

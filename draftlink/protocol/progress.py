@@ -14,7 +14,12 @@ from draftlink.schemes import Scheme
 class Progress:
     """``length`` is the number of tokens of the history that both ends agree on; ``epoch`` goes up
     whenever something other than a drafted token is written, or the mode changes: drafts for an
-    older one have been overtaken. ``drafts`` are the lengths of those that wait for a verdict.
+    older one have been overtaken. ``drafts``: of each draft that waits for a verdict the positions
+    that it covers.
+
+    All counts here are positions of the history, of which each holds one token once it is written;
+    so are a verdict's ``accepted`` and every ``base``. A draft's *tokens* are another count:
+    several of them may be proposed for one position (see ``Draft.positions``).
     """
 
     generation: int = 0
@@ -62,7 +67,7 @@ class Progress:
         self.first = self.first or self.owed
         self.grow(self.owed)
         self.owed = False
-        self.drafts.append(draft.length)
+        self.drafts.append(draft.positions)
         self.waits = draft.waits
 
     def judge(self, verdict: Verdict) -> None:

@@ -70,6 +70,26 @@ def test_noise_is_the_same_everywhere():
     assert noise.key_from_seed(7, "device") != key
 
 
+def test_candidates_of_one_position_do_not_share_their_numbers():
+    """Candidate 0 has the numbers of before; two siblings would else be accepted together."""
+    key = noise.key_from_seed(7, "bs")
+    assert noise.uniform(key, 5, Purpose.ACCEPT, 0) == noise.uniform(key, 5, Purpose.ACCEPT)
+    found = [
+        noise.bits64(key, position, purpose, tier, candidate)
+        for position in (5, 6)
+        for purpose in Purpose
+        for tier in range(4)
+        for candidate in range(64)
+    ]
+    assert len(set(found)) == len(found)
+    # Golden values, as above.
+    assert noise.bits64(key, 5, Purpose.ACCEPT, candidate=1) == 0xADA0CED0C677F6A7
+    assert noise.bits64(key, 5, Purpose.ACCEPT, candidate=63) == 0xFAB3E97B5A036BC8
+    for candidate in (-1, 256):
+        with pytest.raises(ValueError, match="range"):
+            noise.uniform(key, 5, Purpose.ACCEPT, candidate)
+
+
 @pytest.mark.parametrize("value", [1e-308, 1e-7, -1.0, 101.0, float("nan"), float("inf")])
 def test_no_temperature_whose_scores_overflow(value):
     with pytest.raises(ValueError, match="temperature"):
