@@ -245,12 +245,17 @@ class Round:
         return self.length - (self.slot.length if self.copy is None else self.copy.length)
 
     def feed(self, limit: int) -> Feed:
-        """The next tokens, at most ``limit``; a prompt's are fed for its last row alone."""
+        """The next tokens, at most ``limit``; a prompt's are fed for its last row alone.
+
+        The drafted ones are under verification, so that no other slot copies them.
+        """
         begin = self.slot.length
         ids = self.generation.history[begin : begin + limit]
         drafted = begin + len(ids) - self.base
-        ids += self._tokens[drafted : drafted + limit - len(ids)]
-        return Feed(self.slot, ids, max(0, begin + len(ids) - max(begin, self._behind)))
+        block = self._tokens[drafted : drafted + limit - len(ids)]
+        ids += block
+        rows = max(0, begin + len(ids) - max(begin, self._behind))
+        return Feed(self.slot, ids, rows, range(drafted - 1, drafted - 1 + len(block)))
 
     def take(self, rows: Tensor) -> None:
         """The rows that a feed asked for, (rows, V)."""

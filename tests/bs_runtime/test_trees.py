@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import random
 from collections.abc import Sequence
@@ -11,11 +12,14 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
+from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.model import forward
 from bs_runtime.model.block import MOST, ROOT, Block
 from bs_runtime.model.errors import TargetError
 from bs_runtime.model.forward import HAS_TRITON, Engine
 from bs_runtime.model.kv import Feed, Slot
+from draftlink.distribution.sparse import Drafted
+from tests.bs_runtime.test_slots import generation
 from tests.bs_runtime.tiny import CONFIGS, CONTEXT, IDS, SHAPE, VOCAB, build, full, take, text
 
 # Triton's interpreter takes milliseconds for each head of each token and layer.
@@ -383,3 +387,32 @@ def test_a_captured_step_is_filled_up_and_used_again(monkeypatch):
         texts = [IDS[:3] + [ids[i] for i in path_to(parents, at)] for at in range(3)]
         wanted = [full(plain, one)[-1:] for one in texts] + [full(plain, IDS[:9])[-2:]]
         torch.testing.assert_close(rows, torch.cat(wanted), rtol=0, atol=1e-5)
+
+
+def test_what_a_round_drafts_is_for_others_to_copy_once_it_is_accepted():
+    """A draft that is torn over steps; two of its tokens are accepted, and two are not."""
+    plain, target = build(CONFIGS["llama"]), take(build(CONFIGS["llama"]))
+    prompt = text(7, 20)
+    ids = list(prompt)
+    for _ in range(2):
+        ids.append(int(full(plain, ids)[-1].argmax()))
+    wrong = (int(full(plain, ids)[-1].argmax()) + 1) % VOCAB
+    ids += [wrong, wrong]
+    one = generation(target, prompt)
+
+    async def scene() -> None:
+        scheduler = Scheduler(target)
+        await scheduler.run(one.prompt())
+        round = one.draft([Drafted(token) for token in ids[20:]])
+        round.take(target.forward([round.feed(3)]))
+        assert (one.slot.ids, one.slot.block) == (prompt, ids[20:23])
+        other = target.open()
+        other.adopt(one.slot, ids)
+        assert other.ids == prompt
+        await scheduler.run(round)
+        assert (one.slot.ids, one.slot.block) == (ids[:22], [])
+        other.adopt(one.slot, ids)
+        assert other.ids == ids[:22]
+
+    asyncio.run(scene())
+    assert one.history[:22] == ids[:22] and one.history[22] != wrong
