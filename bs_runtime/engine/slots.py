@@ -21,7 +21,7 @@ from draftlink.planning.units import binary
 LEAST_SHARED = prefixes.BLOCK  # tokens; for fewer a copy is not worth the search
 
 
-ROUND_TOKENS = 16  # which take as long to feed as a round does, as its part of a step
+ROUND_TOKENS = 4  # a round costs as much as feeding so many, if it has fewer: a step's own cost
 IDLE_ROUNDS = 4  # of each of the others, for which a slot is not used: its device is slow, or away
 
 
@@ -35,7 +35,8 @@ class _Place:
     cost: int  # tokens that it was filled with
     bytes: int = 0  # that it holds; of the step's, the most that they need
     under_way: bool = False  # a round of it
-    rounds: int = 0  # that have ended since it was filled
+    round_tokens: int = 0  # of its last round
+    worth: int = 0  # tokens of the rounds that have ended since
     last: int = 0  # how many rounds of all had ended when its last one did
 
     @property
@@ -48,9 +49,9 @@ class _Place:
     def turn_over(self) -> bool:
         """Whether its rounds have been worth what filling it cost.
 
-        So what slots are filled again with takes no more of the model's time than the rounds.
+        So filling slots again takes no more of the model's time than the rounds do.
         """
-        return self.rounds * ROUND_TOKENS >= self.cost
+        return self.worth >= self.cost
 
 
 class Slots:
@@ -142,9 +143,10 @@ class Slots:
         if not self._make_room(round, place, patient=patient):
             return False
         if slot not in self._places:
-            place.cost, place.rounds, place.last = round.new, 0, self._rounds
+            place.cost, place.worth, place.last = round.new, 0, self._rounds
             self._places[slot] = place
         place.generation = round.generation
+        place.round_tokens = max(ROUND_TOKENS, len(round.drafted) + 1)
         place.under_way = True
         self._use(place.entry)
         if place.tenant:
@@ -237,7 +239,7 @@ class Slots:
         if (place := self._places.get(slot)) is not None:
             place.under_way = False
             self._rounds += 1
-            place.rounds += 1
+            place.worth += place.round_tokens
             place.last = self._rounds
             self._hold(place, slot.bytes)
             self._note(place)
