@@ -235,7 +235,7 @@ def test_a_stream_that_begins_before_its_switch_has_been_sent_is_read(monkeypatc
             slow += 1
             await asyncio.sleep(0.3)
 
-    monkeypatch.setattr("device_runtime.device.Controller", Restless)
+    monkeypatch.setattr("device_runtime.generation.Controller", Restless)
     monkeypatch.setattr(Client, "send", slowly)
     Restless.rng = random.Random(5)
     texts = [written(world(0.7, draft_s), mode="auto", **COUPLED)[0].tokens
