@@ -23,7 +23,6 @@ from bs_runtime.serving.connection import Connection
 from bs_runtime.serving.conversations import Conversations
 from bs_runtime.serving.tickets import Sealer
 from draftlink.planning.units import binary
-from draftlink.protocol import frames
 
 log = logging.getLogger("draftlink.bs")
 
@@ -140,10 +139,7 @@ class Station:
                 target, self.scheduler, self.conversations, link.receive, link.send, account
             )
             await connection.serve()
-            if connection.closing is not None:
-                await link.close(connection.closing.code, connection.closing.reason)
-            else:
-                await link.close(frames.FENCED if connection.fenced else 1000, "")
+            await link.close(connection.closing.code, connection.closing.reason)
         finally:
             self._links.discard(link)
             if self.stopping and not self._links:

@@ -84,14 +84,14 @@ MEMORY = conversations()  # of the station that is under test now
 class Kept:
     """What a connection at the base station and its memory hold between two frames."""
 
-    fields: dict[str, Any]  # of the connection
+    fields: dict[str, Any]  # of the connection's worker
     known: Any  # the conversations
 
     @classmethod
     def of(cls, connection: Connection, memory: Conversations) -> Kept:
         """A copy."""
-        names = ("_session", "_conversation", "_asked", "_drafts", "_prompt")
-        fields = {name: vars(connection)[name] for name in names}
+        names = ("_session", "conversation", "_asked", "drafts", "_prompt")
+        fields = {name: vars(connection._worker)[name] for name in names}
         kept = cls(fields, memory._known).copied(connection)
         for conversation in kept.known.values():
             conversation.owner = None
@@ -106,7 +106,7 @@ class Kept:
     def quiet(self) -> bool:
         """Whether the base station does nothing until it hears from the device."""
         busy = (State.STREAMING, State.SWITCHING, State.FINISHING)
-        work = any(self.fields[name] for name in ("_asked", "_drafts", "_prompt"))
+        work = any(self.fields[name] for name in ("_asked", "drafts", "_prompt"))
         return not work and self.fields["_session"].state not in busy
 
 
@@ -129,14 +129,16 @@ class Station:
             self._receive,
             self._send,
         )
-        vars(self.connection).update(kept.fields)
+        connection = self.connection
+        vars(connection._worker).update(kept.fields)
+        connection._session = connection._out._session = connection._worker._session
         if self.conversation is not None:
             self.conversation.owner = self.connection
 
     @property
     def conversation(self) -> Any:
         """The one that the device is in."""
-        return self.connection._conversation
+        return self.connection._worker.conversation
 
     @property
     def slot(self) -> FakeModel:

@@ -107,7 +107,7 @@ async def against_station(situation: Situation, data: bytes, pauses: int, log: R
     assert log.last is None
     # One frame makes the base station feed a draft, or a prompt, or stream to its context's end.
     streamed = sum(isinstance(a, frames.Tokens) for a in answers)
-    pending = bool(kept.fields["_drafts"]) + kept.fields["_prompt"]
+    pending = bool(kept.fields["drafts"]) + kept.fields["_prompt"]
     assert slot.forwards - forwards <= 2 + pending + streamed
     assert len(slot.cache) <= CONTEXT and len(answers) <= 2 * CONTEXT
     assert len(MEMORY) <= known + 1
@@ -125,7 +125,7 @@ def _agree(station: Station) -> None:
     assert here.slot.cache == here.history[: len(here.slot.cache)]
     if session.generation and session.state is not State.CLOSED:
         assert session.length == len(here.history)
-        assert not session.progress.drafts and not station.connection._drafts
+        assert not session.progress.drafts and not station.connection._worker.drafts
 
 
 async def run_station(recordings: list[Recording], count: int, seed: int, log: Raised) -> Report:

@@ -181,7 +181,7 @@ def test_a_device_that_has_gone_silent():
 
 def test_never_reading(monkeypatch):
     """A stream that nobody reads: what waits to be sent stays bounded, and the connection ends."""
-    monkeypatch.setattr("bs_runtime.serving.connection.SEND_S", 0.3)
+    monkeypatch.setattr("bs_runtime.serving.outgoing.SEND_S", 0.3)
     monkeypatch.setattr(guard, "CLOSE_S", 0.1)
     monkeypatch.setattr(guard, "SEND_BUFFER_BYTES", 2000)
     buffered = []
