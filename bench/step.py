@@ -138,11 +138,11 @@ def whole_step(
     draft()  # the id model learns the history once
     bare, whole = [], []
     for _ in range(REPEATS):
-        drafter.settle(CONTEXT - 1)
+        drafter.rollback(CONTEXT - 1)
         begun = time.perf_counter()
         tokens = draft()
         whole.append((time.perf_counter() - begun) / GAMMA)
-        drafter.settle(CONTEXT - 1)
+        drafter.rollback(CONTEXT - 1)
         fed = [history[-1], *tokens[:-1]]
         begun = time.perf_counter()
         for token in fed:

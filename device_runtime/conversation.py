@@ -95,8 +95,8 @@ class Conversation:
         models = self._owner.models(self.client.welcome)
         last = self.generation
         # Behind a generation that was left midway stands what it has returned.
-        stands = None if last is None or last.over else last.stands
-        request = check(models, self.history[:stands], prompt, **options)
+        returned = None if last is None or last.over else last.returned
+        request = check(models, self.history[:returned], prompt, **options)
         estimates, learned = self._owner.estimates(request), self._owner.learned(request)
         return Generation(self, request, estimates, learned)
 

@@ -77,7 +77,7 @@ class Generation:
         return self._writing.controller.estimates
 
     @property
-    def stands(self) -> int:
+    def returned(self) -> int:
         """Tokens of the device's history up to the last one that was returned."""
         return len(self._request.prompt) + len(self.tokens)
 
@@ -97,9 +97,9 @@ class Generation:
         # the history is another's.
         if self._begun and not self._over:
             device = self._device
-            del device.history[self.stands :]
+            del device.history[self.returned :]
             device.held = list(device.history)
-            self._writing.drafter.settle(self.stands)
+            self._writing.drafter.rollback(self.returned)
         self._over = True
 
     async def _run(self) -> AsyncIterator[Token]:
@@ -132,7 +132,7 @@ class Generation:
         finally:
             self.text += self._decoded.finish()
             await self.leave()
-        keep = self.stands
+        keep = self.returned
         # Where the connection is not there, the next generation makes one; this one has ended.
         if not client.interrupted and (
             client.session.state is not State.READY or client.session.length > keep
@@ -161,7 +161,7 @@ class Generation:
         prompt = list(self._request.prompt)
         kept = common(device.held, prompt)
         device.held = prompt[:kept]  # until both are known to hold more
-        self._writing.drafter.settle(kept)
+        self._writing.drafter.rollback(kept)
         # A generation whose iterator was abandoned, or that ended where no connection was.
         if client.interrupted or client.session.state is not State.READY:
             await client.finish(kept)

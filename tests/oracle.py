@@ -139,7 +139,7 @@ def write(
         frame = frames.Draft(0, len(history), len(drafted), payload, owed)
         verdict = run(model, station.draft(station.decode([frame]), owed))
         history += [d.token for d in drafted[: verdict.accepted]]
-        drafter.settle(len(history))
+        drafter.rollback(len(history))
         owed, following = None, verdict.next
         if verdict.row:
             following = owed = drafter.correct(history, drafted[verdict.accepted], verdict.row)

@@ -231,7 +231,7 @@ def test_withholding_an_unlikely_drawn_token_fails(monkeypatch):
         length = len(past)
         drafted = honest(self, past, count, begins)
         if count and share[drafted[0].drafted.token] < 0.25:
-            self.settle(length)
+            self.rollback(length)
             return []
         return drafted
 

@@ -71,9 +71,9 @@ def test_every_frame_scheme_and_coding_has_an_entry():
     assert {entry["waits"] for entry in DRAFTS} == {True, False}
     starts = [entry["fields"] for entry in CONTROL if entry["type"] == "Start"]
     assert {start["scheme"]["type"] for start in starts} == set(schemes.BY_NAME)
-    assert {start["mode"] for start in starts} == set(get_args(frames.Mode))
+    assert {start["mode"] for start in starts} == set(get_args(frames.Phase))
     switches = [entry["fields"] for entry in CONTROL if entry["type"] == "Switch"]
-    assert {switch["mode"] for switch in switches} == set(get_args(frames.Mode))
+    assert {switch["mode"] for switch in switches} == set(get_args(frames.Phase))
     codes = msgspec.inspect.type_info(frames.Refused).fields[0].type.values
     refused = [entry["fields"]["code"] for entry in CONTROL if entry["type"] == "Refused"]
     assert sorted(refused) == sorted(codes)

@@ -66,7 +66,7 @@ class Station:
         self._sealer = sealer or Sealer()
         self._slots = slots
         self._threads = threads
-        self._links: set[Link] = set()
+        self._links: set[DeviceSocket] = set()
         self._empty = asyncio.Event()  # of links, once it is stopping
         if target is not None:
             self.open(target)
@@ -128,7 +128,7 @@ class Station:
         assert target is not None
         tenant.admit(time.monotonic())
         account = Account(tenant, self.stats)
-        link = Link(socket, account)
+        link = DeviceSocket(socket, account)
         self._links.add(link)
         logs.current.set(account)
         try:
@@ -164,7 +164,7 @@ class Station:
                 await self._empty.wait()
 
 
-class Link:
+class DeviceSocket:
     """A device's WebSocket, as ``Connection`` needs it; it raises Closing where time is up."""
 
     def __init__(self, socket: WebSocket, account: Account) -> None:

@@ -7,9 +7,9 @@ from typing import Literal
 
 from device_runtime.drafting.estimators import Estimates
 from draftlink.planning import schedule, theory
+from draftlink.planning.plan import FixedMode
 
 DraftingMode = Literal["stop-and-wait", "run-ahead"]
-WritingMode = Literal["stop-and-wait", "run-ahead", "stream"]
 
 LONGEST = 16  # tokens of a block that is planned
 HYSTERESIS = 0.05  # by how much another mode must be faster
@@ -65,7 +65,7 @@ class Controller:
 
     estimates: Estimates
     gamma: int | None = None
-    writer: WritingMode = "stream"
+    writer: FixedMode = "stream"
     foretells: bool = False
     _since: int = 0  # tokens written in this mode
     _dwell: int = DWELL_TOKENS
@@ -83,7 +83,7 @@ class Controller:
             return DraftPlan(length, waits=True, sure=0.0, window=length)
         return self._ahead()
 
-    def token_s(self, writer: WritingMode, alpha: float) -> float:
+    def token_s(self, writer: FixedMode, alpha: float) -> float:
         """Foretold seconds per token, if the acceptance rate is ``alpha``."""
         here = self.estimates
         if writer == "stream":
@@ -120,7 +120,7 @@ class Controller:
             tokens, first, costs, restart_s=draft_s / 2.0, stall_s=here.stall_s
         )
 
-    def choose(self, left: int) -> WritingMode:
+    def choose(self, left: int) -> FixedMode:
         """The mode for the next of ``left`` tokens; ``writer`` from now on."""
         if not self._known:
             return self.writer
@@ -181,7 +181,7 @@ class Controller:
             and epoch_s + here.rtt.mean < PROBE_SHARE * left * stream_s
         )
 
-    def _change(self, writer: WritingMode) -> None:
+    def _change(self, writer: FixedMode) -> None:
         if self.writer != "stream":
             self._dwell *= 2
         self.writer, self._since = writer, 0

@@ -156,7 +156,7 @@ class Drafter:
         p = sampling.distribution(logits, self._sampling, history)
         return split.correct(p, rejected, self._key, len(history))
 
-    def settle(self, length: int) -> None:
-        """Only the first ``length`` tokens that were fed stand."""
+    def rollback(self, length: int) -> None:
+        """Keep at most the first ``length`` tokens that were fed."""
         self._model.rollback(min(self._model.length, length))
         self._ids.rollback(min(self._ids.length, length))

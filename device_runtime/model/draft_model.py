@@ -68,14 +68,14 @@ class Loaded:
         self.load_s = time.perf_counter() - begun
 
     def load_again(self, setting: Setting) -> None:
-        """``load``, where that was done before, and ``settle``. Raises BundleError."""
+        """``load``, where that was done before, and ``arrange_pages``. Raises BundleError."""
         self._sessions.clear()
         pages.trim()
         before = pages.anonymous()
         self.load(setting)
-        self.settle(before)
+        self.arrange_pages(before)
 
-    def settle(self, before: list[pages.Span]) -> None:
+    def arrange_pages(self, before: list[pages.Span]) -> None:
         """Put the weights' pages in order; ``before``: ``pages.anonymous()`` without them."""
         pages.page_out(self._bundle.path)
         if self._provider == "cpu":
@@ -130,7 +130,8 @@ def load(bundle: Bundle, provider: str = "cpu", threads: int | None = None) -> L
     best = threads or fastest(seconds, available() if provider == "cpu" else 1)
     if found.setting.threads != best:
         found.load(Setting(best))
-    found.settle(before)  # once: weights that are loaded for another thread count read the file
+    # Once: weights that are loaded for another thread count read the file.
+    found.arrange_pages(before)
     _in_use[key] = found
     return found
 

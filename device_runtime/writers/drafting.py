@@ -37,7 +37,7 @@ class Drafting:
         """Nothing is in flight; what was shown is not drafted again, and may be in the cache."""
         writing = self._writing
         if writing.alone is not None and not writing.drafter.foretells and writing.job is None:
-            writing.drafter.settle(len(writing.history))
+            writing.drafter.rollback(len(writing.history))
 
     async def more(self) -> list[tuple[int, Kind]]:
         """What the next verdict adds to the text; nothing if the base station writes from here on.
@@ -48,7 +48,7 @@ class Drafting:
         while True:
             for action in writing.due():
                 if isinstance(action, GiveBack):
-                    writing.drafter.settle(len(writing.history))
+                    writing.drafter.rollback(len(writing.history))
                     return []
                 if isinstance(action, Show | Guess):
                     return await writing.show(action, self._proposals)

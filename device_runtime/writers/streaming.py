@@ -59,7 +59,7 @@ class Streaming:
         begin = len(writing.history)
         place = writing.commit(frame.ids)
         if place is not None and writing.job is None:  # a job has no more than history before it
-            writing.drafter.settle(begin + place)
+            writing.drafter.rollback(begin + place)
         self._compare()
         switch = writing.window.streamed(now, len(frame.ids), ended=frame.ended)
         if switch is not None:

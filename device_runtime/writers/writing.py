@@ -66,7 +66,7 @@ class Writer(Protocol):
     """A generation, as its device sees it."""
 
     @property
-    def stands(self) -> int:
+    def returned(self) -> int:
         """Tokens of the history up to the last one that it has returned."""
 
     @property
@@ -204,7 +204,7 @@ class Writing:
         """No job is under way: the cache can be rolled back."""
         self.job = None
         if self._cut is not None:
-            self.drafter.settle(self._cut)
+            self.drafter.rollback(self._cut)
             self._cut = None
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -262,12 +262,12 @@ class Writing:
             begun = self.now()
             begins = action.begins
             if action.apart:  # the cache may hold what is in flight; and will have to, once more
-                self.drafter.settle(len(self.history))
+                self.drafter.rollback(len(self.history))
                 begins |= APART
             past = self.history + alone.tokens
             fresh = await self.call(self.drafter.proposing, past, 1, begins)
             if action.apart:
-                self.drafter.settle(len(self.history))
+                self.drafter.rollback(len(self.history))
             self.tally.draft_s += self.now() - begun - self.waited_s
             self.tally.drafted += 1
             self.window.guessed(ends=fresh[0].drafted.token in self.start.eos_ids)

@@ -12,7 +12,7 @@ from draftlink.planning import payload, theory
 from draftlink.planning.payload import Coding
 from draftlink.planning.theory import Costs
 
-Mode = Literal["stop-and-wait", "run-ahead", "stream"]
+FixedMode = Literal["stop-and-wait", "run-ahead", "stream"]
 
 # What a round sends besides payload: a draft up and a verdict down, each with a frame's own head
 # (about 10), WebSocket, TLS and TCP/IP.
@@ -63,7 +63,7 @@ class Setting:
 class ModePlan:
     """What one mode is expected to do."""
 
-    mode: Mode
+    mode: FixedMode
     time_per_token_s: float
     tokens_per_s: float
     speedup: float  # over ``stream``
@@ -100,7 +100,7 @@ class Plan:
     costs: Costs
     bits: float
     modes: list[ModePlan]  # stop-and-wait, run-ahead, stream
-    best: Mode
+    best: FixedMode
     gamma_without_rtt: int  # the paper's γ*
     speedup_without_rtt: float  # and its S(γ*)
     ks: list[KPlan]
@@ -114,7 +114,7 @@ def modes(alpha: float, costs: Costs) -> list[ModePlan]:
     )
     stream = theory.stream_time(costs)
 
-    def one(mode: Mode, time_s: float, gamma: int | None, tokens: float | None) -> ModePlan:
+    def one(mode: FixedMode, time_s: float, gamma: int | None, tokens: float | None) -> ModePlan:
         return ModePlan(mode, time_s, 1.0 / time_s, stream / time_s, gamma, tokens)
 
     wait = theory.stop_and_wait_time(alpha, gamma, costs)

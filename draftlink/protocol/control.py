@@ -19,7 +19,7 @@ MAX_RETRY_S = 3600  # a device need not believe more
 # one Draft and in all that have no verdict yet, where its Welcome does not say otherwise.
 FRAME_ENTRIES, FLIGHT_ENTRIES = 1 << 15, 1 << 17
 
-Mode = Literal["draft", "stream"]  # who writes: the device drafts, or the base station alone
+Phase = Literal["draft", "stream"]  # who writes: the device drafts, or the base station alone
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
@@ -90,7 +90,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     ids: list[int]
     sampling: Sampling
     scheme: AnyScheme
-    mode: Mode
+    mode: Phase
     max_tokens: int
     eos_ids: list[int]
     seed: int | None
@@ -128,7 +128,7 @@ class Switch(msgspec.Struct, frozen=True, tag="switch"):
     """From here on the base station streams, or the device drafts."""
 
     generation: int
-    mode: Mode
+    mode: Phase
 
 
 class Switched(msgspec.Struct, frozen=True, tag="switched"):

@@ -16,7 +16,7 @@ from draftlink.protocol.control import digest
 from draftlink.protocol.frames import (
     Draft,
     Frame,
-    Mode,
+    Phase,
     Replay,
     Resume,
     Resumed,
@@ -171,7 +171,7 @@ class Session(Standing):
         start = progress.start
         assert start is not None
         streaming = self.stopped_at in (State.STREAMING, State.SWITCHING)
-        mode: Mode = "stream" if streaming else "draft"
+        mode: Phase = "stream" if streaming else "draft"
         return Resume(
             start=msgspec.structs.replace(start, base=start.begins, ids=[], mode=mode),
             epoch=progress.epoch,

@@ -24,7 +24,7 @@ from bs_runtime.operations.limits import Limits, Tenant
 from bs_runtime.serving.app import create_app
 from bs_runtime.serving.auth import Tokens
 from bs_runtime.serving.server import COLLECTED, check_exposure, listen, serve, tls_context
-from bs_runtime.serving.station import Link
+from bs_runtime.serving.station import DeviceSocket
 from device_runtime.device import Sampling
 from device_runtime.transport.connecting import LinkError, connector
 from draftlink.link.ledger import total
@@ -216,7 +216,7 @@ def test_a_device_that_goes_while_it_is_told_to_is_no_error():
         async def close(self, code: int, reason: str) -> None:
             raise WebSocketDisconnect(1006)
 
-    asyncio.run(Link(Gone(), None).close(1012, "the base station restarts"))
+    asyncio.run(DeviceSocket(Gone(), None).close(1012, "the base station restarts"))
 
 
 def test_no_more_sessions_than_there_is_room_for():

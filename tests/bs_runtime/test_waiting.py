@@ -20,7 +20,7 @@ from bs_runtime.serving import account, station
 from bs_runtime.serving.account import Account
 from bs_runtime.serving.connection import Connection
 from bs_runtime.serving.conversations import Conversations
-from bs_runtime.serving.station import Link
+from bs_runtime.serving.station import DeviceSocket
 from bs_runtime.serving.tickets import Sealer
 from draftlink.coding.ids import IdModel
 from draftlink.distribution.sampling import Sampling
@@ -183,7 +183,7 @@ def test_nobody_is_idle_while_the_base_station_owes_something(monkeypatch, owes)
             monkeypatch.setattr(module.time, "monotonic", loop.time)
         mine = Account(Tenant("x", Limits(idle_s=20.0)))
         mine.greeted, mine.owes = True, owes
-        receiving = asyncio.ensure_future(Link(Silent(), mine).receive())  # type: ignore[arg-type]
+        receiving = asyncio.ensure_future(DeviceSocket(Silent(), mine).receive())  # type: ignore[arg-type]
         await asyncio.sleep(200.0)
         assert receiving.done() is not owes
         mine.owes = False

@@ -49,13 +49,13 @@ def test_catching_up_is_one_call():
     assert model.calls == [4, 1, 1]
     # All accepted, and a bonus token: the last drafted one has still to be fed, with it.
     history += [*(one.drafted.token for one in block), 9]
-    drafts.settle(len(history) - 1)
+    drafts.rollback(len(history) - 1)
     model.calls = []
     drafts.propose(list(history), 2, 8)
     assert model.calls == [2, 1]
     # The second is rejected, and corrected.
     history.append(7)
-    drafts.settle(len(history) - 1)
+    drafts.rollback(len(history) - 1)
     model.calls = []
     drafts.propose(list(history), 1, 9)
     assert model.calls == [1]

@@ -22,7 +22,7 @@ HELLO = frames.Hello(1, "x", VOCAB, ["topk"], "t")
 WELCOME = frames.Welcome(1, "x", VOCAB, 512, ["topk"], "m", "float32")
 
 
-def start(mode: frames.Mode = "draft", **changes: object) -> frames.Start:
+def start(mode: frames.Phase = "draft", **changes: object) -> frames.Start:
     fields: dict = dict(
         generation=1, base=0, ids=[1, 2, 3], sampling=Sampling(), scheme=TopK(), mode=mode,
         max_tokens=10, eos_ids=[], seed=None,
@@ -44,7 +44,7 @@ class Pair:
         """The base station confirms Finish, in an epoch of its own."""
         self.down(frames.Done(self.bs.generation, keep, self.bs.epoch + 1))
 
-    def begun(self, mode: frames.Mode = "draft") -> Pair:
+    def begun(self, mode: frames.Phase = "draft") -> Pair:
         self.up(HELLO)
         self.down(WELCOME)
         self.up(start(mode))
