@@ -36,7 +36,7 @@ from rich.table import Table
 
 import tinypair
 from device_runtime.device import Device, Sampling
-from device_runtime.model import sessions
+from device_runtime.model import providers
 from device_runtime.model.threads import Setting, available
 from draftlink.host import children
 from tinypair.loopback import base_station, draft_bundle
@@ -108,12 +108,12 @@ def pair(pipe: Connection, system: System, bundle: Path) -> None:
     os.setsid()  # both are stopped as one
     os.environ.update(system.environ)
     if not system.spins:
-        made = sessions.session
+        made = providers.session
 
         def passive(path: Path, provider: str, setting: Setting, kind: str) -> Any:
             return made(path, provider, setting._replace(spins=False), kind)
 
-        sessions.session = passive
+        providers.session = passive
 
     async def run(url: str) -> None:
         number = 0

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from device_runtime.model import pages, sessions, weights
+from device_runtime.model import pages, providers, weights
 from device_runtime.model.bundle import Bundle, BundleError
 from device_runtime.model.graphs import PortableGraph, SharedGraph
 from device_runtime.model.static_graph import StaticGraph
@@ -57,7 +57,7 @@ class Loaded:
         _fits(bundle)
         for count in manifest.buckets or [1]:
             path = bundle.bucket(count)
-            self._sessions[count] = sessions.session(path, self._provider, setting, manifest.graph)
+            self._sessions[count] = providers.session(path, self._provider, setting, manifest.graph)
         try:
             shape = self.graph().run([0], 0).shape
         except Exception as error:  # onnxruntime's exceptions have no common base

@@ -1,8 +1,10 @@
-"""From logits to the distribution that is sampled: one definition for both ends.
+"""From logits to the distribution that is sampled: the definition, for one row, in numpy.
+
+``bs_runtime/verify/distribution.py`` has the same in torch, for all rows of a step at once.
 
 Ids that the request suppresses go first (``without``). The order of the rest is transformers' own:
-penalties, temperature, top-k, top-p, min-p. A temperature of 0 is
-greedy decoding, a branch of its own: only the arg max counts.
+penalties, temperature, top-k, top-p, min-p. A temperature of 0 is greedy decoding, a branch of its
+own: only the arg max counts.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import draftlink.cli  # noqa: F401  (registers the commands)
 from device_runtime.device import Device
-from device_runtime.model import draft_model, sessions, threads
+from device_runtime.model import draft_model, providers, threads
 from device_runtime.model.bundle import BundleError, load_bundle
 from device_runtime.model.draft_model import ENOUGH, DraftModel
 from draftlink.cli.common import app
@@ -121,13 +121,13 @@ def test_between_generations_the_weights_are_loaded_for_another_count(drafted, b
 def test_memory_never_holds_the_weights_twice(drafted, monkeypatch):
     """The session is gone before another is made."""
     model = drafted()
-    before, real, alive = weakref.ref(model._graph._session), sessions.session, []
+    before, real, alive = weakref.ref(model._graph._session), providers.session, []
 
     def session(*args):
         alive.append(before())
         return real(*args)
 
-    monkeypatch.setattr(sessions, "session", session)
+    monkeypatch.setattr(providers, "session", session)
     model.rest()
     assert alive == [None]
 
@@ -192,14 +192,14 @@ def test_a_bundle_that_was_written_over_is_not_loaded_again(drafted, bundle, tmp
 
 
 def test_where_another_count_does_not_load_it_goes_on_as_before(drafted, monkeypatch):
-    model, real = drafted(), sessions.session
+    model, real = drafted(), providers.session
 
     def session(path, provider, setting, kind):
         if setting.threads == 2:
             raise BundleError("no memory")
         return real(path, provider, setting, kind)
 
-    monkeypatch.setattr(sessions, "session", session)
+    monkeypatch.setattr(providers, "session", session)
     model.rest()
     assert model.threads == 1 and len(model.forward([5]))
     for token in range(ENOUGH):
@@ -213,7 +213,7 @@ def test_where_nothing_loads_any_more_the_next_forward_says_what_to_do(drafted, 
         raise BundleError("no memory")
 
     model = drafted()
-    monkeypatch.setattr(sessions, "session", session)
+    monkeypatch.setattr(providers, "session", session)
     model.rest()
     model.rollback(3)
     with pytest.raises(BundleError, match="open the device anew"):
