@@ -1,6 +1,6 @@
 """Beside other processes: tokens/s of ours, of fixed settings, and of transformers' ``generate``.
 
-    python -m bench.contention [--busy 0 1 2 4] [--repeats 5] [--seconds 2] [--json FILE]
+    python -m bench.contention [--busy 0 1 2 4] [--repeats 5] [--seconds 1.5] [--json FILE]
 
 A base station and a device have a process each, on loopback, with the embedded pair; beside them 0,
 1, 2 or 4 processes keep a core busy each. ``ours`` is what users get. The fixed settings are one
@@ -10,7 +10,7 @@ users got: all threads, libgomp's own waiting, and the device's count as measure
 All are started once, and stopped (SIGSTOP) while it is not their turn; the turns of a repeat go
 through all counts of busy processes, and in each through all systems. A turn is a moment to get
 used to what is beside it, unmeasured, then some seconds of each mode. ``generate`` has PyTorch's
-defaults. Medians over the repeats; ratios are those of medians. About 25 minutes with the defaults.
+defaults. Medians over the repeats; ratios are those of medians. About 19 minutes with the defaults.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from tinypair.loopback import base_station, draft_bundle
 MODES = ("stream", "stop-and-wait", "auto")
 BUSY = (0, 1, 2, 4)
 REPEATS = 5
-SETTLE_S, MEASURE_S = 4.0, 2.0
+SETTLE_S, MEASURE_S = 3.0, 1.5
 REST_S = 0.2
 TOKENS = 128  # of a text
 GENERATE = "transformers generate"

@@ -195,8 +195,8 @@ def test_one_random_stream_for_drawing_and_accepting_fails(monkeypatch):
     monkeypatch.setattr(
         noise,
         "bits64",
-        lambda key, at, why, tier=0: bits64(
-            key, at, Purpose.DRAFT if why is Purpose.ACCEPT else why, tier
+        lambda key, at, why, tier=0, candidate=0: bits64(
+            key, at, Purpose.DRAFT if why is Purpose.ACCEPT else why, tier, candidate
         ),
     )
     must_fail(np.outer(law, P))
@@ -217,7 +217,9 @@ def test_each_draw_of_a_nested_row_has_a_number_of_its_own(monkeypatch):
         return np.bincount(tokens, minlength=SIZE)
 
     assert chi_square(drawn(), law) > ERROR_RATE
-    monkeypatch.setattr(noise, "bits64", lambda key, at, why, tier=0: bits64(key, at, why))
+    monkeypatch.setattr(
+        noise, "bits64", lambda key, at, why, tier=0, candidate=0: bits64(key, at, why)
+    )
     assert chi_square(drawn(), law) < ERROR_RATE
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from bench.virtual.loop import run
 from bench.virtual.world import World
-from bs_runtime.serving.connection import Connection
+from bs_runtime.serving.outgoing import Outgoing
 from device_runtime.device import Coupled, Sampling, Split, TopK
 from device_runtime.drafting.controller import Controller, DraftPlan
 from device_runtime.transport.client import Client
@@ -246,14 +246,14 @@ def test_a_stream_that_begins_before_its_switch_has_been_sent_is_read(monkeypatc
 
 def few_entries(monkeypatch) -> None:
     """A base station that takes 150 entries in a frame, and 392 in flight."""
-    send = Connection._send
+    send = Outgoing.send
 
-    async def sending(self: Connection, frame: frames.Frame) -> None:
+    async def sending(self: Outgoing, frame: frames.Frame) -> None:
         if isinstance(frame, frames.Welcome):
             frame = msgspec.structs.replace(frame, frame_entries=150, flight_entries=392)
         await send(self, frame)
 
-    monkeypatch.setattr(Connection, "_send", sending)
+    monkeypatch.setattr(Outgoing, "send", sending)
 
 
 def drafts_of(monkeypatch) -> list[tuple[int, int]]:

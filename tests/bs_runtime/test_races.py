@@ -142,7 +142,7 @@ def played(monkeypatch: Any, at: int, event: Event, options: dict[str, Any]) -> 
         stops = Stops(at, lambda: scene.generation and event(scene))  # once it is greeted
 
         def task(loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-            if getattr(coroutine, "__qualname__", "") in ("Connection._read", "Connection._work"):
+            if getattr(coroutine, "__qualname__", "") in ("Connection._read", "Worker.work"):
                 stopped = Stopped(coroutine, stops)
 
                 async def whole() -> Any:
