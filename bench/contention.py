@@ -10,7 +10,7 @@ users got: all threads, libgomp's own waiting, and the device's count as measure
 All are started once, and stopped (SIGSTOP) while it is not their turn; the turns of a repeat go
 through all counts of busy processes, and in each through all systems. A turn is a moment to get
 used to what is beside it, unmeasured, then some seconds of each mode. ``generate`` has PyTorch's
-defaults. Medians over the repeats; ratios are those of medians. About 19 minutes with the defaults.
+defaults. Medians over the repeats; ratios are those of medians. About 21 minutes with the defaults.
 """
 
 from __future__ import annotations

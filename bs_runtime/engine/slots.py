@@ -19,8 +19,6 @@ from bs_runtime.operations import memory
 from draftlink.planning.units import binary
 
 LEAST_SHARED = prefixes.BLOCK  # tokens; for fewer a copy is not worth the search
-
-
 ROUND_TOKENS = 4  # a round costs as much as feeding so many, if it has fewer: a step's own cost
 IDLE_ROUNDS = 4  # of each of the others, for which a slot is not used: its device is slow, or away
 
