@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeVar
 
 from msgspec.structs import replace
 from websockets.exceptions import ConnectionClosed
@@ -29,8 +28,6 @@ from draftlink.protocol.session import RemoteProtocolError, Session
 from draftlink.protocol.states import UNDER_WAY, State
 
 __all__ = ["Client", "LinkError"]
-
-T = TypeVar("T", bound=frames.Frame)
 
 
 class Client:
@@ -123,10 +120,6 @@ class Client:
                         await self._reconnect(lost)
                     finally:
                         self._goes_to(Stage.OPEN)
-
-    async def expect(self, kind: type[T]) -> T:
-        """The next frame, which the protocol says is a ``kind``. Raises LinkError."""
-        return greeting.checked(await self.receive(), kind)
 
     def begin_ledger(self) -> None:
         """Count from here on."""

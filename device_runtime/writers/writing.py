@@ -114,11 +114,6 @@ class Writing:
         return self.device.history
 
     @property
-    def left(self) -> int:
-        """Tokens that may still be written."""
-        return self.start.begins + self.start.max_tokens - len(self.history)
-
-    @property
     def agreed(self) -> bool:
         """Whether the session is where the history is, and frames can be sent.
 
@@ -232,8 +227,8 @@ class Writing:
         finally:
             self._incoming = None
 
-    async def event(self, *until_s: float | None) -> None:
-        """Until the job is done, a frame or a connection is there, or until a time."""
+    async def event(self, until_s: float | None) -> None:
+        """Until the job is done, a frame or a connection is there, or until a time, if one is."""
         waited: set[asyncio.Future[Any]] = {self.incoming()}
         if self.job is not None:
             waited.add(self.job)
@@ -242,8 +237,7 @@ class Writing:
             back = asyncio.create_task(self.device.client.connected.wait())
             waited.add(back)
         begun = self.now()
-        times = [at_s for at_s in until_s if at_s is not None]
-        timeout_s = min(times) - begun if times else None
+        timeout_s = None if until_s is None else until_s - begun
         if timeout_s is not None:  # a timer may go off a little before its time, and then in vain
             timeout_s = max(timeout_s, LEAST_S) if timeout_s > 0.0 else 0.0
         await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

@@ -32,7 +32,7 @@ def test_a_time_that_is_nearly_there_is_waited_for_once():
         until_s = 5.141940297900285
         assert loop.time() < until_s
         others = asyncio.create_task(busy())
-        await Writing.event(writing, None, until_s)
+        await Writing.event(writing, until_s)
         assert loop.time() >= until_s
         others.cancel()
         await Writing.event(writing, until_s)  # which has passed
