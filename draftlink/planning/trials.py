@@ -17,7 +17,8 @@ CHANGED = 1.3  # times as long, or as short, as usual: reason for a trial at onc
 CROWDED = 0.1  # of the time waited for a core: others want it, too
 LATEST = 30.0  # times as long as usual: what is later slept, or was stopped, as a laptop is
 LEAST_S = 0.5  # of work between two trials
-
+PUT_OFF_S = 60.0  # of work, while a core is waited for: what is best where nothing disturbs
+BURSTS = 4  # times as many steps as tell a change of pace tell that no core is waited for any more
 
 SLOW = 1 / 64  # weight of the newest step in what is usual
 
@@ -159,7 +160,8 @@ class Trials:
         if self._trial is None or not self._trial.rivals_turn:
             # What a trial itself waits says nothing of the others: it would ask for the next one.
             share = min(waited_s / seconds, 1.0) if seconds else 0.0
-            self._waiting += (share - self._waiting) / self._recent
+            # A core is waited for in bursts: a few steps without are no sign that it is free.
+            self._waiting += (share - self._waiting) / (BURSTS * self._recent)
         if self._trial is None:
             self._watch(kind, seconds, units)
         else:
@@ -186,9 +188,18 @@ class Trials:
         if self._urgent and self._work_s >= self._soon_s:
             self._trial = _Trial(self._urgent.pop(0))
         elif self._work_s >= self._rests_s:
-            rival = min(self._others(), key=lambda other: self._due_s[other])
-            if self._work_s >= self._due_s[rival]:
+            rival = min(self._others(), key=self._due)
+            if self._work_s >= self._due(rival):
                 self._trial = _Trial(rival)
+
+    def _due(self, setting: int) -> float:
+        """When a setting is to be tried again, nothing being urgent.
+
+        While a core is waited for, the setting that wants all of them to itself is the dearest to
+        try and the least likely to win; when that ends, it is tried at once.
+        """
+        put_off = setting == self._home and self._waiting > CROWDED
+        return self._due_s[setting] + (PUT_OFF_S if put_off else 0.0)
 
     def _others(self, *, upwards: bool = False) -> list[int]:
         """All but the best: on one side of it, near ones first, and then on the other."""

@@ -37,10 +37,12 @@ class Machine:
         costs_ms: Sequence[float],
         kinds: Sequence[tuple[int, float]] = KINDS,
         waiting: float | Sequence[float] = 0.0,
+        bursts: float = 1.0,
     ) -> float:
         """The work that was done, as a share of what the best setting would have done.
 
-        ``waiting``: the share of a step that is waited for a core, in each setting or in all.
+        ``waiting``: the share of a step that is waited for a core, in each setting or in all;
+        ``bursts``: the share of the steps in which all of that is waited.
         """
         spent = best = 0.0
         while spent < seconds:
@@ -48,6 +50,7 @@ class Machine:
             size *= self._random.lognormvariate(-(self._noise**2) / 2, self._noise)
             took = costs_ms[self.trials.at] / 1e3 * size
             share = waiting if isinstance(waiting, float) else waiting[self.trials.at]
+            share *= (self._random.random() < bursts) / bursts
             self.trials.ran(kind if self._told else 0, took, waited_s=took * share)
             spent += took
             best += min(costs_ms) / 1e3 * size
@@ -115,6 +118,16 @@ def test_what_a_trial_waits_is_no_reason_for_the_next():
         machine.run(10.0, ALONE)
         machine.run(20.0, (9.4, 10.0, 400.0), KINDS[:2], (0.01, 0.1, 0.8))
         assert machine.run(60.0, (9.4, 10.0, 400.0), KINDS[:2], (0.01, 0.1, 0.8)) > 0.9
+
+
+def test_a_core_that_is_waited_for_in_bursts_is_not_free_between_them():
+    """Beside one busy process single threads wait in one step of five, and not at all in others."""
+    busy, waiting = (9.4, 10.0, 200.0), (0.15, 0.2, 0.8)
+    for seed in SEEDS:
+        machine = Machine(3, seed)
+        machine.run(10.0, ALONE)
+        machine.run(20.0, busy, KINDS[:2], waiting, bursts=0.2)
+        assert machine.run(60.0, busy, KINDS[:2], waiting, bursts=0.2) > 0.95
 
 
 def test_steps_of_other_sizes_do_not_pass_for_a_change():
