@@ -14,6 +14,7 @@ from device_runtime.generation import Generation
 from device_runtime.request import Models, Options, Request, check
 from device_runtime.text import Detokenizer
 from device_runtime.transport.client import Client, LinkError
+from device_runtime.transport.pool import Pool
 from device_runtime.worker import Worker
 from device_runtime.writers.writing import Writer
 from draftlink.protocol.frames import Welcome
@@ -25,9 +26,7 @@ class Owner(Protocol):
     detokenizer: Detokenizer
     draft_context: int
     worker: Worker
-
-    def connection(self) -> Client:
-        """A connection to the base station that is not open yet."""
+    pool: Pool
 
     def models(self, welcome: Welcome) -> Models:
         """What both models allow a request."""
@@ -66,18 +65,23 @@ class Conversation:
 
     async def open(self) -> Conversation:
         """Connect and greet. Raises LinkError."""
-        client = self._owner.connection()
-        client.history = self.history
-        await client.open()
-        self._owner.greeted(client.rtt_s)
-        self._client = client
+        self._client, greeted_s = await self._owner.pool.take(self.history)
+        if greeted_s is not None:
+            self._owner.greeted(greeted_s)
         return self
 
     async def close(self) -> None:
-        """Close the connection. The history stays, to be gone on with once it is open again."""
+        """Leave the connection to the next conversation, or close it in mid-text.
+
+        The history stays, to be gone on with once it is open again.
+        """
         client, self._client = self._client, None
-        if client is not None:
+        if client is None:
+            return
+        if self.writes:
             await client.close()
+        else:
+            await self._owner.pool.put(client)
 
     async def __aenter__(self) -> Conversation:
         return await self.open()

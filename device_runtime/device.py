@@ -33,6 +33,7 @@ from device_runtime.text import Detokenizer
 from device_runtime.transport.client import Client
 from device_runtime.transport.connecting import Connect, LinkError, connect_websocket, connector
 from device_runtime.transport.patience import PATIENCE_S
+from device_runtime.transport.pool import Pool
 from device_runtime.transport.silence import Deadlines
 from device_runtime.worker import Job, Worker
 from draftlink.distribution.sampling import Sampling
@@ -137,6 +138,7 @@ class Device:
         self._learned: dict[float, DraftTemperature] = {}  # by the request's temperature
         self._estimates = Estimates()
         self._acceptance: dict[tuple[AnyScheme, Sampling], Acceptance] = {}
+        self.pool = Pool(self._connection)
         self._own = Conversation(self, model)
         self._conversations = WeakSet([self._own])
 
@@ -165,6 +167,7 @@ class Device:
         """Close all connections."""
         for conversation in [*self._conversations]:
             await conversation.close()
+        await self.pool.close()
         self.worker.executor.shutdown(wait=False)
 
     async def __aenter__(self) -> Device:
@@ -198,8 +201,7 @@ class Device:
         ``learn_temperature``: the draft's temperature follows the verdicts (one byte down per
         token). ``offline_after_s``: after so many seconds without a word from the base station the
         draft goes on alone, with provisional tokens (see ``Token``). Raises ValueError for
-        parameters or prompts that cannot work, and then nothing has changed: a generation that is
-        under way goes on, and the history is what it was. That changes when this one begins.
+        what cannot work; the history and a generation under way are as they were till this begins.
         """
         return self._own.generate(prompt, **options)
 
@@ -230,7 +232,7 @@ class Device:
 
     # What all conversations have in common.
 
-    def connection(self) -> Client:
+    def _connection(self) -> Client:
         """A connection to the base station that is not open yet."""
         return Client(
             self._url,

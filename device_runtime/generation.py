@@ -168,7 +168,7 @@ class Generation:
         # The base station may hold less: it has not been sent a last token that the device
         # corrected itself (``split``), and has nothing over a new connection. The row behind the
         # prompt has to be made in any case.
-        base = min(kept, client.session.length, len(prompt) - 1)
+        base = min(kept, client.held, len(prompt) - 1)
         device.history[:] = prompt
         tally = self._writing.tally
         tally.cached, tally.target_cached = min(device.model.length, len(prompt) - 1), base

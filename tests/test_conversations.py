@@ -113,6 +113,97 @@ def test_four_at_once_write_what_each_would_alone(per):
     assert len({str(texts) for texts in expected}) == 4
 
 
+# --- Connections ---
+
+GREETED = LinkProfile(5e6, 5e6, 0.1)  # so slow that a greeting shows
+
+
+def one_after_another(texts: int, between=None) -> tuple[int, list[list[int]], list[float]]:
+    """Connections made, and texts and times to the first token of conversations that are opened
+    and closed one after another; ``between`` is told the device after each."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        target = FakeTarget(TABLE)
+        model = FakeModel(DRAFT, rows=False)
+        world = World(model, target, letters(SIZE), 2048, 0.01, 0.03)
+        connections, found, first_s = 0, [], []
+        async with world.device(make_link(GREETED, seed=1)) as device:
+            connect = device._connect
+
+            async def counted(url: str):
+                nonlocal connections
+                connections += 1
+                return await connect(url)
+
+            device._connect, device._another = counted, lambda: FakeModel(DRAFT, rows=False)
+            for number in range(texts):
+                asked_s = loop.time()
+                async with device.conversation() as one:
+                    generation = one.generate(
+                        [1, 2, 3, number % 3], max_tokens=20, seed=number, mode="stop-and-wait",
+                        gamma=3, scheme=SCHEMES[number % 3],
+                    )  # fmt: skip
+                    async for _ in generation:
+                        if len(generation.tokens) == 1:
+                            first_s.append(loop.time() - asked_s)
+                    found.append(generation.tokens)
+                    assert generation.result.target_cached_tokens == 0
+                    cached = target.slots[-1].cache
+                    assert cached == one.history[: len(cached)]
+                if between is not None:
+                    await between(device)
+        return connections, found, first_s
+
+    return run(main())
+
+
+def test_a_conversation_takes_over_the_connection_of_one_that_has_ended():
+    connections, texts, first_s = one_after_another(9)
+    assert connections == 1
+
+    # Control: where none is kept, each is greeted, and its first token comes that much later.
+    async def close(device) -> None:
+        await device.pool.close()
+
+    every, same, later_s = one_after_another(9, close)
+    assert every == 9 and same == texts
+    assert all(late - soon > 0.09 for soon, late in zip(first_s[1:], later_s[1:], strict=True))
+
+
+def test_an_idle_connection_is_closed_after_a_while():
+    async def wait(device) -> None:
+        assert len(device.pool) == 1
+        await asyncio.sleep(61)  # of virtual time
+        assert len(device.pool) == 0
+
+    assert one_after_another(3, wait)[0] == 3
+
+
+def test_a_conversation_that_is_closed_in_mid_text_leaves_no_connection():
+    async def main(url: str) -> None:
+        async with several(url) as device:
+            one = await device.conversation().open()
+            generation = one.generate([1, 2, 3], max_tokens=40)
+            async for _ in generation:
+                break
+            await one.close()
+            assert len(device.pool) == 0
+            others = [await device.conversation().open() for _ in range(6)]
+            for other in others:
+                await other.close()
+            assert len(device.pool) == 4  # and no more
+            again = await one.open()  # what it had written is sent again
+            later = again.generate([4], append=True, max_tokens=5, mode="stream")
+            async for _ in later:
+                pass
+            assert later.result.target_cached_tokens == 0
+            assert later.tokens == one.history[-5:]
+
+    with served(FakeTarget(TABLE)) as url:
+        asyncio.run(main(url))
+
+
 # --- Turns ---
 
 DRAFT_S = 0.01

@@ -35,7 +35,7 @@ class Client:
 
     When a connection is lost, the next ``receive`` makes a new one and goes on with the
     generation where both ends had agreed; nothing of it is drawn again. ``ledger`` counts what
-    crosses, and may be replaced. ``history``: the tokens of the session so far.
+    crosses, and may be replaced. ``history``: the tokens of the conversation so far.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Client:
         self.reconnects = 0
         self.rtt_s = 0.0  # of the last greeting
         self.history: Sequence[int] = []
+        self._anew = False  # what the base station holds is another conversation's
         self._url = url
         self._connect = connect
         self._patience = Patience(patience_s)
@@ -98,6 +99,7 @@ class Client:
             data = self.session.send(frame)
             if isinstance(frame, frames.Start):
                 self._patience.renew()
+                self._anew = False
             await self._put(data, payload_bits)
 
     async def receive(self) -> frames.Frame:
@@ -146,8 +148,7 @@ class Client:
             return
         if self.session.state is not State.FINISHING:  # else who waited for Done was cancelled
             # A token that the device still owes has not reached the base station.
-            keep = min(keep, self.session.length)
-            await self.send(frames.Finish(self.session.generation, keep))
+            await self.send(frames.Finish(self.session.generation, min(keep, self.held)))
         while self.session.state is State.FINISHING:
             try:
                 greeting.checked(await self._get(), frames.Done)
@@ -159,6 +160,21 @@ class Client:
         """Whether there is no greeted connection: refused, or left while a new one was made."""
         greeted = (State.READY, State.FINISHING, *UNDER_WAY)
         return self._socket is None or self.session.state not in greeted
+
+    @property
+    def rests(self) -> bool:
+        """Whether it is open, and no generation is under way on it."""
+        return self._stage is Stage.OPEN and self.session.state is State.READY
+
+    def serve(self, history: Sequence[int]) -> None:
+        """Be a conversation's from now on, of whose history the base station holds nothing."""
+        self.history = history
+        self._anew = True
+
+    @property
+    def held(self) -> int:
+        """Tokens of ``history`` that the base station holds."""
+        return 0 if self._anew else self.session.length
 
     async def close(self) -> None:
         """Close the connection; a peer that does not close its end is not waited for."""
