@@ -30,7 +30,9 @@ from bs_runtime.engine.generation import Generation
 from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.engine.slots import Slots
 from bs_runtime.engine.threads import Team
+from bs_runtime.model.commands import Command
 from bs_runtime.model.kv import BLOCK, SPARE, Feed
+from bs_runtime.model.step import Serial
 from draftlink.distribution.sampling import Sampling
 from draftlink.distribution.sparse import Drafted
 from draftlink.protocol import frames
@@ -81,6 +83,7 @@ class Slot:
     def __init__(self) -> None:
         self.ids: list[int] = []
         self._room = 0  # tokens; it grows as a real slot does
+        self.in_flight = False
 
     @property
     def length(self) -> int:
@@ -110,13 +113,17 @@ class Slot:
         """Cut back."""
         del self.ids[length:]
 
-    def close(self) -> None:
+    def drop(self) -> None:
         """Empty it."""
         self.ids.clear()
         self._room = 0
 
+    def take_commands(self) -> Sequence[Command]:
+        """None: what is to be done is done at once."""
+        return ()
 
-class Target:
+
+class Target(Serial):
     """After token i comes i + 1; a step takes virtual time."""
 
     def __init__(self, case: Case, loop: VirtualLoop) -> None:

@@ -30,6 +30,7 @@ class FakeModel:
         self.rows = rows
         self.context = (1 << 20 if rows else DRAFT_CONTEXT) if context is None else context
         self.forwards = 0
+        self.in_flight = False
 
     @property
     def length(self) -> int:
@@ -68,8 +69,14 @@ class FakeModel:
         assert 0 <= length <= len(self.cache)
         del self.cache[length:]
 
-    def close(self) -> None:
+    def drop(self) -> None:
         self.cache.clear()
+
+    def close(self) -> None:
+        self.drop()
+
+    def take_commands(self) -> Sequence[object]:
+        return ()  # what is to be done is done at once
 
 
 def random_logits(seed: int, size: int, spread: float = 2.0) -> np.ndarray:

@@ -11,14 +11,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from bs_runtime.engine.generation import Round
+from bs_runtime.engine.step import Model, Result, collect, launch
 from bs_runtime.model.facts import Facts
 from bs_runtime.model.kv import Feed
+from bs_runtime.model.step import Serial
 from bs_runtime.serving.app import create_app
 from bs_runtime.serving.server import Server
 from tests.fake_models import HASH, FakeModel
 
 
-class FakeTarget:
+class FakeTarget(Serial):
     def __init__(self, table: np.ndarray, context: int = 1 << 20) -> None:
         self.table = table
         self.name, self.dtype, self.tokenizer_hash = "fake", "float64", HASH
@@ -37,6 +40,12 @@ class FakeTarget:
         self.batches.append(len(feeds))
         rows = [torch.as_tensor(feed.slot.forward(feed.ids)) for feed in feeds]
         return torch.cat([r[len(r) - f.rows :] for r, f in zip(rows, feeds, strict=True)])
+
+
+def stepped(model: Model, work: Sequence[tuple[Round, int]]) -> list[Result]:
+    """A step that is launched and collected at once."""
+    launch(model, work)
+    return collect(model, work)
 
 
 @contextlib.contextmanager

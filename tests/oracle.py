@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from bs_runtime.engine.generation import Generation, Round
-from bs_runtime.engine.step import step
 from bs_runtime.verify import verify
 from bs_runtime.verify.job import Outcome
 from device_runtime.drafting.drafter import Drafter
@@ -18,7 +17,7 @@ from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme
 from tests.fake_models import FakeModel
-from tests.fakes import FakeTarget
+from tests.fakes import FakeTarget, stepped
 
 
 class Oracle:
@@ -102,7 +101,7 @@ def install(monkeypatch, oracle: Oracle) -> None:
 
 def run(model: FakeTarget, round: Round) -> Outcome:
     """A round alone, in one step."""
-    (outcome,) = step(model, [(round, round.left)])
+    (outcome,) = stepped(model, [(round, round.left)])
     assert outcome is not None
     return outcome
 

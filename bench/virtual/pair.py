@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bs_runtime.model.commands import Command
 from bs_runtime.model.kv import Feed
+from bs_runtime.model.step import Serial
 
 
 class _Node:
@@ -39,6 +41,7 @@ class _Path:
         self.ids: list[int] = []
         self.nodes: list[_Node] = []
         self.bytes = 0  # rows are shared, and no budget is measured here
+        self.in_flight = False
         self._root = root
 
     @property
@@ -64,8 +67,12 @@ class _Path:
             raise ValueError(f"cannot roll {len(self.ids)} tokens back to {length}")
         del self.ids[length:], self.nodes[length:]
 
-    def close(self) -> None:
+    def drop(self) -> None:
         self.rollback(0)
+
+    def take_commands(self) -> Sequence[Command]:
+        """None: what is to be done is done at once."""
+        return ()
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
@@ -115,7 +122,7 @@ class Draft:
         return row
 
 
-class Target:
+class Target(Serial):
     """A target over another that computes what is not yet known."""
 
     def __init__(self, target: Any) -> None:

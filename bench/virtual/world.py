@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from bench.virtual.link import Wire
 from bench.virtual.loop import VirtualLoop
 from bs_runtime.engine.scheduler import Scheduler
+from bs_runtime.model.kv import Feed
+from bs_runtime.model.step import Serial
 from bs_runtime.serving.connection import Connection
 from bs_runtime.serving.conversations import Conversations
 from bs_runtime.serving.tickets import Sealer
@@ -41,7 +44,7 @@ class World:
         """A connected device, in a virtual loop, with a base station of its own."""
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
-        target = _Paced(self.target, self.target_s, loop)
+        target = _PacedTarget(self.target, self.target_s, loop)
         scheduler = Scheduler(target)
         conversations = Conversations(target.open, scheduler.close, Sealer())
         serving: list[asyncio.Task[None]] = []
@@ -81,3 +84,18 @@ class _Paced:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
+
+
+class _PacedTarget(Serial):
+    """A target whose steps are its forwards, paced; the rest is its own."""
+
+    def __init__(self, target: Any, seconds: float, loop: VirtualLoop) -> None:
+        self._target = target
+        self._forward = pace(target.forward, seconds, loop.time, loop.spend)
+
+    def forward(self, feeds: Sequence[Feed]) -> Tensor:
+        rows: Tensor = self._forward(feeds)
+        return rows
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)

@@ -1,7 +1,7 @@
 """One generation at the base station, and its rounds: what to feed, verify, and write.
 
-Nothing here calls the model: a ``Round`` says what it needs fed, in as many steps as the scheduler
-likes, and is committed once it is verified.
+Nothing here calls the model: a ``Round`` says what it needs fed, and done to its slot before, in as
+many steps as the scheduler likes, and is committed once it is verified.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bs_runtime.engine.decoding import Decoder
 from bs_runtime.engine.prefixes import Chain
+from bs_runtime.model.commands import Command
 from bs_runtime.model.kv import Feed, Slot
 from bs_runtime.operations.limits import Refusal
 from bs_runtime.verify.job import Job, Outcome
@@ -137,15 +138,9 @@ class Generation:
         """What ``verify.judge`` is to know of a block behind the history."""
         start = self.start
         return Job(
-            drafted,
-            self.history,
-            start.sampling,
-            self._scheme,
-            self._key,
-            purpose,
-            start.surprisals,
-            self._suppressed,
-        )
+            drafted, self.history, start.sampling, self._scheme, self._key, purpose,
+            start.surprisals, self._suppressed,
+        )  # fmt: skip
 
     def kept_row(self) -> Tensor | None:
         """The row (1, V) behind the history, if the slot holds all of it and the row was kept."""
@@ -225,6 +220,7 @@ class Round:
         self.slot = generation.slot
         self.tenant = generation.tenant
         self.copy: Copy | None = None
+        self.asked = 0  # rows, of the feed that is under way
         self.spare = True  # whether there is memory for more than the round needs
         self._tokens = [d.token for d in drafted]
         self.base = len(generation.history)  # tokens before the drafted ones
@@ -254,8 +250,8 @@ class Round:
         drafted = begin + len(ids) - self.base
         block = self._tokens[drafted : drafted + limit - len(ids)]
         ids += block
-        rows = max(0, begin + len(ids) - max(begin, self._behind))
-        return Feed(self.slot, ids, rows, range(drafted - 1, drafted - 1 + len(block)))
+        self.asked = max(0, begin + len(ids) - max(begin, self._behind))
+        return Feed(self.slot, ids, self.asked, range(drafted - 1, drafted - 1 + len(block)))
 
     def take(self, rows: Tensor) -> None:
         """The rows that a feed asked for, (rows, V)."""
@@ -277,12 +273,14 @@ class Round:
         """Tokens that it may come to hold until the generation ends."""
         return self.generation.longest
 
-    def prepare(self) -> None:
-        """Take the memory that was granted, and copy what is to be copied."""
+    def prepare(self) -> list[Command]:
+        """What is done before a feed: copy what is to be copied, into memory that was granted."""
         self.slot.reserve(self.length, spare=self.spare)
-        if self.copy is not None:
-            self.slot.adopt(self.copy.source, self.prefix.ids[: self.copy.length])
-            self.copy = None
+        first: Sequence[Command] = ()
+        if (copy := self.copy) is not None:
+            self.slot.adopt(copy.source, self.prefix.ids[: copy.length])
+            self.copy, first = None, copy.source.take_commands()
+        return [*first, *self.slot.take_commands()]
 
     def rows(self) -> Tensor:
         """All rows, (len(drafted) + 1, V), once nothing is left."""

@@ -1,7 +1,8 @@
-"""Schedule, run, postprocess: the rounds of all connections, through one model.
+"""Schedule, launch, collect, postprocess: the rounds of all connections, through one model.
 
-``Batcher`` decides who takes part in a step; the step runs in a thread of its own, so that the
-event loop never waits for the model; whoever is done is told what its round came to.
+``Batcher`` decides who takes part in a step; as many are in flight as the model takes at once, and
+are collected in a thread of their own (``Flight``), so that the event loop never waits for the
+model; whoever is done is told what its round came to.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 from bs_runtime.engine.batching import LEAST_CAP, Batcher
+from bs_runtime.engine.flight import Batch, Flight, Launched, Request
 from bs_runtime.engine.generation import Round
 from bs_runtime.engine.progress import Progress
 from bs_runtime.engine.slots import Slots
@@ -41,17 +42,6 @@ class Totals:
     busy_s: float = 0.0
 
 
-@dataclass(eq=False)
-class _Request:
-    round: Round
-    asked_s: float
-    future: asyncio.Future[Outcome]
-    begun_s: float | None = None
-
-
-Batch = list[tuple[_Request, int]]  # and how many of its tokens are fed
-
-
 class Scheduler:
     """Runs the rounds of many connections on one model, in the event loop that it is used from."""
 
@@ -59,18 +49,15 @@ class Scheduler:
         self.totals = Totals()
         self.turns = Turns()  # of connections, at what needs no model
         self.slots = Slots() if slots is None else slots
-        self._model = model
         self.progress = Progress()
-        self._waiting: Batcher[_Request] = Batcher()
-        self._suspects: Suspects[_Request] = Suspects(lambda request: request.round.slot)
-        # One worker: the model has one set of threads, and two forwards at once only slow each
-        # other.
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._waiting: Batcher[Request] = Batcher()
+        self._suspects: Suspects[Request] = Suspects(lambda request: request.round.slot)
         self._team = team or Team()
-        self._arrived = asyncio.Event()
+        self._changed = asyncio.Event()  # somebody has come, or a step has come back
+        self._flight = Flight(model, self._team, self._changed.set)
+        self._collected = asyncio.Event()
+        self._ended_s = 0.0  # when the last step was collected
         self._task: asyncio.Task[None] | None = None
-        self._running: list[_Request] = []  # in the step that is under way
-        self._stepped = asyncio.Event()  # it is not under way any more
         self._rests_s: float | None = None  # until when nobody is served before its turn
 
     @property
@@ -85,7 +72,7 @@ class Scheduler:
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        request = _Request(round, now, loop.create_future())
+        request = Request(round, now, loop.create_future())
         if (fault := self.slots.unfit(round)) is not None:
             request.future.set_exception(Refusal("request", fault))
             return request.future
@@ -94,15 +81,19 @@ class Scheduler:
             self._suspects.add(request)
         else:
             self._waiting.add(request, round.left, now, session=round.slot)
-        self._arrived.set()
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._steps())
+        self._wake()
         return request.future
 
+    def _wake(self) -> None:
+        self._changed.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._steps())
+
     async def unused(self, slot: Slot) -> None:
-        """Until no step uses a slot."""
-        while any(request.round.slot is slot for request in self._running):
-            await self._stepped.wait()
+        """Until no step in flight uses a slot."""
+        while slot.in_flight:
+            self._collected.clear()
+            await self._collected.wait()
 
     def ahead(self, round: Round) -> int:
         """Requests that are due before a round's."""
@@ -113,16 +104,23 @@ class Scheduler:
         self._waiting.forget(slot)
         self._suspects.forget(slot)
         self.slots.forget(slot)
-        self._worker.submit(slot.close)
+        if self.slots.dropped:
+            self._wake()
+
+    async def _wait(self, seconds: float | None = None) -> None:
+        """Until somebody comes, a step comes back, or ``seconds`` have passed."""
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
 
     async def _hold(self) -> None:
-        """Wait for company as long as the batcher says."""
+        """Wait for company as long as the batcher says, or until a step has come back."""
         loop = asyncio.get_running_loop()
         while (seconds := self._waiting.due(now := loop.time()) - now) > 0:
-            self._arrived.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._arrived.wait()
+            if self._flight.landed:
+                return
+            await self._wait(seconds)
 
     async def _rest(self) -> None:
         """Wait for somebody who can be served, where those who wait have no room.
@@ -135,51 +133,76 @@ class Scheduler:
         if self._rests_s is None:
             token_s = self.totals.busy_s / max(1, self.totals.tokens)
             self._rests_s = now + PATIENCE * self.slots.queued * token_s
-        self._arrived.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._rests_s - now):
-                await self._arrived.wait()
+        await self._wait(self._rests_s - now)
 
-    def _admit(self, request: _Request) -> bool:
+    def _admit(self, request: Request) -> bool:
         """Whether a request can take part in the next step."""
         return self.slots.admit(request.round)
 
-    def _admit_in_turn(self, request: _Request) -> bool:
+    def _admit_in_turn(self, request: Request) -> bool:
         """The same, without emptying a slot whose turn is not over."""
         return self.slots.admit(request.round, patient=True)
 
-    def _admit_first(self, request: _Request) -> bool:
+    def _admit_first(self, request: Request) -> bool:
         """The same, but for one: the first that there can be room for."""
         return self.slots.admit(request.round, patient=self.slots.busy)
 
-    def _unwanted(self, request: _Request) -> bool:
+    def _unwanted(self, request: Request) -> bool:
         """Whether nobody waits for a request any more; its slot is then free for others."""
         if request.future.cancelled():
             self.slots.release(request.round.slot)
         return request.future.cancelled()
 
     async def _steps(self) -> None:
-        loop = asyncio.get_running_loop()
-        while len(self._waiting) + len(self._suspects):
-            # The answers to the last step go out first: what they set off can join this one.
+        while self._requests + len(self._flight) + len(self.slots.dropped):
+            # The answers to the last step go out first: what they set off can join the next.
             await asyncio.sleep(0)
-            if not self._suspects.is_next(others=len(self._waiting) > 0):
-                await self._hold()
-            batch, alone = self._schedule(loop.time())
-            if not batch:
+            while not self._flight.full and await self._launch():
+                pass
+            if self._flight:
+                await self._collect()
+            elif self._requests:
                 await self._rest()
-                continue
-            begun, self._rests_s = loop.time(), None
-            self._running = [request for request, _ in batch]
-            self._stepped.clear()
-            work = [(request.round, count) for request, count in batch]
-            results = await loop.run_in_executor(self._worker, self._team.step, self._model, work)
-            self._running = []
-            self._stepped.set()
-            self._postprocess(batch, alone, results, begun, loop.time())
         self.progress.rests()
 
-    def _schedule(self, now: float) -> tuple[Batch, _Request | None]:
+    @property
+    def _requests(self) -> int:
+        """Those that are in no step."""
+        return len(self._waiting) + len(self._suspects)
+
+    async def _launch(self) -> bool:
+        """Launch the next step once it is due, if anybody can take part in it."""
+        batch: Batch = []
+        alone = None
+        if self._requests:
+            if not self._suspects.is_next(others=len(self._waiting) > 0):
+                await self._hold()
+                if self._flight.landed:
+                    return False
+            batch, alone = self._schedule(asyncio.get_running_loop().time())
+            if not batch:
+                return False
+            self._rests_s = None
+        dropped = self.slots.take_dropped()
+        if batch or dropped:
+            self._flight.launch(batch, alone, dropped)
+        return bool(batch or dropped)
+
+    async def _collect(self) -> None:
+        """Wait for the oldest step; or for somebody who may take part in another beside it."""
+        if not self._flight.full and not self._flight.landed:
+            await self._wait()
+            if not self._flight.landed:
+                return
+        step, results = await self._flight.collect()
+        self._collected.set()
+        ended = asyncio.get_running_loop().time()
+        if step.batch:
+            self._postprocess(step, results, max(step.begun_s, self._ended_s), ended)
+        self._ended_s = ended
+        self.slots.collected()
+
+    def _schedule(self, now: float) -> tuple[Batch, Request | None]:
         """Who takes part in the next step, and with how many tokens; and who is alone, if it is."""
         self._waiting.drop(self._unwanted)
         self._suspects.drop(self._unwanted)
@@ -201,14 +224,10 @@ class Scheduler:
         return batch, None
 
     def _postprocess(
-        self,
-        batch: Batch,
-        alone: _Request | None,
-        results: Sequence[Result],
-        begun: float,
-        ended: float,
+        self, step: Launched, results: Sequence[Result], begun: float, ended: float
     ) -> None:
         """Whoever is done is told what it came to; whoever is not has its place in another step."""
+        batch, alone = step.batch, step.alone
         failed = [r for (r, _), result in zip(batch, results, strict=True) if _failed(result)]
         fed = [request for request, count in batch if count and request not in failed]
         self._count(batch, ended - begun)
@@ -220,7 +239,7 @@ class Scheduler:
             if alone is None:
                 self._waiting.ran(sum(count for _, count in batch), ended - begun)
         for (request, count), result in zip(batch, results, strict=True):
-            request.begun_s = begun if request.begun_s is None else request.begun_s
+            request.begun_s = step.begun_s if request.begun_s is None else request.begun_s
             if isinstance(result, Failed):
                 continue
             if result is not None or request.future.cancelled():
@@ -231,7 +250,7 @@ class Scheduler:
                 self._waiting.add(request, request.round.left, ended, fed=count)
 
     def _blame(
-        self, failed: list[_Request], alone: _Request | None, result: Failed, now: float
+        self, failed: list[Request], alone: Request | None, result: Failed, now: float
     ) -> None:
         """A forward failed: find out whose fault it was."""
         refused, cleared = self._suspects.failed(failed, alone=alone)
@@ -246,7 +265,7 @@ class Scheduler:
         if refused is not None:
             self._answer(refused, result.error, now)
 
-    def _answer(self, request: _Request, result: Outcome | Exception | None, now: float) -> None:
+    def _answer(self, request: Request, result: Outcome | Exception | None, now: float) -> None:
         """A request has come to its end, or nobody waits for it any more."""
         slot = request.round.slot
         self.slots.release(slot)

@@ -1,18 +1,18 @@
 """Which histories are cached: a bounded pool of KV slots, and prefixes that are fed once for many.
 
 A session keeps its history whatever becomes of its cache, so a slot can be emptied between two
-rounds: the next round feeds the history again. No I/O; everything happens between steps.
+rounds: the next round feeds the history again. No I/O; a slot that is in flight is left alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
 from bs_runtime.engine import prefixes
-from bs_runtime.engine.generation import Copy, Generation, Round
+from bs_runtime.engine.generation import Copy, Round
+from bs_runtime.engine.places import Place
 from bs_runtime.engine.prefixes import Entry, Index
 from bs_runtime.model.kv import Slot
 from bs_runtime.operations import memory
@@ -21,35 +21,6 @@ from draftlink.planning.units import binary
 LEAST_SHARED = prefixes.BLOCK  # tokens; for fewer a copy is not worth the search
 ROUND_TOKENS = 4  # a round costs as much as feeding so many, if it has fewer: a step's own cost
 IDLE_ROUNDS = 4  # of each of the others, for which a slot is not used: its device is slow, or away
-
-
-@dataclass(eq=False)
-class _Place:
-    """What is known of a slot that is filled, or about to be."""
-
-    entry: Entry
-    generation: Generation
-    tenant: str
-    cost: int  # tokens that it was filled with
-    bytes: int = 0  # that it holds; of the step's, the most that they need
-    under_way: bool = False  # a round of it
-    round_tokens: int = 0  # of its last round
-    worth: int = 0  # tokens of the rounds that have ended since
-    last: int = 0  # how many rounds of all had ended when its last one did
-
-    @property
-    def grows(self) -> bool:
-        """Whether it may have to hold more before its generation ends."""
-        one = self.generation
-        return not one.ended and self.entry.slot.bytes_for(one.longest) > self.bytes
-
-    @property
-    def turn_over(self) -> bool:
-        """Whether its rounds have been worth what filling it cost.
-
-        So filling slots again takes no more of the model's time than the rounds do.
-        """
-        return self.worth >= self.cost
 
 
 class Slots:
@@ -80,10 +51,13 @@ class Slots:
         if self.budget < 1:
             raise ValueError(f"KV caches need at least 1 byte, not {budget}")
         self.evicted = 0  # so far
-        self._places: dict[Slot, _Place] = {}
+        self._places: dict[Slot, Place] = {}
         self._total = 0  # bytes that they hold
         self._uses = 0  # so far
-        self._step: list[Round] = []
+        self._step: list[Round] = []  # those that take part, behind those of steps in flight
+        self._earlier = 0  # how many are in flight
+        self.dropped: list[Slot] = []  # emptied since the last step was launched
+        self._closing: list[Slot] = []  # once they are not in flight any more
         self._shared = Index()
         for number, slot in enumerate(shared):
             self._shared.update(Entry(slot, number))
@@ -106,16 +80,28 @@ class Slots:
         for round in self._step:  # those that have grown, have grown
             slot = round.slot
             place = self._places.get(slot)
-            if place is not None and place.under_way:
+            if place is not None and place.under_way and not slot.in_flight:
                 self._hold(place, slot.bytes_for(round.length, spare=round.spare))
                 self._note(place)
-        self._step.clear()
+        self._step = [round for round in self._step if round.slot.in_flight]
+        self._earlier = len(self._step)
         self._short, self.queued = False, 0
 
     @property
     def busy(self) -> bool:
         """Whether anybody takes part."""
-        return bool(self._step)
+        return len(self._step) > self._earlier
+
+    def take_dropped(self) -> list[Slot]:
+        """Those that were emptied: the next step gives their memory back, first of all."""
+        taken, self.dropped = self.dropped, []
+        return taken
+
+    def collected(self) -> None:
+        """A step has come back: slots may be given back that were in it."""
+        closing, self._closing = self._closing, []
+        for slot in closing:
+            self.forget(slot)
 
     def unfit(self, round: Round) -> str | None:
         """Why a round's conversation can never be served, or None."""
@@ -133,11 +119,11 @@ class Slots:
 
         Other slots may be emptied; where it is ``patient``, none whose turn is not over.
         """
-        if not self._find_source(round):
-            return False
         slot = round.slot
+        if slot.in_flight or not self._find_source(round):
+            return False
         known = self._places.get(slot)
-        place = known or _Place(Entry(slot), round.generation, round.tenant, 0)
+        place = known or Place(Entry(slot), round.generation, round.tenant, 0)
         if not self._make_room(round, place, patient=patient):
             return False
         if slot not in self._places:
@@ -152,7 +138,7 @@ class Slots:
         self._step.append(round)
         return True
 
-    def _make_room(self, round: Round, place: _Place, *, patient: bool) -> bool:
+    def _make_room(self, round: Round, place: Place, *, patient: bool) -> bool:
         """Take what a round needs of the budget, if it has not been given it."""
         if place.under_way:
             return True
@@ -192,20 +178,20 @@ class Slots:
         growing = (place.bytes for place in self._places.values() if growth and place.grows)
         return self.budget - max(growing, default=0)
 
-    def _victim(self, but: _Place) -> _Place | None:
+    def _victim(self, but: Place) -> Place | None:
         """The slot that is emptied next for another."""
-        idle = [one for one in self._places.values() if not one.under_way and one is not but]
+        idle = [one for one in self._places.values() if one.idle and one is not but]
         if giving := [one for one in idle if self._gives_way(one)]:
             # Who has ended may not come back at all; else the one that was used longest ago.
             return min(giving, key=lambda one: (not one.generation.ended, one.entry.used))
         return max(idle, key=lambda one: one.entry.used, default=None)
 
-    def _gives_way(self, place: _Place) -> bool:
+    def _gives_way(self, place: Place) -> bool:
         """Whether a slot may be emptied though others can be served."""
         unused = self._rounds - place.last
         return place.generation.ended or place.turn_over or unused > IDLE_ROUNDS * len(self._places)
 
-    def _hold(self, place: _Place, count: int) -> bool:
+    def _hold(self, place: Place, count: int) -> bool:
         """A slot holds so many bytes."""
         self._total += count - place.bytes
         place.bytes = count
@@ -215,7 +201,7 @@ class Slots:
         self._uses += 1
         entry.used = self._uses
 
-    def _drop(self, place: _Place) -> None:
+    def _drop(self, place: Place) -> None:
         if self._places.pop(place.entry.slot, None) is None:
             return
         self._total -= place.bytes
@@ -226,11 +212,15 @@ class Slots:
             if not index:
                 del self._indexes[place.tenant]
 
-    def _empty(self, place: _Place) -> None:
+    def _empty(self, place: Place) -> None:
         """Another needs the room."""
         self._drop(place)
-        place.entry.slot.close()
+        self._give_up(place.entry.slot)
         self.evicted += 1
+
+    def _give_up(self, slot: Slot) -> None:
+        slot.drop()
+        self.dropped.append(slot)
 
     def release(self, slot: Slot) -> None:
         """A slot's round has ended."""
@@ -243,14 +233,18 @@ class Slots:
             self._note(place)
 
     def forget(self, slot: Slot) -> None:
-        """A slot is given back."""
+        """A slot is given back, as soon as it is not in flight."""
+        if slot.in_flight:
+            self._closing.append(slot)
+            return
         if (place := self._places.get(slot)) is not None:
             self._drop(place)
+        self._give_up(slot)
 
     def _index(self, tenant: str) -> Index:
         return self._indexes.setdefault(tenant, Index())
 
-    def _note(self, place: _Place) -> None:
+    def _note(self, place: Place) -> None:
         """A slot may have been fed."""
         if place.tenant:
             self._index(place.tenant).update(place.entry)
@@ -273,6 +267,8 @@ class Slots:
                 return False
         if found is not None:
             entry, known = found
+            if entry.slot.in_flight:
+                return False
             round.copy = Copy(entry.slot, known)
             if entry.slot in self._places:
                 self._use(entry)  # so to say

@@ -1,8 +1,10 @@
-"""One step: feed many rounds in one forward, and verify at once those that are done."""
+"""One step: many rounds fed in one forward, and those that are done verified at once.
+
+It is launched, and collected some time after: a model may have several in flight.
+"""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,16 +13,29 @@ import torch
 from torch import Tensor
 
 from bs_runtime.engine.generation import Round
-from bs_runtime.model.kv import Feed
+from bs_runtime.model.commands import Contents
+from bs_runtime.model.kv import Slot
+from bs_runtime.model.step import Step
 from bs_runtime.verify import verify
 from bs_runtime.verify.job import Job, Outcome
 
 
 class Model(Protocol):
-    """What a step needs of a target."""
+    """What steps need of a target. They come back in the order in which they were launched."""
 
-    def forward(self, feeds: Sequence[Feed]) -> Tensor:
-        """Feed many slots at once: see ``Engine.forward``."""
+    @property
+    def in_flight(self) -> int:
+        """How many steps it takes before the oldest is collected, at least 1."""
+
+    def launch(self, step: Step) -> None:
+        """Take a step, without waiting for anything: called on the event loop."""
+
+    def collect(self) -> Tensor:
+        """Wait for the oldest step; the rows (Σ rows, V) of its feeds, whose slots hold them now.
+
+        Raises what it failed for; its slots are then as its commands made them, or empty. Called in
+        a thread of its own, while others are launched.
+        """
 
 
 @dataclass(frozen=True)
@@ -42,15 +57,33 @@ class _Part:
     result: Result = None
 
 
-def step(model: Model, work: Sequence[tuple[Round, int]]) -> list[Result]:
-    """Feed each round as many tokens as are beside it, and verify those that are done.
+def launch(
+    model: Model, work: Sequence[tuple[Round, int]], dropped: Sequence[Slot] = ()
+) -> set[Contents]:
+    """Launch a step that feeds each round as many tokens as are beside it; the slots that it takes.
+
+    ``dropped``: slots that were emptied; their memory is given back before others take more.
+    """
+    commands = [command for slot in dropped for command in slot.take_commands()]
+    feeds = []
+    for round, count in work:
+        if count:
+            commands += round.prepare()
+            feeds.append(round.feed(count))
+    step = Step(commands, feeds)
+    model.launch(step)
+    return step.slots.union(round.slot for round, _ in work)
+
+
+def collect(model: Model, work: Sequence[tuple[Round, int]]) -> list[Result]:
+    """Collect the oldest step, launched with ``work``, and verify the rounds that are done.
 
     What became of each, in order: what it came to; None where it has more to feed; an error where
-    it, and no other, could not be verified or written; Failed for all that were fed where the
-    forward failed. Those are as before, or emptied, and can be fed again.
+    it, and no other, could not be verified or written; Failed for all that were fed where the step
+    failed. Those are as before, or emptied, and can be fed again.
     """
     parts = [_Part(round, count) for round, count in work]
-    _feed(model, [part for part in parts if part.count])
+    _take(model, [part for part in parts if part.count])
     done = [part for part in parts if part.result is None and not part.round.left]
     _verify([(part, job) for part in done if (job := part.round.job())])
     for part in done:
@@ -59,23 +92,20 @@ def step(model: Model, work: Sequence[tuple[Round, int]]) -> list[Result]:
     return [part.result for part in parts]
 
 
-def _feed(model: Model, parts: Sequence[_Part]) -> None:
-    """Feed them in one forward, and give each its rows."""
-    if not parts:
-        return
+def _take(model: Model, parts: Sequence[_Part]) -> None:
+    """Give each round its rows of the step."""
     try:
-        for part in parts:
-            part.round.prepare()
-        feeds = [part.round.feed(part.count) for part in parts]
-        rows = torch.as_tensor(model.forward(feeds))
+        rows = torch.as_tensor(model.collect())
     except Exception as error:
         failed = Failed(error)
         for part in parts:
             part.result = failed
         return
-    ends = itertools.accumulate(feed.rows for feed in feeds)
-    for part, feed, end in zip(parts, feeds, ends, strict=True):
-        part.round.take(rows[end - feed.rows : end])
+    begin = 0
+    for part in parts:
+        end = begin + part.round.asked
+        part.round.take(rows[begin:end])
+        begin = end
 
 
 def _verify(parts: Sequence[tuple[_Part, Job]]) -> None:

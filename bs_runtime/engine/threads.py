@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 
 from bs_runtime.engine.generation import Round
-from bs_runtime.engine.step import Failed, Model, Result, step
+from bs_runtime.engine.step import Failed, Model, Result, collect
 from draftlink.planning.trials import Trials, counts
 
 PARALLEL = 1 << 18  # elements that PyTorch adds with all threads
@@ -90,11 +90,11 @@ class Team:
         """The next step's."""
         return self._settings[self._trials.at]
 
-    def step(self, model: Model, work: Sequence[tuple[Round, int]]) -> list[Result]:
-        """``step``, in the setting that takes the least time."""
+    def collect(self, model: Model, work: Sequence[tuple[Round, int]]) -> list[Result]:
+        """``step.collect``, in the setting that takes the least time."""
         self._set(self.setting)
         begun = time.perf_counter()
-        results = step(model, work)
+        results = collect(model, work)
         took = time.perf_counter() - begun
         before, self._waited_s = self._waited_s, waited_s()
         tokens = sum(count for _, count in work)

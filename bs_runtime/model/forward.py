@@ -145,6 +145,7 @@ class Engine:
         lacked memory.
         """
         for feed in feeds:
+            feed.slot.carry_out()  # what went with no step
             self._check(feed)
         steps = [feeds] if self.packed else [[feed] for feed in feeds]
         run = self._run if self.fused is None else self._run_fused
@@ -228,6 +229,7 @@ class Engine:
     def _part(self, feed: Feed, begin: int) -> Part:
         past, tokens = feed.slot.length, len(feed.ids)
         feed.slot.reserve(past + tokens)
+        feed.slot.fit()
         ancestors = feed.ancestors
         mask = None
         if (past and tokens > 1) or ancestors is not None:

@@ -192,6 +192,7 @@ class Fused:
         """What runs a step without waiting, to the logits. The slots have room for it then."""
         for feed in feeds:
             feed.slot.reserve(feed.slot.length + len(feed.ids))
+            feed.slot.fit()
         tokens = sum(len(feed.ids) for feed in feeds)
         size = next((size for size in SIZES if size >= tokens), 0)
         captured = self._captured.get(size)

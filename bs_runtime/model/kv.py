@@ -5,6 +5,9 @@ whose keys and values any other history with the same beginning may copy, and th
 verification (``block``), of which a path may come to be committed. So a cached token has an index,
 where its keys and values lie, and a position, which rotary embeddings and the model's context are
 about. In the chain they are the same; in a block that branches they are not.
+
+Whoever plans steps changes a slot's counts alone; what that does to its keys and values is noted,
+and goes with the next step that the slot is in (``commands``).
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bs_runtime.model.block import Block
+from bs_runtime.model.commands import Command, Copy, Drop, Keep
 from bs_runtime.model.errors import TargetError
 
 BLOCK = 64  # tokens by which a slot grows at the least
@@ -53,7 +57,9 @@ class Slot:
     """
 
     def __init__(self, engine: Owner) -> None:
+        self.in_flight = False  # a step that it is in was launched, and is not collected
         self._engine = engine
+        self._commands: list[Command] = []
         self._chain: list[int] = []
         self._block = Block()
         self.capacity = 0
@@ -91,7 +97,7 @@ class Slot:
 
     @property
     def bytes(self) -> int:
-        """Memory held, used or not."""
+        """Memory held, used or not, once what is noted is carried out."""
         return self._bytes
 
     def bytes_for(self, length: int, *, spare: bool = False) -> int:
@@ -133,11 +139,11 @@ class Slot:
         ids, base = self._block.path(path), len(self._chain)
         stays = next((i for i, at in enumerate(path) if at != i), len(path))
         if stays < len(path):
-            self._move([base + at for at in path[stays:]], base + stays)
+            self._commands.append(Keep(self, [base + at for at in path[stays:]], base + stays))
         self._chain += ids
         self._block.clear()
 
-    def _move(self, indices: Sequence[int], to: int) -> None:
+    def move(self, indices: Sequence[int], to: int) -> None:
         """Copy the entries at ``indices`` to stand one behind the other from ``to`` on."""
         pairs = self._layers.values()
         held = [x for pair in pairs for x in pair] if self._slab is None else [self._slab]
@@ -155,27 +161,54 @@ class Slot:
         if end <= begin or source.ids[:end] != ids[:end] or self._chain != ids[:begin]:
             return
         self.reserve(end)
+        self._chain += ids[begin:end]
+        self._commands.append(Copy(self, source, begin, end))
+
+    def copy(self, source: Slot, begin: int, end: int) -> None:
+        """Copy another slot's entries from ``begin`` to ``end``, to the same indices."""
+        source.carry_out()
+        self.fit()
         with torch.inference_mode():
             for layer in source._layers:
                 keys, values = source.read(layer, end)
-                self.write(layer, keys[:, :, begin:], values[:, :, begin:])
-        self._chain += ids[begin:end]
+                self.write(layer, keys[:, :, begin:], values[:, :, begin:], begin)
 
-    def close(self) -> None:
-        """Empty the slot and give its memory back; it can be fed again. Not during a forward."""
+    def drop(self) -> None:
+        """Empty the slot, so that it can be fed again; its memory is given back with a step."""
         self._chain.clear()
         self._block.clear()
         self.capacity = self._bytes = 0
+        self._commands = [Drop(self)]
+
+    def free(self) -> None:
+        """Give all memory back."""
         self._layers.clear()
         self._slab = None
 
+    def close(self) -> None:
+        """Empty the slot at once; it can be fed again. Not during a forward."""
+        self.drop()
+        self.carry_out()
+
+    def take_commands(self) -> Sequence[Command]:
+        """What is noted, in its order, for the step that the slot is in next."""
+        taken, self._commands = self._commands, []
+        return taken
+
+    def carry_out(self) -> None:
+        """Do what is noted: for whoever has the slot to itself."""
+        for command in self.take_commands():
+            command.apply()
+
     def reserve(self, length: int, *, spare: bool = True) -> None:
         """Make each layer's next write have room for ``length`` tokens; ``spare``: and for more."""
-        capacity = self._capacity_for(length, spare)
-        if capacity > self.capacity:
-            if self._engine.layout is not None:
-                self._grow(self._engine.layout, capacity)
-            self.capacity = capacity
+        self.capacity = self._capacity_for(length, spare)
+
+    def fit(self) -> None:
+        """Have the memory that was reserved, where all layers stand in one buffer."""
+        layout, slab = self._engine.layout, self._slab
+        if layout is not None and (slab is None or slab.shape[-2] < self.capacity):
+            self._grow(layout, self.capacity)
 
     def _capacity_for(self, length: int, spare: bool) -> int:
         if length <= self.capacity:
@@ -192,13 +225,14 @@ class Slot:
         slab = torch.empty(shape, dtype=model.dtype, device=model.device)
         for layer, pair in self._layers.items():
             for new, old in zip(slab[layer], pair, strict=True):
-                new[:, :, : self.length] = old[:, :, : self.length]
+                count = min(self.length, old.shape[2])
+                new[:, :, :count] = old[:, :, :count]
         self._layers = {i: (pair[0], pair[1]) for i, pair in enumerate(slab)}
         self._slab = slab
         self._bytes = slab.nbytes
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Put keys and values (1, kv heads, tokens, d) of ``layer`` behind what is cached."""
+    def write(self, layer: int, keys: Tensor, values: Tensor, at: int | None = None) -> None:
+        """Put keys and values (1, kv heads, tokens, d) behind what is cached, or from ``at`` on."""
         held = self._layers.get(layer)
         if held is None or held[0].shape[2] < self.capacity:
             old_keys, old_values = held or (None, None)
@@ -207,15 +241,16 @@ class Slot:
             self._bytes += held[0].nbytes + held[1].nbytes
             if old_keys is not None and old_values is not None:
                 self._bytes -= old_keys.nbytes + old_values.nbytes
-        count = keys.shape[2]
-        held[0].narrow(2, self.length, count).copy_(keys)
-        held[1].narrow(2, self.length, count).copy_(values)
+        count, at = keys.shape[2], self.length if at is None else at
+        held[0].narrow(2, at, count).copy_(keys)
+        held[1].narrow(2, at, count).copy_(values)
 
     def _grown(self, old: Tensor | None, like: Tensor) -> Tensor:
         """A buffer of the whole capacity, with what is cached in ``old``."""
         new = like.new_empty(1, like.shape[1], self.capacity, like.shape[3])
         if old is not None:
-            new[:, :, : self.length] = old[:, :, : self.length]
+            count = min(self.length, old.shape[2])  # what is still to be copied is in neither
+            new[:, :, :count] = old[:, :, :count]
         return new
 
     def read(self, layer: int, length: int) -> tuple[Tensor, Tensor]:

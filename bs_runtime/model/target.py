@@ -19,6 +19,7 @@ from bs_runtime.model.errors import TargetError
 from bs_runtime.model.facts import Facts, read_facts
 from bs_runtime.model.forward import HAS_TRITON, Engine
 from bs_runtime.model.kv import Feed, Slot
+from bs_runtime.model.step import Serial
 from draftlink.protocol.tokenizer import tokenizer_hash
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -26,7 +27,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 log = logging.getLogger("draftlink.bs")
 
 
-class Target:
+class Target(Serial):
     """A loaded model. It takes ``model`` over: layers are replaced by faster ones of equal value.
 
     ``vocab_size`` is the number of logits, ``context`` the longest history in tokens. Raises

@@ -7,7 +7,8 @@ import statistics
 import pytest
 
 from bench.slots import Case, measure
-from bs_runtime.engine.slots import IDLE_ROUNDS, Slots, _Place
+from bs_runtime.engine.places import Place
+from bs_runtime.engine.slots import IDLE_ROUNDS, Slots
 from tests.bs_runtime.test_slots import generation
 from tests.fake_models import random_logits
 from tests.fakes import FakeTarget
@@ -26,7 +27,7 @@ class LeastRecentlyUsed(Slots):
     def admit(self, round, *, patient: bool = False) -> bool:  # type: ignore[no-untyped-def]
         return super().admit(round)
 
-    def _gives_way(self, place: _Place) -> bool:
+    def _gives_way(self, place: Place) -> bool:
         return True
 
 

@@ -15,6 +15,7 @@ from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.engine.slots import LEAST_SHARED, Slots
 from bs_runtime.model import kv
 from bs_runtime.model.kv import Feed, Slot
+from bs_runtime.model.step import Serial
 from bs_runtime.model.target import Target
 from bs_runtime.operations import memory
 from bs_runtime.operations.limits import Refusal
@@ -33,7 +34,7 @@ from tests.test_many_devices import SCHEMES, texts
 PROMPT = [int(i) for i in np.random.default_rng(0).integers(0, VOCAB, 30)]
 
 
-class Counted:
+class Counted(Serial):
     """A target that notes what it is fed, and the most memory that ``pool`` held."""
 
     def __init__(self, target: Target) -> None:
@@ -159,7 +160,7 @@ def test_the_least_recently_used_goes_and_never_one_under_way():
         Slots(0)
 
 
-class Watched:
+class Watched(Serial):
     """A target that sees what all slots hold whenever a layer of one has been written."""
 
     def __init__(self, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:

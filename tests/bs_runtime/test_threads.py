@@ -36,16 +36,16 @@ def take(team, clock, monkeypatch, seconds, steps):
     """Steps of one token: ``seconds`` by thread count. The counts that PyTorch had meanwhile."""
     seen = []
 
-    def step(model, work):
+    def collect(model, work):
         seen.append(torch.get_num_threads())
         clock.s += seconds[seen[-1]]
         return [None]
 
-    monkeypatch.setattr(threads, "step", step)
+    monkeypatch.setattr(threads, "collect", collect)
     # In a thread of its own, as the scheduler's: PyTorch counts threads for each.
     with ThreadPoolExecutor(1) as worker:
         for _ in range(steps):
-            worker.submit(team.step, None, [(None, 1)]).result()
+            worker.submit(team.collect, None, [(None, 1)]).result()
     return seen
 
 
@@ -69,13 +69,13 @@ def test_a_count_that_was_asked_for_stays(clock, monkeypatch):
 def test_a_step_that_failed_says_nothing(clock, monkeypatch):
     team = Team(2)
 
-    def step(model, work):
+    def collect(model, work):
         clock.s += 1.0
         return [threads.Failed(ValueError())]
 
-    monkeypatch.setattr(threads, "step", step)
+    monkeypatch.setattr(threads, "collect", collect)
     for _ in range(100):
-        team.step(None, [(None, 1)])
+        team.collect(None, [(None, 1)])
         assert team.setting.threads == 2
     torch.set_num_threads(1)
 
@@ -110,14 +110,14 @@ def test_what_is_tried_ends_at_the_cores():
 def test_what_it_costs_a_step():
     """Less than 20 µs: a change to another count is not among it, of which there are few."""
     team, work = Team(1), [(None, 1)]
-    kept, threads.step = threads.step, lambda model, work: [None]
+    kept, threads.collect = threads.collect, lambda model, work: [None]
     try:
         begun = time.process_time()
         for _ in range(10_000):
-            team.step(None, work)
+            team.collect(None, work)
         assert (time.process_time() - begun) / 10_000 < 20e-6
     finally:
-        threads.step = kept
+        threads.collect = kept
 
 
 def burnt_ms():
@@ -171,9 +171,9 @@ def test_steps_of_a_scheduler_are_its_teams():
     names = []
 
     class Watched(Team):
-        def step(self, model, work):
+        def collect(self, model, work):
             names.append(threading.current_thread().name)
-            return super().step(model, work)
+            return super().collect(model, work)
 
     async def run():
         target = FakeTarget(TABLE)

@@ -231,7 +231,7 @@ def test_a_chain_builds_the_masks_of_before_whether_or_not_it_is_under_verificat
 def test_what_is_kept_of_a_plain_chain_is_not_copied(monkeypatch):
     made = engine("llama", False)
     slot = made.open()
-    monkeypatch.setattr(Slot, "_move", lambda *_: pytest.fail("nothing is to be moved"))
+    monkeypatch.setattr(Slot, "move", lambda *_: pytest.fail("nothing is to be moved"))
     made.forward([Feed(slot, IDS[:9], 5, range(ROOT, 4))])
     assert (slot.ids, slot.block) == (IDS[:4], IDS[4:9])
     slot.keep(range(3))

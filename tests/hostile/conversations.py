@@ -12,7 +12,6 @@ from typing import Any
 from websockets.exceptions import ConnectionClosedError
 
 from bs_runtime.engine.generation import Round
-from bs_runtime.engine.step import step
 from bs_runtime.engine.turns import Turns
 from bs_runtime.serving.connection import Connection
 from bs_runtime.serving.conversations import Conversations
@@ -25,7 +24,7 @@ from draftlink.protocol import frames
 from draftlink.protocol.session import Session
 from draftlink.protocol.states import State
 from tests.fake_models import FakeModel, fake_device
-from tests.fakes import FakeTarget
+from tests.fakes import FakeTarget, stepped
 from tests.hostile.plans import DRAFT, EOS, SIZE, TARGET, Plan
 
 CONTEXT = 48  # of the target: bounds what a hostile Start can have it write
@@ -53,7 +52,7 @@ class Alone:
     def run(self, round: Round) -> asyncio.Future[Outcome]:
         outcome, done = None, asyncio.get_running_loop().create_future()
         while outcome is None:
-            (outcome,) = step(self._target, [(round, round.left)])  # type: ignore[arg-type]
+            (outcome,) = stepped(self._target, [(round, round.left)])  # type: ignore[arg-type]
         done.set_result(outcome)
         return done
 
