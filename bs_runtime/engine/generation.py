@@ -188,7 +188,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Copy:
+class Prefix:
     """The first ``length`` tokens of ``source`` are those of a round, and need not be fed."""
 
     source: Slot
@@ -219,7 +219,7 @@ class Round:
         self.generation = generation
         self.slot = generation.slot
         self.tenant = generation.tenant
-        self.copy: Copy | None = None
+        self.copy: Prefix | None = None
         self.asked = 0  # rows, of the feed that is under way
         self.spare = True  # whether there is memory for more than the round needs
         self._tokens = [d.token for d in drafted]

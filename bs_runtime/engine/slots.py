@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from bs_runtime.engine import prefixes
-from bs_runtime.engine.generation import Copy, Round
+from bs_runtime.engine.generation import Prefix, Round
 from bs_runtime.engine.places import Place
 from bs_runtime.engine.prefixes import Entry, Index
 from bs_runtime.model.kv import Slot
@@ -26,9 +26,10 @@ IDLE_ROUNDS = 4  # of each of the others, for which a slot is not used: its devi
 class Slots:
     """The slots that are filled hold at most ``budget`` bytes; for more, others are emptied.
 
-    Never one with a round under way: whoever finds no room waits until such a round has ended. A
-    round is given all that it needs before its first step, for what a slot grows by and for the
-    copy that it makes then, so the budget holds at every moment, and whoever has begun can end.
+    Never one with a round under way, nor one that a step in flight copies from: whoever finds no
+    room waits until such a round has ended. A round is given all that it needs before its first
+    step, for what a slot grows by and for the copy that it makes then, so the budget holds at every
+    moment, and whoever has begun can end.
 
     Where there is less memory than the conversations need that are going on, emptying the slot
     that was used longest ago would empty just the one that is needed next, and each round would
@@ -250,7 +251,7 @@ class Slots:
             self._index(place.tenant).update(place.entry)
 
     def _find_source(self, round: Round) -> bool:
-        """Note where to copy from; False if it is better to wait for what this step feeds."""
+        """Note where to copy from; False if it is better to wait for what is fed, or in flight."""
         round.copy = None
         if round.left < LEAST_SHARED:
             return True
@@ -269,7 +270,7 @@ class Slots:
             entry, known = found
             if entry.slot.in_flight:
                 return False
-            round.copy = Copy(entry.slot, known)
+            round.copy = Prefix(entry.slot, known)
             if entry.slot in self._places:
                 self._use(entry)  # so to say
         return True

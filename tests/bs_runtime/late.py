@@ -13,6 +13,7 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -89,7 +90,9 @@ class Late:
     dropped: int = 0
 
     def __post_init__(self) -> None:
-        self.vocab_size, self.token_bytes, self.layout, self.model = SIZE, TOKEN_BYTES, None, None
+        self.vocab_size, self.token_bytes = SIZE, TOKEN_BYTES
+        self.layout: Any = None
+        self.model: Any = None
         self.table = torch.as_tensor(random_logits(5, SIZE))
         self.table[:, POISON] = -100.0  # it is never written
         self.slots: list[Shelf] = []

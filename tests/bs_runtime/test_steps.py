@@ -9,6 +9,7 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -247,6 +248,8 @@ def test_control_without_commands_slots_do_not_hold_what_they_count(monkeypatch)
 
 @pytest.mark.parametrize("at_s", [0.2, 0.5, 0.8])
 def test_shut_down_in_the_midst_of_steps_everything_is_given_back(alone, at_s):
+    texts = alone("coupled").texts
+
     async def main() -> None:
         target = Late(3)
         scheduler = Scheduler(target, Slots(1 << 30), Team(1, fixed=True))
@@ -265,7 +268,7 @@ def test_shut_down_in_the_midst_of_steps_everything_is_given_back(alone, at_s):
             await scheduler._task
         assert not target.flying() and not any(one.held for one in target.slots)
         assert target.faults == []
-        for device, whole in zip(devices, alone("coupled").texts, strict=True):
+        for device, whole in zip(devices, texts, strict=True):
             assert device.one is not None
             so_far = device.one.history[device.base :]
             turn = whole[len(device.texts)] if len(device.texts) < TURNS else so_far
@@ -373,6 +376,39 @@ def test_a_command_that_fails_empties_the_slots_of_its_step(monkeypatch):
     monkeypatch.setattr(Slot, "copy", lacks)
     assert asyncio.run(texts("t")) == plain
     assert len(calls) >= 2
+
+
+def test_a_copy_into_one_buffer_that_has_to_grow_stands_behind_what_was_there():
+    """As on a GPU, where all layers of a slot are one buffer: it is made when the step is run."""
+    owner = Late(1)
+    owner.layout, owner.token_bytes = kv.Layout(2, 1, 3), 2 * 2 * 3 * 4
+    owner.model = SimpleNamespace(dtype=torch.float32, device=torch.device("cpu"))
+
+    def filled(count: int, begin: float) -> Slot:
+        slot = Slot(owner)
+        slot.reserve(count)
+        slot.fit()
+        for layer in range(2):
+            entries = begin + torch.arange(3.0 * count).view(1, 1, count, 3)
+            slot.write(layer, entries, -entries)
+        slot.advance(range(count))
+        return slot
+
+    slot, source = filled(5, 0.0), filled(40, 100.0)
+    held = slot.bytes
+    slot.adopt(source, list(range(30)))
+    slot.rollback(28)
+    assert slot.ids == list(range(28)) and slot.bytes == held  # nothing has been done yet
+    slot.carry_out()
+    assert slot.bytes == slot.bytes_for(30) > held
+    for layer in range(2):
+        for mine, theirs in zip(slot.read(layer, 28), source.read(layer, 28), strict=True):
+            assert torch.equal(mine[:, :, 5:], theirs[:, :, 5:])
+            assert torch.equal(mine[:, :, :5].abs(), torch.arange(15.0).view(1, 1, 5, 3))
+    slot.drop()
+    assert (slot.length, slot.bytes, slot._slab is None) == (0, 0, False)
+    slot.carry_out()
+    assert slot._slab is None and not slot._layers
 
 
 def test_one_step_at_a_time():
