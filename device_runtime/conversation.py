@@ -16,7 +16,7 @@ from device_runtime.text import Detokenizer
 from device_runtime.transport.client import Client, LinkError
 from device_runtime.transport.pool import Pool
 from device_runtime.worker import Worker
-from device_runtime.writers.writing import Writer
+from device_runtime.writers.host import Writer
 from draftlink.protocol.frames import Welcome
 
 

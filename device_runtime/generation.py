@@ -12,10 +12,13 @@ from device_runtime.drafting.temperature import DraftTemperature
 from device_runtime.request import Request
 from device_runtime.result import Kind, Result, Token
 from device_runtime.text import Text
+from device_runtime.writers.both import Both
 from device_runtime.writers.drafting import Drafting
+from device_runtime.writers.host import Host
 from device_runtime.writers.streaming import Streaming
-from device_runtime.writers.writing import Host, Writing
+from device_runtime.writers.writing import Writing
 from draftlink.distribution import noise
+from draftlink.planning.plan import FixedMode
 from draftlink.protocol.history import common
 from draftlink.protocol.states import State
 
@@ -58,14 +61,14 @@ class Generation:
             role = "coupled" if request.scheme.shares_seed else "device"
             key = noise.key_from_seed(request.seed, role)
         drafter = Drafter(device.model, start, device.client.welcome.vocab_size, key, learned)
-        mode = "stream" if request.mode == "auto" else request.mode
-        controller = Controller(estimates, request.gamma, mode)
+        fixed: dict[str, FixedMode] = {"stop-and-wait": "stop-and-wait", "run-ahead": "run-ahead"}
+        controller = Controller(estimates, request.gamma, fixed.get(request.mode, "stream"))
         controller.foretells = drafter.foretells
         after_s = request.offline_after_s
         alone = None if after_s is None else Alone(after_s)
         self._writing = Writing(device, start, drafter, controller, learned, alone)
         self._writers: list[str] = []  # modes, in the order in which they wrote
-        self._writer: Drafting | Streaming | None = None
+        self._writer: Both | Drafting | Streaming | None = None
         self._iterator = self._run()
 
     def __aiter__(self) -> AsyncIterator[Token]:
@@ -179,12 +182,16 @@ class Generation:
 
     async def _more(self) -> list[tuple[int, Kind]]:
         """The next tokens, from whoever's turn it is; they may be none."""
-        window = self._writing.window
-        wanted = Streaming if window.streams else Drafting
+        writing = self._writing
+        wanted: type[Both | Drafting | Streaming]
+        if writing.both:
+            wanted = Both
+        else:
+            wanted = Streaming if writing.window.streams else Drafting
         if not isinstance(self._writer, wanted):
-            self._writer = wanted(self._writing)
-        if window.mode not in self._writers:
-            self._writers.append(window.mode)
+            self._writer = wanted(writing)
+        if writing.mode not in self._writers:
+            self._writers.append(writing.mode)
         return await self._writer.more()
 
     def _take(self, token: int, kind: Kind) -> Token:

@@ -24,6 +24,7 @@ from draftlink.schemes import AnyScheme
 from draftlink.schemes.topk import TopK
 
 MOST_GAMMA = 64
+PHASES: dict[str, frames.Phase] = {"stream": "stream", "auto": "stream", "both": "both"}
 
 
 class Options(TypedDict, total=False):
@@ -90,7 +91,7 @@ class Request:
             sampling=self.sampling,
             scheme=self.scheme,
             # Until the device has its own prompt in the cache, the target writes.
-            mode="stream" if self.mode in ("stream", "auto") else "draft",
+            mode=PHASES.get(self.mode, "draft"),
             max_tokens=self.max_tokens,
             eos_ids=list(self.eos_ids),
             seed=self.seed,
@@ -128,8 +129,7 @@ def check(
     sampling.check()
     scheme = scheme or TopK(k=min(TopK().k, models.shared))
     _check_scheme(scheme, sampling, models)
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    _check_mode(mode, scheme, sampling, welcome, offline_after_s)
     _check_offline(offline_after_s, learn_temperature)
     if seed is None and scheme.shares_seed:
         seed = secrets.randbits(63)
@@ -178,6 +178,29 @@ def _check_offline(after_s: float | None, learns: bool) -> None:
         raise ValueError(f"offline_after_s must not be negative, but is {after_s}")
     if after_s is not None and learns:
         raise ValueError("offline_after_s and learn_temperature do not go together; leave one")
+
+
+def _check_mode(
+    mode: Mode,
+    scheme: AnyScheme,
+    sampling: Sampling,
+    welcome: frames.Welcome,
+    offline_after_s: float | None,
+) -> None:
+    """Raise ValueError for a mode that there is not, or where both ends cannot write."""
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    if mode != "both":
+        return
+    if schemes.in_effect(scheme, greedy=sampling.greedy).rule == "sample":
+        raise ValueError(
+            f"with {scheme.name} the text depends on who proposes it, so both ends cannot write;"
+            " choose the coupled scheme, temperature 0, or another mode"
+        )
+    if frames.BOTH not in welcome.features:
+        raise ValueError("the base station does not let both ends write; choose another mode")
+    if offline_after_s is not None:
+        raise ValueError("offline_after_s and mode both do not go together; leave one")
 
 
 def _check_scheme(scheme: AnyScheme, sampling: Sampling, models: Models) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from draftlink.link.ledger import Entry, total
 
-Mode = Literal["stop-and-wait", "run-ahead", "stream", "auto"]
+Mode = Literal["stop-and-wait", "run-ahead", "stream", "both", "auto"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 Kind = Literal["draft", "correction", "bonus", "stream", "provisional"]
 
@@ -82,6 +82,8 @@ class Tally:
     accepted: int = 0
     rejected: int = 0
     histogram: list[int] = field(default_factory=list)
+    right: int = 0  # proposals behind the right prefix that are the text's, where both ends write,
+    wrong: int = 0  # and those that are not
     reached: int = 0  # tokens behind the last correction, with those of the last verdict
     first_s: float | None = None
     last_s: float = 0.0
@@ -106,6 +108,12 @@ class Tally:
         for place in range(position, position + accepted):
             self.histogram[place] += 1
         self.reached = position + accepted
+
+    def met(self, right: int, *, differs: bool) -> None:
+        """The text has reached so many proposals that are right, and where it ``differs`` a wrong
+        one, whether or not the base station had them when it wrote."""
+        self.right += right
+        self.wrong += differs
 
     def behind(self, kinds: Sequence[Kind]) -> None:
         """The text ended before tokens of these ``kinds``, the last of what came: not counted."""
@@ -140,6 +148,8 @@ class Tally:
         """The finished generation's result."""
         first = self.started_s if self.first_s is None else self.first_s
         count, judged = len(tokens), self.accepted + self.rejected
+        met = self.right + self.wrong
+        right, met = (self.right, met) if met else (self.accepted, judged)
         elapsed = max(self.last_s - self.started_s, 0.0)
         up, down = total(ledger, "up"), total(ledger, "down")
         return Result(
@@ -155,7 +165,7 @@ class Tally:
             acceptance_rate=self.accepted / self.drafted if self.drafted else 0.0,
             tokens_per_round=count / self.rounds if self.rounds else 0.0,
             accept_histogram=self.histogram,
-            alpha=self.accepted / judged if judged else 0.0,
+            alpha=right / met if met else 0.0,
             discarded=self.drafted - judged,
             ttft_s=first - self.started_s,
             tpot_s=(self.last_s - first) / (count - 1) if count > 1 else 0.0,
@@ -165,8 +175,10 @@ class Tally:
             verify_s=self.verify_s,
             uplink_bytes=up.websocket_bytes,
             downlink_bytes=down.websocket_bytes,
-            uplink_payload_bits=total(ledger, "up", "Draft").payload_bits,
-            downlink_payload_bits=total(ledger, "down", "Verdict", "Tokens").payload_bits,
+            uplink_payload_bits=total(ledger, "up", "Draft", "Propose").payload_bits,
+            downlink_payload_bits=total(
+                ledger, "down", "Verdict", "Tokens", "Written"
+            ).payload_bits,
             reconnects=reconnects,
             provisional=self.provisional,
             taken_back=self.taken_back,

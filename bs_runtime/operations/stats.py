@@ -142,6 +142,8 @@ class Device:
             self.running = not frame.ended
         elif isinstance(frame, frames.Tokens):
             self.mode, self.running = "stream", not frame.ended
+        elif isinstance(frame, frames.Written):
+            self.running = not frame.ended
         elif isinstance(frame, frames.Done | frames.Refused):
             self.running, self.pending = False, 0
 
@@ -199,7 +201,7 @@ def _count(counts: Counts, frame: frames.Frame, size: int, pending: int) -> None
     if isinstance(frame, frames.Start):
         counts.generations += 1
         counts.prompt_tokens += len(frame.ids)
-    elif isinstance(frame, frames.Draft):
+    elif isinstance(frame, frames.Draft | frames.Propose):
         counts.drafted += frame.length
         counts.draft_bytes += message
     elif isinstance(frame, frames.Verdict):
@@ -215,6 +217,12 @@ def _count(counts: Counts, frame: frames.Frame, size: int, pending: int) -> None
         counts.finished["end"] += frame.ended
     elif isinstance(frame, frames.Tokens):
         counts.tokens += len(frame.ids)
+        counts.finished["end"] += frame.ended
+    elif isinstance(frame, frames.Written):
+        counts.tokens += len(frame.ids)
+        counts.accepted += frame.accepted
+        counts.queue.add(frame.queue_us * 1e-6)
+        counts.verify.add(frame.step_us * 1e-6)
         counts.finished["end"] += frame.ended
     elif isinstance(frame, frames.Done):
         counts.finished["device"] += 1

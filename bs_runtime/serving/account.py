@@ -97,7 +97,7 @@ class Account:
                 connection_bytes_up=counts.bytes_up,
                 connection_bytes_down=counts.bytes_down,
             )
-        if isinstance(frame, frames.Tokens):
+        if isinstance(frame, frames.Tokens | frames.Written):
             await self._charge(len(frame.ids))
 
     def close(self) -> None:

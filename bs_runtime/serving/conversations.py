@@ -29,6 +29,7 @@ class Conversation:
     """A device's history and cache.
 
     When it was parked, ``session`` was the protocol's view of it, and ``drafts`` were to be judged.
+    ``surprisals``: of the tokens that its generation wrote, where both ends write.
     """
 
     ticket: Ticket
@@ -37,6 +38,7 @@ class Conversation:
     generation: Generation | None = None
     session: Session | None = None
     drafts: list[Draft] = field(default_factory=list)
+    surprisals: bytearray = field(default_factory=bytearray)
     owner: Owner | None = None
     parked_s: float = 0.0
 

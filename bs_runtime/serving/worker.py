@@ -6,6 +6,8 @@ Drafts that come while a round is under way wait together, and are verified in o
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +19,7 @@ from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.model.target import Target
 from bs_runtime.serving import greeting
 from bs_runtime.serving.account import Account
+from bs_runtime.serving.both import Both
 from bs_runtime.serving.conversations import Conversation, Conversations, Owner
 from bs_runtime.serving.life import Life, Lifetime
 from bs_runtime.serving.outgoing import Outgoing
@@ -50,7 +53,7 @@ class Worker:
         propose: Callable[[Sequence[int]], Sequence[int]],
     ) -> None:
         self._target = target
-        self._scheduler = scheduler
+        self._scheduler, self._turns = scheduler, scheduler.turns
         self._conversations = conversations
         self._session = session
         self._account = account
@@ -61,6 +64,7 @@ class Worker:
         self.conversation: Conversation | None = None
         self.drafts: list[Draft] = []
         self._asked: deque[Asked] = deque()  # that the session has taken, and this not yet
+        self._both: Both | None = None  # while both ends write
         self._prompt = False  # one is to be fed
         self._wake = asyncio.Event()
 
@@ -70,6 +74,8 @@ class Worker:
             self._asked.append(frame)
         elif isinstance(frame, Draft):
             self.drafts.append(frame)
+        elif isinstance(frame, frames.Propose) and self._both is not None:
+            self._both.take(frame)
         self.wake()
 
     def wake(self) -> None:
@@ -85,8 +91,10 @@ class Worker:
                 await self._carry_out(self._asked.popleft())
             if not self._lifetime.open:
                 return
-            if not self._asked and not await self._step():
-                await self._wake.wait()
+            if not self._asked and (wait_s := await self._step()):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(None if math.isinf(wait_s) else wait_s):
+                        await self._wake.wait()
 
     async def _carry_out(self, frame: Asked) -> None:
         if isinstance(frame, Hello):
@@ -101,8 +109,8 @@ class Worker:
             assert start is not None
             self._generate(start, frame.ids)
 
-    async def _step(self) -> bool:
-        """Do one thing; False if there is nothing to do."""
+    async def _step(self) -> float:
+        """Do one thing. Seconds to wait for something to do before looking again; 0 for none."""
         session = self._session
         if session.state is State.FINISHING:
             await self._finish()
@@ -116,9 +124,11 @@ class Worker:
             )
         elif session.state is State.STREAMING:
             await self._write()
+        elif session.state is State.WRITING and self._both is not None:
+            return await self._both.step()
         else:
-            return False
-        return True
+            return math.inf
+        return 0.0
 
     async def _greet(self, hello: Hello) -> None:
         answer = greeting.answer(hello, self._target)
@@ -151,6 +161,12 @@ class Worker:
             same,
         )
         self._prompt = True
+        here.surprisals.clear()
+        self._both = self._writes_too() if start.mode == "both" else None
+
+    def _writes_too(self) -> Both:
+        session, out, surprisals = self._session, self._out, self._here().surprisals
+        return Both(self._current(), session, out, self._turns, self._run, surprisals)
 
     async def _resume(self, asked: Resume) -> None:
         here = self._here()
@@ -167,6 +183,9 @@ class Worker:
         )
         for data in self._session.resend(asked.seen):
             await self._out.deliver(data)
+        if asked.start.mode == "both":
+            self._both = self._writes_too()
+            await self._both.tell(asked.length)
 
     def _here(self) -> Conversation:
         assert self.conversation is not None
@@ -190,7 +209,7 @@ class Worker:
         tokens = sum(draft.length for draft in drafts)
         self._account.owes = True
         try:
-            drafted = await self._scheduler.turns.run(
+            drafted = await self._turns.run(
                 generation.decoding(drafts),
                 self._judges,
                 id(self),
@@ -269,7 +288,7 @@ class Worker:
         if self.drafts and (first := self.drafts[0].first) is not None:
             here.history.append(first)  # it is the text's, whatever becomes of the draft
         self.drafts.clear()
-        self._prompt = False
+        self._prompt, self._both = False, None
         if here.generation is not None:
             here.generation.rollback(session.kept)
             here.generation.ended = True

@@ -38,6 +38,16 @@ class Send(NamedTuple):
     waits: bool
 
 
+class Propose(NamedTuple):
+    """Send the next ``tokens`` of the path that were not sent, where both ends write.
+
+    ``goes_on``: more are to come whether or not anything is heard meanwhile.
+    """
+
+    tokens: int
+    goes_on: bool
+
+
 class Switch(NamedTuple):
     """Tell the base station who writes from here on: it alone (``stream``), or the device."""
 
@@ -82,4 +92,4 @@ class Wait(NamedTuple):
     until_s: float | None
 
 
-Action = Draft | Reuse | Send | Switch | GiveBack | Follow | Show | Guess | Wait
+Action = Draft | Reuse | Send | Propose | Switch | GiveBack | Follow | Show | Guess | Wait

@@ -54,7 +54,7 @@ class Client:
         self.rtt_s = 0.0  # of the last greeting
         self.history: Sequence[int] = []
         self._anew = False  # what the base station holds is another conversation's
-        self._url = url
+        self.url = url
         self._connect = connect
         self._patience = Patience(patience_s)
         self._deadlines = deadlines or Deadlines()
@@ -80,12 +80,12 @@ class Client:
                 raise
             if error.retry_after_s is not None:
                 raise LinkError(
-                    f"{self._url} takes no more devices now ({error}); try again in"
+                    f"{self.url} takes no more devices now ({error}); try again in"
                     f" {error.retry_after_s} s",
                     error.retry_after_s,
                 ) from None
             raise LinkError(
-                f"no base station at {self._url} ({error}); start one with `draftlink bs MODEL`,"
+                f"no base station at {self.url} ({error}); start one with `draftlink bs MODEL`,"
                 " or check the address"
             ) from None
 
@@ -204,7 +204,7 @@ class Client:
 
     async def _greet(self) -> None:
         """A new connection, from Hello to Welcome. Raises Lost, LinkError."""
-        self._socket = await reach(self._connect, self._url)
+        self._socket = await reach(self._connect, self.url)
         hello = greeting.hello(self._tokenizer_hash, self._vocab_size, self._ticket)
         loop = asyncio.get_running_loop()
         asked_s = loop.time()
@@ -214,7 +214,7 @@ class Client:
         welcome = greeting.readable(said)
         if self.session.stopped and replace(self.welcome, ticket=said.ticket) != welcome:
             raise LinkError(
-                f"the base station at {self._url} now serves another target ({welcome.model},"
+                f"the base station at {self.url} now serves another target ({welcome.model},"
                 f" {welcome.dtype}); the text so far is kept, start a new one"
             )
         self.welcome, self._ticket = welcome, welcome.ticket
@@ -235,7 +235,7 @@ class Client:
             if pause_s is None:
                 self._goes_to(Stage.LOST)
                 self._gone = (
-                    f"the base station at {self._url} has gone ({cause}); the text so far is kept,"
+                    f"the base station at {self.url} has gone ({cause}); the text so far is kept,"
                     " start the base station again and open the device anew"
                 )
                 raise LinkError(self._gone) from None

@@ -4,77 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
+from urllib.parse import urlsplit
 
 from device_runtime.drafting.actions import Action, Guess, Show
 from device_runtime.drafting.alone import Alone
 from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.counts import Limits
-from device_runtime.drafting.drafter import Drafter, Model, Proposal
+from device_runtime.drafting.drafter import Drafter, Proposal
+from device_runtime.drafting.paths import Paths
 from device_runtime.drafting.temperature import DraftTemperature
 from device_runtime.drafting.window import Window
 from device_runtime.result import Kind, Tally
-from device_runtime.text import Detokenizer
-from device_runtime.transport.client import Client
-from device_runtime.worker import Job, Worker
+from device_runtime.worker import Job
+from device_runtime.writers.host import Host
+from draftlink.host.address import is_loopback
 from draftlink.protocol import frames
 from draftlink.protocol.session import Session
 
 LEAST_S = 1e-6  # that a time ahead is waited for
 APART = 1 << 62  # beside a position: numbers of their own, for tokens that are shown and never sent
-
-
-class Host(Protocol):
-    """A conversation, as one of its generations sees it. ``draft_context``: tokens, as history's.
-
-    ``held``: the ids of which draft model and base station hold the beginning, between generations.
-    """
-
-    model: Model
-    held: list[int]
-    generation: Writer | None
-    beginning: asyncio.Lock  # held by a generation while it begins
-
-    @property
-    def history(self) -> list[int]:
-        """The tokens that stand; between generations, all turns so far."""
-
-    @property
-    def detokenizer(self) -> Detokenizer:
-        """The way from ids to text."""
-
-    @property
-    def draft_context(self) -> int:
-        """Tokens that the draft model can hold."""
-
-    @property
-    def worker(self) -> Worker:
-        """What drafts, for other conversations too."""
-
-    @property
-    def client(self) -> Client:
-        """The open connection. Raises LinkError where there is none."""
-
-    async def take_over(self, generation: Writer) -> None:
-        """A generation begins; nothing is left under way of the one before."""
-
-    def rest(self) -> None:
-        """A generation has ended, and another has not begun."""
-
-
-class Writer(Protocol):
-    """A generation, as its device sees it."""
-
-    @property
-    def returned(self) -> int:
-        """Tokens of the history up to the last one that it has returned."""
-
-    @property
-    def over(self) -> bool:
-        """Whether it has ended, and the history is what stands."""
-
-    async def leave(self) -> None:
-        """Wait for what is under way, and end it."""
 
 
 class Writing:
@@ -100,7 +49,7 @@ class Writing:
         self.alone = alone
         self.tally = Tally(0.0)
         self.owed: int | None = None
-        self.window: Window  # once the generation has begun
+        self._decides: Window | Paths  # once the generation has begun
         self.job: Job | None = None
         self.job_s = 0.0  # when it was asked for
         self.waited_s = 0.0  # for others' turns, before and in the last job that has ended
@@ -148,7 +97,16 @@ class Writing:
             foretells=self.drafter.foretells,
             corrects=scheme.corrects == "device",
         )
-        self.window = Window(
+        if start.mode == "both":
+            self._decides = Paths(
+                self.controller.estimates,
+                limits,
+                len(self.history),
+                self.controller.gamma,
+                shared=is_loopback(urlsplit(self.device.client.url).hostname or ""),
+            )
+            return
+        self._decides = Window(
             self.controller,
             limits,
             len(self.history),
@@ -159,9 +117,31 @@ class Writing:
             offline_after_s=None if self.alone is None else self.alone.after_s,
         )
 
+    @property
+    def mode(self) -> str:
+        """Who writes, and how."""
+        return self._decides.mode
+
+    @property
+    def both(self) -> bool:
+        """Whether both ends write."""
+        return isinstance(self._decides, Paths)
+
+    @property
+    def window(self) -> Window:
+        """What decides while one end writes."""
+        assert isinstance(self._decides, Window)
+        return self._decides
+
+    @property
+    def paths(self) -> Paths:
+        """What decides while both ends write."""
+        assert isinstance(self._decides, Paths)
+        return self._decides
+
     def due(self) -> list[Action]:
         """What the window asks for now."""
-        return self.window.due(
+        return self._decides.due(
             self.now(),
             cached=self.device.model.length,
             connected=self.device.client.connected.is_set(),
@@ -189,9 +169,13 @@ class Writing:
         self._ended()
         return job.result()
 
-    def drop(self) -> None:
-        """What was fed behind the history is rolled back; a job under way is left to its end."""
-        self._cut = len(self.history)
+    def drop(self, keep: int | None = None) -> None:
+        """What was fed behind the history, or so many tokens, is rolled back.
+
+        A job under way is left to its end.
+        """
+        cut = len(self.history) if keep is None else keep
+        self._cut = cut if self._cut is None else min(self._cut, cut)
         if self.job is None:
             self._ended()
 
@@ -271,7 +255,7 @@ class Writing:
         """``ids`` join the history. The place of the one that refutes what was shown, or None."""
         confirmed, refuted = (0, False) if self.alone is None else self.alone.meet(ids)
         self.history.extend(ids)
-        self.window.commit(len(ids), confirmed=confirmed, refuted=refuted)
+        self._decides.commit(len(ids), confirmed=confirmed, refuted=refuted)
         return confirmed if refuted else None
 
     def _check(self) -> None:

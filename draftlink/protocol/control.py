@@ -19,7 +19,10 @@ MAX_RETRY_S = 3600  # a device need not believe more
 # one Draft and in all that have no verdict yet, where its Welcome does not say otherwise.
 FRAME_ENTRIES, FLIGHT_ENTRIES = 1 << 15, 1 << 17
 
-Phase = Literal["draft", "stream"]  # who writes: the device drafts, or the base station alone
+# Who writes: the device drafts and the base station verifies, or the base station alone. These
+# take turns within a generation.
+Turn = Literal["draft", "stream"]
+Phase = Literal["draft", "stream", "both"]  # or both at once, each on its own, until its end
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
@@ -128,7 +131,7 @@ class Switch(msgspec.Struct, frozen=True, tag="switch"):
     """From here on the base station streams, or the device drafts."""
 
     generation: int
-    mode: Phase
+    mode: Turn
 
 
 class Switched(msgspec.Struct, frozen=True, tag="switched"):

@@ -11,6 +11,7 @@ from draftlink.protocol.frames import (
     Finish,
     Frame,
     Hello,
+    Propose,
     Replay,
     Resume,
     Resumed,
@@ -20,10 +21,11 @@ from draftlink.protocol.frames import (
     Tokens,
     Verdict,
     Welcome,
+    Written,
 )
 from draftlink.protocol.progress import Progress
 from draftlink.protocol.standing import Standing
-from draftlink.protocol.states import State
+from draftlink.protocol.states import WRITES, State
 
 
 def apply(session: Standing, frame: Frame) -> None:
@@ -63,7 +65,7 @@ def _replay(session: Standing, frame: Replay) -> None:
             start.generation, asked.epoch, asked.length, asked.length - start.base, start
         )
         session.progress.owed = asked.owes
-        session.stopped_at = State.STREAMING if start.mode == "stream" else State.DRAFTING
+        session.stopped_at = WRITES[start.mode]
         return
     if session.stopped_at in (State.STREAMING, State.SWITCHING):
         # A switch that led here is done.
@@ -80,6 +82,14 @@ def _verdict(session: Standing, frame: Verdict) -> None:
 
 
 def _tokens(session: Standing, frame: Tokens) -> None:
+    session.progress.grow(len(frame.ids))
+
+
+def _propose(session: Standing, frame: Propose) -> None:
+    session.progress.propose(frame)
+
+
+def _written(session: Standing, frame: Written) -> None:
     session.progress.grow(len(frame.ids))
 
 
@@ -115,8 +125,10 @@ _EFFECTS: dict[type[Frame], Callable[[Standing, Any], None]] = {
     Resumed: _resumed,
     Replay: _replay,
     Draft: _draft,
+    Propose: _propose,
     Verdict: _verdict,
     Tokens: _tokens,
+    Written: _written,
     Switch: _switch,
     Switched: _switched,
     Finish: _finish,

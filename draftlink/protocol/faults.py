@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from draftlink.protocol import validate
+from draftlink.protocol import both, validate
 from draftlink.protocol.control import digest
 from draftlink.protocol.frames import (
     Done,
@@ -15,6 +15,7 @@ from draftlink.protocol.frames import (
     Frame,
     Hello,
     Progress,
+    Propose,
     Resume,
     Resumed,
     Start,
@@ -23,6 +24,7 @@ from draftlink.protocol.frames import (
     Tokens,
     Verdict,
     Welcome,
+    Written,
 )
 from draftlink.protocol.frames import Replay as ReplayFrame
 from draftlink.protocol.standing import Standing
@@ -54,7 +56,7 @@ def _in_order(session: Standing, frame: Draft | Verdict | Tokens) -> str | None:
 def _tokens(session: Standing, frame: Tokens) -> str | None:
     if not frame.ids or max(frame.ids) >= session.vocab_size:
         return "no tokens, or ids out of range"
-    return _limit(session, len(frame.ids), frame.ended)
+    return validate.limit(session.progress, len(frame.ids), frame.ended)
 
 
 def _progress(session: Standing, frame: Progress) -> str | None:
@@ -75,7 +77,7 @@ def _start(session: Standing, frame: Start) -> str | None:
         return "the prompt is empty or has ids out of range"
     if frame.generation <= session.generation or frame.max_tokens < 1:
         return "generation numbers rise, and max_tokens is at least 1"
-    return validate.ends(session.welcome, frame)
+    return validate.mode(session.welcome, frame) or validate.ends(session.welcome, frame)
 
 
 def _resume(session: Standing, frame: Resume) -> str | None:
@@ -90,7 +92,7 @@ def _resume(session: Standing, frame: Resume) -> str | None:
         return f"{frame.length - start.base} tokens of at most {start.max_tokens} are written"
     if not 1 <= frame.epoch < MAX_EPOCH or frame.seen < 0 or len(frame.digest) != 16:
         return "an epoch, a count of frames or a digest that cannot be"
-    return validate.ends(session.welcome, start)
+    return validate.mode(session.welcome, start) or validate.ends(session.welcome, start)
 
 
 def _of_current(
@@ -207,7 +209,7 @@ def _verdict(session: Standing, frame: Verdict) -> str | None:
     emitted = frame.accepted + (frame.next is not None)
     if len(frame.surprisals) != emitted * progress.start.surprisals:
         return f"{len(frame.surprisals)} surprisals for {emitted} tokens"
-    return _limit(session, emitted, frame.ended)
+    return validate.limit(session.progress, emitted, frame.ended)
 
 
 def _behind_accepted(session: Standing, frame: Verdict, *, rejected: bool) -> str | None:
@@ -239,15 +241,6 @@ def _device_corrects(session: Standing) -> bool:
     return start.scheme.corrects == "device" and not start.sampling.greedy
 
 
-def _limit(session: Standing, count: int, ended: bool) -> str | None:
-    progress = session.progress
-    assert progress.start is not None
-    left = progress.start.max_tokens - progress.written
-    if count > left or (count == left and not ended):
-        return f"{count} more tokens, where {left} are left"
-    return None
-
-
 def _both(first: _Finder, second: _Finder) -> _Finder:
     """The first fault of two finders."""
 
@@ -267,6 +260,8 @@ _FINDERS: dict[type[Frame], _Finder] = {
     Draft: _both(_in_order, _draft),
     Verdict: _both(_in_order, _verdict),
     Tokens: _both(_in_order, _tokens),
+    Propose: both.propose,
+    Written: both.written,
     Finish: _both(_of_current, _finish),
     Done: _both(_of_current, _done),
     Switch: _both(_of_current, _switch),

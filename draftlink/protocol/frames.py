@@ -7,8 +7,6 @@ compact layout of our own: little-endian, integers as LEB128 varints. Bytes that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from draftlink.protocol.control import (
@@ -27,6 +25,7 @@ from draftlink.protocol.control import (
     Switched,
     Welcome,
 )
+from draftlink.protocol.hot import Draft, Propose, Tokens, Verdict, Written
 
 __all__ = [
     "Control",
@@ -37,6 +36,7 @@ __all__ = [
     "Hello",
     "Phase",
     "Progress",
+    "Propose",
     "Refused",
     "Replay",
     "Resume",
@@ -47,12 +47,14 @@ __all__ = [
     "Tokens",
     "Verdict",
     "Welcome",
+    "Written",
 ]
 
 VERSION = 5  # the highest that is spoken here,
 LOWEST = 5  # and the lowest
 SUPPRESSED = "suppressed-ids"  # a Start may name ids that are never written
-FEATURES: tuple[str, ...] = (SUPPRESSED,)  # of this version that only some speak
+BOTH = "both-write"  # a Start may have both ends write at once
+FEATURES: tuple[str, ...] = (SUPPRESSED, BOTH)  # of this version that only some speak
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_TOKENS = 4096  # in a Tokens frame: each is read on its own
 FENCED = 4001  # WebSocket close code: a newer connection has taken the session
@@ -60,78 +62,16 @@ PROGRESS_S = 10.0  # the longest that a base station is silent while something o
 PING_TIMEOUT_S = 60.0  # a small board under load can be silent for longer than the usual 20 s
 
 
-@dataclass(frozen=True)
-class Draft:
-    """``length`` drafted tokens for the positions from ``base`` on; ``payload`` is the scheme's.
+Frame = Control | Draft | Verdict | Tokens | Propose | Written
 
-    ``waits``: the device sends nothing more until the verdict, and if all is accepted the base
-    station writes one token of its own behind it; a length of 0 then means "write one token".
-    Without it, drafts may follow at once (run-ahead). ``first`` is the token that the device owed
-    after a rejection (``split``): it stands at ``base``, is not judged, and the drafted tokens
-    follow it.
-    """
-
-    epoch: int
-    base: int
-    length: int
-    payload: bytes
-    first: int | None = None
-    waits: bool = True
-
-    @property
-    def positions(self) -> int:
-        """Positions behind ``base`` that a verdict may come to fill from it.
-
-        As many as its drafted tokens, since they follow one another; candidates beside one another
-        would share a position. What this end has to decode and feed is ``length`` tokens.
-        """
-        return self.length
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Of the drafts at and behind ``base``, ``accepted`` tokens stand, and ``next`` follows them.
-
-    ``next`` is a correction where fewer were accepted than drafted, else the bonus token; None
-    when the generation ended within the accepted tokens, where ``row``, the packed logits of the
-    target, comes instead (the device then owes the correction: ``split``), and where whole drafts
-    that did not wait were accepted. One verdict may answer several drafts of its epoch. ``ended``:
-    an EOS or the token limit was reached; nothing more is drawn. ``surprisals``: where the start
-    asked for them, −log2 p of each accepted token and of ``next``, in eighths of a bit, one byte
-    each.
-    """
-
-    epoch: int
-    base: int
-    accepted: int
-    next: int | None
-    ended: bool
-    queue_us: int  # how long the frame waited for the model
-    verify_us: int  # how long the model and the judging took
-    row: bytes = b""
-    surprisals: bytes = b""
-
-    @property
-    def closes(self) -> bool:
-        """Whether the epoch ends with it: something other than drafts was written, or is owed."""
-        return self.next is not None or self.ended or bool(self.row)
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Tokens that the streaming base station wrote, for the positions from ``base`` on."""
-
-    epoch: int
-    base: int
-    ids: tuple[int, ...]
-    ended: bool
-
-
-Frame = Control | Draft | Verdict | Tokens
-
-_CONTROL, _DRAFT, _VERDICT, _TOKENS = 1, 2, 3, 4
+_CONTROL, _DRAFT, _VERDICT, _TOKENS, _PROPOSE, _WRITTEN = 1, 2, 3, 4, 5, 6
+_GOES_ON = 1
 _ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS = 1, 2, 4, 8
 _HAS_FIRST, _WAITS = 1, 2
+_NAMES = {
+    _DRAFT: "Draft", _VERDICT: "Verdict", _TOKENS: "Tokens", _PROPOSE: "Propose",
+    _WRITTEN: "Written",
+}  # fmt: skip
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Control)
 
@@ -207,12 +147,20 @@ def encode(frame: Frame) -> bytes:
     if isinstance(frame, Tokens):
         head = bytes((_TOKENS, _ENDED * frame.ended))
         return head + _varints(frame.epoch, frame.base, len(frame.ids), *frame.ids)
+    if isinstance(frame, Propose):
+        where = frame.path, frame.base, frame.known - frame.base, frame.first, frame.length
+        return bytes((_PROPOSE, _GOES_ON * frame.goes_on)) + _varints(*where) + frame.payload
+    if isinstance(frame, Written):
+        flags = _ENDED * frame.ended | _HAS_SURPRISALS * bool(frame.surprisals)
+        fields = (frame.base, frame.accepted, frame.queue_us, frame.step_us, len(frame.ids))
+        block = _varints(len(frame.surprisals)) + frame.surprisals if frame.surprisals else b""
+        return bytes((_WRITTEN, flags)) + _varints(*fields, *frame.ids) + block
     return bytes((_CONTROL,)) + _encoder.encode(frame)
 
 
 def kind(data: bytes) -> str:
     """The name of a frame's type, for a ledger; control messages are all "Control"."""
-    return {_DRAFT: "Draft", _VERDICT: "Verdict", _TOKENS: "Tokens"}.get(data[0], "Control")
+    return _NAMES.get(data[0], "Control")
 
 
 def decode(data: bytes) -> Frame:
@@ -251,4 +199,17 @@ def decode(data: bytes) -> Frame:
         ids = tuple(source.varint() for _ in range(count))
         source.finish()
         return Tokens(epoch, base, ids, ended)
+    if data[0] == _PROPOSE:
+        goes_on = bool(source.flags(_GOES_ON))
+        path, base, behind, begin, length = (source.varint() for _ in range(5))
+        return Propose(path, base, base + behind, begin, length, source.rest(), goes_on)
+    if data[0] == _WRITTEN:
+        flags = source.flags(_ENDED | _HAS_SURPRISALS)
+        base, accepted, queue_us, step_us, count = (source.varint() for _ in range(5))
+        if count > MAX_TOKENS:
+            raise ValueError(f"{count} tokens in a frame, where {MAX_TOKENS} are the most")
+        ids = tuple(source.varint() for _ in range(count))
+        surprisals = source.block() if flags & _HAS_SURPRISALS else b""
+        source.finish()
+        return Written(base, ids, accepted, bool(flags & _ENDED), queue_us, step_us, surprisals)
     raise ValueError(f"a message of unknown kind {data[0]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from draftlink import schemes
-from draftlink.protocol.frames import Draft, Start, Verdict
+from draftlink.protocol.frames import Draft, Propose, Start, Verdict
 from draftlink.protocol.resend import Numbering
 from draftlink.schemes import Scheme
 
@@ -33,6 +33,12 @@ class Progress:
     owed: bool = False  # the device owes the token after a rejection
     switching: bool = False  # once the drafts have their verdicts, the base station streams
     frames: Numbering = field(default_factory=Numbering)
+    # Where both ends write: the newest path, where it begins, its tokens, and what of the text was
+    # known at the device when the last of them were proposed.
+    path: int = 0
+    path_base: int = 0
+    proposed: int = 0
+    known: int = 0
 
     @property
     def scheme(self) -> Scheme | None:
@@ -61,6 +67,11 @@ class Progress:
         """So many tokens more are agreed on, and were written."""
         self.length += count
         self.written += count
+
+    def propose(self, frame: Propose) -> None:
+        """Tokens of a path have been proposed."""
+        self.path, self.path_base, self.known = frame.path, frame.base, frame.known
+        self.proposed = frame.first + frame.length
 
     def draft(self, draft: Draft) -> None:
         """A draft has been sent or received, and what was owed with it."""

@@ -17,6 +17,7 @@ from draftlink.protocol.frames import (
     Draft,
     Frame,
     Phase,
+    Propose,
     Replay,
     Resume,
     Resumed,
@@ -25,10 +26,11 @@ from draftlink.protocol.frames import (
     Switched,
     Tokens,
     Verdict,
+    Written,
 )
 from draftlink.protocol.progress import Progress
 from draftlink.protocol.standing import Standing
-from draftlink.protocol.states import NUMBERED, SENDER, TABLE, UNDER_WAY, State
+from draftlink.protocol.states import NUMBERED, SENDER, TABLE, UNDER_WAY, WRITES, State
 
 
 class ProtocolError(Exception):
@@ -89,10 +91,14 @@ class Session(Standing):
     def _overtaken(self, frame: Frame) -> bool:
         """Whether the peer sent a frame before it knew what makes it void."""
         if self.role == "device":  # it has ended the generation
-            return self.state is State.FINISHING and isinstance(frame, Verdict | Tokens | Switched)
+            written = isinstance(frame, Verdict | Tokens | Switched | Written)
+            return self.state is State.FINISHING and written
         if isinstance(frame, Draft):  # it was drafted on from a token that did not stand
             drafting = self.state in (State.READY, State.DRAFTING, State.VERIFYING)
             return drafting and frame.epoch < self.epoch
+        if isinstance(frame, Propose):  # the text had ended, or a newer path had begun
+            ended = self.state is State.READY and self.generation != 0
+            return ended or (self.state is State.WRITING and frame.path < self.progress.path)
         # The generation had ended before its mode could change.
         return (
             isinstance(frame, Switch)
@@ -132,7 +138,7 @@ class Session(Standing):
         if isinstance(frame, Replay):
             return self._goes_on()
         if isinstance(frame, Start):
-            return State.STREAMING if frame.mode == "stream" else State.DRAFTING
+            return WRITES[frame.mode]
         if isinstance(frame, Draft):
             return State.VERIFYING if frame.waits else State.DRAFTING
         if isinstance(frame, Switch):
@@ -142,7 +148,7 @@ class Session(Standing):
                 return self.state
             switched, progress.switching = progress.switching, False
             return State.STREAMING if switched else State.DRAFTING
-        assert isinstance(frame, Verdict | Tokens)
+        assert isinstance(frame, Verdict | Tokens | Written)
         return State.READY if frame.ended else self.state
 
     def _goes_on(self) -> State:
@@ -170,8 +176,11 @@ class Session(Standing):
         progress = self.progress
         start = progress.start
         assert start is not None
-        streaming = self.stopped_at in (State.STREAMING, State.SWITCHING)
-        mode: Phase = "stream" if streaming else "draft"
+        mode: Phase = "draft"
+        if self.stopped_at in (State.STREAMING, State.SWITCHING):
+            mode = "stream"
+        elif self.stopped_at is State.WRITING:
+            mode = "both"
         return Resume(
             start=msgspec.structs.replace(start, base=start.begins, ids=[], mode=mode),
             epoch=progress.epoch,
@@ -201,7 +210,11 @@ class Session(Standing):
             and asked.length <= progress.length
             and progress.frames.has(asked.seen)
         )
-        if fits:
+        if fits and asked.start.mode == "both":
+            # Nothing is kept to be sent again: the history is, and is told from there on.
+            progress.grow(asked.length - progress.length)
+            self.progress, self.stopped_at = progress, State.WRITING
+        elif fits:
             self.progress, self.stopped_at = progress, parked.state
         return fits
 

@@ -12,6 +12,7 @@ from draftlink.protocol.frames import (
     Frame,
     Hello,
     Progress,
+    Propose,
     Refused,
     Replay,
     Resume,
@@ -22,6 +23,7 @@ from draftlink.protocol.frames import (
     Tokens,
     Verdict,
     Welcome,
+    Written,
 )
 
 
@@ -37,6 +39,7 @@ class State(Enum):
     VERIFYING = auto()  # the device waits for the verdicts of all its drafts
     STREAMING = auto()  # the base station writes alone
     SWITCHING = auto()  # and has been asked to stop
+    WRITING = auto()  # both ends write
     FINISHING = auto()  # the device has ended the generation, and Done is owed
     CLOSED = auto()
 
@@ -50,6 +53,7 @@ SENDER: dict[type[Frame], Role] = {
     Draft: "device",
     Switch: "device",
     Finish: "device",
+    Propose: "device",
     Welcome: "bs",
     Resumed: "bs",
     Refused: "bs",
@@ -58,9 +62,16 @@ SENDER: dict[type[Frame], Role] = {
     Switched: "bs",
     Done: "bs",
     Progress: "bs",
+    Written: "bs",
 }
 
-UNDER_WAY = (State.DRAFTING, State.VERIFYING, State.STREAMING, State.SWITCHING)
+UNDER_WAY = (
+    State.DRAFTING,
+    State.VERIFYING,
+    State.STREAMING,
+    State.SWITCHING,
+    State.WRITING,
+)
 
 # Where a frame is allowed, and where it leads; None: that depends on the frame (see ``Session``).
 TABLE: dict[tuple[State, type[Frame]], State | None] = {
@@ -79,14 +90,19 @@ TABLE: dict[tuple[State, type[Frame]], State | None] = {
     (State.STREAMING, Switch): State.SWITCHING,
     (State.SWITCHING, Tokens): None,
     (State.SWITCHING, Switched): State.DRAFTING,
+    (State.WRITING, Propose): State.WRITING,
+    (State.WRITING, Written): None,
     (State.DRAFTING, Finish): State.FINISHING,
     (State.VERIFYING, Finish): State.FINISHING,
     (State.STREAMING, Finish): State.FINISHING,
     (State.SWITCHING, Finish): State.FINISHING,
+    (State.WRITING, Finish): State.FINISHING,
     # The base station had already ended the generation when Finish reached it.
     (State.READY, Finish): State.FINISHING,
     (State.FINISHING, Done): State.READY,
     **{(state, Progress): state for state in (*UNDER_WAY, State.FINISHING)},
     **{(state, Refused): State.CLOSED for state in State if state is not State.CLOSED},
 }
+# Where a generation goes on, by who writes.
+WRITES = {"draft": State.DRAFTING, "stream": State.STREAMING, "both": State.WRITING}
 NUMBERED = (Draft, Switch, Verdict, Tokens, Switched)  # sent again after a lost connection

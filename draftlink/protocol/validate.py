@@ -8,8 +8,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from draftlink import schemes
 from draftlink.protocol.control import packed
-from draftlink.protocol.frames import SUPPRESSED, Hello, Start, Welcome
+from draftlink.protocol.frames import BOTH, SUPPRESSED, Hello, Start, Welcome
+from draftlink.protocol.progress import Progress
 
 MAX_FEATURES = 64  # that are told, and schemes
 MAX_NAME = 256  # characters; a session keeps its Hello
@@ -79,6 +81,27 @@ def numbers(ids: Sequence[int], vocab_size: int) -> NDArray[np.uint32] | None:
     except OverflowError:
         return None
     return found if int(found.max(initial=0)) < vocab_size else None
+
+
+def limit(progress: Progress, count: int, ended: bool) -> str | None:
+    """What is wrong with so many more tokens of a text; ``ended``: they are the last."""
+    assert progress.start is not None
+    left = progress.start.max_tokens - progress.written
+    if count > left or (count == left and not ended):
+        return f"{count} more tokens, where {left} are left"
+    return None
+
+
+def mode(welcome: Welcome | None, start: Start) -> str | None:
+    """Why both ends cannot write, if a request asks for that."""
+    assert welcome is not None
+    if start.mode != "both":
+        return None
+    if BOTH not in welcome.features:
+        return f"both ends are to write, and the feature {BOTH} was not agreed on"
+    if schemes.in_effect(start.scheme, greedy=start.sampling.greedy).rule == "sample":
+        return "both ends are to write, and the text would depend on who proposes it"
+    return None
 
 
 def ends(welcome: Welcome | None, start: Start) -> str | None:

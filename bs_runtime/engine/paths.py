@@ -1,0 +1,93 @@
+"""What a device has proposed where both ends write: the newest path, as far as it may be right.
+
+A path is dead at the first of its tokens that the text has not. What then still comes of it is
+dropped without being decoded. Nothing here decides what is written: a proposal that is wrong costs
+a row of a forward, and one that is right saves a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bs_runtime.engine.decoding import Decoder
+from draftlink.coding.slices import Slices
+from draftlink.protocol.frames import Draft, Propose
+from draftlink.protocol.history import common
+from draftlink.schemes import Scheme
+
+FAR = 256  # tokens that a path's beginning may be behind the text: farther back nothing is decoded
+
+
+class Paths:
+    """A generation's. ``history``: the prompt and the text, which the base station writes to."""
+
+    def __init__(self, scheme: Scheme, vocab_size: int, history: Sequence[int]) -> None:
+        self._scheme = scheme
+        self._history = history
+        self._decoder = Decoder(vocab_size)
+        self._context: list[int] = []  # what the last proposal was decoded behind
+        self.number = 0
+        self._base = 0
+        self._ids: list[int] = []
+        self._compared = 0  # of them, those that the text has reached, and has too
+        self.alive = False
+        self._right = 0  # proposals that the text has reached, and has too,
+        self._wrong = 0  # and those that ended a path
+
+    def useful(self, frame: Propose) -> bool:
+        """Whether a proposal may still save a step, if what came before it on its path has come."""
+        if len(self._history) - frame.base > FAR:
+            return False
+        return frame.path > self.number or (frame.path == self.number and self._stands())
+
+    def adding(self, frame: Propose) -> Slices[None]:
+        """Decode a proposal if it is useful, in slices of work.
+
+        Not where tokens of its path before it were lost with a connection. Raises ValueError for
+        bytes that are none.
+        """
+        known = len(self._ids) if frame.path == self.number else 0
+        if not self.useful(frame) or frame.first != known:
+            return
+        if frame.path > self.number:
+            self.number, self._base, self._ids = frame.path, frame.base, []
+            self._compared, self.alive = 0, True
+        context = [*self._history[: frame.base], *self._ids]
+        self._decoder.rollback(common(self._context, context))
+        self._context = context
+        as_draft = Draft(0, frame.base + frame.first, frame.length, frame.payload)
+        found = yield from self._decoder.decoding(self._scheme, [as_draft], context)
+        self._ids += [drafted.token for drafted in found]
+        self._stands()
+
+    def following(self, most: int) -> list[int]:
+        """At most so many proposed tokens that may come next."""
+        if not self._stands():
+            return []
+        begin = len(self._history) - self._base
+        return self._ids[begin : begin + most]
+
+    def met(self) -> tuple[int, int]:
+        """Proposals that the text has reached since this was asked last: right ones, wrong ones."""
+        self._stands()
+        found = self._right, self._wrong
+        self._right = self._wrong = 0
+        return found
+
+    @property
+    def end(self) -> int:
+        """The position behind the last token of the path."""
+        return self._base + len(self._ids)
+
+    def _stands(self) -> bool:
+        """Whether the path is the text's own, as far as both go."""
+        if self.alive:
+            begin = self._base + self._compared
+            end = min(self.end, len(self._history))
+            ours = self._ids[self._compared : end - self._base]
+            agreed = common(ours, list(self._history[begin:end]))
+            self.alive = agreed == len(ours)
+            self._right += agreed
+            self._wrong += not self.alive
+            self._compared += agreed
+        return self.alive

@@ -1,0 +1,154 @@
+"""Whether a step that would write a token is begun, or waits for proposals: no I/O, no clock.
+
+Where both ends write, the base station can begin a step at any time: it writes the target's own
+token, and those proposed before it that are right. Waiting for more of them pays where they come
+soon and are likely to be right. What is compared is tokens a second: E[tokens of the step] over the
+wait and the step, with E = (1 - alpha^(n+1)) / (1 - alpha) for n tokens of a path. Everything in it
+is measured here: what a device announces is a hint, and what it claims about time is not asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LONGEST = 16  # proposed tokens of a step
+LIMIT = 4.0  # steps: nobody's next token waits longer for proposals, whatever a device says or does
+LEAST_GAIN = 1.02  # by how much more tokens a second waiting must promise
+MEMORY = 0.98  # what a judged token weighs after the next one
+LEARN = 0.2  # weight of the newest arrival or step
+PRIOR_ACCEPTED, PRIOR_JUDGED = 1.0, 2.0  # as if so many tokens had been judged before the first
+LEAST_S = 1e-6
+HOPE = 0.8  # how often what is due is taken to come, as long as waiting in vain
+VAIN = 0.01  # has taken no larger share of the time
+LATE = 2.0  # times the usual pause: a proposal that is later is not waited for any more
+
+
+@dataclass
+class _Usual:
+    """A running mean of something measured."""
+
+    mean: float = 0.0
+    count: int = 0
+
+    def add(self, sample: float) -> None:
+        self.count += 1
+        self.mean += max(LEARN, 1.0 / self.count) * (sample - self.mean)
+
+
+class Patience:
+    """One conversation's. Times are seconds of any one clock."""
+
+    def __init__(self) -> None:
+        self._accepted, self._judged = PRIOR_ACCEPTED, PRIOR_JUDGED
+        self._one = _Usual()  # a step of a single token
+        self._row = _Usual()  # what each further row adds
+        self._pause = _Usual()  # between two proposals of a path
+        self._tokens = _Usual()  # of a proposal
+        self._turn = _Usual()  # from a path's death being told to the next one's first proposal
+        self._came_s: float | None = None  # when the last proposal came; None: of a path that died
+        self._told_s: float | None = None  # when the device was told of something new
+        self._told = 0  # the length of the text that it was told of then
+        self._goes_on = False
+        self._hit = HOPE  # how often what was waited for came
+        self._spent_s = self._vain_s = 0.0  # in steps and waits, and in waits for nothing
+
+    @property
+    def alpha(self) -> float:
+        """How likely a proposed token is right, if those before it are."""
+        return self._accepted / self._judged
+
+    def proposed(self, now: float, tokens: int, known: int, *, goes_on: bool) -> None:
+        """So many tokens have come that may be right, of a device that knew so much of the text."""
+        self._tokens.add(tokens)
+        if self._told_s is not None and known >= self._told:
+            self._turn.add(now - self._told_s)
+            self._told_s = None
+        elif self._came_s is not None and self._goes_on:
+            self._pause.add(now - self._came_s)
+        self._came_s, self._goes_on = now, goes_on
+
+    def stepped(self, seconds: float, rows: int) -> None:
+        """A step took so long, for so many rows."""
+        seconds = max(seconds, LEAST_S)
+        self._spent_s += seconds
+        if rows == 1 or not self._one.count:
+            self._one.add(seconds / (1.0 if rows == 1 else 1.0 + 0.1 * (rows - 1)))
+        else:
+            self._row.add(max(0.0, seconds - self._one.mean) / (rows - 1))
+
+    def judged(self, right: int, wrong: int) -> None:
+        """The text has reached so many proposed tokens that are right, or wrong.
+
+        Whether a step was given them or not.
+        """
+        count = right + wrong
+        self._accepted = MEMORY**count * self._accepted + right
+        self._judged = MEMORY**count * self._judged + count
+
+    def waited(self, seconds: float, *, came: bool) -> None:
+        """A wait is over, and what was waited for came, or it did not."""
+        self._hit += LEARN / 2.0 * (came - self._hit)
+        self._spent_s += seconds
+        if not came:
+            self._vain_s += seconds
+
+    def worth(self, held: int) -> int:
+        """How many of so many proposed tokens a step is given: as many as their rows are worth."""
+        if not self._one.count:
+            return held
+        return max(range(held + 1), key=lambda count: (self._rate(count, 0.0), -count))
+
+    def told(self, now: float, length: int, *, alive: bool) -> None:
+        """The device was sent the text up to ``length``; a path that is not ``alive`` it leaves."""
+        if not alive:
+            self._came_s = None
+        if self._told_s is None or not alive:
+            self._told_s, self._told = now, length
+
+    def wait_s(self, now: float, since: float, held: int, left: int) -> float:
+        """How long to wait for proposals before the next step; 0 to begin it.
+
+        ``since``: when the step could have begun. ``held`` proposed tokens may come next, and
+        ``left`` is what the text may still have.
+        """
+        if not self._one.count:
+            return 0.0
+        step_s, most = self._one.mean, min(LONGEST, left - 1)
+        now_rate = max(self._rate(count, 0.0) for count in range(held + 1))
+        best, best_s = LEAST_GAIN * now_rate, 0.0
+        bold = self._vain_s < VAIN * self._spent_s
+        comes = max(self._hit, HOPE) if bold else self._hit
+        each = max(1, round(self._tokens.mean))
+        due_s = self._due_s(now)
+        count = held
+        while due_s is not None and count < most:
+            count = min(count + each, most)
+            wait_s = max(due_s - now, 0.0)
+            if due_s - since > LIMIT * step_s:
+                break
+            rate = comes * self._rate(count, wait_s) + (1 - comes) * self._rate(held, wait_s)
+            if rate > best:
+                best, best_s = rate, max(wait_s, self._slack_s)
+            if not self._goes_on or not self._pause.count:
+                break
+            due_s += self._pause.mean
+        return best_s
+
+    @property
+    def _slack_s(self) -> float:
+        """The least that is waited: what is due now may be a little late."""
+        return 0.1 * self._one.mean
+
+    def _rate(self, count: int, wait_s: float) -> float:
+        """Tokens a second with so many proposed tokens, after a wait."""
+        alpha = self.alpha
+        expected = (1.0 - alpha ** (count + 1)) / (1.0 - alpha) if alpha < 1.0 else count + 1.0
+        return expected / (wait_s + self._one.mean + count * self._row.mean)
+
+    def _due_s(self, now: float) -> float | None:
+        """When the next proposal is due; None if none is, or it is too late to be waited for."""
+        pauses = (self._came_s if self._goes_on else None, self._pause), (self._told_s, self._turn)
+        for since_s, usual in pauses:
+            if since_s is not None and usual.count and now - since_s <= LATE * usual.mean:
+                return max(since_s + usual.mean, now)
+        return None

@@ -1,0 +1,142 @@
+"""Both ends write: the base station's side of it, one step after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bs_runtime.engine.generation import Generation, Round
+from bs_runtime.engine.paths import Paths
+from bs_runtime.engine.patience import LONGEST, Patience
+from bs_runtime.engine.turns import Turns
+from bs_runtime.serving.outgoing import Outgoing
+from bs_runtime.verify.job import Outcome
+from draftlink import schemes
+from draftlink.protocol import frames
+from draftlink.protocol.frames import Propose
+from draftlink.protocol.session import RemoteProtocolError, Session
+from draftlink.protocol.states import State
+
+
+@dataclass(frozen=True)
+class _Wait:
+    """A wait for more than the ``held`` proposed tokens."""
+
+    held: int
+    began_s: float
+    until_s: float
+
+
+class Both:
+    """One generation that a device writes too. ``run`` runs a round to its end.
+
+    ``surprisals``: of what it has written, as a Written frame has them, where they were asked for;
+    kept with the conversation, to be told over another connection.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        session: Session,
+        out: Outgoing,
+        turns: Turns,
+        run: Callable[[Round], Awaitable[Outcome | None]],
+        surprisals: bytearray,
+    ) -> None:
+        self._generation = generation
+        self._session = session
+        self._out = out
+        self._turns = turns
+        self._run = run
+        self._surprisals = surprisals
+        start = generation.start
+        scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
+        self._paths = Paths(scheme, session.vocab_size, generation.history)
+        self._patience = Patience()
+        self._proposals: list[Propose] = []
+        self._since_s: float | None = None  # when the next step could have begun
+        self._wait: _Wait | None = None
+
+    def take(self, frame: Propose) -> None:
+        """A proposal has come."""
+        if self._paths.useful(frame):
+            self._patience.proposed(_now(), frame.length, frame.known, goes_on=frame.goes_on)
+            self._proposals = [one for one in self._proposals if one.path == frame.path]
+            self._proposals.append(frame)
+
+    async def tell(self, begin: int) -> None:
+        """What was written behind the first ``begin`` tokens, over a new connection."""
+        generation = self._generation
+        if begin < len(generation.history):
+            ids = tuple(generation.history[begin:])
+            bits = bytes(self._surprisals[-len(ids) :])
+            await self._out.send(frames.Written(begin, ids, 0, generation.ended, 0, 0, bits))
+
+    async def step(self) -> float:
+        """Write what comes next, and 0; or the seconds to wait, unless a proposal comes before."""
+        await self._decode()
+        if self._session.state is not State.WRITING:
+            return 0.0
+        now, generation = _now(), self._generation
+        if self._since_s is None:
+            self._since_s = now
+        held = self._paths.following(LONGEST)
+        wait = self._wait
+        if wait is not None and (len(held) > wait.held or now >= wait.until_s):
+            self._patience.waited(now - wait.began_s, came=len(held) > wait.held)
+            wait = None
+        wait_s = self._patience.wait_s(now, self._since_s, len(held), generation.left)
+        if wait_s > 0.0:
+            began_s = now if wait is None else wait.began_s
+            self._wait = _Wait(len(held), began_s, now + wait_s - EARLY_S)
+            return wait_s
+        self._wait = None
+        await self._write(held[: self._patience.worth(len(held))])
+        return 0.0
+
+    async def _decode(self) -> None:
+        while self._proposals:
+            frame = self._proposals[0]
+            try:
+                await self._turns.run(self._paths.adding(frame), self._writes, id(self))
+            except ValueError as error:
+                raise RemoteProtocolError(str(error)) from None
+            if self._proposals and self._proposals[0] is frame:
+                del self._proposals[0]
+
+    def _writes(self) -> bool:
+        return self._session.state is State.WRITING
+
+    async def _write(self, held: list[int]) -> None:
+        generation, patience = self._generation, self._patience
+        base = len(generation.history)
+        outcome = await self._run(generation.next(held))
+        self._since_s = None
+        assert outcome is not None
+        self._surprisals += outcome.eighths
+        if self._session.state is not State.WRITING:
+            return
+        ids = tuple(generation.history[base:])
+        patience.stepped(outcome.verify_us * 1e-6, len(held) + 1)
+        paths = self._paths
+        patience.judged(*paths.met())
+        patience.told(_now(), len(generation.history), alive=paths.alive)
+        await self._out.send(
+            frames.Written(
+                base,
+                ids,
+                outcome.accepted,
+                outcome.ended,
+                outcome.queue_us,
+                outcome.verify_us,
+                outcome.eighths,
+            )
+        )
+
+
+EARLY_S = 1e-6  # by which a timer may go off before its time
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,161 @@
+"""The window while both ends write: what the device drafts and proposes, without I/O or an id.
+
+The device drafts behind the text that it knows, on one *path*. What the base station writes arrives
+meanwhile; as long as the path agrees with it, the path goes on, and where it does not, or has been
+overtaken, a new one begins behind the text.
+
+Where both ends share a machine, they take turns: the device drafts as many tokens as pay
+(``theory.best_draft_length``), proposes them, and rests until it hears what came of them. Elsewhere
+it drafts on and on under a window that covers what is under way, and proposes in groups of about
+what it drafts in half a step of the target's. Where hardly anything that it proposes comes to be
+accepted, because the text is there first, it rests too, and tries again more and more rarely. All
+times are in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from device_runtime.drafting.actions import Action, Draft, Propose, Wait
+from device_runtime.drafting.blocks import Proposed
+from device_runtime.drafting.controller import LONGEST
+from device_runtime.drafting.counts import Counts, Limits
+from device_runtime.drafting.epochs import BACKLOG
+from device_runtime.drafting.estimators import Estimates
+from draftlink.planning import theory
+
+MOST = 32  # tokens of a path that the text has not reached at the device
+LONG = 192  # tokens of a path, after which a new one begins
+TRIED = 15.0  # weight of text, which comes to 25, from which what was of no use is given up
+USE = 0.03  # accepted proposals for each token of text: fewer gain less than they cost
+MEMORY = 0.96  # what a token of text weighs after the next one
+REST = (8, 64)  # tokens of text between two trials, at first and at the most
+
+
+class Paths:
+    """One generation's window. ``length`` tokens of history are there when it begins.
+
+    ``gamma``: the length of a turn, if the caller has fixed it.
+    """
+
+    mode = "both"
+    streams = False
+
+    def __init__(
+        self,
+        estimates: Estimates,
+        limits: Limits,
+        length: int,
+        gamma: int | None,
+        *,
+        shared: bool,
+    ) -> None:
+        """``shared``: the base station is on this machine."""
+        self._shared = shared
+        self._text = self._accepted = 0.0  # tokens, lately, and of them accepted proposals
+        self._rest = REST[0]
+        self._resumes = 0  # the length of the text at which the next token is drafted
+        self._estimates = estimates
+        self._counts = Counts(limits, length)
+        self._gamma = gamma
+        self._chances: list[float] = []  # of the path's tokens behind the text
+        self._ends = False  # the last of them is an EOS
+        self._sent = 0  # of them, those that were proposed
+        self._age = 0  # tokens of the path that the text has reached
+        self._asked_s: float | None = None  # since when a token is being drafted
+        self._fed = 0
+        self._void = False  # it is drafted for a path that was left
+
+    @property
+    def turns(self) -> bool:
+        """Whether both ends take turns."""
+        return self._shared
+
+    @property
+    def group(self) -> int:
+        """Tokens that are proposed at once."""
+        here, draft_s = self._estimates, self._estimates.draft.mean
+        if self._gamma is not None:
+            return self._gamma
+        if not draft_s or not here.verify_s:
+            return 4
+        pays = theory.best_draft_length(
+            here.acceptance.alpha,
+            fixed_s=here.rtt.mean + here.verify_s,
+            draft_s=draft_s,
+            longest=LONGEST,
+        )
+        return pays if self.turns else max(1, min(pays, round(here.verify_s / (2.0 * draft_s))))
+
+    @property
+    def most(self) -> int:
+        """Tokens of a path that may be ahead of the text as the device knows it."""
+        here, draft_s = self._estimates, self._estimates.draft.mean
+        if self.turns or not draft_s or self._rest > REST[0]:
+            return self.group
+        under_way = math.ceil((here.rtt.mean + here.verify_s) / draft_s)
+        return min(MOST, self.group + under_way)
+
+    def due(
+        self, now: float, *, cached: int, connected: bool = True, unread: bool = False
+    ) -> list[Action]:
+        """What is to be done at ``now``; ``cached`` tokens are in the draft's cache."""
+        ahead, actions = len(self._chances), list[Action]()
+        room = min(self.most, self._counts.room)
+        full = ahead >= room or self._ends
+        fresh = ahead - self._sent
+        if connected and not unread and fresh and (full or fresh >= self.group):
+            self._sent = ahead
+            actions.append(Propose(fresh, goes_on=not (full and self.turns)))
+        rests = not ahead and self._counts.length < self._resumes
+        if self._asked_s is None and not full and not unread and not rests:
+            self._asked_s = now
+            self._fed = self._counts.length + ahead - cached
+            actions.append(Draft(1, self._counts.limits.begins, not ahead))
+        return actions or [Wait(None)]
+
+    def drafted(self, now: float, proposed: Sequence[Proposed], waited_s: float = 0.0) -> bool:
+        """What ``Draft`` asked for is there. False if it is void: its path was left."""
+        asked_s, self._asked_s = self._asked_s, None
+        assert asked_s is not None
+        if self._fed <= BACKLOG:
+            self._estimates.draft.took(now - asked_s - waited_s, beside=not self.turns)
+        void, self._void = self._void, False
+        if void:
+            return False
+        self._chances += [one.chance for one in proposed]
+        self._ends = proposed[-1].ends
+        return True
+
+    def written(self, agreed: int, accepted: int, tokens: int, *, step_s: float) -> bool:
+        """So many tokens of the text have come, of which the path has the first ``agreed``, too.
+
+        ``accepted`` of them were written because they had been proposed. Whether the path goes on;
+        else the next one begins behind them.
+        """
+        self._text = MEMORY**tokens * self._text + tokens
+        self._accepted = MEMORY**tokens * self._accepted + accepted
+        differs = agreed < tokens and agreed < len(self._chances)
+        met = self._chances[: agreed + differs]
+        for place, chance in enumerate(met):
+            self._estimates.acceptance.foretold(chance, place < agreed)
+        self._estimates.verify.took(step_s, beside=not self.turns)
+        self._age += tokens
+        if agreed == tokens <= self._sent and self._age < LONG:
+            del self._chances[:tokens]
+            self._sent -= tokens
+            return True
+        self._void = self._asked_s is not None
+        tried = bool(self._chances) or self._void
+        self._chances, self._sent, self._age, self._ends = [], 0, 0, False
+        if accepted:
+            self._rest = REST[0]
+        elif tried and self._text >= TRIED and self._accepted < USE * self._text:
+            self._resumes = self._counts.length + tokens + self._rest
+            self._rest = min(2 * self._rest, REST[1])
+        return False
+
+    def commit(self, tokens: int, *, confirmed: int = 0, refuted: bool = False) -> None:
+        """The history has grown by so many tokens."""
+        self._counts.length += tokens

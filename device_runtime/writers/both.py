@@ -1,0 +1,109 @@
+"""Both ends write: drafts, proposes and rolls back as the window says, and reads the text."""
+
+from __future__ import annotations
+
+from device_runtime.drafting.actions import Draft, Propose, Wait
+from device_runtime.drafting.blocks import Proposed
+from device_runtime.drafting.drafter import Proposal
+from device_runtime.result import Kind
+from device_runtime.transport.client import LinkError
+from device_runtime.writers.writing import Writing
+from draftlink.protocol import frames
+
+
+class Both:
+    """Drafts on one path after another, beside a base station that writes, too."""
+
+    def __init__(self, writing: Writing) -> None:
+        self._writing = writing
+        self._window = writing.paths
+        self._nodes: list[Proposal] = []  # of the path, behind the text
+        self._reconnects = writing.device.client.reconnects
+        self._leave_path()
+
+    async def more(self) -> list[tuple[int, Kind]]:
+        """The next tokens of the text."""
+        writing = self._writing
+        while True:
+            for action in writing.due():
+                if isinstance(action, Draft):
+                    past = [*writing.history, *(node.drafted.token for node in self._nodes)]
+                    proposing = writing.drafter.proposing
+                    writing.begin(proposing, past, action.tokens, action.begins, action.fresh)
+                elif isinstance(action, Propose):
+                    await self._propose(action)
+                else:
+                    assert isinstance(action, Wait)
+            await writing.event(None)
+            if writing.job is not None and writing.job.done():
+                await self._collect()
+            if writing.incoming().done():
+                frame = await writing.receive()
+                if not isinstance(frame, frames.Written):
+                    raise LinkError(f"the base station sent {type(frame).__name__}, not Written")
+                return self._take(frame)
+
+    def _leave_path(self) -> None:
+        """The next token that is proposed begins a path behind the text."""
+        self._nodes = []
+        self._path = self._writing.session.progress.path + 1
+        self._base = len(self._writing.history)
+        self._proposed = 0
+
+    async def _propose(self, action: Propose) -> None:
+        writing, reconnects = self._writing, self._writing.device.client.reconnects
+        begin = self._base + self._proposed - len(writing.history)  # of the nodes, sent before
+        end = begin + action.tokens
+        if reconnects != self._reconnects:
+            # What was sent may be lost: a path of what is drafted and not refuted takes its place.
+            self._reconnects = reconnects
+            nodes, begin = self._nodes, 0
+            self._leave_path()
+            self._nodes = nodes
+        drafted = [node.drafted for node in self._nodes[begin:end]]
+        past = [*writing.history, *(node.drafted.token for node in self._nodes[:begin])]
+        payload, bits = writing.drafter.encode(past, drafted)
+        frame = frames.Propose(
+            self._path, self._base, len(writing.history), self._proposed, len(drafted), payload,
+            action.goes_on,
+        )  # fmt: skip
+        self._proposed += len(drafted)
+        await writing.send(frame, bits)
+
+    async def _collect(self) -> None:
+        writing = self._writing
+        proposals: list[Proposal] = await writing.done()
+        now, waited_s = writing.now(), writing.waited_s
+        writing.tally.draft_s += now - writing.job_s - waited_s
+        writing.tally.drafted += len(proposals)
+        ends = writing.start.eos_ids
+        seen = [Proposed(chance, drafted.token in ends) for drafted, chance in proposals]
+        if self._window.drafted(now, seen, waited_s):
+            self._nodes += proposals
+
+    def _take(self, frame: frames.Written) -> list[tuple[int, Kind]]:
+        """What the base station has written; the path is held against it."""
+        writing, begin = self._writing, len(self._writing.history)
+        agreed = 0
+        for token, node in zip(frame.ids, self._nodes, strict=False):
+            if token != node.drafted.token:
+                break
+            agreed += 1
+        differs = agreed < min(len(frame.ids), len(self._nodes))
+        writing.tally.verify_s += frame.step_us * 1e-6
+        writing.tally.verdict(0, frame.accepted, rejected=False)
+        writing.tally.met(agreed, differs=differs)
+        goes_on = self._window.written(
+            agreed, frame.accepted, len(frame.ids), step_s=frame.step_us * 1e-6
+        )
+        if goes_on:
+            del self._nodes[: len(frame.ids)]
+            writing.commit(frame.ids)
+        else:
+            writing.drop(begin + agreed)
+            writing.commit(frame.ids)
+            self._leave_path()
+        own: Kind = "correction" if differs else "bonus"
+        kinds: list[Kind] = ["draft"] * frame.accepted
+        kinds += [own] * (len(frame.ids) - frame.accepted)
+        return list(zip(frame.ids, kinds, strict=True))

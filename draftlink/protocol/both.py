@@ -1,0 +1,45 @@
+"""What is wrong with the frames of a text that both ends write: see ``faults``."""
+
+from __future__ import annotations
+
+from draftlink.protocol import validate
+from draftlink.protocol.frames import Propose, Written
+from draftlink.protocol.standing import Standing
+from draftlink.schemes.base import MAX_DRAFT
+
+MAX_LIVE = 256  # proposed tokens that the text has not reached at the device
+
+
+def propose(session: Standing, frame: Propose) -> str | None:
+    """The fault of proposed tokens of a path, or None."""
+    progress, welcome = session.progress, session.welcome
+    start, scheme = progress.start, progress.scheme
+    assert start is not None and welcome is not None and scheme is not None
+    if not progress.known <= frame.known <= session.length or frame.base < progress.path_base:
+        return f"a path from {frame.base} with {frame.known} known, of {session.length}: one falls"
+    next_ = progress.path_base, progress.proposed
+    if frame.path == progress.path and (frame.base, frame.first) != next_:
+        return f"token {frame.first} of a path from {frame.base}, where another is next"
+    fresh = frame.path > progress.path
+    if fresh and (frame.first or not start.begins <= frame.base <= frame.known):
+        return f"a new path from {frame.base} that does not begin within the text"
+    if not 1 <= frame.length <= MAX_DRAFT or frame.end - frame.known > MAX_LIVE:
+        return f"no token, more than {MAX_DRAFT} at once, or {MAX_LIVE} ahead of the text"
+    if frame.end > start.begins + start.max_tokens:
+        return "tokens behind the limit are proposed"
+    if frame.length * scheme.entries(welcome.vocab_size) > welcome.frame_entries:
+        return f"{frame.length} tokens at once, where {welcome.frame_entries} entries are the most"
+    return None
+
+
+def written(session: Standing, frame: Written) -> str | None:
+    """The fault of tokens that are said to be written, or None."""
+    start = session.progress.start
+    assert start is not None
+    if frame.base != session.length:
+        return f"tokens at {frame.base}, where {session.length} is next"
+    if not frame.ids or max(frame.ids) >= session.vocab_size or frame.accepted > len(frame.ids):
+        return "no tokens, ids out of range, or more accepted than there are"
+    if len(frame.surprisals) != len(frame.ids) * start.surprisals:
+        return f"{len(frame.surprisals)} surprisals for {len(frame.ids)} tokens"
+    return validate.limit(session.progress, len(frame.ids), frame.ended)
