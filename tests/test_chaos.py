@@ -38,6 +38,8 @@ CASES = {
     "run-ahead": {**AT_ONE, "scheme": TopK(6, 16), "mode": "run-ahead"},
     "offline": {**AT_ONE, "scheme": TopK(6, 16), "mode": "run-ahead", "offline_after_s": 0.0},
     "greedy": GREEDY,
+    "both": {**AT_ONE, "scheme": Coupled(), "mode": "both"},
+    "both-greedy": {**GREEDY, "mode": "both"},
     "stream": {**AT_ONE, "mode": "stream"},
 }
 CASES = {name: {"mode": "stop-and-wait", **case} for name, case in CASES.items()}

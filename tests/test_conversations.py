@@ -55,6 +55,9 @@ def plan(number: int, texts: int) -> list[dict]:
             "seed": rng.randrange(1000),
             "sampling": Sampling(rng.choice((0.0, 1.0))),
         }
+        shared = options["scheme"].shares_seed or options["sampling"].greedy
+        if shared and rng.random() < 0.5:
+            options["mode"] = "both"
         stop = rng.randint(1, 20) if rng.random() < 0.25 else None
         made.append({"options": options, "stop": stop})
     return made

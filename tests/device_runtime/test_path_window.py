@@ -1,0 +1,106 @@
+"""The device's window while both ends write: what is due, without I/O, a clock or an id."""
+
+from __future__ import annotations
+
+import itertools
+
+from device_runtime.drafting.actions import Draft, Propose, Wait
+from device_runtime.drafting.blocks import Proposed
+from device_runtime.drafting.counts import Limits
+from device_runtime.drafting.estimators import Estimates
+from device_runtime.drafting.paths import LONG, MOST, REST, Paths
+
+BEGINS = 10
+
+
+def window(*, shared: bool = False, gamma: int | None = None, ends: int = 500, context: int = 500,
+           rtt_s: float = 0.06, draft_s: float = 0.01, step_s: float = 0.04) -> Paths:  # fmt: skip
+    estimates = Estimates()
+    estimates.rtt.add(rtt_s)
+    for _ in range(10):
+        estimates.draft.took(draft_s, beside=True)
+        estimates.verify.took(step_s, beside=True)
+    limits = Limits(BEGINS, ends, context, 64, 64, foretells=True, corrects=False)
+    return Paths(estimates, limits, BEGINS, gamma, shared=shared)
+
+
+def play(one: Paths, tokens: int, ends: int | None = None) -> list:
+    """Draft until nothing is due, or so many tokens are there; what was asked for."""
+    asked, now, drafted = [], 0.0, 0
+    while drafted < tokens:
+        actions = one.due(now, cached=BEGINS)
+        asked += actions
+        if not any(isinstance(action, Draft) for action in actions):
+            break
+        now += 0.01
+        drafted += 1
+        assert one.drafted(now, [Proposed(0.7, drafted == ends)])
+    return asked
+
+
+def test_taking_turns_it_proposes_once_and_rests():
+    asked = play(window(shared=True, gamma=3), 10)
+    assert [a for a in asked if isinstance(a, Propose)] == [Propose(3, goes_on=False)]
+    assert sum(isinstance(a, Draft) for a in asked) == 3
+
+
+def test_elsewhere_it_goes_on_under_a_window():
+    one = window()
+    asked = play(one, 100)
+    proposed = [a for a in asked if isinstance(a, Propose)]
+    assert all(a.goes_on and a.tokens == one.group for a in proposed[:-1])
+    assert sum(a.tokens for a in proposed) == one.most <= MOST
+    assert one.most >= (0.06 + 0.04) / 0.01
+
+
+def test_nothing_is_drafted_behind_an_eos_the_limit_or_a_full_context():
+    assert sum(isinstance(a, Draft) for a in play(window(), 100, ends=4)) == 4
+    for bound in ({"ends": BEGINS + 5}, {"context": BEGINS + 5}):
+        asked = play(window(**bound), 100)
+        assert sum(isinstance(a, Draft) for a in asked) == 5
+        assert sum(a.tokens for a in asked if isinstance(a, Propose)) == 5
+
+
+def test_a_path_goes_on_where_the_text_agrees_and_ends_where_it_differs():
+    one = window()
+    play(one, 6)
+    assert one.written(2, 2, 2, step_s=0.04)
+    one.commit(2)
+    one.due(1.0, cached=BEGINS + 6)  # the next token is asked for
+    assert not one.written(1, 1, 2, step_s=0.04)
+    one.commit(2)
+    assert not one.drafted(1.1, [Proposed(0.7, False)])  # void: it was drafted on the path before
+    assert Draft(1, BEGINS, True) in one.due(1.2, cached=BEGINS + 3)
+
+
+def test_a_path_that_the_text_overtakes_is_left():
+    one = window()
+    play(one, 3)
+    assert not one.written(3, 3, 4, step_s=0.04)
+
+
+def test_a_long_path_is_followed_by_another():
+    one = window()
+    tokens = 1
+    play(one, 4)
+    while one.written(1, 1, 1, step_s=0.04):
+        one.commit(1)
+        play(one, 4)
+        tokens += 1
+    assert tokens == LONG
+
+
+def test_proposals_that_come_to_nothing_are_made_more_and_more_rarely():
+    one = window()
+    tried = []
+    for at in range(400):
+        if play(one, 2)[0] != Wait(None):
+            tried.append(at)
+        one.written(0, 0, 1, step_s=0.04)
+        one.commit(1)
+    pauses = [b - a for a, b in itertools.pairwise(tried)]
+    assert max(pauses) >= REST[1] and 20 < len(tried) < 60
+    # The control: as soon as one is accepted, it drafts again.
+    one.written(1, 1, 2, step_s=0.04)
+    one.commit(2)
+    assert one._rest == REST[0]
