@@ -12,15 +12,18 @@ import msgspec
 import numpy as np
 import pytest
 
+from bs_runtime.engine.paths import Paths
 from draftlink import schemes
 from draftlink.coding.ids import IdModel
 from draftlink.coding.rangecoder import RangeDecoder, RangeEncoder
 from draftlink.coding.sets import _split_law, read_set, write_set
+from draftlink.coding.slices import whole
 from draftlink.distribution import gumbel, noise, sampling, sparse
 from draftlink.distribution.prior import IdPrior, prior
 from draftlink.distribution.sampling import Sampling
 from draftlink.distribution.sparse import Drafted, SparseRow
 from draftlink.protocol import frames
+from draftlink.protocol.control import Turn
 from draftlink.protocol.session import ProtocolError, Session
 from draftlink.protocol.tokenizer import tokenizer_hash
 from draftlink.schemes import AnyScheme, split
@@ -31,8 +34,11 @@ from draftlink.schemes.topk import Coding, TopK
 Entry = dict[str, Any]
 FOLDER = Path(__file__).parent / "golden"
 FILES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
-CONTROL = FILES["control"]["control"]
-HOT = FILES["hot"]["hot"]
+BOTH = FILES["both"]  # what the feature of that name adds, of each kind
+CONTROL = FILES["control"]["control"] + BOTH["control"]
+HOT = FILES["hot"]["hot"] + BOTH["hot"]
+MALFORMED = FILES["hot"]["malformed"] + BOTH["malformed"]
+PROPOSALS = [{**path, **entry} for path in BOTH["paths"] for entry in path["proposals"]]
 DRAFTS = FILES["drafts"]["drafts"]
 CODER, NOISE, ROWS = FILES["coder"], FILES["noise"], FILES["rows"]
 
@@ -49,6 +55,7 @@ def test_the_files_are_of_this_version_and_small():
     )
     sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
     assert sizes.pop("window.json") < 60_000
+    assert sizes.pop("both.json") < 50_000
     assert sum(sizes.values()) < 100_000
 
 
@@ -73,14 +80,17 @@ def test_every_frame_scheme_and_coding_has_an_entry():
     assert {start["scheme"]["type"] for start in starts} == set(schemes.BY_NAME)
     assert {start["mode"] for start in starts} == set(get_args(frames.Phase))
     switches = [entry["fields"] for entry in CONTROL if entry["type"] == "Switch"]
-    assert {switch["mode"] for switch in switches} == set(get_args(frames.Phase))
+    assert {switch["mode"] for switch in switches} == set(get_args(Turn))
     codes = msgspec.inspect.type_info(frames.Refused).fields[0].type.values
     refused = [entry["fields"]["code"] for entry in CONTROL if entry["type"] == "Refused"]
     assert sorted(refused) == sorted(codes)
     for entry in HOT:
         assert set(entry["fields"]) == set(getattr(frames, entry["type"]).__dataclass_fields__)
-    flags = {0, 1, 2, 4, 8}
-    assert {bytes.fromhex(e["hex"])[1] & flag for e in HOT for flag in flags} == flags
+    flags = {"Verdict": {1, 2, 4, 8}, "Tokens": {1}, "Propose": {1}, "Written": {1, 8}}
+    for name, known in flags.items():
+        sets = [bytes.fromhex(entry["hex"])[1] for entry in HOT if entry["type"] == name]
+        assert {given & flag for given in sets for flag in known} == {0, *known}
+    assert {proposal["scheme"]["type"] for proposal in PROPOSALS} == {"coupled", "greedy"}
     assert {draw["purpose"] for draw in NOISE["draws"]} == set(noise.Purpose.__members__)
 
 
@@ -94,12 +104,12 @@ def test_control_messages(entry):
 
 @each(HOT)
 def test_hot_frames(entry):
-    fields = entry["fields"]
-    if entry["type"] == "Verdict":
-        blocks = {name: bytes.fromhex(fields[name]) for name in ("row", "surprisals")}
-        frame: frames.Frame = frames.Verdict(**{**fields, **blocks})
-    else:
-        frame = frames.Tokens(**{**fields, "ids": tuple(fields["ids"])})
+    fields = dict(entry["fields"])
+    for name in {"row", "surprisals", "payload"} & fields.keys():
+        fields[name] = bytes.fromhex(fields[name])
+    if "ids" in fields:
+        fields["ids"] = tuple(fields["ids"])
+    frame = getattr(frames, entry["type"])(**fields)
     assert frames.encode(frame).hex() == entry["hex"]
     assert frames.decode(bytes.fromhex(entry["hex"])) == frame
 
@@ -111,7 +121,7 @@ def test_varints():
         assert frames.encode(tokens) == data and frames.decode(data) == tokens
 
 
-@each(FILES["hot"]["malformed"])
+@each(MALFORMED)
 def test_malformed_frames(entry):
     with pytest.raises(ValueError):
         frames.decode(bytes.fromhex(entry["hex"]))
@@ -169,7 +179,64 @@ def test_drafts(entry):
     assert plain(scheme.decode(payload, entry["length"], ids)) == plain(drafted)
 
 
-SESSIONS = FILES["sessions"]["sessions"]
+@each(PROPOSALS)
+def test_proposals(entry):
+    """Coded behind the text before the path's base and the path's own earlier tokens."""
+    scheme, text = scheme_of(entry), entry["text"]
+    earlier = path_of(entry)[: entry["first"]]
+    drafted = [Drafted(token) for token in entry["tokens"]]
+    payload, bits = scheme.encode(drafted, behind(entry, [*text[: entry["base"]], *earlier]))
+    assert (bits, entry["length"]) == (entry["bits"], len(drafted))
+    where = entry["path"], entry["base"], entry["known"], entry["first"], entry["length"]
+    frame = frames.Propose(*where, payload, entry["goes_on"])
+    assert frames.encode(frame).hex() == entry["hex"]
+    assert frames.decode(bytes.fromhex(entry["hex"])) == frame
+    context = behind(entry, [*text[: entry["base"]], *earlier])
+    assert plain(scheme.decode(payload, entry["length"], context)) == plain(drafted)
+
+
+def path_of(entry: Entry) -> list[int]:
+    """All tokens of a proposal's path."""
+    return [token for proposal in entry["proposals"] for token in proposal["tokens"]]
+
+
+def behind(entry: Entry, context: list[int]) -> IdModel:
+    ids = IdModel(entry["vocab_size"])
+    ids.extend(context)
+    return ids
+
+
+def test_proposals_tell_the_contexts_apart_that_an_end_may_take_for_the_right_one():
+    """The control: behind what was written since, or without the path, they are other bytes."""
+
+    def coded(entry: Entry, context: list[int]) -> bytes:
+        drafted = [Drafted(token) for token in entry["tokens"]]
+        return scheme_of(entry).encode(drafted, behind(entry, context))[0]
+
+    told: dict[str, int] = {"written since": 0, "without the path": 0}
+    for entry in PROPOSALS:
+        text, earlier = entry["text"], path_of(entry)[: entry["first"]]
+        true = coded(entry, [*text[: entry["base"]], *earlier])
+        told["written since"] += true != coded(entry, [*text, *earlier])
+        told["without the path"] += true != coded(entry, text[: entry["base"]])
+    assert all(count >= 3 for count in told.values())
+
+
+@each(BOTH["paths"])
+def test_a_base_station_reads_paths(entry):
+    """Whatever it has written since."""
+    paths = Paths(scheme_of(entry), entry["vocab_size"], entry["text"])
+    for proposal in entry["proposals"]:
+        frame = frames.decode(bytes.fromhex(proposal["hex"]))
+        assert isinstance(frame, frames.Propose)
+        whole(paths.adding(frame))
+    found, text = path_of(entry), entry["text"][entry["base"] :]
+    assert paths.end == entry["base"] + len(found)
+    right = found[: len(text)] == text
+    assert paths.following(len(found)) == (found[len(text) :] if right else [])
+
+
+SESSIONS = FILES["sessions"]["sessions"] + BOTH["sessions"]
 
 
 class Conversation:
@@ -213,7 +280,10 @@ class Conversation:
         self._check(step, role)
 
     def _received(self, step: Entry, role: str, other: str) -> None:
-        self._take(step, role, self.under_way[role].popleft())
+        """What was sent; or, with bytes of its own, a frame that no true peer sends here."""
+        stray = "hex" in step and "from" not in step
+        data = bytes.fromhex(step["hex"]) if stray else self.under_way[role].popleft()
+        self._take(step, role, data)
 
     def _again(self, step: Entry, role: str, other: str) -> None:
         """Sent again over a new connection, and received."""
@@ -259,7 +329,9 @@ def test_sessions_hold_every_way_that_frames_may_go():
     said = {(s.get("from") or s.get("sent"), s["type"]) for s in steps if "lost" not in s}
     assert {name for end, name in said if end} == {f.__name__ for f in get_args(frames.Frame)}
     overtaken = {step["type"] for step in steps if step.get("overtaken")}
-    assert overtaken == {"Draft", "Switch", "Verdict", "Tokens", "Switched"}
+    assert overtaken == {
+        "Draft", "Switch", "Verdict", "Tokens", "Switched", "Propose", "Written"
+    }  # fmt: skip
 
 
 # --- Coders ---

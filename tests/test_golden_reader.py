@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import golden_reader
+from tests import golden_reader, golden_reader_both
 
-DRAFTS = json.loads((Path(__file__).parent / "golden" / "drafts.json").read_text())["drafts"]
+GOLDEN = Path(__file__).parent / "golden"
+DRAFTS = json.loads((GOLDEN / "drafts.json").read_text())["drafts"]
+PATHS = json.loads((GOLDEN / "both.json").read_text())["paths"]
 RANGE_CODED = [
     e for e in DRAFTS if e["scheme"]["type"] != "dense" and e["scheme"].get("coding") != "fp16"
 ]
@@ -39,8 +41,31 @@ def test_no_other_payload_reads_as_the_same(entry):
         assert found["drafted"] != entry["drafted"] or found["length"] != entry["length"]
 
 
-def test_it_imports_the_standard_library_alone():
-    tree = ast.parse(Path(golden_reader.__file__).read_text())
+@pytest.mark.parametrize("entry", PATHS, ids=lambda entry: entry["name"])
+def test_reads_golden_proposals(entry):
+    earlier = []
+    for proposal in entry["proposals"]:
+        data, rest = bytes.fromhex(proposal["hex"]), (entry["vocab_size"], entry["text"], earlier)
+        wanted = {"path": entry["path"], "base": entry["base"], **proposal}
+        del wanted["bits"], wanted["hex"]
+        assert golden_reader_both.read_propose(data, *rest) == wanted
+        for other in (data + b"\0", data + b"\1", data[:-1] + bytes((data[-1] ^ 0x80,))):
+            try:
+                found = golden_reader_both.read_propose(other, *rest)
+            except (AssertionError, IndexError):
+                continue
+            assert found["tokens"] != proposal["tokens"] or found["length"] != proposal["length"]
+        earlier = [*earlier, *proposal["tokens"]]
+
+
+def modules_of(reader):
+    tree = ast.parse(Path(reader.__file__).read_text())
     modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     modules |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    assert {name.partition(".")[0] for name in modules if name} <= set(sys.stdlib_module_names)
+    return {name for name in modules if name}
+
+
+def test_they_import_the_standard_library_alone():
+    modules = modules_of(golden_reader) | modules_of(golden_reader_both)
+    modules.remove("tests.golden_reader")
+    assert {name.partition(".")[0] for name in modules} <= set(sys.stdlib_module_names)

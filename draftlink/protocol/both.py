@@ -15,13 +15,16 @@ def propose(session: Standing, frame: Propose) -> str | None:
     progress, welcome = session.progress, session.welcome
     start, scheme = progress.start, progress.scheme
     assert start is not None and welcome is not None and scheme is not None
+    if frame.path < max(1, progress.path):
+        return f"path {frame.path}, where path {progress.path} was the last, and they rise from 1"
     if not progress.known <= frame.known <= session.length or frame.base < progress.path_base:
         return f"a path from {frame.base} with {frame.known} known, of {session.length}: one falls"
     next_ = progress.path_base, progress.proposed
     if frame.path == progress.path and (frame.base, frame.first) != next_:
         return f"token {frame.first} of a path from {frame.base}, where another is next"
     fresh = frame.path > progress.path
-    if fresh and (frame.first or not start.begins <= frame.base <= frame.known):
+    # That it begins within what is known needs no look: the frame says how much more that is.
+    if fresh and (frame.first or frame.base < start.begins):
         return f"a new path from {frame.base} that does not begin within the text"
     if not 1 <= frame.length <= MAX_DRAFT or frame.end - frame.known > MAX_LIVE:
         return f"no token, more than {MAX_DRAFT} at once, or {MAX_LIVE} ahead of the text"

@@ -51,6 +51,7 @@ def _resume(session: Standing, frame: Resume) -> None:
 
 
 def _resumed(session: Standing, frame: Resumed) -> None:
+    session.progress.leave_path()
     if session.role == "device":
         session.progress.frames.go_on_from(frame.handled)
 

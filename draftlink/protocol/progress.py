@@ -9,6 +9,8 @@ from draftlink.protocol.frames import Draft, Propose, Start, Verdict
 from draftlink.protocol.resend import Numbering
 from draftlink.schemes import Scheme
 
+LEFT = -1  # no proposal is the next of a path with so many tokens
+
 
 @dataclass
 class Progress:
@@ -33,8 +35,8 @@ class Progress:
     owed: bool = False  # the device owes the token after a rejection
     switching: bool = False  # once the drafts have their verdicts, the base station streams
     frames: Numbering = field(default_factory=Numbering)
-    # Where both ends write: the newest path, where it begins, its tokens, and what of the text was
-    # known at the device when the last of them were proposed.
+    # Where both ends write: the newest path, where it begins, its tokens (LEFT: it does not go on),
+    # and what of the text was known at the device when the last of them were proposed.
     path: int = 0
     path_base: int = 0
     proposed: int = 0
@@ -67,6 +69,14 @@ class Progress:
         """So many tokens more are agreed on, and were written."""
         self.length += count
         self.written += count
+
+    def rewind(self, length: int) -> None:
+        """What was written behind so many tokens did not arrive, and is told again."""
+        self.grow(length - self.length)
+
+    def leave_path(self) -> None:
+        """What was proposed last may not have arrived: whatever comes begins a new path."""
+        self.proposed = LEFT
 
     def propose(self, frame: Propose) -> None:
         """Tokens of a path have been proposed."""

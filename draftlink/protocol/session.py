@@ -203,20 +203,26 @@ class Session(Standing):
         """
         progress, asked = parked.progress, self.resuming
         assert asked is not None
+        both = asked.start.mode == "both"
         fits = (
             progress.generation == asked.start.generation
             and progress.start is not None
+            and (progress.start.mode == "both") == both
             and asked.epoch <= progress.epoch
             and asked.length <= progress.length
             and progress.frames.has(asked.seen)
         )
-        if fits and asked.start.mode == "both":
-            # Nothing is kept to be sent again: the history is, and is told from there on.
-            progress.grow(asked.length - progress.length)
-            self.progress, self.stopped_at = progress, State.WRITING
-        elif fits:
-            self.progress, self.stopped_at = progress, parked.state
-        return fits
+        behind = progress.length - asked.length
+        if both:  # nothing but the text is told again, and no other state has one
+            fits = fits and behind <= progress.written
+            fits = fits and parked.state in (State.WRITING, State.READY)
+        if not fits:
+            return False
+        self.progress, self.stopped_at = progress, parked.state
+        if both and behind:
+            progress.rewind(asked.length)
+            self.stopped_at = State.WRITING
+        return True
 
     def resend(self, seen: int) -> list[bytes]:
         """The frames that a peer which has dealt with ``seen`` of them has not."""

@@ -1,0 +1,42 @@
+"""Reads proposals with the standard library and ``docs/protocol.md``: see ``golden_reader``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.golden_reader import Model, Prior, Reader
+
+
+def read_propose(
+    data: bytes, vocab_size: int, text: list[int], earlier: list[int]
+) -> dict[str, Any]:
+    """Section 3.6, and its payload (9.5), whichever scheme.
+
+    ``text``: as far as the reader has it, which may be farther than the path's base; ``earlier``:
+    the tokens of the path before these.
+    """
+    numbers, at = [], 2
+    assert data[0] == 5 and data[1] < 2
+    for _ in range(5):
+        value, shift = 0, 0
+        while True:
+            value |= (data[at] & 0x7F) << shift
+            shift, at = shift + 7, at + 1
+            if data[at - 1] < 0x80:
+                break
+        numbers.append(value)
+    path, base, above, first, length = numbers
+    assert first == len(earlier)
+    source = Reader(data[at:])
+    model = Model([*text[:base], *earlier], Prior(vocab_size))
+    tokens = [model.read(source) for _ in range(length)]
+    source.finish()
+    return {
+        "path": path,
+        "base": base,
+        "known": base + above,
+        "first": first,
+        "length": length,
+        "goes_on": data[1] == 1,
+        "tokens": tokens,
+    }
