@@ -17,7 +17,7 @@ from draftlink.schemes.topk import TopK
 from tests.draftlink.test_frames import EXAMPLES
 
 VOCAB = 100
-OVERTAKEN = (frames.Verdict, frames.Tokens, frames.Switched)
+OVERTAKEN = (frames.Verdict, frames.Tokens, frames.Switched, frames.Written)
 HELLO = frames.Hello(1, "x", VOCAB, ["topk"], "t")
 WELCOME = frames.Welcome(1, "x", VOCAB, 512, ["topk"], "m", "float32")
 
