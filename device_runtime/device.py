@@ -193,8 +193,8 @@ class Device:
         suggest. ``scheme``: TopK if not given. ``eos_ids`` end the text, and ``suppressed_ids`` are
         never written; None stands for those that the target's files name, and () for none.
         ``mode``: ``auto`` measures, and drafts in turns (``stop-and-wait``), drafts on while
-        verdicts are under way (``run-ahead``) or lets the target write (``stream``). ``gamma``:
-        tokens drafted a round of stop-and-wait; None follows the measured acceptance and costs.
+        verdicts are under way (``run-ahead``) or lets the target write (``stream``); in ``both``
+        (greedy, ``coupled``) both ends write. ``gamma``: tokens drafted a round of stop-and-wait.
         ``seed``: greedy and ``coupled`` texts depend on nothing else; others are the same again
         where each token is drawn at the same end, so with a fixed mode and ``gamma``.
         ``stop``: the text ends before this string, or the first of these; nothing of it is shown.

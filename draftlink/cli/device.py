@@ -28,7 +28,9 @@ def device(
     bundle: Annotated[Path, typer.Argument(help="draft bundle")],
     prompt: Annotated[str, typer.Argument(help="the text to go on from", callback=common.utf8)],
     url: Annotated[str, typer.Option("--bs", help="base station")] = "ws://127.0.0.1:8765",
-    mode: Annotated[str, typer.Option(help="stop-and-wait, run-ahead, stream or auto")] = "auto",
+    mode: Annotated[
+        str, typer.Option(help="stop-and-wait, run-ahead, stream, both or auto")
+    ] = "auto",
     scheme: Annotated[str, typer.Option(help="topk, dense, split or coupled")] = "topk",
     k: Annotated[int | None, typer.Option(help="topk, split: entries of a row, at most")] = None,
     lattice: Annotated[int | None, typer.Option(help="topk, split: sum of a row's counts")] = None,
