@@ -15,7 +15,11 @@ from typing import Any
 
 import msgspec
 import onnx
+from tokenizers import Tokenizer
 
+from bs_runtime.checkpoint.facts import read_facts
+from bs_runtime.checkpoint.gguf_file import is_gguf
+from bs_runtime.checkpoint.words import Words
 from device_runtime.model.bundle import (
     FORMAT,
     GRAPH,
@@ -31,12 +35,12 @@ from device_runtime.model.draft_model import DraftModel
 from draftlink.protocol.tokenizer import tokenizer_hash
 from export import ExportError, Kind, check, first_line, npu, place, quantize, source
 from export.graph import cache_shapes, export_shared
-from export.portable import export_portable, keep_last_position
+from export.portable import check_portable, export_portable, keep_last_position
 from export.quantize import Precision
 from export.static import export_static
 
 PACKAGES = (
-    *("draftlink", "torch", "transformers", "optimum", "optimum-onnx"),
+    *("draftlink", "torch", "transformers", "tokenizers", "gguf", "optimum", "optimum-onnx"),
     *("onnx", "onnxruntime", "onnxscript"),
 )
 MANIFEST_BYTES = 1 << 20  # what is larger is none of ours
@@ -71,14 +75,16 @@ def export_bundle(
         raise ExportError(
             "an int8 graph for NPUs, and no other, is calibrated; give a text with --calibrate"
         )
+    if graph == "portable":
+        check_portable()
     with place.beside(out, OURS) as there:
         progress(f"loading {model}")
-        loaded, tokenizer = source.load(model)
+        loaded, words = source.load(model)
         if target is not None:
-            source.check_target(tokenizer, target)
+            source.check_target(words, target)
         context = source.context(loaded, context)
-        ids = _check_ids(tokenizer, text)[: min(check.POSITIONS, context)]
-        sample = [] if calibrate is None else _check_ids(tokenizer, calibrate)
+        ids = _check_ids(words.tokenizer, text)[: min(check.POSITIONS, context)]
+        sample = [] if calibrate is None else _check_ids(words.tokenizer, calibrate)
         scratch, folder = there.scratch, there.new
         buckets = [n for n in npu.BUCKETS if n < context] if graph == "static" else []
         traced = (
@@ -86,8 +92,8 @@ def export_bundle(
             if buckets
             else {1: _traced(loaded, graph, context, scratch, progress)}
         )
-        (folder / TOKENIZER).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
-        manifest = _manifest(Path(model).name, loaded, tokenizer, graph, context, buckets)
+        (folder / TOKENIZER).write_text(words.tokenizer.to_str(), encoding="utf-8")
+        manifest = _manifest(_name(model), loaded, words, graph, context, buckets)
         # The float graph first: it is what the quantized ones are made from.
         for step in dict.fromkeys(("fp32", precision)):
             if step != "fp32":
@@ -153,7 +159,7 @@ def _objection(folder: Path) -> str | None:
 OURS = place.Ours(MANIFEST, _objection)
 
 
-def _check_ids(tokenizer: Any, text: Path | None) -> list[int]:
+def _check_ids(tokenizer: Tokenizer, text: Path | None) -> list[int]:
     """The tokens to check on. Raises ExportError for a text that is not there, or too short."""
     if text is None:
         words, least = check.TEXT, 1
@@ -163,7 +169,7 @@ def _check_ids(tokenizer: Any, text: Path | None) -> list[int]:
             words = text.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ExportError(f"cannot read the text {text}: {first_line(error)}") from None
-    ids: list[int] = tokenizer(words)["input_ids"]
+    ids: list[int] = tokenizer.encode(words).ids
     if len(ids) < least:
         raise ExportError(f"{text} has {len(ids)} tokens; give a text of {least} or more")
     return ids
@@ -197,13 +203,18 @@ def _traced(
     return proto
 
 
+def _name(model: str | Path) -> str:
+    return Path(model).stem if is_gguf(Path(model)) else Path(model).name
+
+
 def _manifest(
-    name: str, model: Any, tokenizer: Any, kind: Kind, context: int, buckets: list[int]
+    name: str, model: Any, words: Words, kind: Kind, context: int, buckets: list[int]
 ) -> Manifest:
     """What the device must know; precision, files and check are still to come."""
     config = model.config.get_text_config()
     shapes = cache_shapes(model)
-    eos = model.generation_config.eos_token_id
+    with _quiet():  # what of it cannot be applied is the target's to say
+        facts = read_facts(model.generation_config, words.tokenizer).within(int(config.vocab_size))
     return Manifest(
         format=FORMAT,
         model=name,
@@ -215,14 +226,25 @@ def _manifest(
         layers=len(shapes) // 2,
         kv_heads=shapes[0][0],
         head_dim=shapes[0][1],
-        tokenizer_hash=tokenizer_hash(tokenizer.backend_tokenizer.to_str()),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_ids=list(eos) if isinstance(eos, list) else [] if eos is None else [int(eos)],
-        versions={package: importlib.metadata.version(package) for package in PACKAGES},
+        tokenizer_hash=tokenizer_hash(words.tokenizer),
+        bos_token_id=words.id_of("bos_token"),
+        eos_token_ids=list(facts.eos_ids),
+        versions=_versions(),
         files={},
         check=None,
         buckets=buckets,
+        chat_template=words.template,
+        sampling=facts.sampling,
     )
+
+
+def _versions() -> dict[str, str]:
+    """What made the bundle, of what is installed: some packages belong to one graph or format."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def _checked(bundle: Bundle, model: Any, ids: list[int], text: str, progress: Progress) -> Check:

@@ -11,12 +11,25 @@ from typing import Any
 
 import numpy as np
 import onnx
+import transformers
 from onnx import helper, numpy_helper
 
 from export import ExportError
 
 # What may lie between the head's product and the logits: a bias, a softcap, a scale.
 ELEMENTWISE = ("Add", "Cast", "Div", "Identity", "Mul", "Tanh")
+
+
+def check_portable() -> None:
+    """Raise ExportError where optimum's exporter is missing, or not made for what is installed."""
+    try:
+        import optimum.exporters.onnx  # noqa: F401
+    except ImportError as error:
+        asked = "transformers below 4.58, as optimum-onnx asks; this is"
+        raise ExportError(
+            f"the portable graph needs optimum-onnx ({error}): pip install 'draftlink[portable]',"
+            f" which brings {asked} {transformers.__version__}; or export another graph"
+        ) from None
 
 
 def export_portable(model: Any, folder: Path) -> Path:

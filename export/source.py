@@ -1,4 +1,4 @@
-"""The model that is to be exported: a transformers folder, or an id on the Hugging Face hub."""
+"""The model that is to be exported: a transformers folder, a GGUF file, or an id on the hub."""
 
 from __future__ import annotations
 
@@ -6,16 +6,46 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from bs_runtime.checkpoint.config import read_config
+from bs_runtime.checkpoint.errors import CheckpointError
+from bs_runtime.checkpoint.gguf_config import read_gguf_config
+from bs_runtime.checkpoint.gguf_file import is_gguf, open_gguf
+from bs_runtime.checkpoint.gguf_model import load_gguf_model
+from bs_runtime.checkpoint.hub import hub_answers
+from bs_runtime.checkpoint.words import Words, read_gguf_words, read_words
 from draftlink.protocol.tokenizer import differences
 from export import ExportError, first_line
 
+# sdpa leaves out the softcap of Gemma 2.
+OPTIONS: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
 
-def load(model: str | Path) -> tuple[Any, Any]:
-    """The model in float32 on the CPU, and its tokenizer. Raises ExportError."""
-    config = _config(model)
+
+def load(model: str | Path) -> tuple[Any, Words]:
+    """The model in float32 on the CPU, and how its texts become ids. Raises ExportError.
+
+    The model's generation config names every token that ends a text.
+    """
+    try:
+        loaded, words = _gguf(Path(model)) if is_gguf(Path(model)) else _folder(model)
+    except CheckpointError as error:
+        raise ExportError(str(error)) from None
+    words.end_texts(loaded.generation_config)
+    return loaded.eval(), words
+
+
+def _gguf(path: Path) -> tuple[Any, Words]:
+    file = open_gguf(path)
+    config, words = read_gguf_config(file), read_gguf_words(file)
+    return load_gguf_model(file, config, **OPTIONS), words
+
+
+def _folder(model: str | Path) -> tuple[Any, Words]:
+    # Without the hub what is cached still loads, and without retries.
+    offline = not Path(model).is_dir() and not hub_answers(str(model))
+    config = _config(model, offline)
     if getattr(config, "is_encoder_decoder", False):
         raise ExportError(f"{model} is an encoder-decoder model; a draft must be decoder-only")
     known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
@@ -26,16 +56,16 @@ def load(model: str | Path) -> tuple[Any, Any]:
             f"{model} is a {made_as[0] or config.model_type}, not a decoder-only language model,"
             " as a draft must be"
         )
-    tokenizer = _tokenizer(model)
+    words = _words(model, offline)
     try:
         both: Any = AutoModelForCausalLM.from_pretrained(
             model,
             config=config,
-            dtype=torch.float32,
-            attn_implementation="eager",  # sdpa leaves out the softcap of Gemma 2
-            generation_config=_generation_config(model, config),
+            generation_config=_generation_config(model, config, offline),
             output_loading_info=True,
             trust_remote_code=False,
+            local_files_only=offline,
+            **OPTIONS,
         )
     except Exception as error:  # missing, truncated or foreign weights: each its own exception
         raise ExportError(f"cannot load the weights of {model}: {first_line(error)}") from None
@@ -43,16 +73,16 @@ def load(model: str | Path) -> tuple[Any, Any]:
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise ExportError(f"the weights of {model} lack {missing[0]} ({len(missing)} in all)")
-    return loaded.eval(), tokenizer
+    return loaded, words
 
 
-def _generation_config(model: str | Path, config: Any) -> GenerationConfig:
+def _generation_config(model: str | Path, config: Any, offline: bool) -> GenerationConfig:
     """What transformers would read by itself, and then run the folder's ``custom_generate``.
 
     It does so whatever ``trust_remote_code`` says, but not where a generation config is given.
     """
     try:
-        return GenerationConfig.from_pretrained(model)
+        return GenerationConfig.from_pretrained(model, local_files_only=offline)
     except OSError:  # there is none
         return GenerationConfig.from_model_config(config)
 
@@ -66,7 +96,7 @@ def _own_code(model: str | Path, error: Exception) -> None:
         ) from None
 
 
-def _config(model: str | Path) -> Any:
+def _config(model: str | Path, offline: bool) -> Any:
     path = Path(model)
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -75,23 +105,27 @@ def _config(model: str | Path) -> Any:
                 " that save_pretrained wrote"
             )
     elif path.exists() or path.is_absolute() or str(model).startswith("."):
-        raise ExportError(f"there is no folder {model}; give a transformers folder or a hub id")
+        raise ExportError(
+            f"there is no folder {model}; give a transformers folder, a GGUF file or a hub id"
+        )
     try:
-        return AutoConfig.from_pretrained(model, trust_remote_code=False)
+        return read_config(str(model), trust_remote_code=False, local_files_only=offline)
     except (OSError, ValueError, KeyError) as error:
         _own_code(model, error)
         if path.is_dir():
             raise ExportError(f"cannot read {path / 'config.json'}: {first_line(error)}") from None
-        said = str(error).strip().splitlines()[0].rstrip(".")
+        said = "it does not answer" if offline else str(error).strip().splitlines()[0].rstrip(".")
         raise ExportError(
             f"{model} is no folder here, and the Hugging Face hub does not give it ({said}); check"
             " the name and the network, or download the model and give its folder"
         ) from None
 
 
-def _tokenizer(model: str | Path) -> Any:
+def _words(model: str | Path, offline: bool) -> Words:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        return read_words(str(model), local_files_only=offline)
+    except CheckpointError:
+        raise
     except Exception as error:  # a missing file, a missing package: each its own exception
         _own_code(model, error)
         absent = Path(model).is_dir() and not (Path(model) / "tokenizer.json").is_file()
@@ -99,21 +133,22 @@ def _tokenizer(model: str | Path) -> Any:
         raise ExportError(
             f"{model} has no tokenizer that loads ({why}); save it into the model's folder"
         ) from None
-    if not getattr(tokenizer, "is_fast", False):
-        raise ExportError(
-            f"{model} has no fast tokenizer (tokenizer.json), the one form that the device reads"
-        )
-    return tokenizer
 
 
-def check_target(tokenizer: Any, target: str | Path) -> None:
+def check_target(words: Words, target: str | Path) -> None:
     """Raise ExportError, with the first differences, unless the target's tokenizer is the same.
 
     The sizes of the two models' logits may differ: padding is no part of a tokenizer.
     """
-    found = differences(
-        tokenizer.backend_tokenizer.to_str(), _tokenizer(target).backend_tokenizer.to_str()
-    )
+    path = Path(target)
+    try:
+        if is_gguf(path):
+            theirs = read_gguf_words(open_gguf(path))
+        else:
+            theirs = _words(target, not path.is_dir() and not hub_answers(str(target)))
+    except CheckpointError as error:
+        raise ExportError(str(error)) from None
+    found = differences(words.tokenizer, theirs.tokenizer)
     if found:
         raise ExportError(
             f"the draft's tokenizer is not that of {target}: {'; '.join(found)}; choose a draft of"
@@ -146,7 +181,8 @@ def context(model: Any, asked: int | None) -> int:
     rope = getattr(config, "rope_scaling", None) or {}
     if rope.get("rope_type", rope.get("type")) == "longrope":
         # Its frequencies change at this length, under the keys that are cached already.
-        limit = min(limit, getattr(config, "original_max_position_embeddings", None) or limit)
+        original = getattr(config, "original_max_position_embeddings", None)
+        limit = min(limit, original or rope.get("original_max_position_embeddings") or limit)
     if asked is not None and not 1 <= asked <= limit:
         raise ExportError(f"context must be between 1 and the model's {limit}, not {asked}")
     tokens = asked or int(limit)

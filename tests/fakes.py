@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from bs_runtime.checkpoint.facts import Facts
 from bs_runtime.engine.generation import Round
 from bs_runtime.engine.step import Model, Result, collect, launch
-from bs_runtime.model.facts import Facts
 from bs_runtime.model.kv import Feed
 from bs_runtime.model.step import Serial
 from bs_runtime.serving.app import create_app

@@ -19,7 +19,7 @@ from bs_runtime.model.errors import TargetError
 from bs_runtime.model.target import Target
 from export import ExportError, source
 from export.bundle import export_bundle
-from tests.conftest import save_random
+from tests.conftest import needs_portable, save_random
 
 ROOT = Path(__file__).parent.parent
 MARK = "it ran"
@@ -141,6 +141,7 @@ def test_no_kernel_that_a_config_names(tmp_path, tokenizer, monkeypatch, load, k
     assert asked == []
 
 
+@needs_portable
 def test_optimum_runs_none_either(tmp_path, tokenizer, yes):
     """It looks for a processor beside the model, to copy it."""
     folder = save_random(tmp_path / "model", "llama", tokenizer)

@@ -12,7 +12,7 @@ import torch
 
 from bench.virtual.loop import run
 from bench.virtual.world import World
-from bs_runtime.model.facts import Facts
+from bs_runtime.checkpoint.facts import Facts
 from bs_runtime.model.target import Target
 from bs_runtime.serving import greeting
 from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from typing import Literal
 
+from tokenizers import Tokenizer
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.frames import Frame, Opcode
@@ -79,7 +80,7 @@ def masked(data: bytes) -> bytes:
 
 @cache
 def _hash() -> str:
-    return tokenizer_hash((tinypair.TARGET / "tokenizer.json").read_text())
+    return tokenizer_hash(Tokenizer.from_file(str(tinypair.TARGET / "tokenizer.json")))
 
 
 def start(

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from tokenizers import Tokenizer
 
+from bs_runtime.checkpoint.errors import CheckpointError
+from bs_runtime.checkpoint.facts import Facts, read_facts
 from bs_runtime.model import attention, prepack
 from bs_runtime.model.block import ROOT
 from bs_runtime.model.errors import TargetError
-from bs_runtime.model.facts import Facts, read_facts
 from bs_runtime.model.forward import HAS_TRITON, Engine
 from bs_runtime.model.kv import Feed, Slot
+from bs_runtime.model.loading import find_model, load_model
 from bs_runtime.model.step import Serial
 from draftlink.protocol.tokenizer import tokenizer_hash
 
@@ -39,7 +38,7 @@ class Target(Serial):
         self.context = rollable_context(config, stateful=getattr(model, "_is_stateful", False))
         self.model = model.eval()
         self.name = name
-        self.tokenizer_hash = tokenizer_hash(tokenizer)
+        self.tokenizer_hash = tokenizer_hash(Tokenizer.from_str(tokenizer))
         self.dtype = str(model.dtype).removeprefix("torch.")
         # Ids for a trial; rows are known before anything is replaced, and again after.
         trial = list(range(min(6, int(config.vocab_size))))
@@ -63,50 +62,14 @@ class Target(Serial):
             raise TargetError(f"no dtype {dtype!r}; use one of {', '.join(DTYPES)}")
         place = find_device(device)
         source, name = find_model(model)
-        # Without the hub what is cached still loads, and without retries.
-        offline = not Path(source).is_dir() and not hub_answers(source)
-        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": offline}
         try:
-            config = AutoConfig.from_pretrained(source, **options)
-            config._attn_implementation = None  # it could name code on the hub
-            if config.is_encoder_decoder:
-                raise TargetError(
-                    f"{model} is an encoder-decoder model; use a decoder-only one (a causal LM)"
-                )
-            tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
-            pair: Any = AutoModelForCausalLM.from_pretrained(
-                source,
-                config=config,
-                dtype=DTYPES[dtype],
-                generation_config=generation_config(source, config, offline),
-                output_loading_info=True,
-                **options,
-            )
-            loaded, report = pair
-            if missing := sorted(report["missing_keys"]):
-                raise TargetError(
-                    f"{model} has no weights for {missing[0]}, which would be random; use a model"
-                    " that was saved as a causal LM"
-                )
-        except TargetError:
-            raise
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            if "trust_remote_code" in str(error):
-                raise TargetError(
-                    f"{model} needs code of its own, which is never run; use a model that"
-                    " transformers itself knows"
-                ) from None
-            line = (str(error).strip() or repr(error)).splitlines()[0]
-            raise TargetError(
-                f"cannot load {model}: {line.rstrip('.')}. Give a transformers folder with its"
-                " tokenizer, or a hub id that this machine can reach."
-            ) from None
-        if not getattr(tokenizer, "is_fast", False):
-            raise TargetError(f"{model} has no fast tokenizer; add its tokenizer.json")
-        backend = tokenizer.backend_tokenizer
-        said = read_facts(loaded.generation_config, backend)
+            loaded, words = load_model(source, DTYPES[dtype])
+        except CheckpointError as error:
+            raise TargetError(str(error)) from None
+        words.end_texts(loaded.generation_config)
+        said = read_facts(loaded.generation_config, words.tokenizer)
         try:
-            return cls(loaded.to(place), backend.to_str(), name, said)
+            return cls(loaded.to(place), words.tokenizer.to_str(), name, said)
         except torch.OutOfMemoryError:
             raise TargetError(
                 f"{model} does not fit into the memory of {device} in {dtype}; use a smaller model,"
@@ -225,43 +188,6 @@ def find_device(device: str) -> torch.device:
     if (place.index or 0) >= here[place.type]:
         raise TargetError(f"no device {device!r}; there are {here[place.type]}, counted from 0")
     return place
-
-
-def find_model(model: str | Path) -> tuple[str, str]:
-    """Folder or hub id, and the model's name. Raises TargetError for a folder that is none."""
-    folder = Path(model)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise TargetError(f"{model} has no config.json; give a transformers model folder")
-        return str(folder), folder.resolve().name
-    if folder.exists():
-        raise TargetError(f"{model} is a file; give the transformers folder that it is in")
-    parts = str(model).split("/")
-    if isinstance(model, Path) or len(parts) > 2 or parts[0] in ("", ".", "..", "~"):
-        raise TargetError(f"there is no folder {model}; give a transformers folder or a hub id")
-    return str(model), parts[-1]
-
-
-def generation_config(model: str, config: Any, offline: bool) -> GenerationConfig:
-    """What transformers would read by itself, and then run the folder's ``custom_generate``.
-
-    It does so whatever ``trust_remote_code`` says, but not where a generation config is given.
-    """
-    try:
-        return GenerationConfig.from_pretrained(model, local_files_only=offline)
-    except OSError:  # there is none
-        return GenerationConfig.from_model_config(config)
-
-
-def hub_answers(model: str) -> bool:
-    """Whether the hub can be reached to ask for a model, be it to say that it has none."""
-    try:
-        HfApi().model_info(model, timeout=10)
-    except HfHubHTTPError:
-        return True
-    except Exception:  # no route, no name, offline mode: each HTTP client has its own
-        return False
-    return True
 
 
 def rollable_context(config: Any, *, stateful: bool = False) -> int:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 from tokenizers import Tokenizer
 
+from draftlink.distribution.sampling import Sampling
 from draftlink.host.plain import printable
 from draftlink.protocol.validate import MAX_CONTEXT, MAX_EOS, MAX_VOCAB
 
@@ -75,6 +76,9 @@ class Manifest(msgspec.Struct, frozen=True):
     check: Check | None
     # Of a static graph: tokens that each file feeds, the first in GRAPH.
     buckets: Annotated[list[Annotated[int, Meta(ge=1, le=4096)]], Meta(max_length=16)] = []
+    # How a chat is written (Jinja), and how the model's own files suggest to sample it.
+    chat_template: Annotated[str, Meta(max_length=1 << 19)] | None = None
+    sampling: Sampling | None = None
 
 
 class Bundle:
@@ -138,6 +142,11 @@ def _read(path: Path) -> Manifest:
         raise BundleError(f"{path / MANIFEST} cannot be read ({error}); {AGAIN}") from None
     if manifest.format != FORMAT:
         raise BundleError(f"{path} has format {manifest.format}, this is {FORMAT}; {AGAIN}")
+    if manifest.sampling is not None:
+        try:
+            manifest.sampling.check()
+        except ValueError as error:
+            raise BundleError(f"{path / MANIFEST} cannot be read ({error}); {AGAIN}") from None
     if manifest.check is None or not manifest.check.passed:
         raise BundleError(f"{path} has no passed check against PyTorch; {AGAIN}")
     return manifest

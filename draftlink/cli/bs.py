@@ -19,7 +19,9 @@ from draftlink.host.folders import user_path
 
 @app.command(epilog="Example: draftlink bs tinypair --port 8765")
 def bs(
-    model: Annotated[str, typer.Argument(help="target: transformers folder, hub id, or tinypair")],
+    model: Annotated[
+        str, typer.Argument(help="target: transformers folder, GGUF file, hub id, or tinypair")
+    ],
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one")] = 8765,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",

@@ -21,7 +21,7 @@ from draftlink.cli.common import (
 @app.command(epilog="Example: draftlink export ./Qwen2.5-0.5B -o ./qwen-draft --precision int4")
 def export(
     model: Annotated[
-        str, typer.Argument(help="transformers folder or hub id; tinypair: its draft")
+        str, typer.Argument(help="transformers folder, GGUF file or hub id; tinypair: its draft")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="bundle folder to write")],
     precision: Annotated[str, typer.Option(help="int8, int4 or fp32")] = "int8",

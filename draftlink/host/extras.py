@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-_DEVICE, _BS, _EXPORT, _PLOT = "device", "bs", "export", "plot"
+_DEVICE, _BS, _EXPORT, _GGUF, _PLOT = "device", "bs", "export", "gguf", "plot"
 # Which extra brings a library, by the name that it is imported by. Where several do, the one that
 # a message can name for sure: PyTorch is the base station's, unless the exporter asks for it.
 _BY_MODULE: Final = {
@@ -21,6 +21,7 @@ _BY_MODULE: Final = {
     "onnx": _EXPORT,
     "onnxscript": _EXPORT,
     "onnx_ir": _EXPORT,
+    "gguf": _GGUF,
     "matplotlib": _PLOT,
 }
 

@@ -50,8 +50,8 @@ __all__ = [
     "Written",
 ]
 
-VERSION = 5  # the highest that is spoken here,
-LOWEST = 5  # and the lowest
+VERSION = 6  # the highest that is spoken here,
+LOWEST = 6  # and the lowest
 SUPPRESSED = "suppressed-ids"  # a Start may name ids that are never written
 BOTH = "both-write"  # a Start may have both ends write at once
 FEATURES: tuple[str, ...] = (SUPPRESSED, BOTH)  # of this version that only some speak

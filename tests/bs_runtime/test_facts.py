@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import GenerationConfig
 
-from bs_runtime.model.facts import Facts, read_facts
+from bs_runtime.checkpoint.facts import Facts, read_facts
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol.validate import MAX_SUPPRESSED
 

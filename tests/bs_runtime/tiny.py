@@ -15,7 +15,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from bs_runtime.model.facts import Facts
+from bs_runtime.checkpoint.facts import Facts
 from bs_runtime.model.kv import Feed
 from bs_runtime.model.target import Target
 

@@ -13,7 +13,7 @@ import export.bundle
 from device_runtime.model.bundle import MANIFEST, load_bundle
 from export import ExportError, check, quantize
 from export.bundle import export_bundle
-from tests.conftest import ARCHITECTURES, GRAPHS
+from tests.conftest import ARCHITECTURES, GRAPHS, needs_portable
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -36,6 +36,7 @@ def test_quantized_weights_pass_their_check_and_are_smaller(bundle, precision, g
     assert small.graph.stat().st_size < 0.6 * bundle("llama", graph=graph).graph.stat().st_size
 
 
+@needs_portable
 def test_the_portable_graph_has_standard_operators_alone(bundle):
     nodes = onnx.load(bundle(graph="portable").graph).graph.node
     assert {node.domain for node in nodes} <= {"", "ai.onnx"}
@@ -126,6 +127,7 @@ def test_a_cache_that_forgets_its_rollback_is_found(bundle, model_folder, monkey
     assert found.rollback_difference > 1e-3 and not found.passed
 
 
+@needs_portable
 def test_steps_are_told(model_folder, tmp_path):
     told: list[str] = []
     export_bundle(model_folder("llama"), tmp_path / "out", graph="portable", progress=told.append)
@@ -134,6 +136,7 @@ def test_steps_are_told(model_folder, tmp_path):
         assert words in text
 
 
+@needs_portable
 def test_a_bundle_is_replaced_and_another_folder_is_not(model_folder, tmp_path):
     out = tmp_path / "bundle"
     for precision in ("fp32", "int8"):
@@ -145,6 +148,7 @@ def test_a_bundle_is_replaced_and_another_folder_is_not(model_folder, tmp_path):
     assert (tmp_path / "letter.txt").read_text() == "keep me"
 
 
+@needs_portable
 def test_the_text_of_the_check(model_folder, tmp_path):
     text = tmp_path / "text.txt"
     with pytest.raises(ExportError, match="cannot read the text"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from transformers import BertConfig, T5Config
@@ -10,7 +11,7 @@ from transformers import BertConfig, T5Config
 import tinypair
 from export import ExportError, source
 from export.bundle import export_bundle
-from tests.conftest import save_random
+from tests.conftest import GRAPHS, needs_portable, save_random
 
 
 def refused(folder, tmp_path, **options):
@@ -69,7 +70,7 @@ def test_a_context_beyond_the_models(model_folder, tmp_path):
         assert "between 1 and the model's 128" in text
 
 
-@pytest.mark.parametrize("graph", ["shared", "portable"])
+@pytest.mark.parametrize("graph", GRAPHS)
 def test_a_sliding_window_shorter_than_the_context(tmp_path, tokenizer, graph):
     folder = save_random(tmp_path / "model", "mistral", tokenizer, sliding_window=64)
     text = refused(folder, tmp_path, graph=graph)
@@ -99,6 +100,7 @@ def test_long_rope_ends_where_its_frequencies_change(model_folder):
     assert source.context(model, None) == 32
 
 
+@needs_portable
 def test_an_architecture_without_the_graph(tmp_path, tokenizer):
     """Bloom has no attention interface, and optimum does not know StarCoder 2."""
     folder = save_random(tmp_path / "bloom", "bloom", tokenizer, max_position_embeddings=None)
@@ -112,12 +114,27 @@ def test_an_architecture_without_the_graph(tmp_path, tokenizer):
     assert "has no portable graph" in refused(other, tmp_path / "x", graph="portable")
 
 
-def test_another_tokenizer_than_the_targets(model_folder, tmp_path):
+def test_another_tokenizer_than_the_targets(model_folder, tokenizer, tmp_path):
     """Padded logits are no difference; the first differing entries are told."""
     words = refused(model_folder("llama"), tmp_path, target=tinypair.TARGET)
     assert "the draft's tokenizer is not that of" in words
     assert " against " in words and "more of this kind" in words
-    other = save_random(
-        tmp_path / "padded", "llama", source.load(model_folder("llama"))[1], vocab_size=320
-    )
+    other = save_random(tmp_path / "padded", "llama", tokenizer, vocab_size=320)
     source.check_target(source.load(model_folder("llama"))[1], other)
+
+
+def test_the_portable_graph_names_its_extra(model_folder, tmp_path, monkeypatch):
+    """Before the model is loaded, which takes minutes."""
+    monkeypatch.setitem(sys.modules, "optimum.exporters.onnx", None)
+    monkeypatch.setattr(source, "load", None)
+    text = refused(model_folder("llama"), tmp_path, graph="portable")
+    assert "the portable graph needs optimum-onnx" in text
+    assert "pip install 'draftlink[portable]'" in text and "or export another graph" in text
+
+
+def test_gguf_names_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.setitem(sys.modules, "gguf.constants", None)
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(64))
+    text = refused(tmp_path / "x.gguf", tmp_path)
+    assert "reading a GGUF file needs gguf: pip install 'draftlink[gguf]'" in text

@@ -1,0 +1,109 @@
+"""A model's configuration, whichever transformers wrote it, as the installed one understands it.
+
+transformers 5 keeps what a rotary embedding needs in one dictionary, ``rope_parameters``, by the
+kind of layer where kinds differ. 4.57 reads such a file without a word, and takes its own defaults.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NoReturn
+
+import transformers
+from transformers import CONFIG_MAPPING, AutoConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from bs_runtime.checkpoint.errors import CheckpointError
+
+MAJOR: Final = int(transformers.__version__.partition(".")[0])
+# What some kinds of model call the base of their rotation, and the part of a head that is rotated.
+THETA: Final = ("rope_theta", "rotary_emb_base")
+PARTIAL: Final = ("partial_rotary_factor", "rotary_pct")
+# The two bases of models whose layers differ: of full attention, and of a sliding window.
+FULL_AND_LOCAL: Final = (
+    ("rope_theta", "rope_local_base_freq"),
+    ("global_rope_theta", "local_rope_theta"),
+)
+KINDS: Final = ("full_attention", "sliding_attention")
+
+
+def read_config(source: str, **options: Any) -> Any:
+    """The configuration of a folder or hub id; ``options`` are those of ``AutoConfig``.
+
+    Raises CheckpointError for one that the installed transformers would misread, and what
+    transformers raises for one that it cannot read.
+    """
+    config: Any = AutoConfig.from_pretrained(source, **options)
+    if MAJOR >= 5:
+        return config
+    said, _ = type(config).get_config_dict(source, **options)
+    if not _newer(said):
+        return config
+    return type(config).from_dict(understood(said))
+
+
+def make_config(said: dict[str, Any]) -> Any:
+    """A configuration of what a file says, in transformers 5's words. Raises CheckpointError."""
+    known = said if MAJOR >= 5 else understood(said)
+    return CONFIG_MAPPING[said["model_type"]].from_dict(known)
+
+
+def _newer(said: dict[str, Any]) -> bool:
+    return "rope_parameters" in said or any(
+        _newer(part) for part in said.values() if isinstance(part, dict)
+    )
+
+
+def understood(said: dict[str, Any]) -> dict[str, Any]:
+    """What transformers 5 wrote, in the words of 4.57. Raises CheckpointError where it has none."""
+    found = {
+        name: understood(part) if isinstance(part, dict) and _newer(part) else part
+        for name, part in said.items()
+    }
+    rope = found.pop("rope_parameters", None)
+    if rope is None:
+        return found
+    kind = said.get("model_type", "")
+    if kind not in CONFIG_MAPPING:
+        _refuse(kind, rope)
+    known = CONFIG_MAPPING[kind]().to_dict()
+    parts = [rope.get(name) for name in KINDS] if any(name in rope for name in KINDS) else [rope]
+    if not all(isinstance(part, dict) for part in parts) or ({*rope} - {*KINDS} and len(parts) > 1):
+        _refuse(kind, rope)
+    full, local = parts[0], parts[-1]
+    if full == local:
+        return found | _flat(kind, full, known)
+    for theta, local_theta in FULL_AND_LOCAL:
+        if theta in known and local_theta in known and {*local} <= {"rope_type", "rope_theta"}:
+            if local.get("rope_type", "default") == "default":
+                flat = _flat(kind, full, known | {"rope_theta": 0})
+                flat[theta] = flat.pop("rope_theta")
+                return found | flat | {local_theta: local["rope_theta"]}
+    _refuse(kind, rope)
+
+
+def _flat(kind: str, rope: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Of one dictionary: the base, the part that is rotated, and how it is scaled."""
+    left = dict(rope)
+    named = left.pop("rope_type", left.pop("type", "default"))
+    found: dict[str, Any] = {}
+    for key, names in (("rope_theta", THETA), ("partial_rotary_factor", PARTIAL)):
+        if key in left:
+            name = next((each for each in names if each in known), None)
+            if name is None:
+                _refuse(kind, rope)
+            found[name] = left.pop(key)
+    if named == "default" and not left:
+        return found
+    if "rope_scaling" not in known or named not in {"default", *ROPE_INIT_FUNCTIONS}:
+        _refuse(kind, rope)
+    if named == "longrope":
+        original = left.get("original_max_position_embeddings")
+        found |= {"original_max_position_embeddings": original} if original else {}
+    return found | {"rope_scaling": {"rope_type": named, **left}}
+
+
+def _refuse(kind: str, rope: Any) -> NoReturn:
+    raise CheckpointError(
+        f"its rotary embedding ({kind}: {rope}) was written by a newer transformers than"
+        f" {transformers.__version__}, which does not know it: pip install -U transformers"
+    )

@@ -1,0 +1,81 @@
+"""A hub that accepts a connection and never answers is given up in a time that a user waits for."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import huggingface_hub.constants
+import huggingface_hub.hf_api
+import pytest
+
+from bs_runtime.checkpoint.hub import PATIENCE_S, hub_answers
+from bs_runtime.model.errors import TargetError
+from bs_runtime.model.target import Target
+from export import ExportError, source
+
+NOBODYS = "nonexistent/name"
+LONGEST_S = PATIENCE_S + 3.0  # of a load; a command takes 4 s or less to import PyTorch
+
+
+@contextmanager
+def silent(drip: bytes = b"") -> Iterator[str]:
+    """The address of a server that never answers; or a byte at a time, as long as it is heard."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        heard: list[socket.socket] = []
+        over = threading.Event()
+
+        def serve() -> None:
+            while True:
+                try:
+                    heard.append(server.accept()[0])
+                except OSError:
+                    return
+                while drip and not over.wait(0.2):
+                    try:
+                        heard[-1].send(drip)
+                    except OSError:
+                        break
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            over.set()
+            server.shutdown(socket.SHUT_RDWR)
+            for each in heard:
+                each.close()
+            thread.join(10)
+
+
+@pytest.fixture(params=[b"", b"H"], ids=["silent", "a byte at a time"])
+def hub(request, monkeypatch) -> Iterator[str]:
+    with silent(request.param) as address:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+        monkeypatch.setattr(huggingface_hub.hf_api.constants, "ENDPOINT", address)
+        yield address
+
+
+def test_it_is_given_up(hub):
+    begun = time.monotonic()
+    assert not hub_answers(NOBODYS)
+    assert time.monotonic() - begun < PATIENCE_S + 1.0
+
+
+@pytest.mark.parametrize(
+    ("load", "error", "words"),
+    [
+        (source.load, ExportError, "the Hugging Face hub does not give it (it does not answer)"),
+        (Target.load, TargetError, "or a hub id that this machine can reach"),
+    ],
+)
+def test_loading_says_so_in_a_line_within_seconds(hub, load, error, words):
+    begun = time.monotonic()
+    with pytest.raises(error) as caught:
+        load(NOBODYS)
+    assert time.monotonic() - begun < LONGEST_S
+    assert words in str(caught.value) and "\n" not in str(caught.value)
