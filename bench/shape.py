@@ -110,6 +110,7 @@ def _write_gguf(source: Path, out: Path) -> None:
         kind = Quant.Q4_0 if tensor.ndim == 2 else Quant.F32
         data = gguf.quants.quantize(tensor.float().numpy(), kind)
         written = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert written is not None, name
         writer.add_tensor(written, data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

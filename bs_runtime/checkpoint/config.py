@@ -6,11 +6,11 @@ kind of layer where kinds differ. 4.57 reads such a file without a word, and tak
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Final, NoReturn
 
 import transformers
 from transformers import CONFIG_MAPPING, AutoConfig
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from bs_runtime.checkpoint.errors import CheckpointError
 
@@ -24,6 +24,17 @@ FULL_AND_LOCAL: Final = (
     ("global_rope_theta", "local_rope_theta"),
 )
 KINDS: Final = ("full_attention", "sliding_attention")
+ORIGINAL: Final = "original_max_position_embeddings"
+YARN: Final = ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate")
+# What 4.57 reads of each way to scale; it passes over anything else.
+SCALED_BY: Final[dict[str, tuple[str, ...]]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor", ORIGINAL),
+    "yarn": ("factor", ORIGINAL, *YARN),
+    "longrope": ("short_factor", "long_factor", "factor", "attention_factor", ORIGINAL),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", ORIGINAL),
+}
 
 
 def read_config(source: str, **options: Any) -> Any:
@@ -65,40 +76,55 @@ def understood(said: dict[str, Any]) -> dict[str, Any]:
     kind = said.get("model_type", "")
     if kind not in CONFIG_MAPPING:
         _refuse(kind, rope)
-    known = CONFIG_MAPPING[kind]().to_dict()
-    parts = [rope.get(name) for name in KINDS] if any(name in rope for name in KINDS) else [rope]
-    if not all(isinstance(part, dict) for part in parts) or ({*rope} - {*KINDS} and len(parts) > 1):
+    known = set(inspect.signature(CONFIG_MAPPING[kind].__init__).parameters)
+    parts = _parts(rope)
+    if not parts:
         _refuse(kind, rope)
-    full, local = parts[0], parts[-1]
-    if full == local:
+    full, local = parts[0], {"rope_type": "default"} | parts[-1]
+    if parts[0] == parts[-1]:
         return found | _flat(kind, full, known)
     for theta, local_theta in FULL_AND_LOCAL:
-        if theta in known and local_theta in known and {*local} <= {"rope_type", "rope_theta"}:
-            if local.get("rope_type", "default") == "default":
-                flat = _flat(kind, full, known | {"rope_theta": 0})
-                flat[theta] = flat.pop("rope_theta")
-                return found | flat | {local_theta: local["rope_theta"]}
+        if not {theta, local_theta} <= known or {*local} != {"rope_type", "rope_theta"}:
+            continue
+        flat = _flat(kind, full, known | {"rope_theta"})
+        if local["rope_type"] == "default" and "rope_theta" in flat:
+            flat[theta] = flat.pop("rope_theta")
+            return found | flat | {local_theta: local["rope_theta"]}
     _refuse(kind, rope)
 
 
-def _flat(kind: str, rope: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+def _parts(rope: Any) -> list[dict[str, Any]]:
+    """The one dictionary, or that of full attention and that of windows; none of what is neither."""
+    if not isinstance(rope, dict):
+        return []
+    parts: list[Any] = [rope]
+    if {*rope} & {*KINDS}:
+        parts = [rope[name] for name in KINDS if rope.get(name) is not None]
+        if {*rope} - {*KINDS}:
+            return []
+    return parts if all(isinstance(part, dict) for part in parts) else []
+
+
+def _flat(kind: str, rope: dict[str, Any], known: set[str]) -> dict[str, Any]:
     """Of one dictionary: the base, the part that is rotated, and how it is scaled."""
     left = dict(rope)
     named = left.pop("rope_type", left.pop("type", "default"))
     found: dict[str, Any] = {}
     for key, names in (("rope_theta", THETA), ("partial_rotary_factor", PARTIAL)):
         if key in left:
-            name = next((each for each in names if each in known), None)
-            if name is None:
+            value, name = left.pop(key), next((each for each in names if each in known), None)
+            if name is not None:
+                found[name] = value
+            elif (key, value) != ("partial_rotary_factor", 1.0):  # all of a head: as without it
                 _refuse(kind, rope)
-            found[name] = left.pop(key)
-    if named == "default" and not left:
-        return found
-    if "rope_scaling" not in known or named not in {"default", *ROPE_INIT_FUNCTIONS}:
+    if {*left} - {*SCALED_BY.get(named, ())} or named not in SCALED_BY:
         _refuse(kind, rope)
-    if named == "longrope":
-        original = left.get("original_max_position_embeddings")
-        found |= {"original_max_position_embeddings": original} if original else {}
+    if named == "default":
+        return found
+    if "rope_scaling" not in known:
+        _refuse(kind, rope)
+    if named == "longrope" and ORIGINAL in left:
+        found[ORIGINAL] = left[ORIGINAL]
     return found | {"rope_scaling": {"rope_type": named, **left}}
 
 

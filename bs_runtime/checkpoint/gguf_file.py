@@ -63,11 +63,13 @@ class GgufFile:
 
     def text(self, key: str) -> str | None:
         """The text of a key; None where it is absent. Raises CheckpointError for anything else."""
-        return self._typed(key, str, "text")
+        found: str | None = self._typed(key, str, "text")
+        return found
 
     def flag(self, key: str) -> bool | None:
         """The truth value of a key, likewise."""
-        return self._typed(key, bool, "truth value")
+        found: bool | None = self._typed(key, bool, "truth value")
+        return found
 
     def texts(self, key: str) -> list[str] | None:
         """The texts of a key, likewise."""
@@ -109,7 +111,7 @@ class GgufFile:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a path leads to a file that is a GGUF file, by its first bytes or else by its name."""
+    """Whether a path leads to a GGUF file, by its first bytes or else by its name."""
     if not path.is_file():
         return False
     try:

@@ -25,12 +25,14 @@ class Keys:
     def size(self, key: str, default: int | None = None) -> int:
         """A number of something, above 0; one that is not said must have a default."""
         value = self.file.integer(f"{self.name}.{key}", most=1 << 24)
-        return self._stated(key, value or default)
+        found: int = self._stated(key, value or default)
+        return found
 
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number, likewise."""
         value = self.file.number(f"{self.name}.{key}")
-        return self._stated(key, default if value is None else value)
+        found: float = self._stated(key, default if value is None else value)
+        return found
 
     def same(self, key: str, expected: int) -> None:
         """Refuse another number than the one that is expected, where one is said."""

@@ -31,7 +31,7 @@ def load_gguf_model(file: GgufFile, config: Any, **options: Any) -> Any:
     """
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    made = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    made: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with torch.device("meta"):
         empty = made(copy.deepcopy(config))
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bar

@@ -95,7 +95,7 @@ def read_tokenizer(file: GgufFile) -> Tokenizer:
 
 
 def special_id(file: GgufFile, name: str) -> int | None:
-    """The id that the file calls so, such as ``bos``. Raises CheckpointError for one of no token."""
+    """The id of a name, such as ``bos``, if it has one. Raises CheckpointError for no token's."""
     return file.integer(f"{KEY}{name}_token_id", most=len(file.texts(f"{KEY}tokens") or ()))
 
 

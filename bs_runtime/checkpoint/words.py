@@ -59,11 +59,11 @@ def read_gguf_words(file: GgufFile) -> Words:
     return Words(tokenizer, file.text("tokenizer.chat_template"), tokens)
 
 
-def read_words(source: str, *, local_files_only: bool) -> Words:
+def read_words(source: str, *, local_files_only: bool = False) -> Words:
     """Those of a folder or hub id.
 
-    Raises CheckpointError for a tokenizer that no device reads, that needs code of its own, or whose
-    files contradict each other, and what transformers raises for one that it has to convert.
+    Raises CheckpointError for a tokenizer that no device reads, that needs code of its own, or
+    whose files contradict each other; and what transformers raises for one that it has to convert.
     """
     places = {name: _file(source, name, local_files_only) for name in (FILE, SETTINGS, TEMPLATE)}
     place, settings = places[FILE], places[SETTINGS]

@@ -24,7 +24,7 @@ TEXTS: Final = (
     "D\u00e9j\u00e0 vu, de\u0301ja\u0300 vu, na\u00efve; \ufb01 \u212b \u00df \u1e9e \u0130 \uff21",
     "Небо голубое. 空は青いです。天空是蓝色的，对吗？ 하늘은 파랗다 नमस्ते שלום السلام ไทย",
     "😀 🇩🇪 👨\u200d👩\u200d👧 👍🏽 ☃ \u200b \ufeff \u00a0 \u2003 \u3000 \u2028",
-    "http://example.org/?q=a&b=c#d user@host <b>x</b> [y](z) `c` $\\frac{1}{2}$ C:\\new ~~~ --- !!!",
+    "http://example.org/?q=a&b=c#d user@host <b>x</b> [y](z) `c` $\\frac{1}{2}$ C:\\new ~~ --- !!",
     "▁▁a ▁b Ġa Ċ <0x0A> <|endoftext|> <s> </s> <unk> [INST] <|im_end|> <end_of_turn>",
     "\ue000\u0378\U0010fffd\x00\x01\x7f",
 )

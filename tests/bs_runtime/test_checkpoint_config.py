@@ -133,7 +133,9 @@ def test_whoever_wrote_it(name, tmp_path):
     [
         ("llama", {"rope_type": "proportional", "rope_theta": 500.0}),
         ("gpt2", {"rope_type": "default", "rope_theta": 500.0}),
-        ("llama", {"full_attention": {"rope_theta": 5.0}, "sliding_attention": {"rope_theta": 6.0}}),
+        ("llama", {
+            "full_attention": {"rope_theta": 5.0}, "sliding_attention": {"rope_theta": 6.0},
+        }),
         ("gemma3_text", {
             "full_attention": {"rope_theta": 5.0},
             "sliding_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 6.0},

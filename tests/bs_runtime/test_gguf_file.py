@@ -113,8 +113,8 @@ def test_what_is_read_is_what_was_written(tmp_path):
     writer.add_token_scores([0.5, -1.0, 2.0])
     weights = np.arange(6, dtype=np.float32).reshape(2, 3)
     writer.add_tensor("w", weights)
-    writer.add_tensor("q", gguf.quantize(np.ones((4, 64), np.float32), gguf.GGMLQuantizationType.Q8_0),
-                      raw_dtype=gguf.GGMLQuantizationType.Q8_0)  # fmt: skip
+    kind = gguf.GGMLQuantizationType.Q8_0
+    writer.add_tensor("q", gguf.quantize(np.ones((4, 64), np.float32), kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

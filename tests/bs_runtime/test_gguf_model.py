@@ -34,7 +34,9 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"num_hidden_layers": 2, "head_dim": 16}),
     "qwen2": ("qwen2", {"num_hidden_layers": 2, "head_dim": 16, "tie_word_embeddings": True}),
     "qwen3": ("qwen3", {"num_hidden_layers": 2, "tie_word_embeddings": False}),
-    "gemma2": ("gemma2", {"num_hidden_layers": 4, "query_pre_attn_scalar": 32, "sliding_window": 9}),
+    "gemma2": ("gemma2", {
+        "num_hidden_layers": 4, "query_pre_attn_scalar": 32, "sliding_window": 9,
+    }),
     "gemma3": ("gemma3_text", {
         "num_hidden_layers": 7, "query_pre_attn_scalar": 32, "sliding_window": 9,
     }),

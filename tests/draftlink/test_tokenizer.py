@@ -125,7 +125,8 @@ def test_the_first_differences_are_told():
     base = made()
     assert differences(base, base) == []
     at = len(ALPHABET)
-    assert differences(base, made(tokens=("th", "tha")))[0] == f'id {at + 1}: "the" against "tha"'
+    other = made(tokens=("th", "the", "tha"))
+    assert differences(base, other)[0] == f'id {at + 2}: "<end>" against "tha"'
     lines = differences(base, made(merges=(("th", "e"), ("t", "h"))))
     assert lines[0] == 'merge 0: ["t", "h"] against ["th", "e"]'
     lines = differences(with_(normalized), base)
