@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from bs_runtime.model.errors import TargetError
 from bs_runtime.model.target import Target
@@ -133,8 +134,12 @@ def test_it_never_runs(tmp_path, tokenizer, yes, case, load):
 @pytest.mark.parametrize("load", [Target.load, export_load], ids=["bs", "export"])
 def test_no_kernel_that_a_config_names(tmp_path, tokenizer, monkeypatch, load, key):
     """From the hub, where the package ``kernels`` is installed."""
-    asked: list[str] = []
-    monkeypatch.setattr("transformers.modeling_utils.load_and_register_kernel", asked.append)
+    asked: list[object] = []
+    if transformers.__version__.startswith("4."):
+        fetch = "transformers.modeling_utils.load_and_register_kernel"
+    else:
+        fetch = "transformers.integrations.hub_kernels.load_and_register_attn_kernel"
+    monkeypatch.setattr(fetch, lambda *names: asked.append(names))
     folder = save_random(tmp_path / "model", "llama", tokenizer)
     edit(folder / "config.json", **{key: "someone/attention"})
     load(folder)

@@ -94,7 +94,7 @@ def understood(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parts(rope: Any) -> list[dict[str, Any]]:
-    """The one dictionary, or that of full attention and that of windows; none of what is neither."""
+    """The one dictionary, or full attention's and that of windows; none of what is neither."""
     if not isinstance(rope, dict):
         return []
     parts: list[Any] = [rope]

@@ -155,9 +155,9 @@ def _block_sizes() -> dict[int, tuple[str, int, int]]:
     """
     try:
         from gguf.constants import GGML_QUANT_SIZES
-    except ModuleNotFoundError as error:
+    except ModuleNotFoundError:
         raise CheckpointError(
-            f"reading a GGUF file needs {error.name}: pip install 'draftlink[gguf]'"
+            "reading a GGUF file needs gguf: pip install 'draftlink[gguf]'"
         ) from None
     return {int(kind): (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from bs_runtime.checkpoint.gguf_model import load_gguf_model
 from bs_runtime.checkpoint.hub import hub_answers
 from bs_runtime.checkpoint.words import Words, read_gguf_words, read_words
 from bs_runtime.model.errors import TargetError
+
+# What transformers raises for files that are missing, broken or foreign.
+FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError)
 
 
 def find_model(model: str | Path) -> tuple[str, str]:
@@ -80,7 +84,7 @@ def _load_folder(source: str, dtype: torch.dtype) -> tuple[Any, Words]:
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except FAULTS as error:
         if "trust_remote_code" in str(error):
             raise TargetError(
                 f"{source} needs code of its own, which is never run; use a model that transformers"

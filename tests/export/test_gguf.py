@@ -11,7 +11,7 @@ from bs_runtime.model.target import Target
 from device_runtime.model.bundle import load_bundle
 from export import ExportError
 from export.bundle import export_bundle
-from tests.bs_runtime.test_gguf_model import IDS, rows
+from tests.bs_runtime.test_gguf_model import IDS, load, rows
 from tests.bs_runtime.test_gguf_model import source as random_model
 from tests.bs_runtime.test_gguf_tokenizer import MANY, smollm
 from tests.gguf_files import TEMPLATE, write
@@ -52,24 +52,24 @@ def test_a_bundle_of_it(file, words, tmp_path):
         assert tokenizer.encode(text).ids == words.encode(text).ids
 
 
-def test_a_target_of_it_takes_the_drafts_of_its_bundle(file, words, tmp_path):
+def test_a_target_of_it_takes_the_drafts_of_its_bundle(file, tmp_path):
     target = Target.load(file)
     assert target.name == "Tiny-1M.Q8_0"
     manifest = export_bundle(file, tmp_path / "out", "fp32", target=file).manifest
     assert target.tokenizer_hash == manifest.tokenizer_hash
     assert list(target.facts.eos_ids) == manifest.eos_token_ids
-    plain = random_model("llama", vocab_size=words.get_vocab_size())
     found = target.open().forward(IDS[0].tolist())
-    torch.testing.assert_close(found, rows(plain), rtol=0, atol=0.05)  # its weights are rounded
+    plain = rows(load(file, dtype=torch.float32))
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-4)
 
 
 def test_a_file_that_is_none_is_refused_in_a_line(tmp_path):
     path = tmp_path / "x.gguf"
     path.write_bytes(b"GGUF\3\0\0\0")
-    for error, load in ((ExportError, lambda: export_bundle(path, tmp_path / "out")),
+    for error, take in ((ExportError, lambda: export_bundle(path, tmp_path / "out")),
                         (TargetError, lambda: Target.load(path))):  # fmt: skip
         with pytest.raises(error, match="is cut off") as caught:
-            load()
+            take()
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
     with pytest.raises(ExportError, match="there is no folder"):

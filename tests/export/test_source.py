@@ -38,7 +38,10 @@ def test_other_kinds_of_model(tmp_path, tokenizer):
         tmp_path / "t5"
     )
     assert "encoder-decoder" in refused(tmp_path / "t5", tmp_path)
-    config = BertConfig(300, 32, 1, 2, 64, architectures=["BertForMaskedLM"])
+    config = BertConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=64, architectures=["BertForMaskedLM"],
+    )  # fmt: skip
     config.save_pretrained(tmp_path / "bert")
     assert "not a decoder-only language model" in refused(tmp_path / "bert", tmp_path)
 
