@@ -73,6 +73,10 @@ def bs(
     pace_target: PaceTarget = None,
 ) -> None:
     """Run the base station: the target model behind a WebSocket. docs/operating.md says more."""
+    from bs_runtime.checkpoint import hub
+
+    hub.ask(model_path(model))  # while PyTorch is imported
+
     from bs_runtime.engine.slots import Slots
     from bs_runtime.model.target import Target
     from bs_runtime.operations import limits, logs

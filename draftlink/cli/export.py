@@ -43,6 +43,11 @@ def export(
 ) -> None:
     """Export a draft model to a checked, quantized ONNX bundle."""
     import tinypair
+    from bs_runtime.checkpoint import hub
+
+    source = str(tinypair.DRAFT) if model == "tinypair" else model
+    hub.ask(source)  # while PyTorch is imported
+
     from export.bundle import export_bundle
 
     if precision not in ("int8", "int4", "fp32"):
@@ -53,7 +58,6 @@ def export(
         raise typer.BadParameter("--npu has its own graph, in int8; leave --graph and --precision")
     if npu != (calibrate is not None):
         raise typer.BadParameter("--npu and --calibrate FILE go together")
-    source = str(tinypair.DRAFT) if model == "tinypair" else model
     with err.status("exporting") as status:
         bundle = export_bundle(
             source,
