@@ -11,6 +11,7 @@ from draftlink.cli.common import (
     PaceTarget,
     Threads,
     app,
+    asked,
     hold,
     model_path,
 )
@@ -73,10 +74,7 @@ def bs(
     pace_target: PaceTarget = None,
 ) -> None:
     """Run the base station: the target model behind a WebSocket. docs/operating.md says more."""
-    from bs_runtime.checkpoint import hub
-
-    hub.ask(model_path(model))  # while PyTorch is imported
-
+    source = asked(model_path(model))
     from bs_runtime.engine.slots import Slots
     from bs_runtime.model.target import Target
     from bs_runtime.operations import limits, logs
@@ -110,7 +108,7 @@ def bs(
     )
 
     def load() -> Target:
-        target = Target.load(model_path(model), device=device, dtype=dtype)
+        target = Target.load(source, device=device, dtype=dtype)
         hold(target, pace_target)
         return target
 

@@ -115,6 +115,23 @@ def model_path(model: str) -> str:
     return model
 
 
+def draft_path(model: str) -> str:
+    """``tinypair`` is the embedded draft; anything else stands for itself."""
+    if model == "tinypair":
+        import tinypair
+
+        return str(tinypair.DRAFT)
+    return model
+
+
+def asked(source: str) -> str:
+    """The same; the hub is asked for what is no path here, while PyTorch is yet to be imported."""
+    from bs_runtime.checkpoint import hub
+
+    hub.ask(source)
+    return source
+
+
 def sampling(welcome: Any, source: str | None, stated: dict[str, float | None], usual: Any) -> Any:
     """The sampling of a command: what is ``stated``, over the target's or the ``usual``.
 

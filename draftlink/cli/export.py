@@ -11,6 +11,8 @@ from rich.text import Text
 from draftlink.cli.common import (
     Json,
     app,
+    asked,
+    draft_path,
     err,
     model_path,
     out,
@@ -42,12 +44,7 @@ def export(
     json: Json = None,
 ) -> None:
     """Export a draft model to a checked, quantized ONNX bundle."""
-    import tinypair
-    from bs_runtime.checkpoint import hub
-
-    source = str(tinypair.DRAFT) if model == "tinypair" else model
-    hub.ask(source)  # while PyTorch is imported
-
+    source = asked(draft_path(model))
     from export.bundle import export_bundle
 
     if precision not in ("int8", "int4", "fp32"):
