@@ -9,7 +9,8 @@ from draftlink.protocol import frames
 
 PATIENCE_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # between attempts, doubling
-MOVES = (frames.Verdict, frames.Tokens, frames.Switched, frames.Done)  # a generation
+# A generation.
+MOVES = (frames.Verdict, frames.Tokens, frames.Written, frames.Switched, frames.Done)
 
 
 class Patience:

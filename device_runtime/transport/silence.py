@@ -14,7 +14,14 @@ from draftlink.protocol.states import State
 
 # States in which something is due, however long the work for it takes; beside them GREETING, and
 # drafts without a verdict.
-OWES = (State.RESUMING, State.VERIFYING, State.STREAMING, State.SWITCHING, State.FINISHING)
+OWES = (
+    State.RESUMING,
+    State.VERIFYING,
+    State.STREAMING,
+    State.SWITCHING,
+    State.WRITING,
+    State.FINISHING,
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from device_runtime.transport.connecting import LinkError, Lost
 from device_runtime.transport.patience import Patience
 from draftlink.protocol import frames
 from tests.fake_models import fake_device
-from tests.hostile.stations import TABLE, Peer, Talk, begins, greets, in_memory, silent
+from tests.hostile.stations import TABLE, WRITES_BOTH, Peer, Talk, begins, greets, in_memory, silent
 
 PROMPT = [1, 2, 3]
 GREEDY = Sampling(temperature=0.0)
@@ -53,12 +53,12 @@ def test_a_base_station_without_a_welcome_is_given_up_after_15_s():
     play(scenario)
 
 
-@pytest.mark.parametrize("mode", ["stream", "stop-and-wait", "run-ahead"])
+@pytest.mark.parametrize("mode", ["stream", "stop-and-wait", "run-ahead", "both"])
 def test_work_of_ten_times_the_deadline_completes_as_long_as_it_is_told_of(mode):
     async def talk(peer: Peer, _: int) -> None:
-        start = await begins(peer)
+        start = await begins(peer, WRITES_BOTH)
         epoch, base, accepted = 1, start.begins, 0
-        if mode != "stream":
+        if mode not in ("stream", "both"):
             draft = await peer.hears()
             assert isinstance(draft, frames.Draft)
             accepted = draft.length
@@ -68,6 +68,8 @@ def test_work_of_ten_times_the_deadline_completes_as_long_as_it_is_told_of(mode)
             await peer.says(frames.Progress(1, fed // 2, 30, 0))
         if mode == "stream":
             await peer.says(frames.Tokens(epoch, base, (5, 6, 7, 8), True))
+        elif mode == "both":
+            await peer.says(frames.Written(base, (5, 6, 7, 8), 0, True, 0, 0))
         elif mode == "stop-and-wait":
             await peer.says(frames.Verdict(epoch, base, accepted, 4, True, 0, 0))
         else:
@@ -83,17 +85,19 @@ def test_work_of_ten_times_the_deadline_completes_as_long_as_it_is_told_of(mode)
     play(scenario)
 
 
-@pytest.mark.parametrize("mode", ["stream", "stop-and-wait", "run-ahead"])
+@pytest.mark.parametrize("mode", ["stream", "stop-and-wait", "run-ahead", "both"])
 def test_three_missing_frames_of_progress_are_a_lost_connection(mode):
     """Whatever the device sends meanwhile: its own drafts are no word of the base station's."""
 
     async def talk(peer: Peer, number: int) -> None:
-        start = await begins(peer)
+        start = await begins(peer, WRITES_BOTH)
         if not number:
             await peer.says(frames.Progress(start.generation, 1, 3, 2))
             await silent(peer)
         if mode == "stream":
             await peer.says(frames.Tokens(1, start.begins, (5, 6, 7, 8), True))
+        elif mode == "both":
+            await peer.says(frames.Written(start.begins, (5, 6, 7, 8), 0, True, 0, 0))
         else:
             draft = await peer.hears()
             assert isinstance(draft, frames.Draft)
@@ -267,3 +271,5 @@ def test_patience():
     assert 3.5 <= patience.after(300.0, Lost("busy", 7)) <= 7.0
     patience.heard(frames.Done(1, 3, 1), 300.0)
     assert patience.after(1000.0, lost) == 0.0
+    patience.heard(frames.Written(3, (5,), 0, False, 0, 0), 1001.0)
+    assert patience.after(2000.0, lost) == 0.0

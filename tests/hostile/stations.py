@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
+import msgspec
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
@@ -23,6 +24,7 @@ TABLE = random_logits(1, SIZE)
 WELCOME = frames.Welcome(
     frames.VERSION, HASH, SIZE, 1 << 20, list(schemes.BY_NAME), "fake", "float64", b"ticket"
 )
+WRITES_BOTH = msgspec.structs.replace(WELCOME, features=[frames.BOTH])
 
 
 class Peer(Protocol):
@@ -136,9 +138,9 @@ async def greets(peer: Peer, welcome: frames.Welcome = WELCOME) -> None:
     await peer.says(welcome)
 
 
-async def begins(peer: Peer) -> frames.Start:
+async def begins(peer: Peer, welcome: frames.Welcome = WELCOME) -> frames.Start:
     """A generation, from its beginning, or again: then it is replayed."""
-    await greets(peer)
+    await greets(peer, welcome)
     frame = await peer.hears()
     if isinstance(frame, frames.Start):
         return frame

@@ -96,7 +96,7 @@ def test_resuming_and_closing_at_once():
     run(scenario)
 
 
-@pytest.mark.parametrize("kind", ["Tokens", "Verdict", "Switched"])
+@pytest.mark.parametrize("kind", ["Tokens", "Verdict", "Switched", "Written"])
 def test_writing_on_for_ever_behind_finish(kind):
     async def talk(peer: Peer, _: int) -> None:
         start = await begins(peer)
@@ -107,6 +107,7 @@ def test_writing_on_for_ever_behind_finish(kind):
             "Tokens": frames.Tokens(1, 5, (5,), False),
             "Verdict": frames.Verdict(1, 5, 1, None, False, 0, 0),
             "Switched": frames.Switched(1, 2, 5),
+            "Written": frames.Written(5, (5,), 0, False, 0, 0),
         }[kind]
         while True:
             await peer.says(late)

@@ -17,7 +17,16 @@ from draftlink.protocol import frames
 from draftlink.protocol.session import Session
 from draftlink.protocol.states import State
 from tests.fake_models import fake_device
-from tests.hostile.stations import SIZE, TABLE, WELCOME, Peer, greets, in_memory, silent
+from tests.hostile.stations import (
+    SIZE,
+    TABLE,
+    WELCOME,
+    WRITES_BOTH,
+    Peer,
+    greets,
+    in_memory,
+    silent,
+)
 
 RUNS = 400
 MAX_TOKENS = 12
@@ -40,6 +49,10 @@ def something(chance: random.Random, session: Session) -> frames.Frame | bytes |
             frames.Switched(generation, epoch + 1, base),
             frames.Tokens(epoch, base, (number,), ended),
         ],
+        State.WRITING: [
+            frames.Written(base, (number,), 0, ended, 0, 0),
+            frames.Written(base, (number, 5), 1, ended, 0, 0),
+        ],
         State.DRAFTING: [frames.Verdict(epoch, base, 0, number, ended, 0, 0)],
         State.VERIFYING: [
             frames.Verdict(epoch, base, 0, number, ended, 0, 0),
@@ -48,6 +61,7 @@ def something(chance: random.Random, session: Session) -> frames.Frame | bytes |
         State.FINISHING: [
             frames.Done(generation, session.kept, epoch + 1),
             frames.Tokens(epoch, base, (number,), False),
+            frames.Written(base, (number,), 0, False, 0, 0),
         ],
         State.RESUMING: [frames.Resumed(generation, chance.randrange(3), chance.random() < 0.8)],
         State.READY: [frames.Progress(generation, 1, 2, 0)],
@@ -78,7 +92,7 @@ class Whatever:
         chance = self.chance
         if chance.random() < 0.05:
             await silent(peer)
-        await greets(peer)
+        await greets(peer, WRITES_BOTH)
         while chance.random() < self.talkative:
             for _ in range(chance.randrange(6)):  # the device has its turns
                 await asyncio.sleep(0)
@@ -96,7 +110,7 @@ async def outcome(seed: int) -> str:
     connect, made = in_memory(station.talk)
     device = station.device = fake_device("ws://whatever", TABLE)
     device._connect = connect
-    mode = station.chance.choice(("stream", "stop-and-wait", "run-ahead", "auto"))
+    mode = station.chance.choice(("stream", "stop-and-wait", "run-ahead", "auto", "both"))
     loop = asyncio.get_running_loop()
     found = "ended"
     try:
