@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosedError
 
 from bs_runtime.engine.generation import Round
 from bs_runtime.engine.turns import Turns
+from bs_runtime.serving.both import Both
 from bs_runtime.serving.connection import Connection
 from bs_runtime.serving.conversations import Conversations
 from bs_runtime.serving.tickets import Sealer
@@ -76,6 +77,7 @@ def conversations() -> Conversations:
     )
 
 
+BOTH = ("_paths", "_proposals")  # what has been proposed
 MEMORY = conversations()  # of the station that is under test now
 
 
@@ -85,13 +87,16 @@ class Kept:
 
     fields: dict[str, Any]  # of the connection's worker
     known: Any  # the conversations
+    both: dict[str, Any] | None  # of its side, where both ends write
 
     @classmethod
     def of(cls, connection: Connection, memory: Conversations) -> Kept:
         """A copy."""
         names = ("_session", "conversation", "_asked", "drafts", "_prompt")
         fields = {name: vars(connection._worker)[name] for name in names}
-        kept = cls(fields, memory._known).copied(connection)
+        both = connection._worker._both
+        own = None if both is None else {name: vars(both)[name] for name in BOTH}
+        kept = cls(fields, memory._known, own).copied(connection)
         for conversation in kept.known.values():
             conversation.owner = None
         return kept
@@ -104,7 +109,7 @@ class Kept:
     @property
     def quiet(self) -> bool:
         """Whether the base station does nothing until it hears from the device."""
-        busy = (State.STREAMING, State.SWITCHING, State.FINISHING)
+        busy = (State.STREAMING, State.SWITCHING, State.WRITING, State.FINISHING)
         work = any(self.fields[name] for name in ("_asked", "drafts", "_prompt"))
         return not work and self.fields["_session"].state not in busy
 
@@ -133,6 +138,12 @@ class Station:
         connection._session = connection._out._session = connection._worker._session
         if self.conversation is not None:
             self.conversation.owner = self.connection
+        if kept.both is not None:
+            worker = connection._worker
+            worker._both = Both(
+                worker._current(), worker._session, worker._out, worker._turns, worker._run
+            )
+            vars(worker._both).update(kept.both)
 
     @property
     def conversation(self) -> Any:

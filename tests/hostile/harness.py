@@ -106,7 +106,7 @@ async def against_station(situation: Situation, data: bytes, pauses: int, log: R
         _agree(station)
     assert log.last is None
     # One frame makes the base station feed a draft, or a prompt, or stream to its context's end.
-    streamed = sum(isinstance(a, frames.Tokens) for a in answers)
+    streamed = sum(isinstance(a, frames.Tokens | frames.Written) for a in answers)
     pending = bool(kept.fields["drafts"]) + kept.fields["_prompt"]
     assert slot.forwards - forwards <= 2 + pending + streamed
     assert len(slot.cache) <= CONTEXT and len(answers) <= 2 * CONTEXT

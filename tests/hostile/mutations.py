@@ -20,7 +20,7 @@ from draftlink.schemes.dense import Dense
 from draftlink.schemes.split import Split, pack_row
 from draftlink.schemes.topk import TopK
 
-KINDS = (frames.Draft, frames.Verdict, frames.Tokens)
+KINDS = (frames.Draft, frames.Verdict, frames.Tokens, frames.Propose, frames.Written)
 SCHEMES: list[AnyScheme] = [
     TopK(6, 16, tiers=1), TopK(2, 16), TopK(6, coding="fp16"), TopK(9, 64, mass=0.8), Dense(),
     Split(6, 16), Coupled(),
@@ -111,15 +111,19 @@ class Mutator:
         fields: dict[str, Any] = {}
         for name in self._random.sample(frame.__match_args__, self._random.choice((1, 1, 2))):
             fields[name] = self._field(name, getattr(frame, name))
+        if isinstance(frame, frames.Propose):  # which says how much more is known than its base
+            base = fields.get("base", frame.base)
+            fields["first"] = fields.get("first", frame.first) or 0
+            fields["known"] = min(max(fields.get("known", frame.known), base), base + 2**32 - 1)
         return frames.encode(replace(frame, **fields))
 
     def _field(self, name: str, value: Any) -> Any:
         pick = self._random.choice
-        if name in ("ended", "waits"):
+        if name in ("ended", "waits", "goes_on"):
             return not value
         if name == "payload":
             other = frames.decode(pick(self._corpus))
-            return other.payload if isinstance(other, frames.Draft) else b""
+            return other.payload if isinstance(other, frames.Draft | frames.Propose) else b""
         if name in ("row", "surprisals"):
             return pick((b"", value[:-1], value * 2, self._row(), self._random.randbytes(3)))
         if name == "ids":
@@ -133,11 +137,11 @@ class Mutator:
         return self._random.choice((self._random.randrange(self._vocab_size + 2), 2**32 - 1))
 
     def _crafted(self, data: bytes) -> bytes:
-        """A draft or verdict in its place, whose payload is well formed, and wrong."""
+        """A draft, proposal or verdict in its place, whose payload is well formed, and wrong."""
         frame = frames.decode(data)
         if isinstance(frame, frames.Verdict):
             return frames.encode(replace(frame, row=self._row(), next=None, ended=False))
-        if not isinstance(frame, frames.Draft):
+        if not isinstance(frame, frames.Draft | frames.Propose):
             return self._flipped(data)
         length = self._random.choice((frame.length, 0, 1, 2, 64, 65))
         scheme = self._random.choice(SCHEMES)
@@ -228,11 +232,11 @@ class Mutator:
     def _varints(self, data: bytes) -> bytes:
         """A hot frame's kind and flags, and integers that are huge, padded, or do not end."""
         forms = [b"\xff" * 4 + b"\x0f", b"\xff" * 4 + b"\x7f", b"\xff" * 40, b"\x80\x00", b"\x01"]
-        head = bytes((self._random.randrange(6), self._random.choice((0, 1, 2, 4, 8, 15, 255))))
+        head = bytes((self._random.randrange(8), self._random.choice((0, 1, 2, 4, 8, 15, 255))))
         return head + b"".join(self._random.choices(forms, k=self._random.randrange(9)))
 
     def _noise(self, data: bytes) -> bytes:
         return self._random.randbytes(self._random.choice((0, 1, 5, 40, 2000)))
 
     def _bomb(self, data: bytes) -> bytes:
-        return bytes((self._random.choice((1, 1, 1, 2, 3, 4)),)) + self._random.choice(BOMBS)
+        return bytes((self._random.choice((1, 1, 1, 2, 3, 4, 5, 6)),)) + self._random.choice(BOMBS)

@@ -136,6 +136,56 @@ class Ahead(Plan):
         return None
 
 
+@dataclass(frozen=True)
+class Proposes(Plan):
+    """Both ends write, by the session's rules alone."""
+
+    async def speak(self, device: Device) -> None:
+        """Two tokens at a time, on a path as long as it is right; now and then on another."""
+        client, session, history = device.client, device.client.session, device.history
+        if client.welcome.vocab_size < SIZE:  # this draft knows ids that the target has not
+            return
+        history[:] = [1, 2, 3]
+        rounds, most, base, path = 0, 40, 3, list[int]()
+        await client.send(
+            frames.Start(1, 0, [1, 2, 3], AT_POINT_NINE, Coupled(), "both", most, [], 5)
+        )
+        while session.state is State.WRITING:
+            rounds += 1
+            agrees = [*history[base:], *path][: len(path)] == path
+            if base + len(path) < len(history) or not agrees or rounds % 5 == 1:
+                base, path = len(history), []
+            if session.progress.proposed != len(path):  # over a new connection, too
+                base, path = len(history), []
+            if base + len(path) + 2 <= 3 + most:
+                await client.send(self._proposal(device, base, path))
+            for _ in range(4 * (rounds % 2)):
+                await asyncio.sleep(0)
+            frame = await client.receive()
+            assert isinstance(frame, frames.Written)
+            history += frame.ids
+            assert len(history) - 3 <= most and all(0 <= token < SIZE for token in history)
+            if rounds == 60:
+                await client.finish(session.length)
+
+    def _proposal(self, device: Device, base: int, path: list[int]) -> frames.Propose:
+        """Two tokens more of the path."""
+        session, first = device.client.session, len(path)
+        text = [*device.history[:base], *path]
+        ids = IdModel(device.client.welcome.vocab_size)
+        ids.extend(text)
+        drafted = []
+        for _ in range(2):
+            q = distribution(DRAFT[text[-1]], AT_POINT_NINE, text)
+            key = noise.key_from_seed(5, "coupled")
+            drafted.append(Coupled().propose(q, key, len(text)))
+            text.append(drafted[-1].token)
+        path += text[-2:]
+        payload, _ = Coupled().encode(drafted, ids)
+        number = session.progress.path + (not first)
+        return frames.Propose(number, base, len(device.history), first, 2, payload)
+
+
 def _sampled(**changes: Any) -> dict[str, Any]:
     return {"sampling": Sampling(**{"temperature": 0.9, **changes})}
 
@@ -168,4 +218,7 @@ PLANS = [
     Ahead("ahead-resumed", scheme=TopK(6, 16), breaks=(1, 4, 6, 9, 12)),
     Ahead("ahead-resumed-split", scheme=Split(6, 16), breaks=(1, 3, 6, 9)),
     Ahead("ahead-replayed", scheme=Split(6, 16), breaks=(1, 3, 6, 9), forgets=True),
+    Proposes("both"),
+    Proposes("both-resumed", breaks=(1, 4, 6)),
+    Proposes("both-replayed", breaks=(1, 4, 6), forgets=True),
 ]

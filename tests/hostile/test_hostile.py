@@ -100,7 +100,7 @@ def test_base_station(recordings, raised, count):
     _holds(report, count)
     # Most frames are refused; but where none were taken, the states behind would go untested.
     assert report.outcomes["refused"] > count / 2
-    taken = ("Start", "Draft", "Finish", "Switch", "Resume", "Replay")
+    taken = ("Start", "Draft", "Propose", "Finish", "Switch", "Resume", "Replay")
     assert all(report.outcomes[kind] > count / 2000 for kind in taken)
 
 
