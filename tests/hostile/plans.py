@@ -14,6 +14,7 @@ from draftlink.distribution.sampling import distribution
 from draftlink.protocol import frames
 from draftlink.protocol.states import State
 from draftlink.schemes import AnyScheme
+from draftlink.schemes.base import ID_ENTRIES
 from tests.fake_models import random_logits
 
 SIZE = 20
@@ -143,7 +144,10 @@ class Proposes(Plan):
     async def speak(self, device: Device) -> None:
         """Two tokens at a time, on a path as long as it is right; now and then on another."""
         client, session, history = device.client, device.client.session, device.history
-        if client.welcome.vocab_size < SIZE:  # this draft knows ids that the target has not
+        welcome = client.welcome
+        if welcome.vocab_size < SIZE:  # this draft knows ids that the target has not
+            return
+        if frames.BOTH not in welcome.features or welcome.frame_entries < 2 * ID_ENTRIES:
             return
         history[:] = [1, 2, 3]
         rounds, most, base, path = 0, 40, 3, list[int]()

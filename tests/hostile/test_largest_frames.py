@@ -179,6 +179,16 @@ UP: dict[str, tuple[list[frames.Frame], bytes]] = {
     "a draft": ([HELLO, WELCOME, START], frames.encode(frames.Draft(1, 3, 64, bytes(MIB - 99)))),
 }
 STREAM = msgspec.structs.replace(START, mode="stream")
+BOTH = [
+    msgspec.structs.replace(HELLO, features=[frames.BOTH]),
+    msgspec.structs.replace(WELCOME, features=[frames.BOTH]),
+    msgspec.structs.replace(START, mode="both", sampling=Sampling(0.0), surprisals=True),
+]
+UP["a proposal"] = BOTH, frames.encode(frames.Propose(1, 3, 3, 0, 64, bytes(MIB - 99)))
+UP["an older proposal"] = (
+    [*BOTH, frames.Propose(2, 3, 3, 0, 64, b"")],
+    frames.encode(frames.Propose(1, 3, 3, 0, 64, bytes(MIB - 99))),
+)
 TOLD = msgspec.structs.replace(START, surprisals=True)
 DOWN: dict[str, tuple[list[frames.Frame], bytes]] = {
     "many features": ([HELLO], control(WELCOME, features=STRINGS)),
@@ -194,6 +204,20 @@ DOWN: dict[str, tuple[list[frames.Frame], bytes]] = {
         [HELLO, WELCOME, STREAM],
         frames.encode(frames.Tokens(1, 3, tuple(MANY), False)),
     ),
+    "written": (
+        BOTH,
+        frames.encode(
+            frames.Written(3, tuple(MANY[: frames.MAX_TOKENS]), 0, False, 0, 0, bytes(4096))
+        ),
+    ),
+    "more is written than a frame has": (
+        BOTH,
+        frames.encode(frames.Written(3, tuple(MANY), 0, False, 0, 0)),
+    ),
+    "surprisals of what is written": (
+        BOTH,
+        frames.encode(frames.Written(3, (5,), 0, False, 0, 0, bytes(MIB - 99))),
+    ),
     "a verdict's surprisals": (
         [HELLO, WELCOME, TOLD, frames.Draft(1, 3, 64, b"")],
         frames.encode(frames.Verdict(1, 3, 64, 5, False, 0, 0, b"", bytes(MIB - 99))),
@@ -208,7 +232,7 @@ DOWN: dict[str, tuple[list[frames.Frame], bytes]] = {
 def taken_s(role: str, before: list[frames.Frame], data: bytes) -> float:
     """The seconds in which a session takes a frame, or finds what is wrong with it."""
     session = Session(role, SIZE)  # type: ignore[arg-type]
-    ups = (frames.Hello, frames.Start, frames.Resume, frames.Draft)
+    ups = (frames.Hello, frames.Start, frames.Resume, frames.Draft, frames.Propose)
     for frame in before:
         if isinstance(frame, ups) == (role == "device"):
             session.send(frame)
