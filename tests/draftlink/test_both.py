@@ -239,8 +239,8 @@ FLOODS = {
 TAKEN = {
     "older paths": 0,
     "new ones, at an old base": 300,
-    "one by one": 255 - 2 - 1,
-    "the most": 3,
+    "one by one": 9 + 256 - 8 - 2,  # up to 256 behind what is known, and two were there
+    "the most": 4,
 }
 
 
