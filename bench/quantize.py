@@ -1,6 +1,9 @@
 """How a draft's weights are rounded, by the acceptance that is left: the default is chosen by it.
 
     python -m bench.quantize [--prompts 16] [--json FILE]
+    python -m bench.quantize --model FOLDER [--context 1024] [--texts 8] [--json FILE]
+
+The second takes any model, and real kernels: ``bench.techniques``.
 
 The embedded pair on text that its target writes after held-out prompts, at temperature 1: mean
 Σ min(p, q) against the target, for 4-bit rounding by the nearest code, by ours (the clip of each
@@ -30,7 +33,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tinypair
-from export import quantize
+from bench import techniques
+from export import rounding
+from export.rounding import Rounding as Kind
+from export.rounding import nearest as nearest_codes
 
 BLOCKS = (16, 32, 64, 128, 256)
 TOKENS = 128  # written after each prompt
@@ -40,8 +46,13 @@ Rounding = Callable[[Array, int, int], Array]  # weight (rows, width), bits, blo
 
 def nearest(weight: Array, bits: int, block: int) -> Array:
     """The nearest code, the step by the largest weight of a block."""
-    with mock.patch.object(quantize, "SHARES", (1.0,)):
-        return quantize.rounded(weight, bits, block)
+    with mock.patch.object(rounding, "SHARES", (1.0,)):
+        return least_squares(weight, bits, block)
+
+
+def least_squares(weight: Array, bits: int, block: int) -> Array:
+    """The nearest code, the step by the clip with the least squared error."""
+    return nearest_codes(weight, Kind(bits, block)).values()
 
 
 def hqq(weight: Array, bits: int, block: int) -> Array:
@@ -62,7 +73,7 @@ def k_quant(weight: Array, bits: int, block: int) -> Array:
 
 ROUNDINGS: dict[str, tuple[Rounding, int]] = {  # and the bits of a block's zero point
     "nearest": (nearest, 0),
-    "least squares (ours)": (quantize.rounded, 0),
+    "least squares (ours)": (least_squares, 0),
     "HQQ": (hqq, 4),
     "k-quant": (k_quant, 4),
 }
@@ -132,8 +143,14 @@ def main() -> None:
     """Print the two tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--model", help="a transformers folder; the embedded pair if not given")
+    parser.add_argument("--context", type=int, default=1024)
+    parser.add_argument("--texts", type=int, default=8)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.model:
+        techniques.run(options.model, options.context, options.texts, options.json)
+        return
     console = Console()
     measure = Measure(options.prompts)
     whole = measure.overlap()
@@ -153,16 +170,16 @@ def main() -> None:
         for block in BLOCKS:
             measured(f"4 bits, {way}", way, block, four)
     ours = "least squares (ours)"
-    measured("8 bits", ours, quantize.BLOCK, dict.fromkeys(measure.matrices, 8))
+    measured("8 bits", ours, 256, dict.fromkeys(measure.matrices, 8))
 
     lost = {}
     for name in measure.matrices:
-        with measure.rounded(quantize.rounded, quantize.BLOCK, {name: 4}):
+        with measure.rounded(least_squares, 256, {name: 4}):
             lost[name] = whole - measure.overlap()
     order = sorted(lost, key=lambda name: -lost[name] / measure.matrices[name].numel())
     for count in (1, 2, 4, 8):
         mixed = four | dict.fromkeys(order[:count], 8)
-        measured(f"4 bits, the {count} most sensitive in 8", ours, quantize.BLOCK, mixed)
+        measured(f"4 bits, the {count} most sensitive in 8", ours, 256, mixed)
 
     table = Table("weights", "block", "MB", "Σ min(p, q)", "lost", "acceptance per MB",
                   title=f"{measure.positions} positions; float32: {whole:.4f}")  # fmt: skip

@@ -40,8 +40,11 @@ def pytest_configure() -> None:
     with contextlib.suppress(ModuleNotFoundError):  # see BUNDLES
         import torch
 
-        # The models are tiny: a second thread would only be waited for.
+        from export import calibrate
+
+        # The models are tiny: a second thread would only be waited for, and a short text will do.
         torch.set_num_threads(1)
+        calibrate.TOKENS = 16
 
 
 @pytest.fixture(autouse=True)

@@ -46,6 +46,7 @@ def test_device_failures_are_one_line(bundle):
         ["nonsense"],
         ["export", "tinypair", "-o", "out", "--precision", "int3"],
         ["export", "tinypair", "-o", "out", "--graph", "square"],
+        ["export", "tinypair", "-o", "out", "--effort", "high"],
         ["device"],
         ["device", "bundle", "Hi", "--sampling", "mine"],
     ],
@@ -57,7 +58,7 @@ def test_wrong_usage_is_exit_code_2(arguments):
 def test_export_by_hand(model_folder, tmp_path):
     """The portable graph, its manifest as JSON, and the device's word on it once it is corrupt."""
     out, told = tmp_path / "draft", tmp_path / "manifest.json"
-    options = ["-o", str(out), "--graph", "portable", "--json", str(told)]
+    options = ["-o", str(out), "--graph", "portable", "--json", str(told), "--precision", "int8"]
     done = draftlink("export", str(model_folder("qwen2")), *options)
     assert done.returncode == 0, done.stderr
     assert "int8, portable graph" in done.stdout and "rollback exact" in done.stdout

@@ -22,7 +22,7 @@ from device_runtime.model.draft_model import DraftModel
 from draftlink.distribution.sampling import Sampling, distribution
 from draftlink.host import files
 from export.bundle import export_bundle
-from export.quantize import Precision
+from export.choose import Precision
 from tinypair.corpus import split, token_row
 from tinypair.train import held_out_loss
 

@@ -30,18 +30,36 @@ def stop_ids(
 
 
 def turn_end(template: str, tokenizer: Tokenizer, tokens: dict[str, str]) -> int | None:
-    """The special token that a chat template puts behind what the assistant says, if there is one.
-
-    The template runs in transformers' sandbox, as it does for everybody who uses the model.
-    """
+    """The special token that a template puts behind what the assistant says, if there is one."""
     turns = [("user", "a"), ("assistant", SAID), ("user", "b")]
     messages = [{"role": role, "content": content} for role, content in turns]
-    words = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens)
-    try:
-        text: Any = words.apply_chat_template(messages, chat_template=template, tokenize=False)
-    except Exception:  # whatever a template makes of these turns
+    text = rendered(messages, template, tokenizer, tokens)
+    if text is None:
         return None
-    behind = str(text).rpartition(SAID)[2].lstrip()
+    behind = text.rpartition(SAID)[2].lstrip()
     ids: list[int] = tokenizer.encode(behind, add_special_tokens=False).ids
     added = tokenizer.get_added_tokens_decoder()
     return ids[0] if ids and ids[0] in added and added[ids[0]].special else None
+
+
+def rendered(
+    messages: list[dict[str, str]],
+    template: str,
+    tokenizer: Tokenizer,
+    tokens: dict[str, str],
+    *,
+    answers: bool = False,
+) -> str | None:
+    """A chat as its template writes it; with ``answers`` up to where the assistant's turn begins.
+
+    None where the template makes nothing of it. It runs in transformers' sandbox, as it does for
+    everybody who uses the model.
+    """
+    words = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens)
+    try:
+        text: Any = words.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=answers
+        )
+    except Exception:  # whatever a template makes of these turns
+        return None
+    return str(text)

@@ -21,7 +21,7 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 from bs_runtime.checkpoint.errors import CheckpointError
 from bs_runtime.checkpoint.gguf_file import GgufFile
 from bs_runtime.checkpoint.gguf_tokenizer import read_tokenizer, special_id
-from bs_runtime.checkpoint.stops import stop_ids
+from bs_runtime.checkpoint.stops import rendered, stop_ids
 
 FILE: Final = "tokenizer.json"
 SETTINGS: Final = "tokenizer_config.json"
@@ -43,6 +43,16 @@ class Words:
         token = self.tokens.get(name)
         found: int | None = None if token is None else self.tokenizer.token_to_id(token)
         return found
+
+    def asked(self, question: str) -> str | None:
+        """A user's question as the chat template writes it, up to where the answer begins.
+
+        None where there is no template, or it makes nothing of that.
+        """
+        if self.template is None:
+            return None
+        turn = [{"role": "user", "content": question}]
+        return rendered(turn, self.template, self.tokenizer, self.tokens, answers=True)
 
     def end_texts(self, generation: Any) -> None:
         """Have a GenerationConfig name every token that ends a text, not only its own."""

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 from tokenizers import Tokenizer
 
+from device_runtime.model.costs import Costs, Kernel
 from draftlink.distribution.sampling import Sampling
 from draftlink.host.plain import printable
 from draftlink.protocol.validate import MAX_CONTEXT, MAX_EOS, MAX_VOCAB
@@ -52,7 +53,37 @@ class Check(msgspec.Struct, frozen=True):
     top1_agreement: float
     overlap: float  # mean sum of min(p, q) at temperature 1
     rollback_difference: float  # largest logit difference after a rollback, same chunking
-    text: str  # what it was checked on: "built-in" or the file's name
+    text: str  # what it was checked on: "built-in", "its own" or the file's name
+    overlap_error: float = 0.0  # standard
+    # With a target: the same sum against it, of the float32 draft and of this one.
+    float_acceptance: float | None = None
+    acceptance: float | None = None
+    acceptance_error: float = 0.0
+
+
+class KernelCount(msgspec.Struct, frozen=True):
+    """How many products have one kernel."""
+
+    kernel: Kernel
+    count: Annotated[int, Meta(ge=1)]
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """A point of the front that the rounding was chosen from."""
+
+    overlap: float  # against float32, or against the target where there was one
+    overlap_error: float
+    seconds: float  # a token, reckoned by the costs
+    bytes: Annotated[int, Meta(ge=0)]  # of the products
+    kernels: Annotated[list[KernelCount], Meta(max_length=100)]
+
+
+class Quantization(msgspec.Struct, frozen=True):
+    """How the weights were rounded, and by what costs it was chosen."""
+
+    kernels: Annotated[list[KernelCount], Meta(max_length=100)]
+    front: Annotated[list[Trial], Meta(max_length=100)]
+    costs: Costs | None  # None where nothing was chosen by them
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -62,7 +93,7 @@ class Manifest(msgspec.Struct, frozen=True):
     model: Name
     architecture: Name
     graph: Literal["shared", "portable", "static"]
-    precision: Literal["fp32", "int8", "int4"]
+    precision: Literal["fp32", "int8", "int4", "mixed"]
     vocab_size: Annotated[int, Meta(ge=1, le=MAX_VOCAB)]
     context: Annotated[int, Meta(ge=1, lt=MAX_CONTEXT)]
     layers: Size
@@ -79,6 +110,7 @@ class Manifest(msgspec.Struct, frozen=True):
     # How a chat is written (Jinja), and how the model's own files suggest to sample it.
     chat_template: Annotated[str, Meta(max_length=1 << 19)] | None = None
     sampling: Sampling | None = None
+    quantization: Quantization | None = None
 
 
 class Bundle:

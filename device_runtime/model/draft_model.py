@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from weakref import WeakSet, WeakValueDictionary
 
@@ -12,11 +13,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from device_runtime.model import pages, providers, weights
+from device_runtime.model import kernels, pages, providers, weights
 from device_runtime.model.bundle import Bundle, BundleError
 from device_runtime.model.graphs import PortableGraph, SharedGraph
 from device_runtime.model.static_graph import StaticGraph
 from device_runtime.model.threads import Setting, available, check, fastest, settings
+from draftlink.host.plain import printable
 from draftlink.planning.trials import Trials
 
 PREFILL = 128  # tokens fed at once
@@ -121,6 +123,8 @@ def load(bundle: Bundle, provider: str = "cpu", threads: int | None = None) -> L
     if loaded is not None:
         return loaded
     found = Loaded(bundle, provider)
+    if provider == "cpu":
+        _warn(bundle)
 
     def seconds(count: int) -> float:
         found.load(Setting(count))
@@ -259,6 +263,14 @@ class DraftModel:
         if self._graph is not None:
             self._graph.cut(length)
         self._length = length
+
+
+def _warn(bundle: Bundle) -> None:
+    """Say where this processor has no fast kernel for the bundle's products."""
+    told = bundle.manifest.quantization
+    bits = {one.kernel.bits for one in told.kernels} if told is not None else set()
+    if (why := kernels.slow(bits, *kernels.features())) is not None:
+        warnings.warn(f"{printable(str(bundle.path))}: {why}", stacklevel=2)
 
 
 def _stamps(bundle: Bundle) -> list[tuple[int, int, int]] | None:

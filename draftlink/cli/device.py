@@ -21,6 +21,21 @@ from draftlink.cli.common import (
     write_json,
 )
 from draftlink.cli.output import show
+from draftlink.host import files
+
+
+def _measure(path: Path | None) -> None:
+    """Measure what products cost on this device, into a file, and end. Raises FileError."""
+    if path is None:
+        return
+    from device_runtime.model import costs, measure
+
+    files.check(path)
+    with err.status("measuring what products cost here"):
+        found = measure.measure()
+    costs.write(found, path)
+    err.print(f"[dim]{len(found.products)} products with {found.threads} threads[/dim]")
+    raise typer.Exit
 
 
 @app.command(epilog='Example: draftlink device ./draft --bs ws://127.0.0.1:8765 "Once upon a time"')
@@ -75,6 +90,14 @@ def device(
     provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider")] = "cpu",
     threads: Threads = None,
     pace_draft: PaceDraft = None,
+    measure_costs: Annotated[
+        Path | None,
+        typer.Option(
+            help="measure this device's products for `draftlink export --costs FILE`, and end",
+            callback=_measure,
+            is_eager=True,
+        ),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Generate a text on the device with a base station's help."""

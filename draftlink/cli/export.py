@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from draftlink.cli import export_view
 from draftlink.cli.common import (
     Json,
     app,
@@ -20,21 +24,35 @@ from draftlink.cli.common import (
 )
 
 
-@app.command(epilog="Example: draftlink export ./Qwen2.5-0.5B -o ./qwen-draft --precision int4")
+@app.command(epilog="Example: draftlink export ./Qwen2.5-0.5B -o ./qwen-draft")
 def export(
     model: Annotated[
         str, typer.Argument(help="transformers folder, GGUF file or hub id; tinypair: its draft")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="bundle folder to write")],
-    precision: Annotated[str, typer.Option(help="int8, int4 or fp32")] = "int8",
+    precision: Annotated[
+        str, typer.Option(help="auto: the fastest that loses little; int8, int4 or fp32")
+    ] = "auto",
     graph: Annotated[
         str, typer.Option(help="shared: free rollback; portable: standard operators")
     ] = "shared",
     context: Annotated[int | None, typer.Option(help="tokens in the KV cache")] = None,
     text: Annotated[Path | None, typer.Option(help="text file to check on")] = None,
     target: Annotated[
-        str | None, typer.Option(help="model to draft for: its tokenizer must be the same")
+        str | None,
+        typer.Option(help="model to draft for, of the same tokenizer: auto is the fastest with it"),
     ] = None,
+    t_target: Annotated[
+        str, typer.Option(help="auto with --target: one target forward, one token")
+    ] = "45ms",
+    link: Annotated[str, typer.Option(help="auto with --target: link profile")] = "wifi",
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            help="auto: the device's (draftlink device --measure-costs); else measured here"
+        ),
+    ] = None,
+    effort: Annotated[str, typer.Option(help="auto: low or normal")] = "normal",
     npu: Annotated[
         bool, typer.Option("--npu", help="static shapes, int8 QDQ; needs --calibrate")
     ] = False,
@@ -47,36 +65,68 @@ def export(
     source = asked(draft_path(model))
     from export.bundle import export_bundle
 
-    if precision not in ("int8", "int4", "fp32"):
-        raise typer.BadParameter(f"{precision!r} is not int8, int4 or fp32")
-    if graph not in ("shared", "portable"):
-        raise typer.BadParameter(f"{graph!r} is not shared or portable")
-    if npu and (graph, precision) != ("shared", "int8"):
-        raise typer.BadParameter("--npu has its own graph, in int8; leave --graph and --precision")
-    if npu != (calibrate is not None):
-        raise typer.BadParameter("--npu and --calibrate FILE go together")
-    with err.status("exporting") as status:
+    _usage(precision, graph, npu, calibrate)
+    with _bar() as progress:
         bundle = export_bundle(
             source,
             output,
-            precision,  # type: ignore[arg-type]
+            "int8" if npu else precision,  # type: ignore[arg-type]
             graph="static" if npu else graph,  # type: ignore[arg-type]
             context=context,
             text=text,
             calibrate=calibrate,
             target=None if target is None else model_path(target),
-            progress=lambda step: status.update(Text(step)),
+            asked=_asked(effort, costs, t_target, link),
+            progress=progress,
         )
-    check = bundle.manifest.check
-    assert check is not None
-    size = sum(file.bytes for file in bundle.manifest.files.values())
-    out.print(
-        f"{output}: {precision}, {bundle.manifest.graph} graph, {size / 1e6:.1f} MB; against"
-        f" PyTorch over {check.positions} positions: overlap {check.overlap:.4f}, top-1 agreement"
-        f" {check.top1_agreement:.1%}, largest logit difference {check.max_logit_difference:.2g},"
-        " rollback exact",
-        soft_wrap=True,
-        markup=False,  # the path is the user's
-        emoji=False,
-    )
+    for line in export_view.lines(output, bundle.manifest, precision):
+        out.print(line, soft_wrap=True, markup=False, emoji=False)  # the path is the user's
     write_json(json, bundle.manifest)
+
+
+def _usage(precision: str, graph: str, npu: bool, calibrate: Path | None) -> None:
+    """Raise a usage error for options that cannot be, or not together."""
+    if precision not in ("auto", "int8", "int4", "fp32"):
+        raise typer.BadParameter(f"{precision!r} is not auto, int8, int4 or fp32")
+    if graph not in ("shared", "portable"):
+        raise typer.BadParameter(f"{graph!r} is not shared or portable")
+    if npu and (graph != "shared" or precision not in ("auto", "int8")):
+        raise typer.BadParameter("--npu has its own graph, in int8; leave --graph and --precision")
+    if npu != (calibrate is not None):
+        raise typer.BadParameter("--npu and --calibrate FILE go together")
+
+
+def _asked(effort: str, costs: Path | None, t_target: str, link: str) -> Any:
+    """What a rounding is chosen by. Raises a usage error, ValueError."""
+    from dataclasses import replace
+
+    from device_runtime.model import costs as table
+    from draftlink.link import shaping
+    from draftlink.planning import units
+    from export.choose import SETTING, Asked
+
+    if effort not in ("low", "normal"):
+        raise typer.BadParameter(f"{effort!r} is not low or normal")
+    took = units.seconds(t_target)
+    setting = replace(SETTING, target_s=took, verify_s=took, link=shaping.profile(link))
+    return Asked(effort, None if costs is None else table.read(costs), setting)  # type: ignore
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str], None]]:
+    """A progress bar; what it is given are the export's steps."""
+    from export.stage import share
+
+    columns = (
+        SpinnerColumn(), BarColumn(20), TimeElapsedColumn(), TextColumn("{task.description}"),
+    )  # fmt: skip
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("exporting", total=1.0)
+        reached = 0.0
+
+        def show(step: str) -> None:
+            nonlocal reached
+            reached = max(reached, share(step))
+            bar.update(task, completed=reached, description=Text(step).markup)
+
+        yield show

@@ -196,6 +196,19 @@ def best_acceptance(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
     return float(np.minimum(p, q).sum())
 
 
+def acceptance_after(accepted: float, overlap: float) -> float:
+    """What a target accepts of a draft that ``overlap``s with one of which it accepts ``accepted``.
+
+    1 − √((1 − accepted)² + (1 − overlap)²): what rounding does to a draft's rows has nothing to do
+    with what else they lack, so the two losses add in quadrature. (The triangle's inequality alone
+    would allow anything from their difference to their sum.) Raises ValueError outside [0, 1].
+    """
+    for value in (accepted, overlap):
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"an acceptance must be in [0, 1], not {value}")
+    return max(0.0, 1.0 - math.hypot(1.0 - accepted, 1.0 - overlap))
+
+
 def sample_and_match_acceptance(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
     """Σ p q: both ends draw on their own, and accept where they agree."""
     return float((p * q).sum())

@@ -261,3 +261,15 @@ def test_truncation_and_rounding_lose_no_more_than_the_bound():
         assert theory.total_variation(q, rounded) <= bound + 1e-12
         worst = max(worst, theory.total_variation(q, rounded) / bound)
     assert worst > 0.5  # the bound says something
+
+
+def test_losses_add_in_quadrature():
+    """Between the larger loss alone and the sum of both, which the triangle's inequality bounds."""
+    assert theory.acceptance_after(0.7, 0.944) == pytest.approx(0.6948, abs=1e-4)
+    assert theory.acceptance_after(0.7, 1.0) == pytest.approx(0.7)
+    assert theory.acceptance_after(0.0, 0.0) == 0.0
+    for accepted, overlap in ((0.9, 0.8), (0.5, 0.99), (0.2, 0.3)):
+        found = theory.acceptance_after(accepted, overlap)
+        assert max(0.0, accepted + overlap - 1.0) <= found <= min(accepted, overlap)
+    with pytest.raises(ValueError, match="must be in"):
+        theory.acceptance_after(1.1, 0.9)

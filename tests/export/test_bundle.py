@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 import export.bundle
 from device_runtime.model.bundle import MANIFEST, load_bundle
+from device_runtime.model.draft_model import DraftModel
 from export import ExportError, check, quantize
 from export.bundle import export_bundle
 from tests.conftest import ARCHITECTURES, GRAPHS, needs_portable
@@ -52,9 +53,9 @@ def test_large_weights_lie_beside_the_graph(model_folder, tmp_path, monkeypatch,
     assert (path / "model.onnx.data").stat().st_size > (path / "model.onnx").stat().st_size / 10
 
 
-def break_scales(model: onnx.ModelProto, precision: str, whole=quantize.quantize) -> None:
+def break_scales(model: onnx.ModelProto, coder, whole=quantize.quantize) -> None:
     """A quantization with the scales of its largest weight five times too large."""
-    whole(model, precision)
+    whole(model, coder)
     tensor = max(
         (t for t in model.graph.initializer if "scale" in t.name.lower()),
         key=lambda t: len(t.raw_data),
@@ -82,8 +83,8 @@ def test_a_broken_graph_is_a_failed_export(model_folder, tmp_path, monkeypatch, 
         norm.CopyFrom(numpy_helper.from_array(value, norm.name))
         return model
 
-    traced = export.bundle._traced
-    monkeypatch.setattr(export.bundle, "_traced", broken)
+    traced = export.bundle.traced
+    monkeypatch.setattr(export.bundle, "traced", broken)
     with pytest.raises(ExportError, match=f"the fp32 {graph} graph does not match PyTorch"):
         export_bundle(model_folder("llama"), tmp_path / "out", "int4", graph=graph)
     assert list(tmp_path.iterdir()) == []
@@ -113,7 +114,7 @@ def test_a_graph_that_does_not_run_is_a_failed_export(
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_a_cache_that_forgets_its_rollback_is_found(bundle, model_folder, monkeypatch, graph):
-    draft = export.bundle.DraftModel(bundle(graph=graph))
+    draft = DraftModel(bundle(graph=graph))
     model, words = export.source.load(model_folder("llama"))
     ids = words.tokenizer.encode(check.TEXT).ids[:40]
     assert check.compare(draft, model, ids, "fp32", "").passed
@@ -130,9 +131,10 @@ def test_a_cache_that_forgets_its_rollback_is_found(bundle, model_folder, monkey
 @needs_portable
 def test_steps_are_told(model_folder, tmp_path):
     told: list[str] = []
-    export_bundle(model_folder("llama"), tmp_path / "out", graph="portable", progress=told.append)
+    told_to = {"graph": "portable", "progress": told.append}
+    export_bundle(model_folder("llama"), tmp_path / "out", "int8", **told_to)
     text = "\n".join(told)
-    for words in ("loading", "tracing", "quantizing to int8", "checking int8", "100 of 128 tokens"):
+    for words in ("loading", "tracing", "rounding to int8", "checking int8", "100 of 128 tokens"):
         assert words in text
 
 

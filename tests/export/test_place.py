@@ -19,6 +19,7 @@ import export.bundle
 from device_runtime.model.bundle import GRAPH, MANIFEST, Check, load_bundle
 from export import ExportError, quantize, source
 from export.bundle import export_bundle
+from export.stage import Stage
 
 PASSED = Check(True, 1, 0.0, 1.0, 1.0, 0.0, "built-in")
 
@@ -32,8 +33,8 @@ def quick(model_folder, monkeypatch):
     loaded = source.load(model_folder("llama"))
     word = b""
     monkeypatch.setattr(source, "load", lambda model: loaded)
-    monkeypatch.setattr(export.bundle, "_traced", lambda *_: onnx.ModelProto())
-    monkeypatch.setattr(export.bundle, "_checked", lambda *_: PASSED)
+    monkeypatch.setattr(export.bundle, "traced", lambda *_: onnx.ModelProto())
+    monkeypatch.setattr(Stage, "check", lambda *_: PASSED)
     monkeypatch.setattr(quantize, "write", lambda model, path: path.write_bytes(word))
 
     def make(out: Path, text: str = "new") -> None:
@@ -121,7 +122,7 @@ def test_what_comes_into_a_bundle_while_another_is_made_stays(quick, tmp_path, m
         (out / "notes.txt").write_text("mine")
         return PASSED
 
-    monkeypatch.setattr(export.bundle, "_checked", slow)
+    monkeypatch.setattr(Stage, "check", slow)
     with pytest.raises(ExportError, match=r"also holds 'notes.txt'"):
         quick(out)
     assert holds(out) == "old" and (out / "notes.txt").read_text() == "mine"
@@ -229,11 +230,11 @@ def test_a_living_export_is_left_alone(quick, tmp_path, monkeypatch):
     out = tmp_path / "out"
 
     def another(*_):
-        monkeypatch.setattr(export.bundle, "_checked", lambda *_: PASSED)
+        monkeypatch.setattr(Stage, "check", lambda *_: PASSED)
         assert in_a_child(lambda: quick(out, "other")) == 0
         return PASSED
 
-    monkeypatch.setattr(export.bundle, "_checked", another)
+    monkeypatch.setattr(Stage, "check", another)
     quick(out)
     assert holds(out) == "new" and list(tmp_path.iterdir()) == [out]
 

@@ -8,7 +8,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export import quantize
+from export import quantize, rounding
+from export.rounding import Rounding, block_for, nearest
 from tests.conftest import GRAPHS
 
 
@@ -17,10 +18,11 @@ from tests.conftest import GRAPHS
 def test_no_weight_moves_by_more_than_its_step_allows(bits, width):
     weight = np.random.default_rng(0).normal(size=(7, width)).astype(np.float32)
     weight[0] = 0
-    code, scale = quantize.codes(weight, bits)
-    block = quantize.BLOCK
+    block = 256
+    made = nearest(weight, Rounding(bits, block))
+    code, scale = made.code, made.step
     assert code.shape == (7, -(-width // block), block) and code.max() < 2**bits
-    found = quantize.rounded(weight, bits)
+    found = made.values()
     step = np.abs(np.repeat(scale, block, axis=1)[:, :width])
     half = 2 ** (bits - 1)
     # Half a step, and for the clipped few the distance to the last code.
@@ -31,14 +33,23 @@ def test_no_weight_moves_by_more_than_its_step_allows(bits, width):
 
 def test_a_clipped_step_loses_less(monkeypatch):
     weight = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
-    best = np.square(quantize.rounded(weight, 4) - weight).sum()
-    monkeypatch.setattr(quantize, "SHARES", (1.0,))
-    plain = np.square(quantize.rounded(weight, 4) - weight).sum()
+    best = np.square(nearest(weight, Rounding(4, 256)).values() - weight).sum()
+    monkeypatch.setattr(rounding, "SHARES", (1.0,))
+    plain = np.square(nearest(weight, Rounding(4, 256)).values() - weight).sum()
     assert best < 0.97 * plain
 
 
-@pytest.mark.parametrize("precision", ["int4", "int8"])
-def test_the_operators_see_the_rounded_weights(precision):
+def test_zero_points_lose_less_where_weights_are_of_one_sign():
+    weight = np.random.default_rng(0).uniform(0.5, 1.0, size=(50, 64)).astype(np.float32)
+    errors = [
+        np.square(nearest(weight, Rounding(4, 32, zero)).values() - weight).sum()
+        for zero in (False, True)
+    ]
+    assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize(("bits", "zero_points"), [(4, False), (4, True), (8, False), (8, True)])
+def test_the_operators_see_the_rounded_weights(bits, zero_points):
     """Table, tied head, plain product, Gemm with a bias: all equal to the sums on rounded weights.
 
     The activations are small integers, for which rounding them to 8 bits changes nothing.
@@ -70,7 +81,12 @@ def test_the_operators_see_the_rounded_weights(precision):
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    quantize.quantize(model, precision)
+
+    def coder(one):
+        block = block_for(one.shape[1], 32)  # a rest of half a block in rows of 48
+        return nearest(one.weight, Rounding(bits, block, zero_points and not one.tied))
+
+    quantize.quantize(model, coder)
     kinds = sorted(node.op_type for node in model.graph.node)
     assert kinds == ["GatherBlockQuantized", *["MatMulNBits"] * 3, "Reshape"]
     stored = [tensor for tensor in model.graph.initializer if tensor.dims[0] == 90]
@@ -82,8 +98,8 @@ def test_the_operators_see_the_rounded_weights(precision):
     x[:, ::32] = 127  # every block's scale is 1
     ids = np.array([4, 0, 89])
     embedded, head, gemm, total = session.run(outputs, {"input_ids": ids, "x": x})
-    bits = quantize.BITS[precision]
-    rows, columns = quantize.rounded(table, bits), quantize.rounded(inner.T, bits).T
+    rows = nearest(table, Rounding(bits, 32)).values()
+    columns = nearest(inner.T, Rounding(bits, 32, zero_points)).values().T
     assert np.abs(embedded - rows[ids]).max() < 1e-6
     assert np.abs(head - x @ rows.T).max() < 1e-3
     assert np.abs(gemm - (x @ columns + bias)).max() < 1e-3
@@ -92,9 +108,9 @@ def test_the_operators_see_the_rounded_weights(precision):
 
 def test_rows_are_quantized_alike_in_any_number(monkeypatch):
     weight = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
-    whole = quantize.rounded(weight, 4)
-    monkeypatch.setattr(quantize, "ROWS", 7)
-    assert np.array_equal(quantize.rounded(weight, 4), whole)
+    whole = nearest(weight, Rounding(4, 256)).values()
+    monkeypatch.setattr(rounding, "ROWS", 7)
+    assert np.array_equal(nearest(weight, Rounding(4, 256)).values(), whole)
 
 
 def test_what_is_no_plain_product_stays():
@@ -118,7 +134,9 @@ def test_what_is_no_plain_product_stays():
         [numpy_helper.from_array(v.astype(np.float32), name) for name, v in values.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
-    quantize.quantize(model, "int8")
+    quantize.quantize(
+        model, lambda one: nearest(one.weight, Rounding(8, block_for(one.shape[1], 256)))
+    )
     assert [node.op_type for node in model.graph.node] == ["Gather", "Gemm", "MatMul"]
 
 

@@ -1,0 +1,217 @@
+"""From a checked float graph to the one that is shipped: rescaled, calibrated, rounded, chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from bs_runtime.checkpoint.words import Words
+from device_runtime.model import measure, threads
+from device_runtime.model.bundle import GRAPH, Check, KernelCount, Quantization, Trial
+from device_runtime.model.costs import Costs, Kernel
+from device_runtime.model.draft_model import DraftModel
+from draftlink.link import shaping
+from draftlink.planning import plan as planning
+from export import calibrate, check, faults, front, prompts, rounder, smooth, source
+from export.front import Plan, Point
+from export.rounder import Rounder
+from export.stage import Stage, quiet
+
+Precision = Literal["auto", "fp32", "int8", "int4"]
+Effort = Literal["low", "normal"]
+POINTS: dict[Effort, int] = {"low": 3, "normal": 8}  # of the front that are made and measured
+SEARCHED: dict[Effort, int] = {"low": 4, "normal": 8}  # texts that a point is measured on
+SMOOTHED = (8, 64)  # bits and block that channels are rescaled for
+AGAIN = 32  # tokens that the rescaled float graph is checked on
+# Where nobody has stated a target's time and a link: those of `draftlink plan`.
+SETTING = planning.Setting(0.8, 0.01, 0.045, 0.045, shaping.profile("wifi"))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """By what a rounding is chosen."""
+
+    effort: Effort = "normal"
+    costs: Costs | None = None  # of the device; measured here where None
+    # The link and the target, where one is given. (A point's own acceptance and time are put in.)
+    setting: planning.Setting = SETTING
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Texts, and a model's logits along them, against which drafts are held."""
+
+    rows: Sequence[Sequence[int]]
+    logits: NDArray[np.float32]
+
+    def overlaps(self, draft: DraftModel, texts: int | None = None) -> NDArray[np.float64]:
+        """``check.overlaps`` on the first so many of the texts."""
+        rows = self.rows[:texts]
+        return check.overlaps(draft, rows, self.logits[: sum(map(len, rows))])
+
+
+def rounded(
+    stage: Stage,
+    loaded: Any,
+    words: Words,
+    precision: Precision,
+    asked: Asked,
+    own: tuple[Sequence[int], str] | None,
+    target: str | Path | None,
+) -> Check:
+    """Put the rounded graph in the place of the float one on the ``stage``; its check.
+
+    ``own``: ids to check on and what they are called, instead of the draft's own text. Raises
+    ExportError.
+    """
+    rows, searched, checked = _texts(stage, loaded, words)
+    bench = _rescaled(stage, loaded, rows)
+    draft_rows, said = (checked, "its own") if own is None else ([own[0]], own[1])
+    judge = _judge(loaded, draft_rows, stage.scratch / "check.npy")
+    verifier = None
+    if target is not None:
+        stage.progress(f"loading {target}")
+        verifier = source.load(target)[0]
+        _, searched, target_rows = _texts(stage, verifier, words)
+        against = _judge(verifier, target_rows, stage.scratch / "target.npy")
+        of_float = _float_overlaps(loaded, against, stage.scratch)
+    if precision == "auto":
+        by = _judge(verifier or loaded, searched, stage.scratch / "search.npy")
+        recipe, told = Chooser(bench, by, stage, asked, target is not None).choose()
+    else:
+        recipe = rounder.fixed(8 if precision == "int8" else 4, bench)
+        told = Quantization(_counted(recipe), [], None)
+    stage.progress(f"rounding to {precision}")
+    _put(stage, bench, recipe, precision)
+    stage.manifest = msgspec.structs.replace(stage.manifest, quantization=told)
+    result = _checked(stage, loaded, judge, said)
+    if target is None:
+        return result
+    accepted, error = check.mean(against.overlaps(stage.open(threads.available()))[0])
+    return msgspec.structs.replace(
+        result, float_acceptance=of_float, acceptance=accepted, acceptance_error=error
+    )
+
+
+def _texts(stage: Stage, model: Any, words: Words) -> list[list[list[int]]]:
+    """A model's own texts to calibrate, to search and to check on."""
+    stage.progress("writing texts to calibrate and to check on")
+    kinds = (prompts.CALIBRATION, prompts.SEARCH, prompts.CHECK)
+    begun = [one for kind in kinds for one in kind]
+    with quiet():
+        made = iter(calibrate.own_text(model, words, begun, stage.manifest.context))
+    return [[next(made) for _ in kind] for kind in kinds]
+
+
+def _judge(model: Any, rows: Sequence[Sequence[int]], path: Path) -> Judge:
+    return Judge(rows, check.reference(model, rows, path))
+
+
+def _float_overlaps(loaded: Any, against: Judge, scratch: Path) -> float:
+    """What the target accepts of the float draft, in PyTorch."""
+    given = check.reference(loaded, against.rows, scratch / "float.npy")
+    return float(np.mean([check.overlap(p, q) for p, q in zip(against.logits, given, strict=True)]))
+
+
+def _rescaled(stage: Stage, loaded: Any, rows: Sequence[Sequence[int]]) -> Rounder:
+    """The float graph with its channels rescaled, checked, and what it was fed with.
+
+    Its files move into the scratch folder: others will be in their place.
+    """
+    stage.progress("calibrating")
+    graph = stage.folder / GRAPH
+    sample = calibrate.sample(graph, loaded, rows, stage.scratch)
+    model = onnx.load(graph)
+    stage.progress("rescaling channels")
+    smooth.smooth(model, sample, *SMOOTHED)
+    stage.write({1: model})
+    stage.check(loaded, rows[0][:AGAIN], "its own")
+    kept = stage.scratch / "float"
+    kept.mkdir()
+    for path in stage.folder.glob(f"{graph.stem}*"):
+        path.rename(kept / path.name)
+    return Rounder(kept / GRAPH, sample)
+
+
+def _put(
+    stage: Stage, bench: Rounder, recipe: rounder.Recipe, precision: Precision = "auto"
+) -> None:
+    """The graph by a recipe on the stage. Raises ExportError where its weights are others."""
+    model = bench.rounded(recipe)
+    bits = {one.bits for one in recipe.values()}
+    chosen = "mixed" if len(bits) > 1 else f"int{bits.pop()}"
+    moved = faults.moved(model, bench.projections)
+    stage.write({1: model}, precision=chosen if precision == "auto" else precision)
+    if moved and (most := max(moved.values())) > check.MOST_MOVED:
+        raise stage.failed(f"weights differ from the float ones by {most:.0%}")
+
+
+def _checked(stage: Stage, loaded: Any, judge: Judge, text: str) -> Check:
+    """The check of a rounded graph. Raises ExportError where it is broken."""
+    result = stage.check(loaded, judge.rows[0][: check.POSITIONS], text)
+    overlaps, same = judge.overlaps(stage.open(threads.available()))
+    mean, error = check.mean(overlaps)
+    return msgspec.structs.replace(
+        result, positions=len(overlaps), overlap=mean, overlap_error=error,
+        top1_agreement=float(same.mean()),
+    )  # fmt: skip
+
+
+class Chooser:
+    """Finds the recipe to ship."""
+
+    def __init__(
+        self, bench: Rounder, judge: Judge, stage: Stage, asked: Asked, has_target: bool
+    ) -> None:
+        self._rounder, self._judge, self._stage = bench, judge, stage
+        self._asked, self._has_target = asked, has_target
+
+    def choose(self) -> tuple[rounder.Recipe, Quantization]:
+        """The recipe, and what the manifest says of it."""
+        costs = self._asked.costs or self._measured_costs()
+        self._stage.progress("reckoning what roundings cost")
+        known = self._rounder.products
+        table = {one.name: front.options(self._rounder, one, costs) for one in known}
+        found = front.plans(table, costs.node_s * self._rounder.other_nodes)
+        points = front.measured(found, POINTS[self._asked.effort], self._point)
+        best = max(points, key=self._rate) if self._has_target else front.default(points)
+        trials = [
+            Trial(p.overlap, p.error, p.plan.seconds, p.plan.bytes, _counted(p.plan.recipe))
+            for p in points
+        ]
+        return best.plan.recipe, Quantization(_counted(best.plan.recipe), trials, costs)
+
+    def _measured_costs(self) -> Costs:
+        shapes = {one.shape for one in self._rounder.products if one.source}
+        weights = sum(rows * width for rows, width in shapes)
+        self._stage.progress("measuring what products cost here")
+        return measure.measure(shapes, read_bytes=min(measure.READ_BYTES, 8 * weights))
+
+    def _point(self, plan: Plan) -> Point:
+        self._stage.progress(f"measuring a draft of {plan.seconds * 1e3:.2f} ms a token")
+        _put(self._stage, self._rounder, plan.recipe)
+        found = self._judge.overlaps(
+            self._stage.open(threads.available()), SEARCHED[self._asked.effort]
+        )[0]
+        return Point(plan, *check.mean(found))
+
+    def _rate(self, point: Point) -> float:
+        """Expected tokens a second of the better of the modes that draft."""
+        setting = replace(self._asked.setting, alpha=point.overlap, draft_s=point.plan.seconds)
+        modes = planning.modes(setting.alpha, setting.costs())
+        return max(mode.tokens_per_s for mode in modes if mode.mode != "stream")
+
+
+def _counted(recipe: rounder.Recipe) -> list[KernelCount]:
+    found: dict[Kernel, int] = {}
+    for one in recipe.values():
+        kernel = Kernel(one.bits, one.block, one.zero_points)  # type: ignore[arg-type]
+        found[kernel] = found.get(kernel, 0) + 1
+    return [KernelCount(kernel, count) for kernel, count in sorted(found.items())]

@@ -1,0 +1,62 @@
+"""What the rounding of one matrix costs a draft, reckoned without running the whole of it.
+
+The text is the model's own, so the gradient g of its log-likelihood is the score of Fisher's
+information: an output that moves by d moves the distribution by a KL divergence of E[(g·d)²] / 2,
+to second order. Products err independently, so that their divergences add; TV, and with it the
+acceptance that is lost, goes as the root of the sum.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.rounding import activations
+
+POSITIONS = 256  # that losses are reckoned over
+OF_HEAD = 64  # and that of the head, which has as many outputs as there are tokens
+
+
+def some(array: NDArray[np.float32], most: int = POSITIONS) -> Tensor:
+    """Rows of (n, width) at even distances, at most so many."""
+    index = np.linspace(0, len(array) - 1, min(most, len(array))).astype(int)
+    return torch.from_numpy(np.ascontiguousarray(array[index]))
+
+
+def product(
+    x: Tensor, weight: Tensor, rounded: Tensor, block: int, gradient: Tensor | None
+) -> float:
+    """The divergence, nats a token, of weights (rows, width) ``rounded``, on inputs (n, width).
+
+    ``gradient``: (n, rows). Without it, the mean squared change relative to the output: good for
+    comparing roundings of one matrix, and no divergence.
+    """
+    moved = activations(x, block) @ rounded.T
+    right = x @ weight.T
+    moved -= right
+    if gradient is None:
+        return float(moved.square().mean() / right.square().mean().clamp(min=1e-30))
+    return float((moved * gradient).sum(-1).square().mean() / 2)
+
+
+def table(
+    weight: Tensor, rounded: Tensor, ids: NDArray[np.int64], gradient: NDArray[np.float32]
+) -> float:
+    """The same of a table of embeddings, (V, width), along ``ids`` (n,); gradients (n, width)."""
+    rows = torch.from_numpy(ids)
+    moved = rounded[rows] - weight[rows]
+    return float((moved * torch.from_numpy(gradient)).sum(-1).square().mean() / 2)
+
+
+def head(x: Tensor, weight: Tensor, rounded: Tensor, block: int) -> float:
+    """The same of the head, whose outputs are the logits: Var_p[d] / 2."""
+    total, x = 0.0, x[:: -(-len(x) // OF_HEAD)]
+    for part in x.split(32):
+        logits = part @ weight.T
+        moved = activations(part, block) @ rounded.T - logits
+        p = logits.softmax(-1)
+        mean = (p * moved).sum(-1)
+        total += float(((p * moved.square()).sum(-1) - mean.square()).sum() / 2)
+    return total / len(x)
