@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
 from bs_runtime.checkpoint.words import Words
+from export import losses
 from export.edit import Edit
 from export.products import PASSED, Product, products, tables
 
@@ -66,9 +67,9 @@ class Sample:
     """What was seen along a text; arrays lie in files and are mapped."""
 
     inputs: dict[str, NDArray[np.float32]]  # (n, width), by the value that products take
-    # Of the text's negative log-likelihood with regard to a product's output (n, rows). There is
-    # no entry for the head, and none for what is no product of PyTorch's. A table's are under the
-    # name of what is gathered.
+    # Of the text's negative log-likelihood with regard to a product's output, (m, rows), at the m
+    # positions in ``losses.places``. There is no entry for the head, and none for what is no
+    # product of PyTorch's. A table's are at all positions, under the name of what is gathered.
     gradients: dict[str, NDArray[np.float32]]
     ids: NDArray[np.int64]  # (n,), of the text; a table's gradients are with regard to its rows
 
@@ -150,10 +151,11 @@ def _gradients(
         if one.source and one.shape[0] != all_ids and (part := _made_of(one, known))
     }
     count = sum(map(len, rows))
+    kept = losses.places(count)
     found: dict[str, NDArray[np.float32]] = {
         name: np.lib.format.open_memmap(
             scratch / f"gradient-{index}.npy", "w+", np.float32,
-            (count, sum(_rows_of(module) for module in modules)),
+            (len(kept), sum(_rows_of(module) for module in modules)),
         )
         for index, (name, modules) in enumerate(parts.items())
     }  # fmt: skip
@@ -170,7 +172,9 @@ def _gradients(
     def keep(module: nn.Module, _: Any, out: tuple[Tensor, ...]) -> None:
         name, offset = homes[module]
         value = out[0].reshape(-1, out[0].shape[-1])
-        found[name][at : at + len(value), offset : offset + value.shape[1]] = value.numpy()
+        begin, end = np.searchsorted(kept, (at, at + len(value)))
+        part = value.numpy()[kept[begin:end] - at]
+        found[name][begin:end, offset : offset + value.shape[1]] = part
 
     def begin_here(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
         """A leaf. Its gradient is with regard to the table's row; a module may have scaled it."""

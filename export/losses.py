@@ -19,10 +19,14 @@ POSITIONS = 256  # that losses are reckoned over
 OF_HEAD = 64  # and that of the head, which has as many outputs as there are tokens
 
 
-def some(array: NDArray[np.float32], most: int = POSITIONS) -> Tensor:
-    """Rows of (n, width) at even distances, at most so many."""
-    index = np.linspace(0, len(array) - 1, min(most, len(array))).astype(int)
-    return torch.from_numpy(np.ascontiguousarray(array[index]))
+def places(count: int) -> NDArray[np.int64]:
+    """At even distances among ``count``, at most ``POSITIONS``, ascending."""
+    return np.linspace(0, count - 1, min(POSITIONS, count)).astype(np.int64)
+
+
+def some(array: NDArray[np.float32]) -> Tensor:
+    """The rows of (n, width) at ``places``."""
+    return torch.from_numpy(np.ascontiguousarray(array[places(len(array))]))
 
 
 def product(
