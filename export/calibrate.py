@@ -144,12 +144,7 @@ def feed(session: ort.InferenceSession, ids: Sequence[int], past: int) -> dict[s
 def _gradients(
     edit: Edit, model: Any, rows: Sequence[Sequence[int]], scratch: Path
 ) -> dict[str, NDArray[np.float32]]:
-    known, all_ids = _modules(model), vocabulary(edit)
-    parts = {
-        one.name: part
-        for one in products(edit)
-        if one.source and one.shape[0] != all_ids and (part := _made_of(one, known))
-    }
+    parts = _parts(edit, model)
     count = sum(map(len, rows))
     kept = losses.places(count)
     found: dict[str, NDArray[np.float32]] = {
@@ -204,6 +199,16 @@ def _gradients(
         for value in asked:
             value.requires_grad_(True)
     return found
+
+
+def _parts(edit: Edit, model: nn.Module) -> dict[str, list[nn.Module]]:
+    """What of PyTorch's makes each product of the graph but the head."""
+    known, all_ids = _modules(model), vocabulary(edit)
+    return {
+        one.name: part
+        for one in products(edit)
+        if one.source and one.shape[0] != all_ids and (part := _made_of(one, known))
+    }
 
 
 def vocabulary(edit: Edit) -> int:
