@@ -78,7 +78,7 @@ def _packed(code: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
         return code
     if code.shape[-1] % 2:
         code = np.concatenate([code, np.zeros_like(code[..., :1])], axis=-1)
-    packed: NDArray[np.uint8] = code[..., ::2] | code[..., 1::2] << 4
+    packed: NDArray[np.uint8] = code[..., ::2] | code[..., 1::2] << np.uint8(4)
     return packed
 
 
