@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import ctypes
 import json
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bench import shape
+
+Row = NDArray[np.floating[Any]]
 
 
 class Cached(Protocol):
-    """A context that a model has read."""
+    """Tokens that a model has been fed."""
 
-    def step(self, token: int) -> None:
-        """Feed one token; its logits are then there to be read."""
+    def feed(self, ids: list[int]) -> Row:
+        """Feed tokens; the logits (V,) behind the last, to be read before the next call."""
 
     def rollback(self, length: int) -> None:
         """Keep the first ``length`` tokens."""
 
 
+def rows(cached: Cached, ids: Sequence[int], begin: int) -> Iterator[Row]:
+    """The logits before each of ``ids`` from ``begin`` on, fed one at a time as when drafting.
+
+    Of a cache that is emptied first; each is to be read before the next is asked for.
+    """
+    cached.rollback(0)
+    yield cached.feed(list(ids[:begin]))
+    for token in ids[begin:-1]:
+        yield cached.feed([token])
+
+
 class Runtime(Protocol):
     """A model."""
 
-    def read(self, ids: list[int]) -> Cached:
-        """Feed a context into a cache of its own."""
+    def cache(self) -> Cached:
+        """An empty cache of its own."""
 
 
 class Draftlink:
@@ -38,11 +55,9 @@ class Draftlink:
         self._open = partial(DraftModel, load_bundle(path), threads=threads)
         self._weights = self._open()  # kept, so that every cache has the same
 
-    def read(self, ids: list[int]) -> Cached:
+    def cache(self) -> Cached:
         """A draft model over the same weights."""
-        model = self._open()
-        model.forward(ids)
-        return DraftlinkCached(model)
+        return DraftlinkCached(self._open())
 
 
 class DraftlinkCached:
@@ -51,9 +66,10 @@ class DraftlinkCached:
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def step(self, token: int) -> None:
-        """One token."""
-        self._model.forward([token])
+    def feed(self, ids: list[int]) -> Row:
+        """Tokens."""
+        row: Row = self._model.forward(ids)
+        return row
 
     def rollback(self, length: int) -> None:
         """Cut back."""
@@ -72,13 +88,11 @@ class Genai:
         config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
         self._model = og.Model(config)
 
-    def read(self, ids: list[int]) -> Cached:
+    def cache(self) -> Cached:
         """A generator of the same model."""
         params = self._lib.GeneratorParams(self._model)
         params.set_search_options(max_length=shape.CONTEXT, do_sample=False)
-        generator = self._lib.Generator(self._model, params)
-        generator.append_tokens(ids)
-        return GenaiCached(generator)
+        return GenaiCached(self._lib.Generator(self._model, params))
 
 
 class GenaiCached:
@@ -87,9 +101,12 @@ class GenaiCached:
     def __init__(self, generator: Any) -> None:
         self._generator = generator
 
-    def step(self, token: int) -> None:
-        """One token."""
-        self._generator.append_tokens([token])
+    def feed(self, ids: list[int]) -> Row:
+        """Tokens."""
+        self._generator.append_tokens(ids)
+        logits = self._generator.get_logits()
+        row: Row = logits.reshape(-1, logits.shape[-1])[-1]
+        return row
 
     def rollback(self, length: int) -> None:
         """Cut back."""
@@ -111,34 +128,33 @@ class LlamaCpp:
             str(path).encode(), llama_cpp.llama_model_default_params()
         )
 
-    def read(self, ids: list[int]) -> Cached:
+    def cache(self) -> Cached:
         """A context of the same model."""
         params = self._lib.llama_context_default_params()
         params.n_ctx, params.n_batch = shape.CONTEXT, shape.CONTEXT
         params.n_threads = params.n_threads_batch = self._threads
-        cached = LlamaCppCached(self._lib, self._lib.llama_init_from_model(self._model, params))
-        cached.decode(ids)
-        return cached
+        size = self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model))
+        context = self._lib.llama_init_from_model(self._model, params)
+        return LlamaCppCached(self._lib, context, size)
 
 
 class LlamaCppCached:
     """A context."""
 
-    def __init__(self, lib: Any, context: Any) -> None:
+    def __init__(self, lib: Any, context: Any, vocab_size: int) -> None:
         self._lib = lib
         self._context = context
+        self._vocab_size = vocab_size
         self._memory = lib.llama_get_memory(context)
 
-    def decode(self, ids: list[int]) -> None:
-        """Feed tokens."""
+    def feed(self, ids: list[int]) -> Row:
+        """Tokens."""
         array = (ctypes.c_int32 * len(ids))(*ids)
         if self._lib.llama_decode(self._context, self._lib.llama_batch_get_one(array, len(ids))):
             raise RuntimeError("llama_decode failed")
-        self._lib.llama_get_logits_ith(self._context, -1)  # waits until they are there
-
-    def step(self, token: int) -> None:
-        """One token."""
-        self.decode([token])
+        there = self._lib.llama_get_logits_ith(self._context, -1)  # waits until they are
+        row: Row = np.ctypeslib.as_array(there, (self._vocab_size,))
+        return row
 
     def rollback(self, length: int) -> None:
         """Cut back."""

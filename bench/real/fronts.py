@@ -1,0 +1,207 @@
+"""Decoding at equal acceptance: each runtime's forms of one model, Σ min against time and MB."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bench.real import forms, overlap, reference, texts
+from bench.real.overlap import Overlap
+from bench.runtimes import turns
+from bench.runtimes.turns import Ask, Entry
+
+OURS = "Draftlink"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A form of the model: what it keeps of the reference, what it takes, how large it is."""
+
+    title: str
+    kind: str
+    overlap: Overlap
+    bytes: int
+    ms: dict[int, float]  # a token, by context
+    peak_bytes: int
+
+
+def entries(
+    folder: Path, bundles: Sequence[Path] | None, context: int | None, threads: int,
+    console: Console,
+) -> list[Entry]:  # fmt: skip
+    """Ours, and those of the peers that are installed."""
+    with console.status("exporting bundles"):
+        own = list(bundles) if bundles else forms.bundles(folder, context)
+    found = [Entry(f"{OURS} {path.name.split('-')[0]}", OURS, path, threads) for path in own]
+    if forms.has_llama_cpp():
+        version = importlib.metadata.version("llama-cpp-python")
+        for name in forms.FORMATS:
+            with console.status(f"making {name}"):
+                path = forms.gguf(folder, name)
+            found.append(Entry(f"llama.cpp ({version}) {name}", "llama.cpp", path, threads))
+    else:
+        console.print("llama-cpp-python is not installed, and left out")
+    if forms.has_genai():
+        version = importlib.metadata.version("onnxruntime-genai")
+        try:
+            with console.status("making genai's int4"):
+                found.append(Entry(f"genai {version} int4", "genai", forms.genai(folder), threads))
+        except RuntimeError as error:
+            console.print(f"{error}; left out")
+    else:
+        console.print("onnxruntime-genai (and onnx_ir) is not installed, and left out")
+    return found
+
+
+def reference_worker(pipe: Connection, folder: Path) -> None:
+    """Answer ``turns.Rows`` with the float32 reference's rows."""
+    model, _ = texts.load(folder)
+    pipe.send(None)
+    while order := pipe.recv():
+        text = texts.Text("", order.ids, order.begin)
+        pipe.send(np.save(order.out, overlap.rows_of(model, text), allow_pickle=False))
+
+
+def overlaps(
+    asks: Sequence[Ask], ask_reference: Ask, listed: Sequence[texts.Text], console: Console
+) -> list[Overlap]:
+    """What each of the processes keeps of the reference, over the same texts."""
+    found: list[list[tuple[str, list[float]]]] = [[] for _ in asks]
+    with tempfile.TemporaryDirectory(prefix="draftlink-") as scratch:
+        for number, text in enumerate(listed):
+            paths = [Path(scratch, f"{place}.npy") for place in range(2)]
+            ask_reference(turns.Rows(text.ids, text.begin, paths[0]))
+            expected = np.load(paths[0], mmap_mode="r")
+            for index, ask in enumerate(asks):
+                with console.status(f"text {number + 1} of {len(listed)}, {index + 1}"):
+                    ask(turns.Rows(text.ids, text.begin, paths[1]))
+                    own = np.load(paths[1], mmap_mode="r")[:, : expected.shape[1]]
+                    found[index].append((text.kind, overlap.of_rows(expected, own)))
+    return [overlap.summary(each) for each in found]
+
+
+def measure(options: argparse.Namespace, contexts: Sequence[int], console: Console) -> list[Point]:
+    """All points: first what is kept, then the times, in one run of turns."""
+    folder = reference.folder(options.model)
+    with console.status("writing the texts"):
+        listed = texts.of(folder, **(overlap.SHORT if options.short else {}))
+    found = entries(folder, options.bundles, options.context, options.threads, console)
+    fits = [[c for c in contexts if c + turns.TOKENS + 1 < _context(entry)] for entry in found]
+    with ExitStack() as stack:
+        asks = [
+            stack.enter_context(turns.process(turns.worker, e.kind, e.path, e.threads))
+            for e in found
+        ]
+        with turns.process(reference_worker, folder) as ask_reference:
+            kept = overlaps(asks, ask_reference, listed, console)
+        taken = []
+        for repeat in range(options.repeats):
+            with console.status(f"turn {repeat + 1} of {options.repeats}"):
+                taken.append(turns.interleaved(asks, fits))
+        peaks = [ask(turns.Peak()) for ask in asks]
+    return [
+        Point(
+            entry.title, entry.kind, one, entry.bytes, {c: 1e3 * s for c, s in times.items()}, peak
+        )
+        for entry, one, times, peak in zip(found, kept, turns.medians(taken), peaks, strict=True)
+    ]
+
+
+def _context(entry: Entry) -> float:
+    """Tokens that an entry's cache holds: stated by our bundles, and enough in the others."""
+    if entry.kind != OURS:
+        return float("inf")
+    from device_runtime.model.bundle import load_bundle
+
+    return load_bundle(entry.path).manifest.context
+
+
+def ahead(points: Sequence[Point], peer: Point, cost: str, context: int) -> Point | None:
+    """Ours with at least the peer's overlap at no more of the ``cost``, one of them better.
+
+    ``cost``: "ms", at ``context``, or "bytes". Of several the one that keeps most.
+    """
+
+    def of(point: Point) -> float:
+        return point.ms[context] if cost == "ms" else float(point.bytes)
+
+    better = [
+        point
+        for point in points
+        if point.kind == OURS
+        and (cost != "ms" or context in point.ms)  # not where its cache is shorter
+        and point.overlap.mean >= peer.overlap.mean
+        and of(point) <= of(peer)
+        and (point.overlap.mean > peer.overlap.mean or of(point) < of(peer))
+    ]
+    return max(better, key=lambda point: point.overlap.mean, default=None)
+
+
+def table(points: Sequence[Point], contexts: Sequence[int], repeats: int) -> Table:
+    """A row a point; of each peer, which of ours is ahead of it."""
+    out = Table(
+        "", "Σ min(p, q)", *texts.KINDS, "MB", *(f"ms at {c}" for c in contexts),
+        *(f"ahead at {c}" for c in contexts), "ahead in MB",
+        title=f"{points[0].overlap.positions} positions; medians of {repeats} turns",
+    )  # fmt: skip
+    for point in points:
+        beaten = [""] * (len(contexts) + 1)
+        if point.kind != OURS:
+            by = [ahead(points, point, "ms", c) for c in contexts]
+            by.append(ahead(points, point, "bytes", 0))
+            beaten = ["none of ours" if one is None else one.title for one in by]
+        out.add_row(
+            point.title, str(point.overlap),
+            *(f"{point.overlap.kinds[kind]:.3f}" for kind in texts.KINDS),
+            f"{point.bytes / 1e6:.0f}",
+            *(f"{point.ms[c]:.2f}" if c in point.ms else "–" for c in contexts), *beaten,
+        )  # fmt: skip
+    return out
+
+
+def plot(points: Sequence[Point], contexts: Sequence[int], path: Path) -> None:
+    """Σ min(p, q) against the time of a token, a panel a context, and against MB."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(contexts) + 1, figsize=(5 * (len(contexts) + 1), 4.5))
+    for kind in dict.fromkeys(point.kind for point in points):
+        for axis, context in zip(axes, (*contexts, None), strict=True):
+            own = [p for p in points if p.kind == kind and (context is None or context in p.ms)]
+            costs = [p.bytes / 1e6 if context is None else p.ms[context] for p in own]
+            kept, errors = [p.overlap.mean for p in own], [p.overlap.error for p in own]
+            axis.errorbar(costs, kept, errors, fmt="o", label=kind, capsize=2)
+            for point, cost in zip(own, costs, strict=True):
+                name = point.title.split(" ")[-1]
+                axis.annotate(name, (cost, point.overlap.mean), fontsize=7, xytext=(4, -8),
+                              textcoords="offset points")  # fmt: skip
+            axis.set_xlabel("MB" if context is None else f"ms a token at {context} cached")
+    axes[0].set_ylabel("Σ min(p, q) with the float32 reference")
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def compare(
+    options: argparse.Namespace, contexts: Sequence[int], console: Console
+) -> dict[str, Any]:
+    """Print the table, plot the fronts where that is asked for; the figures."""
+    points = measure(options, contexts, console)
+    console.print(table(points, contexts, options.repeats))
+    if options.plot:
+        plot(points, contexts, options.plot)
+    return {"model": str(options.model), "points": [asdict(point) for point in points]}
