@@ -31,7 +31,7 @@ def smollm2() -> Path:
 
 @pytest.fixture(scope="module")
 def int8(smollm2) -> Path:
-    return forms.bundles(smollm2, None)[-1]
+    return forms.bundle(smollm2, forms.DRAFT, None)
 
 
 def kept(folder: Path, bundle: Path, each: int, tokens: int) -> overlap.Overlap:

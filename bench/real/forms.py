@@ -6,31 +6,33 @@ import ctypes
 import hashlib
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import export
 from bench import shape
 from bench.real.reference import GGUF
 from draftlink.host import children, files
 
+if TYPE_CHECKING:
+    from export.quantize import Precision
+
 FORMATS = ("Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")  # llama.cpp's
-PRECISIONS = ("int4", "int8")
+PRECISIONS: tuple[Precision, ...] = ("int4", "int8")  # ours
+DRAFT: Precision = "int8"  # what is drafted with
 
 
-def bundles(folder: Path, context: int | None) -> list[Path]:
-    """Our own, exported where they are not there, or where what exports them is another by now."""
+def bundle(folder: Path, precision: Precision, context: int | None) -> Path:
+    """Our own, exported where it is not there, or where what exports it is another by now."""
     from export.bundle import export_bundle
 
     digest = hashlib.sha256(str(context).encode())
     for source in sorted(Path(export.__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    found = []
-    for precision in PRECISIONS:
-        out = folder / "bundles" / f"{precision}-{digest.hexdigest()[:12]}"
-        if not out.exists():
-            out.parent.mkdir(exist_ok=True)
-            export_bundle(folder, out, precision, context=context)
-        found.append(out)
-    return found
+    out = folder / "bundles" / f"{precision}-{digest.hexdigest()[:12]}"
+    if not out.exists():
+        out.parent.mkdir(exist_ok=True)
+        export_bundle(folder, out, precision, context=context)
+    return out
 
 
 def gguf(folder: Path, name: str) -> Path:

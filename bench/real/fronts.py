@@ -41,8 +41,10 @@ def entries(
     console: Console,
 ) -> list[Entry]:  # fmt: skip
     """Ours, and those of the peers that are installed."""
-    with console.status("exporting bundles"):
-        own = list(bundles) if bundles else forms.bundles(folder, context)
+    own = list(bundles or ())
+    for precision in () if bundles else forms.PRECISIONS:
+        with console.status(f"exporting {precision}"):
+            own.append(forms.bundle(folder, precision, context))
     found = [Entry(f"{OURS} {path.name.split('-')[0]}", OURS, path, threads) for path in own]
     if forms.has_llama_cpp():
         version = importlib.metadata.version("llama-cpp-python")
@@ -70,7 +72,8 @@ def reference_worker(pipe: Connection, folder: Path) -> None:
     pipe.send(None)
     while order := pipe.recv():
         text = texts.Text("", order.ids, order.begin)
-        pipe.send(np.save(order.out, overlap.rows_of(model, text), allow_pickle=False))
+        np.save(order.out, overlap.rows_of(model, text), allow_pickle=False)
+        pipe.send(None)
 
 
 def overlaps(

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.real import __main__ as pair
-from bench.real import fetch, fronts, overlap, reference, texts
+from bench.real import fetch, fronts, overlap, pair, reference, texts
 from bench.real.fronts import OURS, Point
 from bench.real.overlap import Overlap
 from bench.runtimes import rows, turns
