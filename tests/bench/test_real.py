@@ -319,3 +319,24 @@ def test_nobody_is_always_the_first_to_write():
     runs = pair.interleaved(asks, [[1], [2], [3]], 8, "loopback", pair.Console(quiet=True))
     assert [name for name, _ in order] == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
     assert order[3][1] == ([2], 8, 2) and all(len(found) == 3 for found in runs.values())
+
+
+def test_overlaps_are_of_the_same_texts_and_padding_is_left_out():
+    rng = np.random.default_rng(0)
+    listed = [texts.Text(kind, [1, 2, 3, 4], 2) for kind in texts.KINDS]
+    said = []
+
+    def asks(width: int, noise: float):
+        def answer(order):
+            said.append((order.ids, order.begin))
+            rows = np.tile(np.arange(5.0), (2, 1)) + noise * rng.normal(size=(2, 5))
+            np.save(order.out, np.pad(rows, ((0, 0), (0, width - 5)), constant_values=99.0))
+
+        return answer
+
+    same, other = fronts.overlaps(
+        [asks(8, 0.0), asks(5, 2.0)], asks(5, 0.0), listed, fronts.Console(quiet=True)
+    )
+    assert same.mean == pytest.approx(1.0) and same.positions == 8
+    assert other.mean < 0.95  # the control
+    assert all(one == ([1, 2, 3, 4], 2) for one in said) and len(said) == 12

@@ -1,0 +1,65 @@
+"""What the processes of ``bench.decode`` and ``bench.real`` do when they are given an order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.real import systems
+from bench.runtimes import Draftlink, turns
+from bs_runtime.model.target import Target
+from device_runtime.model.draft_model import DraftModel
+from tests.fakes import served
+
+IDS = [5, 6, 7, 8, 9, 10]
+
+
+def test_rows_are_what_a_draft_says_before_each_token(bundle, tmp_path):
+    found = bundle()
+    worker = turns.Worker(Draftlink(found.path, 1))
+    for _ in range(2):  # the second finds a cache that is filled
+        worker.carry_out(turns.Rows(IDS, 3, tmp_path / "rows.npy"))
+        written = np.load(tmp_path / "rows.npy")
+        draft = DraftModel(found, threads=1)
+        expected = [draft.forward(IDS[:3]).copy(), draft.forward(IDS[3:4]).copy()]
+        expected.append(draft.forward(IDS[4:5]).copy())
+        assert np.array_equal(written, np.stack(expected))
+
+
+def test_a_turn_leaves_its_context_as_it_was(bundle, monkeypatch):
+    monkeypatch.setattr(turns, "IDS", 100)  # the tiny model's
+    worker = turns.Worker(Draftlink(bundle().path, 1))
+    context = turns.TOKENS
+    assert all(worker.carry_out(turns.Speed(context)) > 0.0 for _ in range(3))
+    assert worker._read[context]._model.length == context
+    assert worker.carry_out(turns.Peak()) > 1 << 20
+
+
+class Pipe:
+    """A pipe with orders in it, and what came back."""
+
+    def __init__(self, *orders) -> None:
+        self._orders = [*orders, None]
+        self.sent: list = []
+
+    def recv(self):
+        return self._orders.pop(0)
+
+    def send(self, what) -> None:
+        self.sent.append(what)
+
+
+@pytest.mark.parametrize("mode", ["stream", "auto"])
+def test_a_device_writes_past_the_models_own_end_in_its_mode(bundle, model_folder, mode):
+    pipe = Pipe((IDS, 20, 1), (IDS, 12, 2))
+    with served(Target.load(str(model_folder("llama")))) as url:
+        systems.device(pipe, bundle().path, url, mode)
+    ready, *results = pipe.sent
+    assert ready is None and [len(result["tokens"]) for result in results] == [20, 12]
+    assert all(result["mode"].startswith("stream") for result in results)
+
+
+def test_generate_writes_as_many_tokens_and_says_how_fast(model_folder):
+    pipe = Pipe((IDS, 6, 1))
+    systems.generate(pipe, model_folder("llama"))
+    assert pipe.sent[0] is None and pipe.sent[1]["tokens_per_s"] > 0.0
