@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "active")  # llama.cpp's threads, at their best
-    console = Console(width=None if Console().is_terminal else 140)
+    console = Console(width=None if Console().is_terminal else 170)
     if options.model is None:
         found = random_weights(options, console)
     else:

@@ -28,9 +28,9 @@ def bundle(folder: Path, precision: Precision, context: int | None) -> Path:
     digest = hashlib.sha256(str(context).encode())
     for source in sorted(Path(export.__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    out = folder / "bundles" / f"{precision}-{digest.hexdigest()[:12]}"
+    out = folder / "bundles" / digest.hexdigest()[:12] / precision
     if not out.exists():
-        out.parent.mkdir(exist_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
         export_bundle(folder, out, precision, context=context)
     return out
 

@@ -45,7 +45,7 @@ def entries(
     for precision in () if bundles else forms.PRECISIONS:
         with console.status(f"exporting {precision}"):
             own.append(forms.bundle(folder, precision, context))
-    found = [Entry(f"{OURS} {path.name.split('-')[0]}", OURS, path, threads) for path in own]
+    found = [Entry(f"{OURS} {path.name}", OURS, path, threads) for path in own]
     if forms.has_llama_cpp():
         version = importlib.metadata.version("llama-cpp-python")
         for name in forms.FORMATS:
