@@ -14,11 +14,11 @@ from bench.real.reference import GGUF
 from draftlink.host import children, files
 
 if TYPE_CHECKING:
-    from export.quantize import Precision
+    from export.choose import Precision
 
 FORMATS = ("Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")  # llama.cpp's
-PRECISIONS: tuple[Precision, ...] = ("int4", "int8")  # ours
-DRAFT: Precision = "int8"  # what is drafted with
+PRECISIONS: tuple[Precision, ...] = ("int4", "int8", "auto")  # ours
+DRAFT: Precision = "auto"  # what is drafted with
 
 
 def bundle(folder: Path, precision: Precision, context: int | None) -> Path:
