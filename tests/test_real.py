@@ -31,7 +31,7 @@ def smollm2() -> Path:
 
 @pytest.fixture(scope="module")
 def int8(smollm2) -> Path:
-    return forms.bundle(smollm2, forms.DRAFT, None)
+    return forms.bundle(smollm2, "int8", None)
 
 
 def kept(folder: Path, bundle: Path, each: int, tokens: int) -> overlap.Overlap:
