@@ -28,10 +28,9 @@ def proposal(path: int, context: list[int], ids: list[int], base: int | None = N
 
 def feed(paths: Paths, frame: Propose) -> bool:
     """Whether the frame was decoded."""
-    wanted = paths.wanted(frame)
-    if wanted:
-        whole(paths.adding(frame))
-    return wanted
+    before = paths.number, paths.end
+    whole(paths.adding(frame))
+    return (paths.number, paths.end) != before
 
 
 def test_a_path_is_what_may_come_next_until_the_text_differs():
