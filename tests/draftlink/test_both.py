@@ -56,6 +56,7 @@ def midway(**changes: object) -> Pair:
 
 FAULTS = {
     "path 0": (Propose(0, 8, 9, 2, 1, b""), "path 0, where path 4 was the last"),
+    "an older path": (Propose(3, 8, 9, 0, 1, b""), "path 3, where path 4 was the last"),
     "base falls": (Propose(5, 7, 9, 0, 1, b""), "one falls"),
     "known falls": (Propose(5, 8, 8, 0, 1, b""), "one falls"),
     "known is not there": (Propose(5, 9, 11, 0, 1, b""), "a path from 9 with 11 known, of 10"),
