@@ -13,7 +13,6 @@ from websockets.exceptions import ConnectionClosedError
 
 from bs_runtime.engine.generation import Round
 from bs_runtime.engine.turns import Turns
-from bs_runtime.serving.both import Both
 from bs_runtime.serving.connection import Connection
 from bs_runtime.serving.conversations import Conversations
 from bs_runtime.serving.tickets import Sealer
@@ -140,9 +139,7 @@ class Station:
             self.conversation.owner = self.connection
         if kept.both is not None:
             worker = connection._worker
-            worker._both = Both(
-                worker._current(), worker._session, worker._out, worker._turns, worker._run
-            )
+            worker._both = worker._writes_too()
             vars(worker._both).update(kept.both)
 
     @property
