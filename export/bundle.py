@@ -58,8 +58,6 @@ def export_bundle(
     left at ``out``.
     """
     _refuse(graph, precision, calibrate)
-    if graph == "portable":
-        check_portable()
     with place.beside(out, OURS) as there:
         progress(f"loading {model}")
         loaded, words = source.load(model)
@@ -96,7 +94,9 @@ def export_bundle(
 
 
 def _refuse(graph: Kind, precision: Precision, calibrate: Path | None) -> None:
-    """Raise ExportError for what cannot be together."""
+    """Raise ExportError for what cannot be together, or needs what is not installed."""
+    if graph == "portable":
+        check_portable()
     if graph == "static" and precision not in ("int8", "fp32"):
         raise ExportError("an NPU's graph is int8 or fp32; leave int4 to the shared graph")
     if (graph == "static" and precision == "int8") != (calibrate is not None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections import deque
@@ -11,6 +12,7 @@ from typing import Any, get_args
 import msgspec
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from bs_runtime.engine.paths import Paths
 from draftlink import schemes
@@ -471,4 +473,5 @@ def test_sampling(entry):
 
 @each(ROWS["tokenizer"])
 def test_tokenizer_hash(entry):
-    assert tokenizer_hash(entry["tokenizer_json"]) == entry["hash"]
+    assert tokenizer_hash(Tokenizer.from_str(entry["tokenizer_json"])) == entry["hash"]
+    assert hashlib.sha256(entry["hashed"].encode()).hexdigest() == entry["hash"]

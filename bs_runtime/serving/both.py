@@ -67,11 +67,12 @@ class Both:
 
     async def tell(self, begin: int) -> None:
         """What was written behind the first ``begin`` tokens, over a new connection."""
-        generation = self._generation
-        if begin < len(generation.history):
-            ids = tuple(generation.history[begin:])
-            bits = bytes(self._surprisals[-len(ids) :])
-            await self._out.send(frames.Written(begin, ids, 0, generation.ended, 0, 0, bits))
+        generation, end = self._generation, len(self._generation.history)
+        for first in range(begin, end, frames.MAX_TOKENS):
+            ids = tuple(generation.history[first : first + frames.MAX_TOKENS])
+            bits = bytes(self._surprisals[first - end :][: len(ids)])
+            ended = generation.ended and first + len(ids) == end
+            await self._out.send(frames.Written(first, ids, 0, ended, 0, 0, bits))
 
     async def step(self) -> float:
         """Write what comes next, and 0; or the seconds to wait, unless a proposal comes before."""

@@ -107,7 +107,10 @@ class Paths:
         fresh = ahead - self._sent
         if connected and not unread and fresh and (full or fresh >= self.group):
             self._sent = ahead
-            actions.append(Propose(fresh, goes_on=not (full and self.turns)))
+            message = self._counts.limits.message
+            for begin in range(0, fresh, message):
+                tokens = min(message, fresh - begin)
+                actions.append(Propose(tokens, goes_on=not (full and self.turns)))
         rests = not ahead and self._counts.length < self._resumes
         if self._asked_s is None and not full and not unread and not rests:
             self._asked_s = now

@@ -14,13 +14,14 @@ BEGINS = 10
 
 
 def window(*, shared: bool = False, gamma: int | None = None, ends: int = 500, context: int = 500,
-           rtt_s: float = 0.06, draft_s: float = 0.01, step_s: float = 0.04) -> Paths:  # fmt: skip
+           message: int = 64, rtt_s: float = 0.06, draft_s: float = 0.01,
+           step_s: float = 0.04) -> Paths:  # fmt: skip
     estimates = Estimates()
     estimates.rtt.add(rtt_s)
     for _ in range(10):
         estimates.draft.took(draft_s, beside=True)
         estimates.verify.took(step_s, beside=True)
-    limits = Limits(BEGINS, ends, context, 64, 64, foretells=True, corrects=False)
+    limits = Limits(BEGINS, ends, context, message, 64, foretells=True, corrects=False)
     return Paths(estimates, limits, BEGINS, gamma, shared=shared)
 
 
@@ -104,3 +105,8 @@ def test_proposals_that_come_to_nothing_are_made_more_and_more_rarely():
     one.written(1, 1, 2, step_s=0.04)
     one.commit(2)
     assert one._rest == REST[0]
+
+
+def test_a_message_holds_no_more_than_the_base_station_takes():
+    asked = play(window(shared=True, gamma=8, message=3), 20)
+    assert [a.tokens for a in asked if isinstance(a, Propose)] == [3, 3, 2]
