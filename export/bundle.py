@@ -35,7 +35,7 @@ MANIFEST_BYTES = 1 << 20  # what is larger is none of ours
 def export_bundle(
     model: str | Path,
     out: Path,
-    precision: Precision = "auto",
+    precision: Precision = "int8",
     *,
     graph: Kind = "shared",
     context: int | None = None,
