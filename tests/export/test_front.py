@@ -74,7 +74,9 @@ def test_choice_and_bytes_are_the_same_each_time(model_folder, tmp_path):
     made = []
     for name in ("a", "b"):
         asked = Asked("low", table())
-        bundle = export_bundle(model_folder("llama"), tmp_path / name, asked=asked, context=64)
+        bundle = export_bundle(
+            model_folder("llama"), tmp_path / name, "auto", asked=asked, context=64
+        )
         made.append(bundle.manifest)
     assert made[0].files == made[1].files
     assert msgspec.structs.asdict(made[0]) == msgspec.structs.asdict(made[1])
@@ -88,7 +90,7 @@ def test_a_processor_without_int8_products_gets_none(model_folder, tmp_path):
     for features in ((), ("asimddp",)):
         asked = Asked("low", table("aarch64", features, four=2.0))
         bundle = export_bundle(
-            model_folder("llama"), tmp_path / str(len(features)), asked=asked, context=64
+            model_folder("llama"), tmp_path / str(len(features)), "auto", asked=asked, context=64
         )
         assert bundle.manifest.quantization is not None
         bits[features] = {one.kernel.bits for one in bundle.manifest.quantization.kernels}
@@ -105,7 +107,8 @@ def test_with_a_target_it_is_the_point_with_the_most_tokens_a_second(model_folde
         ])  # fmt: skip
         asked = Asked("low", costs, Setting(0.5, 1.0, 0.045, 0.045, shaping.profile(link)))
         folder = model_folder("llama")
-        bundle = export_bundle(folder, tmp_path / link, asked=asked, context=64, target=folder)
+        out, options = tmp_path / link, {"asked": asked, "context": 64, "target": folder}
+        bundle = export_bundle(folder, out, "auto", **options)
         assert bundle.manifest.quantization is not None and bundle.manifest.check is not None
         took[link] = {one.kernel.bits for one in bundle.manifest.quantization.kernels}
         check = bundle.manifest.check
