@@ -3,7 +3,7 @@
     python -m bench.quantize [--prompts 16] [--json FILE]
     python -m bench.quantize --model FOLDER [--context 1024] [--texts 8] [--json FILE]
 
-The second takes any model, and real kernels: ``bench.techniques``.
+The second takes any model, and real kernels: ``bench.real.techniques``.
 
 The embedded pair on text that its target writes after held-out prompts, at temperature 1: mean
 Σ min(p, q) against the target, for 4-bit rounding by the nearest code, by ours (the clip of each
@@ -33,7 +33,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tinypair
-from bench import techniques
+from bench.real import techniques
 from export import rounding
 from export.rounding import Rounding as Kind
 from export.rounding import nearest as nearest_codes

@@ -19,10 +19,9 @@ from collections.abc import Sequence
 
 from device_runtime.drafting.actions import Action, Draft, Propose, Wait
 from device_runtime.drafting.blocks import Proposed
-from device_runtime.drafting.controller import LONGEST
+from device_runtime.drafting.controller import LONGEST, Controller
 from device_runtime.drafting.counts import Counts, Limits
 from device_runtime.drafting.epochs import BACKLOG
-from device_runtime.drafting.estimators import Estimates
 from draftlink.planning import theory
 
 MOST = 32  # tokens of a path that the text has not reached at the device
@@ -36,7 +35,8 @@ REST = (8, 64)  # tokens of text between two trials, at first and at the most
 class Paths:
     """One generation's window. ``length`` tokens of history are there when it begins.
 
-    ``gamma``: the length of a turn, if the caller has fixed it.
+    Of the ``controller`` it takes the estimates, and the length of a turn if the caller has fixed
+    it: it chooses no mode here.
     """
 
     mode = "both"
@@ -44,10 +44,9 @@ class Paths:
 
     def __init__(
         self,
-        estimates: Estimates,
+        controller: Controller,
         limits: Limits,
         length: int,
-        gamma: int | None,
         *,
         shared: bool,
     ) -> None:
@@ -56,9 +55,9 @@ class Paths:
         self._text = self._accepted = 0.0  # tokens, lately, and of them accepted proposals
         self._rest = REST[0]
         self._resumes = 0  # the length of the text at which the next token is drafted
-        self._estimates = estimates
+        self._estimates = controller.estimates
         self._counts = Counts(limits, length)
-        self._gamma = gamma
+        self._gamma = controller.gamma
         self._chances: list[float] = []  # of the path's tokens behind the text
         self._ends = False  # the last of them is an EOS
         self._sent = 0  # of them, those that were proposed

@@ -83,7 +83,7 @@ def read(path: Path) -> Costs:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"over {MAX_BYTES} bytes")
         found = msgspec.json.decode(path.read_bytes(), type=Costs)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         why = printable(str(error))
         raise ValueError(
             f"{printable(str(path))} is no table of costs ({why}); write one on the device with"

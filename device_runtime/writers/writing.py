@@ -99,10 +99,9 @@ class Writing:
         )
         if start.mode == "both":
             self._decides = Paths(
-                self.controller.estimates,
+                self.controller,
                 limits,
                 len(self.history),
-                self.controller.gamma,
                 shared=is_loopback(urlsplit(self.device.client.url).hostname or ""),
             )
             return

@@ -120,7 +120,9 @@ def _bar() -> Iterator[Callable[[str], None]]:
     columns = (
         SpinnerColumn(), BarColumn(20), TimeElapsedColumn(), TextColumn("{task.description}"),
     )  # fmt: skip
-    with Progress(*columns, console=err, transient=True) as bar:
+    # To a file a bar would be an empty line.
+    hidden = not err.is_terminal
+    with Progress(*columns, console=err, transient=True, disable=hidden) as bar:
         task = bar.add_task("exporting", total=1.0)
         reached = 0.0
 

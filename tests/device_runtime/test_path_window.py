@@ -6,6 +6,7 @@ import itertools
 
 from device_runtime.drafting.actions import Draft, Propose, Wait
 from device_runtime.drafting.blocks import Proposed
+from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.counts import Limits
 from device_runtime.drafting.estimators import Estimates
 from device_runtime.drafting.paths import LONG, MOST, REST, Paths
@@ -22,7 +23,7 @@ def window(*, shared: bool = False, gamma: int | None = None, ends: int = 500, c
         estimates.draft.took(draft_s, beside=True)
         estimates.verify.took(step_s, beside=True)
     limits = Limits(BEGINS, ends, context, message, 64, foretells=True, corrects=False)
-    return Paths(estimates, limits, BEGINS, gamma, shared=shared)
+    return Paths(Controller(estimates, gamma), limits, BEGINS, shared=shared)
 
 
 def play(one: Paths, tokens: int, ends: int | None = None) -> list:

@@ -121,7 +121,7 @@ def test_a_connection_that_only_greeted_leaves_what_was_kept():
         )
         new, hello = situations[at - 1].kept, situations[at - 1].next
         await Station(new).feed([hello])  # and gone
-        again = Station(Kept(new.fields, MEMORY._known))
+        again = Station(Kept(new.fields, MEMORY._known, None))
         await again.feed([hello, situations[at].next], pauses=9)  # behind the Welcome
         return [frames.decode(data) for data in again.sent]
 
