@@ -9,6 +9,7 @@ half against half that the operator computes; otherwise the graph keeps transfor
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,10 +37,20 @@ def _is_half_rotation(function: Callable[..., Any]) -> bool:
     return all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, wanted, strict=True))
 
 
-def _tables(module: nn.Module, context: int, size: int) -> Tables | None:
+def _kinds(module: nn.Module) -> tuple[str | None, ...]:
+    """The kinds of layer that a rotary module has tables for: None where it has one for all.
+
+    transformers 5 has one module for a model's windowed and full layers, where 4.57 had two.
+    """
+    by_kind = "layer_type" in inspect.signature(module.forward).parameters
+    return tuple(module.layer_types) if by_kind else (None,)  # type: ignore[arg-type]
+
+
+def _tables(module: nn.Module, kind: str | None, context: int, size: int) -> Tables | None:
     """The tables of a rotary module, None where they are not those of a whole head."""
+    asked = () if kind is None else (kind,)
     with torch.no_grad():
-        cos, sin = module(torch.zeros(1, 1, 1), torch.arange(context)[None])
+        cos, sin = module(torch.zeros(1, 1, 1), torch.arange(context)[None], *asked)
     half = size // 2
     if cos.shape != (1, context, size) or sin.shape != cos.shape:
         return None
@@ -63,8 +74,9 @@ def inside_attention(
         if hasattr(home, FUNCTION)
     }
     originals = {home: getattr(home, FUNCTION) for home in homes}
-    tables = [_tables(module, context, size) for module in rotaries]
-    known = bool(rotaries) and bool(homes) and all(t is not None for t in tables)
+    tables = [{kind: _tables(m, kind, context, size) for kind in _kinds(m)} for m in rotaries]
+    whole = all(pair is not None for pairs in tables for pair in pairs.values())
+    known = bool(rotaries) and bool(homes) and whole
     if not known or not all(_is_half_rotation(f) for f in originals.values()):
         yield False
         return
@@ -73,11 +85,16 @@ def inside_attention(
         note((cos, sin))
         return q, k
 
-    def handing_out(pair: Tables | None) -> Callable[..., Tables | None]:
-        return lambda *_, **__: pair
+    def handing_out(pairs: dict[str | None, Tables | None]) -> Callable[..., Tables | None]:
+        def forward(*given: Any, layer_type: str | None = None, **_: Any) -> Tables | None:
+            if None in pairs:
+                return pairs[None]
+            return pairs[given[2] if len(given) > 2 else layer_type]
 
-    for module, pair in zip(rotaries, tables, strict=True):
-        module.forward = handing_out(pair)
+        return forward
+
+    for module, pairs in zip(rotaries, tables, strict=True):
+        module.forward = handing_out(pairs)
     for home in homes:
         setattr(home, FUNCTION, passed_on)
     try:
