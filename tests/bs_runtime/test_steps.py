@@ -213,7 +213,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_three_steps_at_once_write_what_one_at_a_time_does(alone, scheme, case):
     options = CASES[case]
-    for seed in range(2):
+    for seed in range(2 if case == "all" else 1):
         found = play(scheme, 3, seed=seed, **options)
         assert found.target.faults == []
         assert found.texts == alone(scheme).texts
