@@ -258,13 +258,10 @@ class Model:
         return x
 
 
-def read_draft(
-    data: bytes, scheme: dict[str, Any], vocab_size: int, history: list[int]
-) -> dict[str, Any]:
-    """Section 3.3, and the payload of ``topk`` with ``lattice``, ``split``, ``coupled``, greedy."""
+def varints(data: bytes, count: int) -> tuple[list[int], int]:
+    """Section 3: so many numbers behind kind and flags, and where they end."""
     numbers, at = [], 2
-    assert data[0] == 2 and data[1] < 4
-    for _ in range(3 + data[1] % 2):
+    for _ in range(count):
         value, shift = 0, 0
         while True:
             value |= (data[at] & 0x7F) << shift
@@ -272,6 +269,15 @@ def read_draft(
             if data[at - 1] < 0x80:
                 break
         numbers.append(value)
+    return numbers, at
+
+
+def read_draft(
+    data: bytes, scheme: dict[str, Any], vocab_size: int, history: list[int]
+) -> dict[str, Any]:
+    """Section 3.3, and the payload of ``topk`` with ``lattice``, ``split``, ``coupled``, greedy."""
+    assert data[0] == 2 and data[1] < 4
+    numbers, at = varints(data, 3 + data[1] % 2)
     epoch, base, length = numbers[:3]
     first = numbers[3] if data[1] % 2 else None
     source, prior = Reader(data[at:]), Prior(vocab_size)

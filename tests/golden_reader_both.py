@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.golden_reader import Model, Prior, Reader
+from tests.golden_reader import Model, Prior, Reader, varints
 
 
 def read_propose(
@@ -15,16 +15,8 @@ def read_propose(
     ``text``: as far as the reader has it, which may be farther than the path's base; ``earlier``:
     the tokens of the path before these.
     """
-    numbers, at = [], 2
     assert data[0] == 5 and data[1] < 2
-    for _ in range(5):
-        value, shift = 0, 0
-        while True:
-            value |= (data[at] & 0x7F) << shift
-            shift, at = shift + 7, at + 1
-            if data[at - 1] < 0x80:
-                break
-        numbers.append(value)
+    numbers, at = varints(data, 5)
     path, base, above, first, length = numbers
     assert first == len(earlier)
     source = Reader(data[at:])

@@ -18,6 +18,8 @@ from draftlink.protocol.frames import Propose
 from draftlink.protocol.session import RemoteProtocolError, Session
 from draftlink.protocol.states import State
 
+EARLY_S = 1e-6  # by which a timer may go off before its time
+
 
 @dataclass(frozen=True)
 class _Wait:
@@ -134,9 +136,6 @@ class Both:
                 outcome.eighths,
             )
         )
-
-
-EARLY_S = 1e-6  # by which a timer may go off before its time
 
 
 def _now() -> float:

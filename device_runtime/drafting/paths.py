@@ -40,7 +40,6 @@ class Paths:
     """
 
     mode = "both"
-    streams = False
 
     def __init__(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from device_runtime.drafting.actions import Draft, Propose, Wait
-from device_runtime.drafting.blocks import Proposed
 from device_runtime.drafting.drafter import Proposal
 from device_runtime.result import Kind
 from device_runtime.transport.client import LinkError
@@ -72,13 +71,9 @@ class Both:
 
     async def _collect(self) -> None:
         writing = self._writing
-        proposals: list[Proposal] = await writing.done()
-        now, waited_s = writing.now(), writing.waited_s
-        writing.tally.draft_s += now - writing.job_s - waited_s
-        writing.tally.drafted += len(proposals)
-        ends = writing.start.eos_ids
-        seen = [Proposed(chance, drafted.token in ends) for drafted, chance in proposals]
-        if self._window.drafted(now, seen, waited_s):
+        proposals = await writing.proposals()
+        seen = writing.seen(proposals)
+        if self._window.drafted(writing.now(), seen, writing.waited_s):
             self._nodes += proposals
 
     def _take(self, frame: frames.Written) -> list[tuple[int, Kind]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from device_runtime.drafting.actions import (
     Action,
     Draft,
@@ -15,7 +13,7 @@ from device_runtime.drafting.actions import (
     Switch,
     Wait,
 )
-from device_runtime.drafting.blocks import Judged, Proposed
+from device_runtime.drafting.blocks import Judged
 from device_runtime.drafting.drafter import Proposal
 from device_runtime.result import Kind
 from device_runtime.transport.client import LinkError
@@ -85,18 +83,13 @@ class Drafting:
             assert writing.alone is not None
             known = writing.alone.known(action.first, action.tokens)
             self._proposals += known
-            writing.window.reused(self._seen(known))
+            writing.window.reused(writing.seen(known))
         elif isinstance(action, Switch):
             await writing.send(frames.Switch(writing.start.generation, action.mode))
 
     @property
     def _tokens(self) -> list[int]:
         return [proposal.drafted.token for proposal in self._proposals]
-
-    def _seen(self, proposals: Sequence[Proposal]) -> list[Proposed]:
-        """As the window sees them."""
-        ends = self._writing.start.eos_ids
-        return [Proposed(chance, drafted.token in ends) for drafted, chance in proposals]
 
     async def _send(self, block: Send) -> None:
         """Send the next block, and before its tokens the one that is owed, if one is."""
@@ -114,11 +107,9 @@ class Drafting:
     async def _collect(self) -> None:
         """Tokens have been drafted; they are void where a verdict has closed their epoch."""
         writing = self._writing
-        proposals: list[Proposal] = await writing.done()
-        now, waited_s = writing.now(), writing.waited_s
-        writing.tally.draft_s += now - writing.job_s - waited_s
-        writing.tally.drafted += len(proposals)
-        if writing.window.drafted(now, self._seen(proposals), waited_s):
+        proposals = await writing.proposals()
+        seen = writing.seen(proposals)
+        if writing.window.drafted(writing.now(), seen, writing.waited_s):
             self._proposals += proposals
 
     async def _apply(self, verdict: frames.Verdict) -> list[tuple[int, Kind]]:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from device_runtime.drafting.actions import Action, Guess, Show
 from device_runtime.drafting.alone import Alone
+from device_runtime.drafting.blocks import Proposed
 from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.counts import Limits
 from device_runtime.drafting.drafter import Drafter, Proposal
@@ -167,6 +168,18 @@ class Writing:
         self.tally.draft_queue_s += job.waited_s
         self._ended()
         return job.result()
+
+    async def proposals(self) -> list[Proposal]:
+        """What the job has drafted, counted, once it is there."""
+        drafted: list[Proposal] = await self.done()
+        self.tally.draft_s += self.now() - self.job_s - self.waited_s
+        self.tally.drafted += len(drafted)
+        return drafted
+
+    def seen(self, proposals: Sequence[Proposal]) -> list[Proposed]:
+        """Proposals as the window sees them."""
+        ends = self.start.eos_ids
+        return [Proposed(chance, drafted.token in ends) for drafted, chance in proposals]
 
     def drop(self, keep: int | None = None) -> None:
         """What was fed behind the history, or so many tokens, is rolled back.
