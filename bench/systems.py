@@ -19,6 +19,7 @@ from typing import Any
 import tinypair
 from bench.link import DRAFT_S, Bench
 from device_runtime.device import Coupled, Result, Sampling, Split, TopK
+from device_runtime.result import alpha
 from draftlink.link.shaping import PROFILES
 from draftlink.planning import theory
 
@@ -33,12 +34,6 @@ def rate(results: Sequence[Result]) -> float:
     """Tokens/s of all together."""
     tokens = sum(len(result.tokens) for result in results)
     return tokens / sum(len(result.tokens) / result.tokens_per_s for result in results)
-
-
-def alpha(results: Sequence[Result]) -> float:
-    """Acceptance per judged token."""
-    judged = sum(result.drafted - result.discarded for result in results)
-    return sum(result.accepted for result in results) / judged
 
 
 class Systems:

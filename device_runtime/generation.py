@@ -198,7 +198,7 @@ class Generation:
         """A token has come: count it, decode it, see whether the text ends here."""
         self.tokens.append(token)
         tally, takes_back = self._writing.tally, 0
-        tally.token(self._writing.now())
+        tally.token(self._writing.now(), kind)
         confirms = self.provisional[:1] == [token]
         if confirms:
             del self.provisional[0]

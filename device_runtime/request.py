@@ -129,7 +129,7 @@ def check(
     sampling.check()
     scheme = scheme or TopK(k=min(TopK().k, models.shared))
     _check_scheme(scheme, sampling, models)
-    _check_mode(mode, scheme, sampling, welcome, offline_after_s)
+    _check_mode(mode, scheme, sampling, welcome)
     _check_offline(offline_after_s, learn_temperature)
     if seed is None and scheme.shares_seed:
         seed = secrets.randbits(63)
@@ -185,7 +185,6 @@ def _check_mode(
     scheme: AnyScheme,
     sampling: Sampling,
     welcome: frames.Welcome,
-    offline_after_s: float | None,
 ) -> None:
     """Raise ValueError for a mode that there is not, or where both ends cannot write."""
     if mode not in MODES:
@@ -199,8 +198,6 @@ def _check_mode(
         )
     if frames.BOTH not in welcome.features:
         raise ValueError("the base station does not let both ends write; choose another mode")
-    if offline_after_s is not None:
-        raise ValueError("offline_after_s and mode both do not go together; leave one")
 
 
 def _check_scheme(scheme: AnyScheme, sampling: Sampling, models: Models) -> None:

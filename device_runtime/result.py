@@ -70,6 +70,36 @@ class Result(msgspec.Struct, frozen=True):
     target_cached_tokens: int
     # What drafting waited while the device drafted for other conversations; not part of draft_s.
     draft_queue_s: float
+    # Who wrote what, and when: of each token its kind, and the seconds since the beginning.
+    kinds: list[Kind]
+    times_s: list[float]
+    draft_share: float  # of the tokens, those that the device had proposed
+    overtaken: int  # proposals that were right, and which the text had reached without them
+    forwards: int  # of the target, for this text: verdicts, and steps that wrote
+    rows: int | None  # that it was fed for them; None where the base station does not say
+
+    @property
+    def summary(self) -> str:
+        """What both ends did, in a line."""
+        count = len(self.tokens)
+        drafts = round(100 * self.draft_share)
+        each = f", {self.forwards / count:.2f} forwards" if count else ""
+        if count and self.rows is not None:
+            each += f" and {self.rows / count:.2f} rows"
+        each += " a token" if count else ""
+        judged = f"; {self.drafted} drafted, {self.discarded} of them dropped" * bool(self.drafted)
+        alpha = f", α {self.alpha:.2f}" * bool(self.drafted - self.discarded)
+        return f"base station wrote {100 - drafts}%, drafts {drafts}%{each}{judged}{alpha}"
+
+
+def alpha(results: Sequence[Result]) -> float:
+    """The share of proposals with the right prefix that equal the text, of several texts.
+
+    0 where nothing was judged. Those that were overtaken count, too.
+    """
+    judged = sum(result.drafted - result.discarded for result in results)
+    right = sum(result.accepted + result.overtaken for result in results)
+    return right / judged if judged else 0.0
 
 
 @dataclass
@@ -84,6 +114,11 @@ class Tally:
     histogram: list[int] = field(default_factory=list)
     right: int = 0  # proposals behind the right prefix that are the text's, where both ends write,
     wrong: int = 0  # and those that are not
+    forwards: int = 0
+    rows: int = 0
+    counts_rows: bool = True  # of all forwards
+    times_s: list[float] = field(default_factory=list)
+    kinds: list[Kind] = field(default_factory=list)
     reached: int = 0  # tokens behind the last correction, with those of the last verdict
     first_s: float | None = None
     last_s: float = 0.0
@@ -102,12 +137,27 @@ class Tally:
         ``rejected``: one more was judged and does not.
         """
         self.rounds += 1
+        self.forwards += 1
         self.accepted += accepted
         self.rejected += rejected
         self.histogram += [0] * (position + accepted - len(self.histogram))
         for place in range(position, position + accepted):
             self.histogram[place] += 1
         self.reached = position + accepted
+
+    def wrote(self, accepted: int, rows: int) -> None:
+        """Where both ends write, a step of so many rows has: proposals first, then its own token.
+
+        Without rows it was told before, over a connection that was lost.
+        """
+        if rows:
+            self.verdict(0, accepted, rejected=False)
+            self.rows += rows
+
+    def streamed(self, tokens: int) -> None:
+        """The base station wrote alone, in a step of a row for each of the ``tokens``."""
+        self.forwards += 1
+        self.rows += tokens
 
     def met(self, right: int, *, differs: bool) -> None:
         """The text has reached so many proposals that are right, and where it ``differs`` a wrong
@@ -119,17 +169,20 @@ class Tally:
         """The text ended before tokens of these ``kinds``, the last of what came: not counted."""
         count = kinds.count("draft")
         self.accepted -= count
-        self.rejected -= kinds.count("correction")
+        if not self.right + self.wrong:  # else they are not counted as rejected
+            self.rejected -= kinds.count("correction")
         for place in range(self.reached - count, self.reached):
             self.histogram[place] -= 1
         while self.histogram and not self.histogram[-1]:
             del self.histogram[-1]
 
-    def token(self, now: float) -> None:
-        """A token came at ``now``."""
+    def token(self, now: float, kind: Kind) -> None:
+        """A token of the text came at ``now``."""
         if self.first_s is None:
             self.first_s = now
         self.last_s = now
+        self.times_s.append(now - self.started_s)
+        self.kinds.append(kind)
 
     def result(
         self,
@@ -148,8 +201,9 @@ class Tally:
         """The finished generation's result."""
         first = self.started_s if self.first_s is None else self.first_s
         count, judged = len(tokens), self.accepted + self.rejected
-        met = self.right + self.wrong
-        right, met = (self.right, met) if met else (self.accepted, judged)
+        right, met = self.accepted, judged
+        if both := self.right + self.wrong:
+            right, met = max(self.right, self.accepted), max(both, self.accepted)
         elapsed = max(self.last_s - self.started_s, 0.0)
         up, down = total(ledger, "up"), total(ledger, "down")
         return Result(
@@ -166,7 +220,7 @@ class Tally:
             tokens_per_round=count / self.rounds if self.rounds else 0.0,
             accept_histogram=self.histogram,
             alpha=right / met if met else 0.0,
-            discarded=self.drafted - judged,
+            discarded=self.drafted - met,
             ttft_s=first - self.started_s,
             tpot_s=(self.last_s - first) / (count - 1) if count > 1 else 0.0,
             tokens_per_s=count / elapsed if elapsed > 0 else 0.0,
@@ -188,4 +242,10 @@ class Tally:
             cached_tokens=self.cached,
             target_cached_tokens=self.target_cached,
             draft_queue_s=self.draft_queue_s,
+            kinds=self.kinds,
+            times_s=self.times_s,
+            draft_share=self.kinds.count("draft") / count if count else 0.0,
+            overtaken=right - self.accepted,
+            forwards=self.forwards,
+            rows=self.rows if self.counts_rows else None,
         )

@@ -126,7 +126,7 @@ def summary(found: dict[str, dict[str, list[Run]]]) -> list[dict[str, Any]]:
         if accepted:
             rounds = sum(run["rounds"] for run in runs)
             row |= {
-                "alpha": accepted / judged,
+                "alpha": (accepted + sum(run.get("overtaken", 0) for run in runs)) / judged,
                 "acceptance_rate": accepted / drafted,
                 "tokens_per_round": sum(len(run["tokens"]) for run in runs) / rounds,
                 "payload_bits": sum(run["uplink_payload_bits"] for run in runs) / drafted,

@@ -8,6 +8,7 @@ a row of a forward, and one that is right saves a step.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import overload
 
 from bs_runtime.engine.decoding import Decoder
 from draftlink.coding.slices import Slices
@@ -18,6 +19,33 @@ from draftlink.schemes import Scheme
 FAR = 256  # tokens that a path's beginning may be behind the text: farther back nothing is decoded
 
 
+class _Context(Sequence[int]):
+    """The first ``base`` tokens of a history, and a path's behind them, of which none is copied.
+
+    That would cost each proposal as much as the text is long.
+    """
+
+    def __init__(self, history: Sequence[int], base: int, ids: list[int]) -> None:
+        self._history, self._base, self._ids = history, base, ids
+
+    def __len__(self) -> int:
+        return self._base + len(self._ids)
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[int]: ...
+
+    def __getitem__(self, at: int | slice) -> int | list[int]:
+        base = self._base
+        if isinstance(at, int):
+            return self._history[at] if at < base else self._ids[at - base]
+        begin, end, _ = at.indices(len(self))
+        history = self._history[begin : min(end, base)]
+        return [*history, *self._ids[max(begin - base, 0) : max(end - base, 0)]]
+
+
 class Paths:
     """A generation's. ``history``: the prompt and the text, which the base station writes to."""
 
@@ -25,7 +53,6 @@ class Paths:
         self._scheme = scheme
         self._history = history
         self._decoder = Decoder(vocab_size)
-        self._context: list[int] = []  # what the last proposal was decoded behind
         self.number = 0
         self._base = 0
         self._ids: list[int] = []
@@ -50,12 +77,13 @@ class Paths:
         if not self.useful(frame) or frame.first != known:
             return
         if frame.path > self.number:
+            # The last path's tokens as far as the text has them, too, are as they were decoded.
+            self._stands()
+            self._decoder.rollback(self._base + min(self._compared, frame.base - self._base))
             self.number, self._base, self._ids = frame.path, frame.base, []
             self._compared, self.alive = 0, True
-        context = [*self._history[: frame.base], *self._ids]
-        self._decoder.rollback(common(self._context, context))
-        self._context = context
         as_draft = Draft(0, frame.base + frame.first, frame.length, frame.payload)
+        context = _Context(self._history, self._base, self._ids)
         found = yield from self._decoder.decoding(self._scheme, [as_draft], context)
         self._ids += [drafted.token for drafted in found]
         self._stands()

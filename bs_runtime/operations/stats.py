@@ -71,9 +71,14 @@ class Counts:
     rounds: int = 0  # verdicts on drafted tokens
     drafted: int = 0
     accepted: int = 0
+    forwards: int = 0  # verdicts, and steps that wrote
+    # Where both ends write:
+    checked: int = 0  # proposals that a step was given
+    right: int = 0  # proposals behind the right prefix that the text has, too, in time or not,
+    wrong: int = 0  # and those that it has not
     drafted_at: list[int] = field(default_factory=lambda: [0] * POSITIONS)
     accepted_at: list[int] = field(default_factory=lambda: [0] * POSITIONS)
-    draft_bytes: int = 0  # of Draft messages, WebSocket headers included
+    draft_bytes: int = 0  # of Draft and Propose messages, WebSocket headers included
     bytes_up: int = 0
     bytes_down: int = 0
     queue: Histogram = field(default_factory=Histogram)
@@ -181,6 +186,12 @@ class Stats:
             _count(meter.counts, frame, size, device.pending)
         device.follow(frame)
 
+    def met(self, device: Device, right: int, wrong: int) -> None:
+        """The text has reached so many proposals of a device that are right, and wrong ones."""
+        for meter in (self.meter, device.meter):
+            meter.counts.right += right
+            meter.counts.wrong += wrong
+
     def roll(self, now: float) -> None:
         """Let the seconds pass."""
         if self.totals is not None:
@@ -206,21 +217,22 @@ def _count(counts: Counts, frame: frames.Frame, size: int, pending: int) -> None
         counts.draft_bytes += message
     elif isinstance(frame, frames.Verdict):
         counts.tokens += frame.accepted + (frame.next is not None)
-        counts.accepted += frame.accepted
-        if pending:
-            counts.rounds += 1
-            for at in range(min(pending, POSITIONS)):
-                counts.drafted_at[at] += 1
-                counts.accepted_at[at] += at < frame.accepted
+        counts.forwards += 1
+        _judged(counts, pending, frame.accepted)
         counts.queue.add(frame.queue_us * 1e-6)
         counts.verify.add(frame.verify_us * 1e-6)
         counts.finished["end"] += frame.ended
     elif isinstance(frame, frames.Tokens):
         counts.tokens += len(frame.ids)
+        counts.forwards += 1
         counts.finished["end"] += frame.ended
     elif isinstance(frame, frames.Written):
+        if not frame.fed:  # told once more
+            return
         counts.tokens += len(frame.ids)
-        counts.accepted += frame.accepted
+        counts.forwards += 1
+        counts.checked += frame.fed - 1
+        _judged(counts, frame.fed - 1, frame.accepted)
         counts.queue.add(frame.queue_us * 1e-6)
         counts.verify.add(frame.step_us * 1e-6)
         counts.finished["end"] += frame.ended
@@ -228,3 +240,12 @@ def _count(counts: Counts, frame: frames.Frame, size: int, pending: int) -> None
         counts.finished["device"] += 1
     elif isinstance(frame, frames.Refused):
         counts.refused[frame.code] += 1
+
+
+def _judged(counts: Counts, drafted: int, accepted: int) -> None:
+    """Of so many drafted tokens of a round, the first ``accepted`` stand."""
+    counts.accepted += accepted
+    counts.rounds += bool(drafted)
+    for at in range(min(drafted, POSITIONS)):
+        counts.drafted_at[at] += 1
+        counts.accepted_at[at] += at < accepted

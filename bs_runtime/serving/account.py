@@ -97,8 +97,14 @@ class Account:
                 connection_bytes_up=counts.bytes_up,
                 connection_bytes_down=counts.bytes_down,
             )
-        if isinstance(frame, frames.Tokens | frames.Written):
+        if isinstance(frame, frames.Tokens):
             await self._charge(len(frame.ids))
+        elif isinstance(frame, frames.Written):
+            await self._charge(frame.fed)  # which delays the next step, and never the reader
+
+    def met(self, right: int, wrong: int) -> None:
+        """The text has reached so many proposals that are right, and so many wrong ones."""
+        self._stats.met(self.device, right, wrong)
 
     def close(self) -> None:
         """The connection is over."""

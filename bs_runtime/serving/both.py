@@ -74,7 +74,7 @@ class Both:
             ids = tuple(generation.history[first : first + frames.MAX_TOKENS])
             bits = bytes(self._surprisals[first - end :][: len(ids)])
             ended = generation.ended and first + len(ids) == end
-            await self._out.send(frames.Written(first, ids, 0, ended, 0, 0, bits))
+            await self._out.send(frames.Written(first, ids, 0, ended, 0, 0, bits, rows=0))
 
     async def step(self) -> float:
         """Write what comes next, and 0; or the seconds to wait, unless a proposal comes before."""
@@ -114,7 +114,8 @@ class Both:
     async def _write(self, held: list[int]) -> None:
         generation, patience = self._generation, self._patience
         base = len(generation.history)
-        outcome = await self._run(generation.next(held))
+        round = generation.next(held)
+        outcome = await self._run(round)
         self._since_s = None
         assert outcome is not None
         self._surprisals += outcome.eighths
@@ -123,7 +124,10 @@ class Both:
         ids = tuple(generation.history[base:])
         patience.stepped(outcome.verify_us * 1e-6, len(held) + 1)
         paths = self._paths
-        patience.judged(*paths.met())
+        right, wrong = paths.met()
+        patience.judged(right, wrong)
+        self._out.met(right, wrong)
+        rows = len(round.drafted) + 1
         patience.told(_now(), len(generation.history), alive=paths.alive)
         await self._out.send(
             frames.Written(
@@ -134,6 +138,7 @@ class Both:
                 outcome.queue_us,
                 outcome.verify_us,
                 outcome.eighths,
+                None if rows == len(ids) else rows,
             )
         )
 

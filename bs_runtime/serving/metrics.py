@@ -28,7 +28,11 @@ COUNTERS = {
 OWN_COUNTERS = {
     "connections": ("connections", "Connections of devices."),
     "generations": ("generations", "Generations begun."),
-    "draft_bytes": ("draft_bytes", "Bytes of Draft messages, WebSocket headers included."),
+    "forwards": ("forwards", "Verdicts and steps that wrote; by generation_tokens, per token."),
+    "proposals_checked": ("checked", "Both ends writing: proposed tokens that a step was given."),
+    "proposals_right": ("right", "Both ends writing: proposals that the text has, in time or not."),
+    "proposals_wrong": ("wrong", "Both ends writing: proposals that the text has not."),
+    "draft_bytes": ("draft_bytes", "Bytes of Draft and Propose messages, WebSocket headers too."),
     "bytes_up": ("bytes_up", "Bytes from devices, WebSocket headers included."),
     "bytes_down": ("bytes_down", "Bytes to devices, WebSocket headers included."),
     "model_steps": ("steps", "Forwards of the target."),

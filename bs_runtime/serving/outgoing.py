@@ -40,6 +40,10 @@ class Outgoing:
         await self.deliver(data)
         await self._account.sent(frame, len(data))
 
+    def met(self, right: int, wrong: int) -> None:
+        """The text has reached so many of the device's proposals: see ``Account.met``."""
+        self._account.met(right, wrong)
+
     async def deliver(self, data: bytes) -> None:
         """Send, unless nobody reads it; a new connection gets what was not read."""
         if self._lifetime.life is Life.GONE:

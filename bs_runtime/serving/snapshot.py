@@ -80,9 +80,20 @@ def _rates(counts: Counts, since: Counts, seconds: float) -> dict[str, float | N
     return {
         "tokens_per_s": (counts.tokens - since.tokens) / seconds,
         "acceptance": _ratio(accepted, counts.drafted - since.drafted),
+        "alpha": _alpha(counts, since),
+        "draft_share": _ratio(accepted, counts.tokens - since.tokens),
+        "forwards_per_token": _ratio(
+            counts.forwards - since.forwards, counts.tokens - since.tokens
+        ),
         "mean_accepted": mean,
         "bits_up_per_accepted": _ratio(8 * (counts.draft_bytes - since.draft_bytes), accepted),
     }
+
+
+def _alpha(counts: Counts, since: Counts) -> float | None:
+    """Where both ends write, how many proposals with the right prefix the text has, too."""
+    right = counts.right - since.right
+    return _ratio(right, right + counts.wrong - since.wrong)
 
 
 def _ratio(a: float, b: float) -> float | None:

@@ -10,6 +10,9 @@ it drafts on and on under a window that covers what is under way, and proposes i
 what it drafts in half a step of the target's. Where hardly anything that it proposes comes to be
 accepted, because the text is there first, it rests too, and tries again more and more rarely. All
 times are in seconds.
+
+Where nothing is heard for long the path simply goes on, and is shown as it grows, if the caller has
+allowed that: what is drafted then is proposed like anything else once the link is back.
 """
 
 from __future__ import annotations
@@ -17,12 +20,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from device_runtime.drafting.actions import Action, Draft, Propose, Wait
+from device_runtime.drafting.actions import Action, Draft, Guess, Propose, Show, Wait
 from device_runtime.drafting.blocks import Proposed
 from device_runtime.drafting.controller import LONGEST, Controller
 from device_runtime.drafting.counts import Counts, Limits
 from device_runtime.drafting.epochs import BACKLOG
+from device_runtime.drafting.offline import Offline
 from draftlink.planning import theory
+from draftlink.protocol.both import MAX_LIVE
 
 MOST = 32  # tokens of a path that the text has not reached at the device
 LONG = 192  # tokens of a path, after which a new one begins
@@ -48,9 +53,17 @@ class Paths:
         length: int,
         *,
         shared: bool,
+        started_s: float = 0.0,
+        offline_after_s: float | None = None,
     ) -> None:
-        """``shared``: the base station is on this machine."""
+        """``shared``: the base station is on this machine.
+
+        ``started_s``: when the generation began. ``offline_after_s``: after how long a silence what
+        the draft goes on with is shown; None for never.
+        """
         self._shared = shared
+        self._started_s = started_s
+        self._offline = Offline(offline_after_s)
         self._text = self._accepted = 0.0  # tokens, lately, and of them accepted proposals
         self._rest = REST[0]
         self._resumes = 0  # the length of the text at which the next token is drafted
@@ -102,19 +115,46 @@ class Paths:
         ahead, actions = len(self._chances), list[Action]()
         room = min(self.most, self._counts.room)
         full = ahead >= room or self._ends
-        fresh = ahead - self._sent
+        fresh = min(ahead, MAX_LIVE) - self._sent
         if connected and not unread and fresh and (full or fresh >= self.group):
-            self._sent = ahead
+            self._sent += fresh
             message = self._counts.limits.message
             for begin in range(0, fresh, message):
                 tokens = min(message, fresh - begin)
                 actions.append(Propose(tokens, goes_on=not (full and self.turns)))
         rests = not ahead and self._counts.length < self._resumes
         if self._asked_s is None and not full and not unread and not rests:
-            self._asked_s = now
-            self._fed = self._counts.length + ahead - cached
-            actions.append(Draft(1, self._counts.limits.begins, not ahead))
-        return actions or [Wait(None)]
+            actions.append(self._draft(now, cached))
+        if actions:
+            return actions
+        alone_s = None if unread else self._offline.begins_s(self._started_s)
+        if alone_s is not None and now >= alone_s:
+            if (shown := self._alone(now, cached)) is not None:
+                return [shown]
+            alone_s = None  # there is no more than that, for now
+        return [Wait(alone_s)]
+
+    def _draft(self, now: float, cached: int) -> Draft:
+        ahead = len(self._chances)
+        self._asked_s = now
+        self._fed = self._counts.length + ahead - cached
+        return Draft(1, self._counts.limits.begins, not ahead)
+
+    def _alone(self, now: float, cached: int) -> Show | Draft | None:
+        """While nothing is heard: what of the path is shown next, or is drafted for that."""
+        ends = [False] * len(self._chances)
+        ends[-1:] = [self._ends] * bool(ends)
+        busy, room = self._asked_s is not None, self._counts.room
+        shown = self._offline.next(ends, self._counts.limits.begins, room, busy=busy)
+        return self._draft(now, cached) if isinstance(shown, Guess) else shown
+
+    def heard(self, now: float) -> None:
+        """Something has come of the base station."""
+        self._offline.heard_s = now
+
+    def lost(self) -> None:
+        """The connection was, and there is another: what was proposed may not have arrived."""
+        self._sent = self._age = 0
 
     def drafted(self, now: float, proposed: Sequence[Proposed], waited_s: float = 0.0) -> bool:
         """What ``Draft`` asked for is there. False if it is void: its path was left."""
@@ -133,7 +173,7 @@ class Paths:
         """So many tokens of the text have come, of which the path has the first ``agreed``, too.
 
         ``accepted`` of them were written because they had been proposed. Whether the path goes on;
-        else the next one begins behind them.
+        else the next one begins behind them, with what is drafted and not refuted.
         """
         self._text = MEMORY**tokens * self._text + tokens
         self._accepted = MEMORY**tokens * self._accepted + accepted
@@ -143,13 +183,16 @@ class Paths:
             self._estimates.acceptance.foretold(chance, place < agreed)
         self._estimates.verify.took(step_s, beside=not self.turns)
         self._age += tokens
-        if agreed == tokens <= self._sent and self._age < LONG:
+        tried = bool(self._chances) or self._asked_s is not None
+        if agreed == tokens:
             del self._chances[:tokens]
-            self._sent -= tokens
-            return True
-        self._void = self._asked_s is not None
-        tried = bool(self._chances) or self._void
-        self._chances, self._sent, self._age, self._ends = [], 0, 0, False
+            if tokens <= self._sent and self._age < LONG:
+                self._sent -= tokens
+                return True
+        else:
+            self._void = self._asked_s is not None
+            self._chances, self._ends = [], False
+        self._sent = self._age = 0
         if accepted:
             self._rest = REST[0]
         elif tried and self._text >= TRIED and self._accepted < USE * self._text:
@@ -160,3 +203,4 @@ class Paths:
     def commit(self, tokens: int, *, confirmed: int = 0, refuted: bool = False) -> None:
         """The history has grown by so many tokens."""
         self._counts.length += tokens
+        self._offline.accept(confirmed, refuted=refuted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_runtime.drafting.actions import Draft, Propose, Wait
+from device_runtime.drafting.actions import Draft, Propose, Show, Wait
 from device_runtime.drafting.drafter import Proposal
 from device_runtime.result import Kind
 from device_runtime.transport.client import LinkError
@@ -24,7 +24,10 @@ class Both:
         """The next tokens of the text."""
         writing = self._writing
         while True:
+            self._mend()
             for action in writing.due():
+                if isinstance(action, Show):
+                    return await writing.show(action, self._nodes)
                 if isinstance(action, Draft):
                     past = [*writing.history, *(node.drafted.token for node in self._nodes)]
                     proposing = writing.drafter.proposing
@@ -33,33 +36,46 @@ class Both:
                     await self._propose(action)
                 else:
                     assert isinstance(action, Wait)
-            await writing.event(None)
-            if writing.job is not None and writing.job.done():
-                await self._collect()
-            if writing.incoming().done():
-                frame = await writing.receive()
-                if not isinstance(frame, frames.Written):
-                    raise LinkError(f"the base station sent {type(frame).__name__}, not Written")
-                return self._take(frame)
+                    batch = await self._wait(action)
+                    if batch is not None:
+                        return batch
+
+    async def _wait(self, action: Wait) -> list[tuple[int, Kind]] | None:
+        """Until something has come, or a time; what has been written, if that has come."""
+        writing = self._writing
+        await writing.event(action.until_s)
+        if writing.job is not None and writing.job.done():
+            await self._collect()
+        if not writing.incoming().done():
+            return None
+        frame = await writing.receive()
+        if not isinstance(frame, frames.Written):
+            raise LinkError(f"the base station sent {type(frame).__name__}, not Written")
+        return self._take(frame)
+
+    def _mend(self) -> None:
+        """Over a new connection a path of what is drafted and not refuted takes the last's place.
+
+        What was sent may be lost.
+        """
+        reconnects = self._writing.device.client.reconnects
+        if reconnects != self._reconnects:
+            self._reconnects = reconnects
+            self._leave_path()
+            self._window.lost()
 
     def _leave_path(self) -> None:
         """The next token that is proposed begins a path behind the text."""
-        self._nodes = []
         self._path = self._writing.session.progress.path + 1
         self._base = len(self._writing.history)
         self._proposed = 0
 
     async def _propose(self, action: Propose) -> None:
-        writing, reconnects = self._writing, self._writing.device.client.reconnects
+        writing = self._writing
+        if writing.device.client.reconnects != self._reconnects:
+            return  # since it was asked for: ``lost`` has it proposed anew
         begin = self._base + self._proposed - len(writing.history)  # of the nodes, sent before
-        end = begin + action.tokens
-        if reconnects != self._reconnects:
-            # What was sent may be lost: a path of what is drafted and not refuted takes its place.
-            self._reconnects = reconnects
-            nodes, begin = self._nodes, 0
-            self._leave_path()
-            self._nodes = nodes
-        drafted = [node.drafted for node in self._nodes[begin:end]]
+        drafted = [node.drafted for node in self._nodes[begin : begin + action.tokens]]
         past = [*writing.history, *(node.drafted.token for node in self._nodes[:begin])]
         payload, bits = writing.drafter.encode(past, drafted)
         frame = frames.Propose(
@@ -85,18 +101,20 @@ class Both:
                 break
             agreed += 1
         differs = agreed < min(len(frame.ids), len(self._nodes))
+        self._window.heard(writing.now())
         writing.tally.verify_s += frame.step_us * 1e-6
-        writing.tally.verdict(0, frame.accepted, rejected=False)
+        writing.tally.wrote(frame.accepted, frame.fed)
         writing.tally.met(agreed, differs=differs)
         goes_on = self._window.written(
             agreed, frame.accepted, len(frame.ids), step_s=frame.step_us * 1e-6
         )
-        if goes_on:
-            del self._nodes[: len(frame.ids)]
-            writing.commit(frame.ids)
+        if agreed == len(frame.ids):
+            del self._nodes[:agreed]
         else:
+            self._nodes = []
             writing.drop(begin + agreed)
-            writing.commit(frame.ids)
+        writing.commit(frame.ids)
+        if not goes_on:
             self._leave_path()
         own: Kind = "correction" if differs else "bonus"
         kinds: list[Kind] = ["draft"] * frame.accepted

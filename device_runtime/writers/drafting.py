@@ -122,6 +122,7 @@ class Drafting:
         rejected = window.verdict(writing.now(), said)
         writing.tally.verify_s += verify_s
         writing.tally.verdict(judged, accepted, rejected=rejected)
+        writing.tally.counts_rows = False
         tokens, behind = self._tokens[:accepted], self._proposals[accepted : accepted + 1]
         writing.commit(tokens)
         batch: list[tuple[int, Kind]] = [(token, "draft") for token in tokens]

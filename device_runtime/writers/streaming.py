@@ -56,6 +56,7 @@ class Streaming:
 
     async def _take(self, frame: frames.Tokens) -> list[tuple[int, Kind]]:
         writing, now = self._writing, self._writing.now()
+        writing.tally.streamed(len(frame.ids))
         begin = len(writing.history)
         place = writing.commit(frame.ids)
         if place is not None and writing.job is None:  # a job has no more than history before it

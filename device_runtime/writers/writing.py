@@ -104,6 +104,8 @@ class Writing:
                 limits,
                 len(self.history),
                 shared=is_loopback(urlsplit(self.device.client.url).hostname or ""),
+                started_s=self.tally.started_s,
+                offline_after_s=None if self.alone is None else self.alone.after_s,
             )
             return
         self._decides = Window(

@@ -20,6 +20,7 @@ from bs_runtime.model.target import Target
 from device_runtime.device import Coupled, Dense, Device, Result, Sampling, Split, TopK
 from device_runtime.model.bundle import load_bundle
 from device_runtime.model.draft_model import DraftModel
+from device_runtime.result import alpha
 from draftlink.cli import common, compare_view
 from draftlink.cli.common import model_path
 from draftlink.cli.compare_view import Row
@@ -38,6 +39,7 @@ class _Case:
     name: str
     scheme: AnyScheme | None  # None: the target streams alone
     learn: bool = False
+    mode: str = "stop-and-wait"
     runs: list[tuple[list[int], Result]] = field(default_factory=list)
 
 
@@ -50,7 +52,7 @@ def cases(
     default = TopK(k=min(TopK().k, vocab_size))
     lattices += [] if default in lattices else [default]
     return [
-        _Case("stream (target alone)", None),
+        _Case("stream (target alone)", None, mode="stream"),
         _Case("dense FP16", Dense()),
         _Case("topk FP16 K=320 (the paper's)", TopK(min(320, vocab_size), coding="fp16")),
         *(_Case(f"topk lattice K={s.k} l={s.total}{_tiers(s)}", s) for s in lattices),
@@ -63,6 +65,7 @@ def cases(
         _Case("split (DSSD)", Split(k=min(64, vocab_size))),
         _Case("coupled", Coupled()),
         _Case("coupled, learned T", Coupled(), learn=True),
+        _Case("coupled, both ends write", Coupled(), mode="both"),
     ]
 
 
@@ -147,7 +150,7 @@ async def _one(
         sampling=params,
         max_tokens=max_tokens,
         scheme=case.scheme or Coupled(),
-        mode="stop-and-wait" if case.scheme else "stream",
+        mode=case.mode,
         gamma=gamma,
         seed=seed,
         learn_temperature=case.learn,
@@ -208,20 +211,23 @@ def _rows(compared: Sequence[_Case], target: str, draft: DraftModel, params: Sam
     rows = []
     for case in compared:
         results = [result for _, result in case.runs]
-        up = [total(r.ledger, "up", "Draft") for r in results]
-        down = [total(r.ledger, "down", "Verdict", "Tokens") for r in results]
+        up = [total(r.ledger, "up", "Draft", "Propose") for r in results]
+        down = [total(r.ledger, "down", "Verdict", "Tokens", "Written") for r in results]
         accepted, drafted = sum(r.accepted for r in results), sum(r.drafted for r in results)
-        judged = sum(r.drafted - r.discarded for r in results)
-        per = accepted or sum(len(r.tokens) for r in results)  # streaming: per token
+        tokens = sum(len(r.tokens) for r in results)
+        per = accepted or tokens  # streaming: per token
         payload = sum(e.payload_bits for e in up) / drafted if drafted else 0.0
         rounds = sum(r.rounds for r in results)
         rows.append(
             Row(
                 name=case.name,
-                acceptance=accepted / judged if judged else 0.0,
+                acceptance=alpha(results),
                 expected=overlaps.get(case.name),
                 bound=bound,
-                tokens_per_round=sum(len(r.tokens) for r in results) / rounds if rounds else 0.0,
+                tokens_per_round=tokens / rounds if rounds else 0.0,
+                draft_share=accepted / tokens,
+                forwards_per_token=sum(r.forwards for r in results) / tokens,
+                drafted_per_token=drafted / tokens,
                 payload_bits_per_drafted=payload,
                 bits_up_per_accepted=8 * sum(e.packet_bytes for e in up) / per,
                 bits_down_per_accepted=8 * sum(e.packet_bytes for e in down) / per,

@@ -15,10 +15,13 @@ class Row(msgspec.Struct):
     """One scheme's numbers; bits are counted in full, packets under TLS included."""
 
     name: str
-    acceptance: float  # accepted / (accepted + rejected)
+    acceptance: float  # alpha: of what was judged, what equals the text
     expected: float | None  # acceptance, Σ min(p, q̂), on the streamed texts; None for coupled
     bound: float  # Σ min(p, q) there: what no single draft can exceed
     tokens_per_round: float
+    draft_share: float  # of the text, what drafts wrote
+    forwards_per_token: float  # of the target
+    drafted_per_token: float
     payload_bits_per_drafted: float
     bits_up_per_accepted: float
     bits_down_per_accepted: float
@@ -37,6 +40,9 @@ def table(rows: Sequence[Row], temperature: float) -> Table:
         "Σ min(p,q̂)",
         "bound Σ min(p,q)",
         "tokens a round",
+        "by drafts",
+        "forwards a token",
+        "drafted a token",
         "payload bits per drafted",
         "bits up per accepted",
         "bits down",
@@ -52,6 +58,9 @@ def table(rows: Sequence[Row], temperature: float) -> Table:
             f"{row.expected:.4f}" if row.expected is not None else "",
             f"{row.bound:.4f}" if drafts else "",
             f"{row.tokens_per_round:.2f}" if drafts else "",
+            f"{row.draft_share:.0%}" if drafts else "",
+            f"{row.forwards_per_token:.2f}",
+            f"{row.drafted_per_token:.2f}" if drafts else "",
             f"{row.payload_bits_per_drafted:,.1f}" if drafts else "",
             f"{row.bits_up_per_accepted:,.0f}",
             f"{row.bits_down_per_accepted:,.0f}",

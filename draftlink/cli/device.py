@@ -156,6 +156,7 @@ def device(
     result = asyncio.run(run())
     err.print(
         f"[dim]{result.tokens_per_s:.0f} tokens/s, {result.accepted} of {result.drafted} drafted"
-        f" tokens accepted, {result.uplink_bytes} bytes up, {result.downlink_bytes} down[/dim]"
+        f" tokens accepted, {result.uplink_bytes} bytes up, {result.downlink_bytes} down[/dim]\n"
+        f"[dim]{result.summary}[/dim]"
     )
     write_json(json, result)

@@ -43,6 +43,9 @@ def written(session: Standing, frame: Written) -> str | None:
         return f"tokens at {frame.base}, where {session.length} is next"
     if not frame.ids or max(frame.ids) >= session.vocab_size or frame.accepted > len(frame.ids):
         return "no tokens, ids out of range, or more accepted than there are"
+    rows = frame.rows
+    if rows is not None and rows and not len(frame.ids) < rows <= MAX_DRAFT + 1:
+        return f"{rows} rows for {len(frame.ids)} tokens"
     if len(frame.surprisals) != len(frame.ids) * start.surprisals:
         return f"{len(frame.surprisals)} surprisals for {len(frame.ids)} tokens"
     return validate.limit(session.progress, len(frame.ids), frame.ended)

@@ -43,7 +43,10 @@ def _welcome(session: Standing, frame: Welcome) -> None:
 
 
 def _start(session: Standing, frame: Start) -> None:
-    session.progress = Progress(frame.generation, session.epoch + 1, frame.begins, start=frame)
+    path = session.progress.path
+    session.progress = Progress(
+        frame.generation, session.epoch + 1, frame.begins, start=frame, path=path
+    )
 
 
 def _resume(session: Standing, frame: Resume) -> None:
@@ -114,8 +117,8 @@ def _finish(session: Standing, frame: Finish) -> None:
 
 
 def _done(session: Standing, frame: Done) -> None:
-    start = session.progress.start
-    session.progress = Progress(frame.generation, frame.epoch, frame.length, start=start)
+    start, path = session.progress.start, session.progress.path
+    session.progress = Progress(frame.generation, frame.epoch, frame.length, start=start, path=path)
 
 
 _EFFECTS: dict[type[Frame], Callable[[Standing, Any], None]] = {

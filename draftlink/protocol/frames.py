@@ -68,6 +68,7 @@ _CONTROL, _DRAFT, _VERDICT, _TOKENS, _PROPOSE, _WRITTEN = 1, 2, 3, 4, 5, 6
 _GOES_ON = 1
 _ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS = 1, 2, 4, 8
 _HAS_FIRST, _WAITS = 1, 2
+_HAS_ROWS = 2  # of a Written
 _NAMES = {
     _DRAFT: "Draft", _VERDICT: "Verdict", _TOKENS: "Tokens", _PROPOSE: "Propose",
     _WRITTEN: "Written",
@@ -151,8 +152,10 @@ def encode(frame: Frame) -> bytes:
         where = frame.path, frame.base, frame.known - frame.base, frame.first, frame.length
         return bytes((_PROPOSE, _GOES_ON * frame.goes_on)) + _varints(*where) + frame.payload
     if isinstance(frame, Written):
-        flags = _ENDED * frame.ended | _HAS_SURPRISALS * bool(frame.surprisals)
-        fields = (frame.base, frame.accepted, frame.queue_us, frame.step_us, len(frame.ids))
+        rows = () if frame.rows is None else (frame.rows,)
+        flags = _ENDED * frame.ended | _HAS_ROWS * len(rows)
+        flags |= _HAS_SURPRISALS * bool(frame.surprisals)
+        fields = (frame.base, frame.accepted, frame.queue_us, frame.step_us, *rows, len(frame.ids))
         block = _varints(len(frame.surprisals)) + frame.surprisals if frame.surprisals else b""
         return bytes((_WRITTEN, flags)) + _varints(*fields, *frame.ids) + block
     return bytes((_CONTROL,)) + _encoder.encode(frame)
@@ -204,12 +207,15 @@ def decode(data: bytes) -> Frame:
         path, base, behind, begin, length = (source.varint() for _ in range(5))
         return Propose(path, base, base + behind, begin, length, source.rest(), goes_on)
     if data[0] == _WRITTEN:
-        flags = source.flags(_ENDED | _HAS_SURPRISALS)
-        base, accepted, queue_us, step_us, count = (source.varint() for _ in range(5))
-        if count > MAX_TOKENS:
-            raise ValueError(f"{count} tokens in a frame, where {MAX_TOKENS} are the most")
+        flags = source.flags(_ENDED | _HAS_ROWS | _HAS_SURPRISALS)
+        base, accepted, queue_us, step_us = (source.varint() for _ in range(4))
+        rows = source.varint() if flags & _HAS_ROWS else None
+        count = source.varint()
+        if count > MAX_TOKENS or rows == count:  # a frame has one form
+            raise ValueError(f"{count} tokens in a frame, or as many rows, which go without saying")
         ids = tuple(source.varint() for _ in range(count))
         surprisals = source.block() if flags & _HAS_SURPRISALS else b""
         source.finish()
-        return Written(base, ids, accepted, bool(flags & _ENDED), queue_us, step_us, surprisals)
+        ended = bool(flags & _ENDED)
+        return Written(base, ids, accepted, ended, queue_us, step_us, surprisals, rows)
     raise ValueError(f"a message of unknown kind {data[0]}")

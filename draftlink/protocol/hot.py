@@ -103,7 +103,8 @@ class Written:
 
     The first ``accepted`` of them were proposed by the device, the others are the target's own.
     ``step_us``: what the step took; ``queue_us``: how long it waited for the model. ``surprisals``:
-    see ``Verdict``.
+    see ``Verdict``. ``rows``: what the target was fed to write them, one more than the proposals
+    that the step was given; None for as many as there are ids, 0 for what is told once more.
     """
 
     base: int
@@ -113,3 +114,9 @@ class Written:
     queue_us: int
     step_us: int
     surprisals: bytes = b""
+    rows: int | None = None
+
+    @property
+    def fed(self) -> int:
+        """Rows of the step."""
+        return len(self.ids) if self.rows is None else self.rows

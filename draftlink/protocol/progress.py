@@ -35,11 +35,11 @@ class Progress:
     owed: bool = False  # the device owes the token after a rejection
     switching: bool = False  # once the drafts have their verdicts, the base station streams
     frames: Numbering = field(default_factory=Numbering)
-    # Where both ends write: the newest path, where it begins, its tokens (LEFT: it does not go on),
-    # and what of the text was known at the device when the last of them were proposed.
+    # Where both ends write: the session's newest path, where it begins, its tokens (LEFT: it does
+    # not go on), and what of the text was known at the device when the last of them were proposed.
     path: int = 0
     path_base: int = 0
-    proposed: int = 0
+    proposed: int = LEFT
     known: int = 0
 
     @property

@@ -140,6 +140,8 @@ WRONG_TEXT = {
     "behind the limit": (Written(10, (5,) * 4, 0, True, 0, 0), "4 more tokens, where 3 are left"),
     "no end at it": (Written(10, (5,) * 3, 0, False, 0, 0), "3 more tokens, where 3 are left"),
     "surprisals": (Written(10, (5,), 0, False, 0, 0, b"\1"), "1 surprisals for 1 tokens"),
+    "too few rows": (Written(10, (5, 6), 0, False, 0, 0, rows=1), "1 rows for 2 tokens"),
+    "too many rows": (Written(10, (5,), 0, False, 0, 0, rows=MAX_DRAFT + 2), "66 rows for 1"),
 }
 
 
@@ -150,7 +152,7 @@ def test_text_that_cannot_be_is_neither_sent_nor_taken(frame, fault):
         pair.device.receive(frames.encode(frame))
     with pytest.raises(LocalProtocolError, match=fault):
         pair.bs.send(frame)
-    pair.down(Written(10, (5,) * 3, 3, True, 0, 0))
+    pair.down(Written(10, (5,) * 3, 3, True, 0, 0, rows=MAX_DRAFT + 1))
     assert pair.device.state is pair.bs.state is State.READY
 
 
@@ -219,7 +221,11 @@ def test_finish_crosses_text_and_the_end_crosses_proposals():
     pair.done(9)
     assert pair.device.length == pair.bs.length == 9
     pair.up(start("both", generation=2, base=9, sampling=GREEDY))
-    pair.up(Propose(1, 12, 12, 0, 2, b""))  # a turn has paths of its own
+    for path in (1, 3):  # paths rise over the session
+        assert pair.bs.receive(frames.encode(Propose(path, 12, 12, 0, 2, b""))) is None
+    with pytest.raises(LocalProtocolError, match="where another is next"):
+        pair.device.send(Propose(4, 12, 12, 0, 2, b""))
+    pair.up(Propose(5, 12, 12, 0, 2, b""))
 
 
 def test_a_base_station_writes_no_more_behind_finish_than_was_left():
