@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.hostile import speaker, strangers, thieves
+from bench.hostile import proposers, speaker, strangers, thieves
 from bench.hostile.place import TOKENS, Place
 from bench.hostile.strangers import Head
 from draftlink.protocol import frames
@@ -76,4 +76,7 @@ def attacks() -> dict[str, Attack]:
         "flood-connect": Attack(strangers.connects, kernel=True),
         "flood-hello": Attack(_hellos),
         "flood-frames": Attack(thieves.overtaken),
+        "dead-paths": Attack(proposers.dead_paths),
+        "old-bases": Attack(proposers.old_bases),
+        "blocks": Attack(proposers.blocks),
     }

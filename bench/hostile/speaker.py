@@ -70,7 +70,9 @@ class Speaker:
 
 def hello() -> frames.Hello:
     """The attacker's Hello."""
-    return frames.Hello(frames.VERSION, _hash(), VOCAB, list(schemes.BY_NAME), "hostile")
+    return frames.Hello(
+        frames.VERSION, _hash(), VOCAB, list(schemes.BY_NAME), "hostile", features=[frames.BOTH]
+    )
 
 
 def masked(data: bytes) -> bytes:

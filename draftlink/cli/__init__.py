@@ -8,7 +8,7 @@ import sys
 from rich.text import Text
 
 # Each registers its commands.
-from draftlink.cli import bs, device, export, links, loopback  # noqa: F401
+from draftlink.cli import bs, device, export, links, loopback, timeline  # noqa: F401
 from draftlink.cli.common import app, err
 from draftlink.cli.consoles import escape_what_has_no_code
 from draftlink.host.extras import advice

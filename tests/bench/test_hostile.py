@@ -11,7 +11,7 @@ import time
 import pytest
 
 import tinypair
-from bench.hostile import strangers, thieves
+from bench.hostile import proposers, strangers, thieves
 from bench.hostile.attacker import Trace, burn, used_s
 from bench.hostile.attacks import attacks
 from bench.hostile.measuring import Outcome
@@ -25,6 +25,8 @@ from tests.fakes import served
 
 # What an attack notes once it has done what it is for.
 DONE = {"wide": "verdicts", "wide-16": "verdicts", "ids": "verdicts"}
+LEGAL = ("dead-paths", "old-bases", "blocks")  # whose connection goes on from text to text
+DONE |= dict.fromkeys(LEGAL, "texts")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,7 @@ def test_an_attack_gets_through(name, url, monkeypatch):
     monkeypatch.setattr(thieves, "LONG", 100)
     monkeypatch.setattr(strangers, "HELD", 20)
     monkeypatch.setattr(thieves, "WIDEST", TopK(16, 1 << 10, tiers=1))
+    monkeypatch.setattr(proposers, "TOKENS", 80)
     attack, place = attacks()[name], Place(url)
 
     async def run() -> None:
@@ -54,6 +57,8 @@ def test_an_attack_gets_through(name, url, monkeypatch):
                 await asyncio.sleep(0.001)
             playing.cancel()
             await asyncio.wait([playing])
+            if name in LEGAL:
+                assert "ended" not in place.notes
 
     asyncio.run(run())
 
