@@ -14,6 +14,7 @@ from bs_runtime.serving.outgoing import Outgoing
 from bs_runtime.verify.job import Outcome
 from draftlink import schemes
 from draftlink.protocol import frames
+from draftlink.protocol.both import MAX_LIVE
 from draftlink.protocol.frames import Propose
 from draftlink.protocol.session import RemoteProtocolError, Session
 from draftlink.protocol.states import State
@@ -57,6 +58,7 @@ class Both:
         self._paths = Paths(scheme, session.vocab_size, generation.history)
         self._patience = Patience()
         self._proposals: list[Propose] = []
+        self._decoded = 0  # proposed tokens, since the last step
         self._since_s: float | None = None  # when the next step could have begun
         self._wait: _Wait | None = None
 
@@ -99,8 +101,15 @@ class Both:
         return 0.0
 
     async def _decode(self) -> None:
-        while self._proposals:
+        """What is proposed, as far as it may be of use; not more between two steps than may live.
+
+        A device begins a path where the text has left the last one, so it needs no more. One that
+        begins others has them decoded at the pace of its steps, which its token rate bounds.
+        """
+        while self._proposals and self._decoded < MAX_LIVE:
             frame = self._proposals[0]
+            if self._paths.useful(frame):
+                self._decoded += frame.length
             try:
                 await self._turns.run(self._paths.adding(frame), self._writes, id(self))
             except ValueError as error:
@@ -116,7 +125,7 @@ class Both:
         base = len(generation.history)
         round = generation.next(held)
         outcome = await self._run(round)
-        self._since_s = None
+        self._since_s, self._decoded = None, 0
         assert outcome is not None
         self._surprisals += outcome.eighths
         if self._session.state is not State.WRITING:
