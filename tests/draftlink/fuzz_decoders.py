@@ -139,6 +139,7 @@ def seeds(target: str) -> list[bytes]:
             frames.Tokens(1, 2, (5, 6, 7), True),
             frames.Propose(300, 70_000, 70_100, 90, 5, b"\x01\x02"),
             frames.Written(300, (5, 70_000, 7), 2, False, 12, 3400, b"\x01\x02\x03"),
+            frames.Written(300, (5, 7), 1, False, 12, 3400, rows=9),
         )
     ]
 
