@@ -181,7 +181,8 @@ class Paths:
         met = self._chances[: agreed + differs]
         for place, chance in enumerate(met):
             self._estimates.acceptance.foretold(chance, place < agreed)
-        self._estimates.verify.took(step_s, beside=not self.turns)
+        if step_s > 0.0:  # else it is told once more
+            self._estimates.verify.took(step_s, beside=not self.turns)
         self._age += tokens
         tried = bool(self._chances) or self._asked_s is not None
         if agreed == tokens:
