@@ -24,7 +24,7 @@ from rich.table import Table
 import tinypair
 from bench.link import Bench
 from device_runtime.device import Coupled, Device, Result, Sampling
-from draftlink.cli.demo import one
+from device_runtime.result import DOWN, UP
 from draftlink.host import children
 from draftlink.link.ledger import total
 from draftlink.link.shaping import PROFILES
@@ -64,11 +64,10 @@ class Bits:
 def counted(link: str, mode: str, results: Sequence[Result]) -> Bits:
     """Over all texts; what begins and ends a generation is in ``all``."""
     tokens = sum(len(result.tokens) for result in results)
-    ways = [[total(r.ledger, way, *kinds) for r in results] for way, kinds in (
-        ("up", ("Draft", "Propose")), ("down", ("Verdict", "Tokens", "Written")),
-        ("up", ()), ("down", ()),
-    )]  # type: ignore[arg-type]  # fmt: skip
-    up, down, all_up, all_down = ways
+    up = [total(r.ledger, "up", *UP) for r in results]
+    down = [total(r.ledger, "down", *DOWN) for r in results]
+    all_up = [total(r.ledger, "up") for r in results]
+    all_down = [total(r.ledger, "down") for r in results]
     return Bits(
         link,
         mode,
@@ -93,9 +92,13 @@ def loopback(prompts: Sequence[str], tokens: int, err: Console) -> dict[str, lis
             for seed, prompt in enumerate(prompts):
                 for mode in modes:
                     asked: dict[str, Any] = {"mode": mode, "seed": seed, "eos_ids": ()}
-                    found[mode].append(
-                        await one(device, prompt, TEMPERATURE, tokens, scheme=Coupled(), **asked)
-                    )
+                    generation = device.generate(
+                        prompt, sampling=Sampling(TEMPERATURE), max_tokens=tokens,
+                        scheme=Coupled(), **asked,
+                    )  # fmt: skip
+                    async for _ in generation:
+                        pass
+                    found[mode].append(generation.result)
         return found
 
     with base_station(err) as url:

@@ -12,6 +12,7 @@ from draftlink.link.ledger import Entry, total
 
 Mode = Literal["stop-and-wait", "run-ahead", "stream", "both", "auto"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+UP, DOWN = ("Draft", "Propose"), ("Verdict", "Tokens", "Written")  # what carries a text
 Kind = Literal["draft", "correction", "bonus", "stream", "provisional"]
 
 
@@ -184,6 +185,13 @@ class Tally:
         self.times_s.append(now - self.started_s)
         self.kinds.append(kind)
 
+    @property
+    def _met(self) -> tuple[int, int]:
+        """Of the proposals that were judged, or met the text: the right ones, and all."""
+        if both := self.right + self.wrong:
+            return max(self.right, self.accepted), max(both, self.accepted)
+        return self.accepted, self.accepted + self.rejected
+
     def result(
         self,
         *,
@@ -200,10 +208,7 @@ class Tally:
     ) -> Result:
         """The finished generation's result."""
         first = self.started_s if self.first_s is None else self.first_s
-        count, judged = len(tokens), self.accepted + self.rejected
-        right, met = self.accepted, judged
-        if both := self.right + self.wrong:
-            right, met = max(self.right, self.accepted), max(both, self.accepted)
+        count, (right, met) = len(tokens), self._met
         elapsed = max(self.last_s - self.started_s, 0.0)
         up, down = total(ledger, "up"), total(ledger, "down")
         return Result(
@@ -229,10 +234,8 @@ class Tally:
             verify_s=self.verify_s,
             uplink_bytes=up.websocket_bytes,
             downlink_bytes=down.websocket_bytes,
-            uplink_payload_bits=total(ledger, "up", "Draft", "Propose").payload_bits,
-            downlink_payload_bits=total(
-                ledger, "down", "Verdict", "Tokens", "Written"
-            ).payload_bits,
+            uplink_payload_bits=total(ledger, "up", *UP).payload_bits,
+            downlink_payload_bits=total(ledger, "down", *DOWN).payload_bits,
             reconnects=reconnects,
             provisional=self.provisional,
             taken_back=self.taken_back,

@@ -20,7 +20,7 @@ from bs_runtime.model.target import Target
 from device_runtime.device import Coupled, Dense, Device, Result, Sampling, Split, TopK
 from device_runtime.model.bundle import load_bundle
 from device_runtime.model.draft_model import DraftModel
-from device_runtime.result import alpha
+from device_runtime.result import DOWN, UP, Mode, alpha
 from draftlink.cli import common, compare_view
 from draftlink.cli.common import model_path
 from draftlink.cli.compare_view import Row
@@ -39,7 +39,7 @@ class _Case:
     name: str
     scheme: AnyScheme | None  # None: the target streams alone
     learn: bool = False
-    mode: str = "stop-and-wait"
+    mode: Mode = "stop-and-wait"
     runs: list[tuple[list[int], Result]] = field(default_factory=list)
 
 
@@ -211,8 +211,8 @@ def _rows(compared: Sequence[_Case], target: str, draft: DraftModel, params: Sam
     rows = []
     for case in compared:
         results = [result for _, result in case.runs]
-        up = [total(r.ledger, "up", "Draft", "Propose") for r in results]
-        down = [total(r.ledger, "down", "Verdict", "Tokens", "Written") for r in results]
+        up = [total(r.ledger, "up", *UP) for r in results]
+        down = [total(r.ledger, "down", *DOWN) for r in results]
         accepted, drafted = sum(r.accepted for r in results), sum(r.drafted for r in results)
         tokens = sum(len(r.tokens) for r in results)
         per = accepted or tokens  # streaming: per token
