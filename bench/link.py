@@ -133,7 +133,7 @@ class Bench:
         bundle = load_bundle(draft_bundle(Console(stderr=True)))
         self.draft = pair.Draft(DraftModel(bundle))
         self.target = pair.Target(Target.load(tinypair.TARGET))
-        self._tokenizer = bundle.tokenizer()
+        self.tokenizer = bundle.tokenizer()
         self._context = bundle.manifest.context
 
     def write(
@@ -148,7 +148,7 @@ class Bench:
         **options: Any,
     ) -> Result:
         """One generation."""
-        world = World(self.draft, self.target, self._tokenizer, self._context, draft_s, target_s)
+        world = World(self.draft, self.target, self.tokenizer, self._context, draft_s, target_s)
 
         async def one() -> Result:
             async with world.device(make_link(link, seed=link_seed)) as device:

@@ -192,16 +192,16 @@ class Device:
         Options: ``max_tokens`` (128). ``sampling``: ``"target"`` is what the target's files
         suggest. ``scheme``: TopK if not given. ``eos_ids`` end the text, and ``suppressed_ids`` are
         never written; None stands for those that the target's files name, and () for none.
-        ``mode``: ``auto`` measures, and drafts in turns (``stop-and-wait``), drafts on while
-        verdicts are under way (``run-ahead``) or lets the target write (``stream``); in ``both``
-        (greedy, ``coupled``) both ends write. ``gamma``: tokens drafted a round of stop-and-wait.
+        ``mode``: ``both`` ends write (``auto`` with greedy or ``coupled``); else ``auto`` measures,
+        and drafts in turns (``stop-and-wait``), or on (``run-ahead``), or the target writes
+        (``stream``). ``gamma``: tokens of a round of stop-and-wait. ``draft_price``: where both
+        write, what a drafted token must save, in tokens (.02); more spares the battery.
         ``seed``: greedy and ``coupled`` texts depend on nothing else; others are the same again
-        where each token is drawn at the same end, so with a fixed mode and ``gamma``.
-        ``stop``: the text ends before this string, or the first of these; nothing of it is shown.
-        ``learn_temperature``: the draft's temperature follows the verdicts (one byte down per
-        token). ``offline_after_s``: after so many seconds without a word from the base station the
-        draft goes on alone, with provisional tokens (see ``Token``). Raises ValueError for
-        what cannot work; the history and a generation under way are as they were till this begins.
+        where each token is drawn at the same end, so with a fixed mode and ``gamma``. ``stop``: the
+        text ends before this string, or the first of these. ``learn_temperature``: the draft's
+        follows the verdicts (one byte down per token). ``offline_after_s``: after so long without a
+        word from the base station the draft goes on alone, with provisional tokens (see ``Token``).
+        Raises ValueError for what cannot work; history and a generation under way are as they were.
         """
         return self._own.generate(prompt, **options)
 

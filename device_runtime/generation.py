@@ -66,7 +66,9 @@ class Generation:
         controller.foretells = drafter.foretells
         after_s = request.offline_after_s
         alone = None if after_s is None else Alone(after_s)
-        self._writing = Writing(device, start, drafter, controller, learned, alone)
+        self._writing = Writing(
+            device, start, drafter, controller, learned, alone, request.draft_price
+        )
         self._writers: list[str] = []  # modes, in the order in which they wrote
         self._writer: Both | Drafting | Streaming | None = None
         self._iterator = self._run()

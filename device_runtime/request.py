@@ -42,6 +42,7 @@ class Options(TypedDict, total=False):
     append: bool
     learn_temperature: bool
     offline_after_s: float | None
+    draft_price: float | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Request:
     stop: tuple[str, ...]
     learn_temperature: bool
     offline_after_s: float | None
+    draft_price: float | None
 
     def start(self, generation: int, base: int) -> frames.Start:
         """The message that begins it, where the base station has ``base`` tokens of the prompt."""
@@ -117,6 +119,7 @@ def check(
     append: bool = False,
     learn_temperature: bool = False,
     offline_after_s: float | None = None,
+    draft_price: float | None = None,
 ) -> Request:
     """The request behind a ``history``. See ``Device.generate`` for what is asked.
 
@@ -129,7 +132,13 @@ def check(
     sampling.check()
     scheme = scheme or TopK(k=min(TopK().k, models.shared))
     _check_scheme(scheme, sampling, models)
-    _check_mode(mode, scheme, sampling, welcome)
+    _check_mode(mode)
+    hindered = _hindered(scheme, sampling, welcome, learns=learn_temperature)
+    if mode == "both" and hindered:
+        raise ValueError(hindered)
+    if mode == "auto" and not hindered:
+        mode = "both"
+    _check_price(draft_price, mode)
     _check_offline(offline_after_s, learn_temperature)
     if seed is None and scheme.shares_seed:
         seed = secrets.randbits(63)
@@ -155,6 +164,7 @@ def check(
         stop=stop_strings(stop),
         learn_temperature=learn_temperature,
         offline_after_s=offline_after_s,
+        draft_price=draft_price,
     )
     _check_message(request)
     return request
@@ -180,24 +190,43 @@ def _check_offline(after_s: float | None, learns: bool) -> None:
         raise ValueError("offline_after_s and learn_temperature do not go together; leave one")
 
 
-def _check_mode(
-    mode: Mode,
+def _check_mode(mode: Mode) -> None:
+    """Raise ValueError for a mode that there is not."""
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+
+
+def _check_price(price: float | None, mode: Mode) -> None:
+    """Raise ValueError for a price that is none, or where nothing is weighed by it."""
+    if price is None:
+        return
+    if not 0.0 <= price <= 1.0:
+        raise ValueError(f"draft_price must be between 0 and 1, not {price}")
+    if mode != "both":
+        raise ValueError(
+            "draft_price goes with texts that both ends write (mode auto or both, with the coupled"
+            f" scheme or temperature 0), and this one is written by {mode}; leave it out"
+        )
+
+
+def _hindered(
     scheme: AnyScheme,
     sampling: Sampling,
     welcome: frames.Welcome,
-) -> None:
-    """Raise ValueError for a mode that there is not, or where both ends cannot write."""
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
-    if mode != "both":
-        return
+    *,
+    learns: bool,
+) -> str | None:
+    """Why both ends cannot write at once, or None: where they can, ``auto`` has them do it."""
     if schemes.in_effect(scheme, greedy=sampling.greedy).rule == "sample":
-        raise ValueError(
+        return (
             f"with {scheme.name} the text depends on who proposes it, so both ends cannot write;"
             " choose the coupled scheme, temperature 0, or another mode"
         )
     if frames.BOTH not in welcome.features:
-        raise ValueError("the base station does not let both ends write; choose another mode")
+        return "the base station does not let both ends write; choose another mode"
+    if learns and not sampling.greedy:
+        return "learn_temperature and mode both do not go together; leave one"
+    return None
 
 
 def _check_scheme(scheme: AnyScheme, sampling: Sampling, models: Models) -> None:

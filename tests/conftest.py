@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from device_runtime.model.bundle import load_bundle
+from draftlink.protocol import frames
 from tests import turns
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma", "gpt2")
@@ -51,6 +52,13 @@ def pytest_configure() -> None:
 def bounded_turns(monkeypatch):
     """No generation of any test waits in a loop that turns without a reason. See ``turns``."""
     return turns.bound(monkeypatch)
+
+
+@pytest.fixture
+def one_writer(monkeypatch):
+    """Peers that cannot both write at once, as before the feature: ``auto`` then picks a mode."""
+    others = tuple(name for name in frames.FEATURES if name != frames.BOTH)
+    monkeypatch.setattr(frames, "FEATURES", others)
 
 
 def sizes(architecture: str) -> dict[str, Any]:

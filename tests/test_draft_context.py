@@ -61,7 +61,14 @@ def test_auto_drafts_as_long_as_there_is_room(max_tokens):
     (stream,) = turns([3], link, mode="stream", max_tokens=max_tokens, **COUPLED)
     (auto,) = turns([3], link, 60, mode="auto", noise=0.2, max_tokens=max_tokens, **COUPLED)
     assert auto.tokens == stream.tokens
-    assert auto.mode == "stream, then run-ahead" and auto.accepted > 20
+    assert auto.mode == "both, then stream" and auto.accepted > 20
+
+
+def test_auto_of_one_writer_drafts_as_long_as_there_is_room(one_writer):
+    link = LinkProfile(5e6, 5e6, 0.03)
+    for max_tokens in (64, 400):
+        (auto,) = turns([3], link, 60, mode="auto", noise=0.2, max_tokens=max_tokens, **COUPLED)
+        assert auto.mode == "stream, then run-ahead" and auto.accepted > 20
 
 
 @pytest.mark.parametrize("name", ["topk", "split"])

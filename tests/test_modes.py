@@ -52,9 +52,16 @@ def written(world: World, link: LinkProfile = LTE, outages=(), tokens: int = 200
     return run(main())
 
 
+@pytest.fixture(params=[True, False], ids=["both", "one writer"])
+def either_peer(request):
+    """With the feature, by which ``auto`` has both ends write, and without it."""
+    if not request.param:
+        request.getfixturevalue("one_writer")
+
+
 @pytest.mark.parametrize("options", [GREEDY, COUPLED], ids=["greedy", "coupled"])
 @pytest.mark.parametrize("outages", [(), [(1.0, 6.0)]], ids=["", "outage"])
-def test_the_text_is_the_same_in_every_mode(options, outages):
+def test_the_text_is_the_same_in_every_mode(options, outages, either_peer):
     results = {mode: written(world(), outages=outages, mode=mode, **options) for mode in MODES}
     assert len({tuple(result.tokens) for result, _ in results.values()}) == 1
     assert all(len(result.tokens) == 200 for result, _ in results.values())
@@ -75,7 +82,7 @@ def test_schemes_that_send_probabilities_run_ahead_too(options):
     assert result.tokens == again.tokens
 
 
-def test_run_ahead_hides_the_round_trip_and_auto_is_as_fast_as_the_best():
+def test_run_ahead_hides_the_round_trip_and_auto_is_as_fast_as_the_best(either_peer):
     rates = {
         mode: written(world(0.4), mode=mode, tokens=400, **COUPLED)[0].tokens_per_s
         for mode in MODES
@@ -114,12 +121,28 @@ def test_auto_finds_out_about_schemes_that_send_probabilities():
         assert result.tokens_per_s > 1.2 * alone.tokens_per_s
 
 
-def test_the_first_token_comes_as_soon_as_from_the_target_alone():
+def test_auto_has_both_ends_write_where_they_can(request):
+    """Where the text does not depend on who proposes it, and the base station knows how."""
+    both = [written(world(), mode="auto", tokens=20, **given)[0] for given in (GREEDY, COUPLED)]
+    assert all(result.mode == "both" for result in both)
+    given = {"mode": "auto", "tokens": 20}
+    others = [
+        written(world(), **given, **SAMPLED[0])[0],
+        written(world(), **given, **COUPLED, offline_after_s=9.0)[0],
+        written(world(), **given, **COUPLED, learn_temperature=True)[0],
+    ]
+    request.getfixturevalue("one_writer")
+    others.append(written(world(), **given, **COUPLED)[0])
+    assert all(result.mode.startswith("stream") for result in others)
+    assert others[3].tokens == both[1].tokens
+
+
+def test_the_first_token_comes_as_soon_as_from_the_target_alone(either_peer):
     ttft = {mode: written(world(), mode=mode, **COUPLED)[0].ttft_s for mode in ("stream", "auto")}
     assert ttft["auto"] <= ttft["stream"] + 0.010
 
 
-def test_a_draft_out_of_context_lets_the_target_go_on():
+def test_a_draft_out_of_context_lets_the_target_go_on(either_peer):
     expected, _ = written(world(), mode="stream", **COUPLED)
     for mode in ("stop-and-wait", "run-ahead"):
         result, _ = written(world(context=60), mode=mode, **COUPLED)
@@ -150,7 +173,7 @@ def test_a_pause_that_has_passed_does_not_keep_the_device_busy(scheme, bounded_t
 
 
 @pytest.mark.parametrize("mode", ["run-ahead", "auto"])
-def test_stopping_in_the_middle_leaves_nothing_behind(mode):
+def test_stopping_in_the_middle_leaves_nothing_behind(mode, either_peer):
     async def main() -> None:
         here = world()
         async with here.device(make_link(LTE)) as device:
@@ -215,16 +238,16 @@ def switch_at_random(monkeypatch, switches: int) -> None:
         number += 1
 
 
-def test_switching_at_random(monkeypatch):
+def test_switching_at_random(monkeypatch, one_writer):
     switch_at_random(monkeypatch, 600)
 
 
 @pytest.mark.full
-def test_switching_at_random_10_000_times(monkeypatch):
+def test_switching_at_random_10_000_times(monkeypatch, one_writer):
     switch_at_random(monkeypatch, 10_000)
 
 
-def test_a_stream_that_begins_before_its_switch_has_been_sent_is_read(monkeypatch):
+def test_a_stream_that_begins_before_its_switch_has_been_sent_is_read(monkeypatch, one_writer):
     """A socket that is slow to take the switch returns when the stream's first token is there."""
     send, slow = Client.send, 0
 

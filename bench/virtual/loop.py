@@ -44,6 +44,14 @@ class _Jump(selectors.BaseSelector):
         return self._keys
 
 
+class _Running:
+    """A job whose time is being spent: what is left of it, were it alone, and what ends it."""
+
+    def __init__(self, left_s: float, ends: Callable[[], None]) -> None:
+        self.left_s = left_s
+        self.ends = ends
+
+
 class _Worker:
     """An executor of one thread: jobs one after the other, in the loop's own time."""
 
@@ -53,13 +61,21 @@ class _Worker:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """See the module. Executors are taken to have one thread each; sockets do not exist."""
+    """See the module. Executors are taken to have one thread each; sockets do not exist.
+
+    ``slowdown``: while more than one executor is at work all are slower by this factor, as where
+    they share a machine's cores.
+    """
 
     def __init__(self) -> None:
         self._jump = _Jump()
         super().__init__(self._jump)
         self._workers: dict[Any, _Worker] = {}
         self._spent_s = 0.0
+        self.slowdown = 1.0
+        self._running: list[_Running] = []
+        self._since_s = 0.0  # up to when what is left of them has been counted
+        self._next: asyncio.TimerHandle | None = None
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
@@ -84,7 +100,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 result = func(*args)
             except Exception as error:
                 failure = error
-            self.call_later(self._spent_s, finish, result, failure)
+            self._spend(self._spent_s, lambda: finish(result, failure))
 
         def finish(result: Any, failure: Exception | None) -> None:
             worker.busy = bool(worker.jobs)
@@ -103,6 +119,43 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             worker.busy = True
             run()
         return future
+
+    def _spend(self, seconds: float, ends: Callable[[], None]) -> None:
+        """Call ``ends`` when a job of so many seconds has been done, beside others or alone."""
+        if self.slowdown == 1.0:
+            self.call_later(seconds, ends)
+            return
+        self._count()
+        self._running.append(_Running(seconds, ends))
+        self._plan()
+
+    def _count(self) -> None:
+        """Take off what has been done since it was counted last."""
+        done_s = (self.time() - self._since_s) / self._factor
+        self._since_s = self.time()
+        for one in self._running:
+            one.left_s -= done_s
+
+    @property
+    def _factor(self) -> float:
+        return self.slowdown if len(self._running) > 1 else 1.0
+
+    def _plan(self) -> None:
+        """Wake when the first of them ends, if nothing changes before."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        if self._running:
+            least_s = min(one.left_s for one in self._running)
+            self._next = self.call_later(max(least_s, 0.0) * self._factor, self._ends)
+
+    def _ends(self) -> None:
+        self._count()
+        first = min(self._running, key=lambda one: one.left_s)
+        self._running.remove(first)
+        first.ends()
+        self._count()
+        self._plan()
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

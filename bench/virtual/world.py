@@ -29,6 +29,9 @@ class World:
     """Models, and what they cost: seconds of a draft forward and of a target step.
 
     Models need be the real ones no more than their ``forward`` and ``rollback`` (see ``pair``).
+    ``row_s``: what a row of a step takes beyond the first. ``slowdown``: of both models while both
+    are at work, as where they share cores. ``url``: what the device takes the address to be.
+    ``tariff``: see ``Prices``.
     """
 
     draft: Any
@@ -38,14 +41,26 @@ class World:
     draft_s: float
     target_s: float
     wires: list[Wire] = field(default_factory=list)
+    row_s: float = 0.0
+    slowdown: float = 1.0
+    url: str = "virtual"
+    tariff: float = 0.0
 
     @contextlib.asynccontextmanager
     async def device(self, link: Link) -> AsyncIterator[Device]:
         """A connected device, in a virtual loop, with a base station of its own."""
+        async with self.devices([(link, self.draft)]) as (device,):
+            yield device
+
+    @contextlib.asynccontextmanager
+    async def devices(self, each: Sequence[tuple[Link, Any]]) -> AsyncIterator[list[Device]]:
+        """Connected devices with one base station: of each its link and its draft model."""
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
-        target = _PacedTarget(self.target, self.target_s, loop)
+        loop.slowdown = self.slowdown
+        target = _PacedTarget(self.target, self.target_s, self.row_s, loop)
         scheduler = Scheduler(target)
+        scheduler.prices.tariff = self.tariff
         conversations = Conversations(target.open, scheduler.close, Sealer())
         serving: list[asyncio.Task[None]] = []
 
@@ -53,25 +68,27 @@ class World:
             await Connection(target, scheduler, conversations, wire.receive, wire.answer).serve()  # type: ignore[arg-type]
             wire.hang_up()
 
-        async def connect(_: str) -> Wire:
-            wire = Wire(link)
-            self.wires.append(wire)
-            serving.append(asyncio.create_task(serve(wire)))
-            return wire
+        def made(link: Link, draft: Any) -> Device:
+            async def connect(_: str) -> Wire:
+                wire = Wire(link)
+                self.wires.append(wire)
+                serving.append(asyncio.create_task(serve(wire)))
+                return wire
 
-        device = Device.from_parts(
-            _Paced(self.draft, self.draft_s, loop),
-            self.tokenizer,
-            "virtual",
-            tokenizer_hash=self.target.tokenizer_hash,
-            vocab_size=self.target.vocab_size,
-            context=self.draft_context,
-            eos_ids=(),
-            connect=connect,
-        )
-        self.draft.rollback(0)
-        async with device:
-            yield device
+            draft.rollback(0)
+            return Device.from_parts(
+                _Paced(draft, self.draft_s, loop),
+                self.tokenizer,
+                self.url,
+                tokenizer_hash=self.target.tokenizer_hash,
+                vocab_size=self.target.vocab_size,
+                context=self.draft_context,
+                eos_ids=(),
+                connect=connect,
+            )
+
+        async with contextlib.AsyncExitStack() as stack:
+            yield [await stack.enter_async_context(made(link, draft)) for link, draft in each]
         await asyncio.gather(*serving)
 
 
@@ -89,12 +106,15 @@ class _Paced:
 class _PacedTarget(Serial):
     """A target whose steps are its forwards, paced; the rest is its own."""
 
-    def __init__(self, target: Any, seconds: float, loop: VirtualLoop) -> None:
+    def __init__(self, target: Any, seconds: float, row_s: float, loop: VirtualLoop) -> None:
         self._target = target
         self._forward = pace(target.forward, seconds, loop.time, loop.spend)
+        self._row_s, self._loop = row_s, loop
 
     def forward(self, feeds: Sequence[Feed]) -> Tensor:
         rows: Tensor = self._forward(feeds)
+        if self._row_s:
+            self._loop.spend(self._row_s * (sum(feed.rows for feed in feeds) - 1))
         return rows
 
     def __getattr__(self, name: str) -> Any:

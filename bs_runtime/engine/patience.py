@@ -5,21 +5,29 @@ token, and those proposed before it that are right. Waiting for more of them pay
 soon and are likely to be right. What is compared is tokens a second: E[tokens of the step] over the
 wait and the step, with E = (1 - alpha^(n+1)) / (1 - alpha) for n tokens of a path. Everything in it
 is measured here: what a device announces is a hint, and what it claims about time is not asked.
+From the tokens is taken what the step's rows cost (see ``prices``): where others are at work, rows
+that are seldom right are not worth it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from bs_runtime.engine.prices import Prices
 
 LONGEST = 16  # proposed tokens of a step
 LIMIT = 4.0  # steps: nobody's next token waits longer for proposals, whatever a device says or does
 LEAST_GAIN = 1.02  # by how much more tokens a second waiting must promise
+AHEAD_GAIN = 1.1  # and where the device drafts on: what it drafts meanwhile is not lost
 MEMORY = 0.98  # what a judged token weighs after the next one
 LEARN = 0.2  # weight of the newest arrival or step
-PRIOR_ACCEPTED, PRIOR_JUDGED = 1.0, 2.0  # as if so many tokens had been judged before the first
+PRIOR_ACCEPTED, PRIOR_JUDGED = 3.0, 4.0  # as if so many tokens had been judged before the first
 LEAST_S = 1e-6
 HOPE = 0.8  # how often what is due is taken to come, as long as waiting in vain
 VAIN = 0.01  # has taken no larger share of the time
+BESIDE = 1.5  # rounds of a step, from which on others are taken to be at work all the time
+BRIEF = 0.15  # of a step: as long a turn is tried before any has been seen
 LATE = 2.0  # times the usual pause: a proposal that is later is not waited for any more
 
 
@@ -36,15 +44,17 @@ class _Usual:
 
 
 class Patience:
-    """One conversation's. Times are seconds of any one clock."""
+    """One conversation's. Times are seconds of any one clock. ``prices``: everybody's."""
 
-    def __init__(self) -> None:
+    def __init__(self, prices: Prices) -> None:
+        self._prices = prices
         self._accepted, self._judged = PRIOR_ACCEPTED, PRIOR_JUDGED
-        self._one = _Usual()  # a step of a single token
-        self._row = _Usual()  # what each further row adds
-        self._pause = _Usual()  # between two proposals of a path
+        self._one = _Usual()  # a step, but for what its rows beyond the first add
+        self._pause = _Usual()  # between two proposals of a path, for each token of the second
         self._tokens = _Usual()  # of a proposal
-        self._turn = _Usual()  # from a path's death being told to the next one's first proposal
+        # From a path's death being told to the next one's first proposal: in all, and while the
+        # base station waited. Where both share cores, the others tell what writing meanwhile costs.
+        self._turn, self._awaited = _Usual(), _Usual()
         self._came_s: float | None = None  # when the last proposal came; None: of a path that died
         self._told_s: float | None = None  # when the device was told of something new
         self._told = 0  # the length of the text that it was told of then
@@ -57,24 +67,28 @@ class Patience:
         """How likely a proposed token is right, if those before it are."""
         return self._accepted / self._judged
 
-    def proposed(self, now: float, tokens: int, known: int, *, goes_on: bool) -> None:
-        """So many tokens have come that may be right, of a device that knew so much of the text."""
+    def proposed(
+        self, now: float, tokens: int, known: int, *, goes_on: bool, waits: bool = False
+    ) -> None:
+        """So many tokens have come that may be right, of a device that knew so much of the text.
+
+        ``waits``: no step was under way, for their sake.
+        """
         self._tokens.add(tokens)
         if self._told_s is not None and known >= self._told:
             self._turn.add(now - self._told_s)
+            if waits:
+                self._awaited.add(now - self._told_s)
             self._told_s = None
         elif self._came_s is not None and self._goes_on:
-            self._pause.add(now - self._came_s)
+            self._pause.add((now - self._came_s) / tokens)
         self._came_s, self._goes_on = now, goes_on
 
     def stepped(self, seconds: float, rows: int) -> None:
-        """A step took so long, for so many rows."""
+        """A step took so long, with so many rows of its own."""
         seconds = max(seconds, LEAST_S)
         self._spent_s += seconds
-        if rows == 1 or not self._one.count:
-            self._one.add(seconds / (1.0 if rows == 1 else 1.0 + 0.1 * (rows - 1)))
-        else:
-            self._row.add(max(0.0, seconds - self._one.mean) / (rows - 1))
+        self._one.add(max(seconds - (rows - 1) * self._prices.row_s, LEAST_S))
 
     def judged(self, right: int, wrong: int) -> None:
         """The text has reached so many proposed tokens that are right, or wrong.
@@ -115,7 +129,8 @@ class Patience:
             return 0.0
         step_s, most = self._one.mean, min(LONGEST, left - 1)
         now_rate = max(self._rate(count, 0.0) for count in range(held + 1))
-        best, best_s = LEAST_GAIN * now_rate, 0.0
+        gain = AHEAD_GAIN if self._goes_on else LEAST_GAIN
+        best, best_s = now_rate + (gain - 1.0) * abs(now_rate), 0.0
         bold = self._vain_s < VAIN * self._spent_s
         comes = max(self._hit, HOPE) if bold else self._hit
         each = max(1, round(self._tokens.mean))
@@ -128,27 +143,37 @@ class Patience:
                 break
             rate = comes * self._rate(count, wait_s) + (1 - comes) * self._rate(held, wait_s)
             if rate > best:
-                best, best_s = rate, max(wait_s, self._slack_s)
+                best, best_s = rate, wait_s + self._slack_s
             if not self._goes_on or not self._pause.count:
                 break
-            due_s += self._pause.mean
+            due_s += each * self._pause.mean
         return best_s
 
     @property
     def _slack_s(self) -> float:
-        """The least that is waited: what is due now may be a little late."""
+        """What is waited longer: what is due may be a little late."""
         return 0.1 * self._one.mean
 
     def _rate(self, count: int, wait_s: float) -> float:
-        """Tokens a second with so many proposed tokens, after a wait."""
-        alpha = self.alpha
+        """Tokens a second with so many proposed tokens, after a wait, less what they cost."""
+        alpha, prices = self.alpha, self._prices
         expected = (1.0 - alpha ** (count + 1)) / (1.0 - alpha) if alpha < 1.0 else count + 1.0
-        return expected / (wait_s + self._one.mean + count * self._row.mean)
+        step_s = self._one.mean + count * prices.row_s
+        if prices.company > BESIDE:  # whoever is not there when their step begins waits for its end
+            wait_s = math.ceil(wait_s / step_s) * step_s
+        return (expected - prices.tokens(count + 1)) / (wait_s + step_s)
 
     def _due_s(self, now: float) -> float | None:
         """When the next proposal is due; None if none is, or it is too late to be waited for."""
-        pauses = (self._came_s if self._goes_on else None, self._pause), (self._told_s, self._turn)
-        for since_s, usual in pauses:
-            if since_s is not None and usual.count and now - since_s <= LATE * usual.mean:
-                return max(since_s + usual.mean, now)
+        pause_s = max(1.0, self._tokens.mean) * self._pause.mean
+        if self._goes_on and self._pause.count and self._came_s is not None:
+            if now - self._came_s <= LATE * pause_s:
+                return max(self._came_s + pause_s, now)
+        turn_s = late_s = self._turn.mean
+        if self._awaited.count:
+            turn_s, late_s = sorted((turn_s, self._awaited.mean))
+        elif not self._turn.count and pause_s <= BRIEF * self._one.mean:
+            turn_s = late_s = pause_s  # of the first no more is known: to try costs little
+        if self._told_s is not None and turn_s and now - self._told_s <= LATE * late_s:
+            return max(self._told_s + turn_s, now)
         return None

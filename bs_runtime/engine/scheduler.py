@@ -11,17 +11,19 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeGuard
 
 from bs_runtime.engine.batching import LEAST_CAP, Batcher
 from bs_runtime.engine.flight import Batch, Flight, Launched, Request
 from bs_runtime.engine.generation import Round
+from bs_runtime.engine.prices import Prices
 from bs_runtime.engine.progress import Progress
 from bs_runtime.engine.slots import Slots
 from bs_runtime.engine.step import Failed, Model, Result
 from bs_runtime.engine.suspects import Suspects
 from bs_runtime.engine.threads import Team
+from bs_runtime.engine.totals import Totals
 from bs_runtime.engine.turns import Turns
 from bs_runtime.model.kv import Slot
 from bs_runtime.operations.limits import Refusal
@@ -32,16 +34,6 @@ log = logging.getLogger("draftlink.bs")
 PATIENCE = 0.25  # of the time that feeding a history takes: how long the model rests before it does
 
 
-@dataclass
-class Totals:
-    """What has been done since the start; the mean batch size is rounds / steps."""
-
-    steps: int = 0
-    rounds: int = 0  # that took part in a step, once for each step
-    tokens: int = 0
-    busy_s: float = 0.0
-
-
 class Scheduler:
     """Runs the rounds of many connections on one model, in the event loop that it is used from."""
 
@@ -50,6 +42,7 @@ class Scheduler:
         self.turns = Turns()  # of connections, at what needs no model
         self.slots = Slots() if slots is None else slots
         self.progress = Progress()
+        self.prices = Prices()
         self._waiting: Batcher[Request] = Batcher()
         self._suspects: Suspects[Request] = Suspects(lambda request: request.round.slot)
         self._team = team or Team()
@@ -98,6 +91,10 @@ class Scheduler:
     def ahead(self, round: Round) -> int:
         """Requests that are due before a round's."""
         return self._waiting.before(lambda request: request.round is round)
+
+    def sits_out(self, slot: Slot) -> None:
+        """A conversation waits for something else: no step is held for its next round."""
+        self._waiting.forget(slot)
 
     def close(self, slot: Slot) -> None:
         """Give a slot back once no step uses it; its rounds must have ended or been cancelled."""
@@ -230,7 +227,8 @@ class Scheduler:
         batch, alone = step.batch, step.alone
         failed = [r for (r, _), result in zip(batch, results, strict=True) if _failed(result)]
         fed = [request for request, count in batch if count and request not in failed]
-        self._count(batch, ended - begun)
+        self.totals.add(batch, ended - begun)
+        self.prices.ran(step, results, ended - begun, ended)
         if failed:
             self._blame(failed, alone, next(filter(_failed, results)), ended)
         else:
@@ -288,12 +286,6 @@ class Scheduler:
         queue_s, verify_s = begun_s - request.asked_s, now - begun_s
         queue_us, verify_us = int(queue_s * 1e6), int(verify_s * 1e6)
         request.future.set_result(replace(result, queue_us=queue_us, verify_us=verify_us))
-
-    def _count(self, batch: Batch, seconds: float) -> None:
-        self.totals.steps += 1
-        self.totals.rounds += len(batch)
-        self.totals.tokens += sum(count for _, count in batch)
-        self.totals.busy_s += seconds
 
 
 def _failed(result: Result) -> TypeGuard[Failed]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bs_runtime.engine.generation import Generation, Round
 from bs_runtime.engine.paths import Paths
 from bs_runtime.engine.patience import LONGEST, Patience
-from bs_runtime.engine.turns import Turns
+from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.serving.outgoing import Outgoing
 from bs_runtime.verify.job import Outcome
 from draftlink import schemes
@@ -19,8 +19,6 @@ from draftlink.protocol.frames import Propose
 from draftlink.protocol.session import RemoteProtocolError, Session
 from draftlink.protocol.states import State
 
-EARLY_S = 1e-6  # by which a timer may go off before its time
-
 
 @dataclass(frozen=True)
 class _Wait:
@@ -28,7 +26,6 @@ class _Wait:
 
     held: int
     began_s: float
-    until_s: float
 
 
 class Both:
@@ -43,20 +40,20 @@ class Both:
         generation: Generation,
         session: Session,
         out: Outgoing,
-        turns: Turns,
+        scheduler: Scheduler,
         run: Callable[[Round], Awaitable[Outcome | None]],
         surprisals: bytearray,
     ) -> None:
         self._generation = generation
         self._session = session
         self._out = out
-        self._turns = turns
+        self._scheduler = scheduler
         self._run = run
         self._surprisals = surprisals
         start = generation.start
         scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
         self._paths = Paths(scheme, session.vocab_size, generation.history)
-        self._patience = Patience()
+        self._patience = Patience(scheduler.prices)
         self._proposals: list[Propose] = []
         self._decoded = 0  # proposed tokens, since the last step
         self._since_s: float | None = None  # when the next step could have begun
@@ -65,7 +62,8 @@ class Both:
     def take(self, frame: Propose) -> None:
         """A proposal has come."""
         if self._paths.useful(frame):
-            self._patience.proposed(_now(), frame.length, frame.known, goes_on=frame.goes_on)
+            waits, goes_on = self._wait is not None, frame.goes_on
+            self._patience.proposed(_now(), frame.length, frame.known, goes_on=goes_on, waits=waits)
             self._proposals = [one for one in self._proposals if one.path == frame.path]
             self._proposals.append(frame)
 
@@ -88,14 +86,16 @@ class Both:
             self._since_s = now
         held = self._paths.following(LONGEST)
         wait = self._wait
-        if wait is not None and (len(held) > wait.held or now >= wait.until_s):
-            self._patience.waited(now - wait.began_s, came=len(held) > wait.held)
+        if wait is not None and len(held) > wait.held:
+            self._patience.waited(now - wait.began_s, came=True)
             wait = None
         wait_s = self._patience.wait_s(now, self._since_s, len(held), generation.left)
         if wait_s > 0.0:
-            began_s = now if wait is None else wait.began_s
-            self._wait = _Wait(len(held), began_s, now + wait_s - EARLY_S)
+            self._wait = wait or _Wait(len(held), now)
+            self._scheduler.sits_out(generation.slot)
             return wait_s
+        if wait is not None:
+            self._patience.waited(now - wait.began_s, came=False)
         self._wait = None
         await self._write(held[: self._patience.worth(len(held))])
         return 0.0
@@ -111,7 +111,7 @@ class Both:
             if self._paths.useful(frame):
                 self._decoded += frame.length
             try:
-                await self._turns.run(self._paths.adding(frame), self._writes, id(self))
+                await self._scheduler.turns.run(self._paths.adding(frame), self._writes, id(self))
             except ValueError as error:
                 raise RemoteProtocolError(str(error)) from None
             if self._proposals and self._proposals[0] is frame:

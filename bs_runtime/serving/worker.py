@@ -139,9 +139,8 @@ class Worker:
             hello.ticket, self._owner, self._account.tenant.name, asyncio.get_running_loop().time()
         )
         self.conversation = here
-        await self._out.send(
-            msgspec.structs.replace(answer, ticket=self._conversations.sealed(here))
-        )
+        ticket, prices = self._conversations.sealed(here), self._scheduler.prices
+        await self._out.send(msgspec.structs.replace(answer, ticket=ticket, **prices.told()))
 
     def _generate(self, start: Start, history: list[int]) -> None:
         """Begin, or begin again, behind a history; what of it is cached is not fed again."""
@@ -166,7 +165,7 @@ class Worker:
 
     def _writes_too(self) -> Both:
         session, out, surprisals = self._session, self._out, self._here().surprisals
-        return Both(self._current(), session, out, self._turns, self._run, surprisals)
+        return Both(self._current(), session, out, self._scheduler, self._run, surprisals)
 
     async def _resume(self, asked: Resume) -> None:
         here = self._here()

@@ -139,7 +139,11 @@ class Work(Level):
         """A sample."""
         self.add(seconds)
         if beside is not None:
-            self._apart[beside].add(seconds)
+            self.sorted(seconds, beside=beside)
+
+    def sorted(self, seconds: float, *, beside: bool) -> None:
+        """Of a sample that ``took`` was told of it is known by now."""
+        self._apart[beside].add(seconds)
 
     @property
     def slowdown(self) -> float:

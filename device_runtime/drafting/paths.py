@@ -4,12 +4,17 @@ The device drafts behind the text that it knows, on one *path*. What the base st
 meanwhile; as long as the path agrees with it, the path goes on, and where it does not, or has been
 overtaken, a new one begins behind the text.
 
-Where both ends share a machine, they take turns: the device drafts as many tokens as pay
-(``theory.best_draft_length``), proposes them, and rests until it hears what came of them. Elsewhere
-it drafts on and on under a window that covers what is under way, and proposes in groups of about
-what it drafts in half a step of the target's. Where hardly anything that it proposes comes to be
-accepted, because the text is there first, it rests too, and tries again more and more rarely. All
-times are in seconds.
+Where both ends share a machine (the address says so, or both are seen to slow one another), they
+take turns: the device drafts as many tokens as pay (``theory.best_draft_length``), proposes them,
+and rests until it hears what came of them. Elsewhere it drafts on and on under a window that covers
+what is under way, and proposes in groups of about what it drafts in half a step of the target's.
+
+All of it is weighed by one price: of the text that a drafted token saves the base station's steps
+it must bring ``price`` tokens. So nothing is drafted that is hardly likely to stand, and no path is
+begun that the text would overtake on the way: the device then follows it, in forwards of many
+tokens, and looks now and then whether its proposals are better than it thought. Where hardly
+anything that it proposes comes to be accepted all the same, it rests too, and tries again more and
+more rarely. All times are in seconds.
 
 Where nothing is heard for long the path simply goes on, and is shown as it grows, if the caller has
 allowed that: what is drafted then is proposed like anything else once the link is back.
@@ -21,20 +26,24 @@ import math
 from collections.abc import Sequence
 
 from device_runtime.drafting.actions import Action, Draft, Guess, Propose, Show, Wait
+from device_runtime.drafting.beside import Beside
 from device_runtime.drafting.blocks import Proposed
-from device_runtime.drafting.controller import LONGEST, Controller
+from device_runtime.drafting.controller import HOPE, LONGEST, Controller
 from device_runtime.drafting.counts import Counts, Limits
 from device_runtime.drafting.epochs import BACKLOG
 from device_runtime.drafting.offline import Offline
 from draftlink.planning import theory
 from draftlink.protocol.both import MAX_LIVE
 
-MOST = 32  # tokens of a path that the text has not reached at the device
+PRICE = 0.02  # tokens of text that a drafted token must save, unless the caller says another
+MOST = 64  # tokens of a path that the text has not reached at the device
 LONG = 192  # tokens of a path, after which a new one begins
 TRIED = 15.0  # weight of text, which comes to 25, from which what was of no use is given up
 USE = 0.03  # accepted proposals for each token of text: fewer gain less than they cost
 MEMORY = 0.96  # what a token of text weighs after the next one
 REST = (8, 64)  # tokens of text between two trials, at first and at the most
+LOOKS = (8, 64)  # tokens of text between two looks while it follows: where there is hope, or none
+EARLY = 4  # tokens that are proposed before anything is known of times
 
 
 class Paths:
@@ -44,8 +53,6 @@ class Paths:
     it: it chooses no mode here.
     """
 
-    mode = "both"
-
     def __init__(
         self,
         controller: Controller,
@@ -53,21 +60,29 @@ class Paths:
         length: int,
         *,
         shared: bool,
+        step_s: float = 0.0,
+        row_s: float = 0.0,
+        price: float = PRICE,
         started_s: float = 0.0,
         offline_after_s: float | None = None,
     ) -> None:
-        """``shared``: the base station is on this machine.
+        """``shared``: the base station is on this machine. ``step_s`` and ``row_s``: what it
+        says that a step takes, and each further row.
 
+        ``price``: tokens of the text that a drafted token must save; 0 weighs nothing.
         ``started_s``: when the generation began. ``offline_after_s``: after how long a silence what
         the draft goes on with is shown; None for never.
         """
         self._shared = shared
+        self._step_s, self._row_s = step_s, row_s
+        self._price = price
         self._started_s = started_s
         self._offline = Offline(offline_after_s)
         self._text = self._accepted = 0.0  # tokens, lately, and of them accepted proposals
         self._rest = REST[0]
         self._resumes = 0  # the length of the text at which the next token is drafted
         self._estimates = controller.estimates
+        self._beside = Beside(self._estimates.draft)
         self._counts = Counts(limits, length)
         self._gamma = controller.gamma
         self._chances: list[float] = []  # of the path's tokens behind the text
@@ -77,45 +92,88 @@ class Paths:
         self._asked_s: float | None = None  # since when a token is being drafted
         self._fed = 0
         self._void = False  # it is drafted for a path that was left
+        self._follows = False  # nothing is proposed, since the text would be there first
+
+    @property
+    def mode(self) -> str:
+        """Who writes: ``both``, or ``stream`` once the draft's context is full."""
+        return "stream" if self._counts.room <= 0 < self._counts.left else "both"
 
     @property
     def turns(self) -> bool:
         """Whether both ends take turns."""
-        return self._shared
+        return self._shared or self._estimates.draft.slowdown > 1.0
+
+    def _costs_s(self) -> tuple[float, float]:
+        """A forward of the draft's, and a step of the base station's; 0 for what is not known."""
+        here, turns = self._estimates, self.turns
+        draft_s = here.draft.mean_s(beside=not turns, slowdown=here.draft.slowdown)
+        return draft_s, here.verify_s or self._step_s
 
     @property
     def group(self) -> int:
         """Tokens that are proposed at once."""
-        here, draft_s = self._estimates, self._estimates.draft.mean
+        draft_s, step_s = self._costs_s()
         if self._gamma is not None:
             return self._gamma
-        if not draft_s or not here.verify_s:
-            return 4
+        if not draft_s or not step_s:
+            return EARLY
+        here = self._estimates
         pays = theory.best_draft_length(
             here.acceptance.alpha,
-            fixed_s=here.rtt.mean + here.verify_s,
-            draft_s=draft_s,
+            fixed_s=here.rtt.mean + step_s,
+            draft_s=draft_s + self._row_s,
             longest=LONGEST,
         )
-        return pays if self.turns else max(1, min(pays, round(here.verify_s / (2.0 * draft_s))))
+        pays = min(pays, self._deep)
+        return pays if self.turns else max(1, min(pays, round(step_s / (2.0 * draft_s))))
 
     @property
     def most(self) -> int:
         """Tokens of a path that may be ahead of the text as the device knows it."""
-        here, draft_s = self._estimates, self._estimates.draft.mean
+        draft_s, step_s = self._costs_s()
         if self.turns or not draft_s or self._rest > REST[0]:
             return self.group
-        under_way = math.ceil((here.rtt.mean + here.verify_s) / draft_s)
-        return min(MOST, self.group + under_way)
+        under_way = math.ceil((self._estimates.rtt.mean + step_s) / draft_s)
+        return min(MOST, self.group + under_way, max(self.group, self._deep))
+
+    @property
+    def _deep(self) -> int:
+        """Tokens of a path of which the last still saves its price, if it comes in time."""
+        if self._price <= 0.0:
+            return MOST
+        deep = math.log(self._price) / math.log(self._estimates.acceptance.alpha)
+        return max(1, min(MOST, int(deep)))
+
+    def _pays(self, alpha: float) -> bool:
+        """Whether a path that is begun now saves its price, at an acceptance rate.
+
+        The base station writes on while what the device knows is on its way here, and what is
+        drafted on its way there. Token j of a path is in time for a step if j times what a step
+        takes longer than a draft makes up for the round trip and a step: if all before it are
+        right, that is, α^j. From there on each token that is right saves a step, 1/(1 − α) on
+        average. Where both ends take turns nothing is overtaken.
+        """
+        draft_s, step_s = self._costs_s()
+        if self.turns or not draft_s or not step_s or self._price <= 0.0:
+            return True
+        late_s, most = self._estimates.rtt.mean + step_s, self.most
+        if step_s <= draft_s or most < late_s / step_s:  # by so much the text is ahead
+            return False
+        first = late_s / (step_s - draft_s)
+        return alpha**first / (1.0 - alpha) >= self._price * most
 
     def due(
         self, now: float, *, cached: int, connected: bool = True, unread: bool = False
     ) -> list[Action]:
         """What is to be done at ``now``; ``cached`` tokens are in the draft's cache."""
         ahead, actions = len(self._chances), list[Action]()
-        room = min(self.most, self._counts.room)
+        if not ahead and self._asked_s is None:
+            self._follows = not self._pays(self._estimates.acceptance.alpha)
+        room = min(1 if self._follows else self.most, self._counts.room)
         full = ahead >= room or self._ends
-        fresh = min(ahead, MAX_LIVE) - self._sent
+        held = self._follows and ahead <= 1  # to look; more was drafted while nothing was heard
+        fresh = 0 if held else min(ahead, MAX_LIVE) - self._sent
         if connected and not unread and fresh and (full or fresh >= self.group):
             self._sent += fresh
             message = self._counts.limits.message
@@ -161,7 +219,8 @@ class Paths:
         asked_s, self._asked_s = self._asked_s, None
         assert asked_s is not None
         if self._fed <= BACKLOG:
-            self._estimates.draft.took(now - asked_s - waited_s, beside=not self.turns)
+            self._estimates.draft.took(now - asked_s - waited_s, beside=None)
+            self._beside.drafted(asked_s + waited_s, now)
         void, self._void = self._void, False
         if void:
             return False
@@ -169,7 +228,9 @@ class Paths:
         self._ends = proposed[-1].ends
         return True
 
-    def written(self, agreed: int, accepted: int, tokens: int, *, step_s: float) -> bool:
+    def written(
+        self, now: float, agreed: int, accepted: int, tokens: int, *, step_s: float
+    ) -> bool:
         """So many tokens of the text have come, of which the path has the first ``agreed``, too.
 
         ``accepted`` of them were written because they had been proposed. Whether the path goes on;
@@ -182,7 +243,8 @@ class Paths:
         for place, chance in enumerate(met):
             self._estimates.acceptance.foretold(chance, place < agreed)
         if step_s > 0.0:  # else it is told once more
-            self._estimates.verify.took(step_s, beside=not self.turns)
+            self._estimates.verify.took(step_s, beside=None)
+            self._beside.stepped(now, step_s, self._estimates.rtt.typical)
         self._age += tokens
         tried = bool(self._chances) or self._asked_s is not None
         if agreed == tokens:
@@ -194,7 +256,10 @@ class Paths:
             self._void = self._asked_s is not None
             self._chances, self._ends = [], False
         self._sent = self._age = 0
-        if accepted:
+        if self._follows and tried:
+            hope = min(self._estimates.acceptance.alpha + self._estimates.acceptance.error, HOPE)
+            self._resumes = self._counts.length + tokens + LOOKS[not self._pays(hope)]
+        elif accepted:
             self._rest = REST[0]
         elif tried and self._text >= TRIED and self._accepted < USE * self._text:
             self._resumes = self._counts.length + tokens + self._rest

@@ -106,7 +106,7 @@ class Both:
         writing.tally.wrote(frame.accepted, frame.fed)
         writing.tally.met(agreed, differs=differs)
         goes_on = self._window.written(
-            agreed, frame.accepted, len(frame.ids), step_s=frame.step_us * 1e-6
+            writing.now(), agreed, frame.accepted, len(frame.ids), step_s=frame.step_us * 1e-6
         )
         if agreed == len(frame.ids):
             del self._nodes[:agreed]

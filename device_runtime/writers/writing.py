@@ -13,7 +13,7 @@ from device_runtime.drafting.blocks import Proposed
 from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.counts import Limits
 from device_runtime.drafting.drafter import Drafter, Proposal
-from device_runtime.drafting.paths import Paths
+from device_runtime.drafting.paths import PRICE, Paths
 from device_runtime.drafting.temperature import DraftTemperature
 from device_runtime.drafting.window import Window
 from device_runtime.result import Kind, Tally
@@ -41,6 +41,7 @@ class Writing:
         controller: Controller,
         learned: DraftTemperature | None,
         alone: Alone | None,
+        draft_price: float | None,
     ) -> None:
         self.device = device
         self.start = start
@@ -48,6 +49,7 @@ class Writing:
         self.controller = controller
         self.learned = learned
         self.alone = alone
+        self._draft_price = PRICE if draft_price is None else draft_price
         self.tally = Tally(0.0)
         self.owed: int | None = None
         self._decides: Window | Paths  # once the generation has begun
@@ -104,6 +106,9 @@ class Writing:
                 limits,
                 len(self.history),
                 shared=is_loopback(urlsplit(self.device.client.url).hostname or ""),
+                step_s=welcome.step_us * 1e-6,
+                row_s=welcome.row_us * 1e-6,
+                price=self._draft_price,
                 started_s=self.tally.started_s,
                 offline_after_s=None if self.alone is None else self.alone.after_s,
             )

@@ -58,6 +58,13 @@ def device(
         bool, typer.Option("--learn-temperature", help="fit the draft's temperature to verdicts")
     ] = False,
     gamma: Annotated[int | None, typer.Option(help="draft length; measured if not given")] = None,
+    draft_price: Annotated[
+        float | None,
+        typer.Option(
+            help="text that a drafted token must save, in tokens, where both ends write: 0.02 if"
+            " not given; 0.1 spares the battery"
+        ),
+    ] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; 0.8 if not given")] = None,
     top_k: Annotated[int | None, typer.Option(help="0 is off, as if not given")] = None,
     top_p: Annotated[float | None, typer.Option(help="1 is off, as if not given")] = None,
@@ -146,6 +153,7 @@ def device(
                 scheme=known[scheme],
                 mode=mode,
                 gamma=gamma,
+                draft_price=draft_price,
                 stop=tuple(stop or ()),
                 seed=seed,
                 learn_temperature=learn_temperature,

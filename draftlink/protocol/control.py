@@ -15,6 +15,7 @@ from draftlink.distribution.sampling import Sampling
 from draftlink.schemes import AnyScheme
 
 MAX_RETRY_S = 3600  # a device need not believe more
+MOST_US = (1 << 32) - 1  # of a step
 # What a base station accepts of drafted tokens × the most entries that each of them may carry, in
 # one Draft and in all that have no verdict yet, where its Welcome does not say otherwise.
 FRAME_ENTRIES, FLIGHT_ENTRIES = 1 << 15, 1 << 17
@@ -49,7 +50,8 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome", omit_defaults=True):
     ``eos_ids``, ``bos_ids`` (which its tokenizer puts before a text), ``suppressed_ids`` (which it
     never writes by itself) and ``sampling`` are what the target's own files say, and ``unapplied``
     names settings in them that this base station cannot apply. Nothing of that is applied unless
-    the device asks for it, in Start and in the prompt that it sends.
+    the device asks for it, in Start and in the prompt that it sends. ``step_us``, ``row_us``: what
+    a step of one row takes there, and each further row, lately; 0 before the first.
     """
 
     version: int
@@ -68,6 +70,8 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome", omit_defaults=True):
     suppressed_ids: list[int] = []
     sampling: Sampling | None = None
     unapplied: list[str] = []
+    step_us: Annotated[int, msgspec.Meta(ge=0, le=MOST_US)] = 0
+    row_us: Annotated[int, msgspec.Meta(ge=0, le=MOST_US)] = 0
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused", omit_defaults=True):

@@ -56,6 +56,31 @@ def test_a_worker_does_one_job_after_the_other_in_its_own_time():
     assert run(main()) == pytest.approx([2.0, 4.0, 5.0])
 
 
+@pytest.mark.parametrize(("slowdown", "ends"), [(1.0, [1.0, 3.0, 4.0]), (2.0, [2.0, 4.5, 6.0])])
+def test_workers_that_share_cores_slow_one_another(slowdown, ends):
+    """4 s at one worker; at the other 1 s from the beginning, and 1 s from 2 s of its own on."""
+
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.slowdown = slowdown
+        found = []
+
+        async def job(executor: object, seconds: float) -> None:
+            await loop.run_in_executor(executor, loop.spend, seconds)
+            found.append(now())
+
+        async def twice(executor: object) -> None:
+            await job(executor, 1.0)
+            await asyncio.sleep(1.0 if slowdown == 1.0 else 0.5)
+            await job(executor, 1.0)
+
+        await asyncio.gather(job(ThreadPoolExecutor(1), 4.0), twice(ThreadPoolExecutor(1)))
+        return found
+
+    assert run(main()) == pytest.approx(ends)
+
+
 def test_a_job_that_fails_fails_its_caller_and_nobody_else():
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -5,16 +5,24 @@ from __future__ import annotations
 import pytest
 
 from bs_runtime.engine.patience import LIMIT, LONGEST, VAIN, Patience
+from bs_runtime.engine.prices import Prices
 
 STEP_S, ROW_S = 0.05, 0.0005
 
 
+def step(one: Patience, prices: Prices, rows: int, seconds: float) -> None:
+    """A step of one conversation."""
+    prices.stepped(rows, seconds, 1, 1, 0.0)
+    one.stepped(seconds, rows)
+
+
 def learned(*, alpha: float = 0.8, pause_s: float = 0.01, turn_s: float = 0.03) -> Patience:
     """One that has seen steps, proposals and what came of them."""
-    made = Patience()
+    prices = Prices()
+    made = Patience(prices)
     for number in range(30):
-        made.stepped(STEP_S, 1)
-        made.stepped(STEP_S + 4 * ROW_S, 5)
+        for rows in (1, 5):
+            step(made, prices, rows, STEP_S + (rows - 1) * ROW_S)
         made.judged(round(100 * alpha), round(100 * (1 - alpha)))
         made.told(number, 10 * number, alive=False)
         made.proposed(number + turn_s, 2, 10 * number, goes_on=True)
@@ -46,11 +54,11 @@ def test_what_is_late_is_not_waited_for_any_more():
 
 def test_a_rest_and_the_end_of_the_text_are_not_waited_behind():
     for goes_on, left, waits in ((True, 50, True), (False, 50, False), (True, 1, False)):
-        one = learned()
+        one = learned(alpha=0.9)
         one.told(99.97, 500, alive=False)
         one.proposed(100.0, 2, 500, goes_on=goes_on)
         assert (one.wait_s(100.0, 100.0, 2, left) > 0.0) is waits
-    full = learned()
+    full = learned(alpha=0.9)
     full.told(99.97, 500, alive=False)
     full.proposed(100.0, 2, 500, goes_on=True)
     assert full.wait_s(100.0, 100.0, LONGEST, 50) == 0.0
@@ -76,11 +84,63 @@ def test_a_step_is_given_as_many_rows_as_they_are_worth():
     assert learned(alpha=0.8).worth(10) == 10
     dear = learned(alpha=0.3)
     for _ in range(50):
-        dear.stepped(STEP_S + 4 * STEP_S, 5)  # a row costs as much as a step
+        step(dear, dear._prices, 1, STEP_S)
+        step(dear, dear._prices, 5, STEP_S + 4 * STEP_S)  # a row costs as much as a step
     assert dear.worth(10) == 0
-    assert Patience().worth(10) == 10  # nothing is known yet
+    assert Patience(Prices()).worth(10) == 10  # nothing is known yet
+
+
+def test_where_others_write_a_row_must_bring_what_it_costs_them():
+    alone, beside = learned(alpha=0.8), learned(alpha=0.8)
+    for number in range(200):  # 32 conversations, each step with about as many rows as the others
+        rows = 96 + number % 9
+        beside._prices.stepped(rows, STEP_S + (rows - 1) * ROW_S, 32, 60, 0.1 * number)
+    assert beside._prices.others == pytest.approx(600 * 31 / 32, rel=0.01)
+    assert beside._prices.row_s == pytest.approx(ROW_S, rel=0.05)
+    # At 580 tokens/s of the others' half a millisecond costs .29: .8 to the sixth is less.
+    assert alone.worth(16) > 10 and 3 <= beside.worth(16) <= 6
+
+
+def test_what_a_row_costs_is_told_from_what_makes_steps_slow_in_turn():
+    prices = Prices()
+    for number in range(300):
+        prices.stepped(4, STEP_S * (1 + number % 2), 1, 1, 0.0)
+    assert prices.row_s < 1e-6 and prices.step_s == pytest.approx(1.5 * STEP_S, rel=0.05)
+    assert prices.told()["step_us"] == pytest.approx(1.5e6 * STEP_S, rel=0.05)
+    assert Prices().told() == {"step_us": 0, "row_us": 0} and Prices().others == 0.0
 
 
 def test_before_anything_was_measured_nothing_is_waited_for():
-    assert Patience().wait_s(0.0, 0.0, 0, 50) == 0.0
-    assert Patience().alpha == pytest.approx(0.5)
+    assert Patience(Prices()).wait_s(0.0, 0.0, 0, 50) == 0.0
+    assert Patience(Prices()).alpha == pytest.approx(0.75)
+
+
+def test_a_device_that_drafts_on_is_waited_for_only_where_much_is_won():
+    """What it drafts while a step runs is there behind it; one that rests has nothing then."""
+    for alpha, rests, drafts_on in ((0.9, True, True), (0.55, True, False), (0.3, False, False)):
+        for goes_on, waits in ((False, rests), (True, drafts_on)):
+            one = learned(alpha=alpha)
+            one.proposed(99.0, 2, 400, goes_on=goes_on)
+            one.told(100.0, 500, alive=False)
+            assert (one.wait_s(100.0, 100.0, 0, 50) > 0.0) is waits, (alpha, goes_on)
+
+
+def test_where_both_share_cores_a_turn_is_foretold_by_those_that_were_waited_for():
+    """Beside a step it takes twice as long; so waiting would never seem to pay, and never begin."""
+    slow = learned(alpha=0.6, turn_s=0.06)
+    slow.told(100.0, 500, alive=False)
+    assert slow.wait_s(100.0, 100.0, 0, 50) == 0.0
+    slow.proposed(100.02, 2, 500, goes_on=False, waits=True)
+    slow.told(101.0, 502, alive=False)
+    assert slow.wait_s(101.0, 101.0, 0, 50) > 0.0
+
+
+def test_the_first_turn_is_tried_where_it_may_be_short_beside_a_step():
+    for draft_s, waits in ((0.001, True), (0.01, False)):
+        prices = Prices()
+        one = Patience(prices)
+        step(one, prices, 1, STEP_S)
+        one.proposed(1.0, 4, 0, goes_on=True)
+        one.proposed(1.0 + 4 * draft_s, 4, 0, goes_on=False)
+        one.told(2.0, 1, alive=False)
+        assert (one.wait_s(2.0, 2.0, 0, 50) > 0.0) is waits

@@ -9,21 +9,21 @@ from device_runtime.drafting.blocks import Proposed
 from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.counts import Limits
 from device_runtime.drafting.estimators import Estimates
-from device_runtime.drafting.paths import LONG, MOST, REST, Paths
+from device_runtime.drafting.paths import LONG, LOOKS, MOST, PRICE, REST, Paths
 
 BEGINS = 10
 
 
 def window(*, shared: bool = False, gamma: int | None = None, ends: int = 500, context: int = 500,
            message: int = 64, rtt_s: float = 0.06, draft_s: float = 0.01,
-           step_s: float = 0.04) -> Paths:  # fmt: skip
+           step_s: float = 0.04, price: float = PRICE) -> Paths:  # fmt: skip
     estimates = Estimates()
     estimates.rtt.add(rtt_s)
     for _ in range(10):
         estimates.draft.took(draft_s, beside=True)
         estimates.verify.took(step_s, beside=True)
     limits = Limits(BEGINS, ends, context, message, 64, foretells=True, corrects=False)
-    return Paths(Controller(estimates, gamma), limits, BEGINS, shared=shared)
+    return Paths(Controller(estimates, gamma), limits, BEGINS, shared=shared, price=price)
 
 
 def play(one: Paths, tokens: int, ends: int | None = None) -> list:
@@ -66,10 +66,10 @@ def test_nothing_is_drafted_behind_an_eos_the_limit_or_a_full_context():
 def test_a_path_goes_on_where_the_text_agrees_and_ends_where_it_differs():
     one = window()
     play(one, 6)
-    assert one.written(2, 2, 2, step_s=0.04)
+    assert one.written(0.0, 2, 2, 2, step_s=0.04)
     one.commit(2)
     one.due(1.0, cached=BEGINS + 6)  # the next token is asked for
-    assert not one.written(1, 1, 2, step_s=0.04)
+    assert not one.written(0.0, 1, 1, 2, step_s=0.04)
     one.commit(2)
     assert not one.drafted(1.1, [Proposed(0.7, False)])  # void: it was drafted on the path before
     assert Draft(1, BEGINS, True) in one.due(1.2, cached=BEGINS + 3)
@@ -78,14 +78,14 @@ def test_a_path_goes_on_where_the_text_agrees_and_ends_where_it_differs():
 def test_a_path_that_the_text_overtakes_is_left():
     one = window()
     play(one, 3)
-    assert not one.written(3, 3, 4, step_s=0.04)
+    assert not one.written(0.0, 3, 3, 4, step_s=0.04)
 
 
 def test_a_long_path_is_followed_by_another():
     one = window()
     tokens = 1
     play(one, 4)
-    while one.written(1, 1, 1, step_s=0.04):
+    while one.written(0.0, 1, 1, 1, step_s=0.04):
         one.commit(1)
         play(one, 4)
         tokens += 1
@@ -93,17 +93,17 @@ def test_a_long_path_is_followed_by_another():
 
 
 def test_proposals_that_come_to_nothing_are_made_more_and_more_rarely():
-    one = window()
+    one = window(price=0.0)  # else fewer still
     tried = []
     for at in range(400):
         if play(one, 2)[0] != Wait(None):
             tried.append(at)
-        one.written(0, 0, 1, step_s=0.04)
+        one.written(0.0, 0, 0, 1, step_s=0.04)
         one.commit(1)
     pauses = [b - a for a, b in itertools.pairwise(tried)]
     assert max(pauses) >= REST[1] and 20 < len(tried) < 60
     # The control: as soon as one is accepted, it drafts again.
-    one.written(1, 1, 2, step_s=0.04)
+    one.written(0.0, 1, 1, 2, step_s=0.04)
     one.commit(2)
     assert one._rest == REST[0]
 
@@ -111,3 +111,47 @@ def test_proposals_that_come_to_nothing_are_made_more_and_more_rarely():
 def test_a_message_holds_no_more_than_the_base_station_takes():
     asked = play(window(shared=True, gamma=8, message=3), 20)
     assert [a.tokens for a in asked if isinstance(a, Propose)] == [3, 3, 2]
+
+
+def follows(one: Paths, tokens: int, right: bool) -> tuple[int, int]:
+    """Tokens that are drafted and proposed while the target writes so many on its own."""
+    drafted = proposed = 0
+    for _ in range(tokens):
+        asked = play(one, 3)
+        drafted += sum(isinstance(a, Draft) for a in asked)
+        proposed += sum(a.tokens for a in asked if isinstance(a, Propose))
+        one.written(0.0, int(right and bool(one._chances)), 0, 2, step_s=0.04)
+        one.commit(2)
+    return drafted, proposed
+
+
+def test_where_the_text_would_be_there_first_it_follows_and_looks_now_and_then():
+    far = {"rtt_s": 0.6, "ends": 10_000, "context": 10_000}
+    assert follows(window(), 20, right=True)[1] > 20
+    drafted, proposed = follows(window(**far), 400, right=False)
+    assert proposed == 0 and 5 < drafted < 0.1 * 800
+    # As slow as the target it is never in time.
+    drafted, proposed = follows(window(draft_s=0.06, **far), 100, right=True)
+    assert proposed == 0 and drafted <= 200 / LOOKS[1] + 1
+    # Where all its looks are right it finds out that it would be in time.
+    assert follows(window(**far), 400, right=True)[1] > 0
+
+
+def test_a_price_makes_it_draft_less_deep_or_not_at_all():
+    depths = [window(price=price, rtt_s=0.01).most for price in (0.0, 0.02, 0.2)]
+    assert depths == sorted(depths, reverse=True)
+    assert follows(window(price=0.9), 100, right=True)[1] == 0
+
+
+def test_it_takes_turns_where_both_ends_are_seen_to_slow_one_another():
+    one = window(rtt_s=0.0)
+    now = 0.0
+    for slow in (1.0, 2.0):
+        for _ in range(12):  # with the base station idle, and then beside a step
+            one.due(now, cached=one._counts.length)
+            now += 0.01 * slow
+            one.drafted(now, [Proposed(0.7, ends=False)])
+            one.written(now + 0.04 * (slow == 1.0) + 0.001, 1, 1, 2, step_s=0.04)
+            one.commit(2)
+            now += 0.05
+        assert one.turns is (slow == 2.0)

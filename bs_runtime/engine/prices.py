@@ -1,0 +1,97 @@
+"""What the base station's time costs, as its own steps tell: one account for all conversations.
+
+A step of many rows takes ``step_s`` and ``row_s`` for each of them, by least squares over the last
+steps; prompts are left out. Where others are at work, too, a row delays all of them: a second of it
+is worth the tokens that they write in one. So the price of a row rises with the load, and nobody
+sets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bs_runtime.engine.flight import Launched
+from bs_runtime.engine.step import Result
+from bs_runtime.verify.job import Outcome
+from draftlink.protocol.control import MOST_US
+
+MEMORY = 0.97  # what a step weighs after the next one
+FAR = 4.0  # times the mean: as much of a step's time counts, at the most
+STEADY = 1.0  # rows², as if the rows of steps had differed so much more, and times had not
+LEAST_S = 1e-6
+
+
+class Prices:
+    """Running means over steps. ``tariff``: tokens that a second of the model is worth besides."""
+
+    def __init__(self, tariff: float = 0.0) -> None:
+        self.tariff = tariff
+        self._weight = 0.0
+        self._rows = self._seconds = self._squares = self._products = 0.0  # weighted means
+        self._rounds = self._tokens = 0.0
+        self._every_s = 0.0  # between the ends of two steps
+        self._ended_s: float | None = None
+
+    def ran(
+        self, step: Launched, results: Sequence[Result], seconds: float, ended_s: float
+    ) -> None:
+        """A step has ended; it counts if all of it was verified, and none of it a prompt."""
+        outcomes = [result for result in results if isinstance(result, Outcome)]
+        rounds = [request.round for request, _ in step.batch]
+        if len(outcomes) == len(rounds) and all(round.purpose is not None for round in rounds):
+            rows = sum(len(round.drafted) + 1 for round in rounds)
+            tokens = sum(one.accepted + (one.next is not None) for one in outcomes)
+            self.stepped(rows, seconds, len(rounds), tokens, ended_s)
+
+    def stepped(self, rows: int, seconds: float, rounds: int, tokens: int, ended_s: float) -> None:
+        """A step of ``rows`` for so many ``rounds`` has ended; it wrote ``tokens``."""
+        seconds = max(seconds, LEAST_S)
+        if self._weight:
+            seconds = min(seconds, FAR * self._seconds)
+        self._weight = MEMORY * self._weight + 1.0
+        learn = 1.0 / self._weight
+        self._rows += learn * (rows - self._rows)
+        self._seconds += learn * (seconds - self._seconds)
+        self._squares += learn * (rows * rows - self._squares)
+        self._products += learn * (rows * seconds - self._products)
+        self._rounds += learn * (rounds - self._rounds)
+        self._tokens += learn * (tokens - self._tokens)
+        if self._ended_s is not None:
+            every_s = min(ended_s - self._ended_s, FAR * self._seconds)
+            self._every_s += learn * (max(every_s, seconds) - self._every_s)
+        self._ended_s = ended_s
+
+    @property
+    def row_s(self) -> float:
+        """Seconds that each row adds to a step."""
+        spread = self._squares - self._rows * self._rows
+        slope = (self._products - self._rows * self._seconds) / (spread + STEADY)
+        return max(slope, 0.0)
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step of one row; 0 before the first."""
+        return max(self._seconds - (self._rows - 1.0) * self.row_s, 0.0)
+
+    def told(self) -> dict[str, int]:
+        """What a Welcome says of them."""
+        times = {"step_us": self.step_s, "row_us": self.row_s}
+        return {name: min(int(seconds * 1e6), MOST_US) for name, seconds in times.items()}
+
+    @property
+    def company(self) -> float:
+        """Rounds of a step, on average, at least 1."""
+        return max(self._rounds, 1.0)
+
+    @property
+    def others(self) -> float:
+        """Tokens a second that all but one of those in a step write."""
+        if not self._every_s:
+            return 0.0
+        return self._tokens / self._every_s * (1.0 - 1.0 / self.company)
+
+    def tokens(self, rows: int) -> float:
+        """What ``rows`` of a step cost, in tokens: others' that come later, and the tariff."""
+        row_s = rows * self.row_s
+        own_s = row_s + self.step_s / self.company
+        return self.others * row_s + self.tariff * own_s

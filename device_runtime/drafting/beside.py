@@ -1,0 +1,46 @@
+"""Whether drafting and the base station's steps slow one another: forwards with it idle, and not.
+
+A step that wrote tokens ended half a round trip before they came, and began ``step_s`` earlier. So
+once they are there it is known which of the draft's forwards went on beside it.
+"""
+
+from __future__ import annotations
+
+from device_runtime.drafting.estimators import Work
+
+MOST = 64  # forwards that are not sorted yet
+CLEAR = 0.1  # of a forward, beside a step: as much, or all but as much, says nothing wrong
+
+
+class Beside:
+    """Sorts a device's forwards. Times are seconds of one clock."""
+
+    def __init__(self, draft: Work) -> None:
+        self._draft = draft
+        self._forwards: list[tuple[float, float]] = []  # begun, ended
+        self._beside: list[float] = []  # of each, seconds beside a step
+
+    def drafted(self, begun_s: float, ended_s: float) -> None:
+        """A forward has ended."""
+        self._forwards.append((begun_s, ended_s))
+        self._beside.append(0.0)
+        del self._forwards[:-MOST], self._beside[:-MOST]
+
+    def stepped(self, now: float, step_s: float, rtt_s: float) -> None:
+        """What a step wrote has come."""
+        ended_s = now - rtt_s / 2.0
+        begun_s = ended_s - step_s
+        open_: list[tuple[tuple[float, float], float]] = []
+        for forward, beside_s in zip(self._forwards, self._beside, strict=True):
+            shared_s = max(0.0, min(forward[1], ended_s) - max(forward[0], begun_s))
+            beside_s += shared_s
+            if forward[1] > ended_s:
+                open_.append((forward, beside_s))
+                continue
+            took_s = forward[1] - forward[0]
+            if beside_s <= CLEAR * took_s:
+                self._draft.sorted(took_s, beside=False)
+            elif beside_s >= (1.0 - CLEAR) * took_s:
+                self._draft.sorted(took_s, beside=True)
+        self._forwards = [forward for forward, _ in open_]
+        self._beside = [beside_s for _, beside_s in open_]
