@@ -19,7 +19,7 @@ from bs_runtime.engine.prices import Prices
 LONGEST = 16  # proposed tokens of a step
 LIMIT = 4.0  # steps: nobody's next token waits longer for proposals, whatever a device says or does
 LEAST_GAIN = 1.02  # by how much more tokens a second waiting must promise
-AHEAD_GAIN = 1.1  # and where the device drafts on: what it drafts meanwhile is not lost
+AHEAD_GAIN = 1.2  # and where the device drafts on: what it drafts meanwhile is not lost
 MEMORY = 0.98  # what a judged token weighs after the next one
 LEARN = 0.2  # weight of the newest arrival or step
 PRIOR_ACCEPTED, PRIOR_JUDGED = 3.0, 4.0  # as if so many tokens had been judged before the first
@@ -166,9 +166,9 @@ class Patience:
     def _due_s(self, now: float) -> float | None:
         """When the next proposal is due; None if none is, or it is too late to be waited for."""
         pause_s = max(1.0, self._tokens.mean) * self._pause.mean
-        if self._goes_on and self._pause.count and self._came_s is not None:
-            if now - self._came_s <= LATE * pause_s:
-                return max(self._came_s + pause_s, now)
+        came_s = self._came_s if self._goes_on and self._pause.count else None
+        if came_s is not None and now - came_s <= LATE * pause_s:
+            return max(came_s + pause_s, now)
         turn_s = late_s = self._turn.mean
         if self._awaited.count:
             turn_s, late_s = sorted((turn_s, self._awaited.mean))
