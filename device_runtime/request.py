@@ -126,18 +126,11 @@ def check(
     Raises ValueError, or TypeError for what is not even of the right kind.
     """
     welcome = models.welcome
-    if sampling == "target":
-        sampling = facts.suggested(welcome)
-    sampling = sampling or Sampling()
+    sampling = (facts.suggested(welcome) if sampling == "target" else sampling) or Sampling()
     sampling.check()
     scheme = scheme or TopK(k=min(TopK().k, models.shared))
     _check_scheme(scheme, sampling, models)
-    _check_mode(mode)
-    hindered = _hindered(scheme, sampling, welcome, learns=learn_temperature)
-    if mode == "both" and hindered:
-        raise ValueError(hindered)
-    if mode == "auto" and not hindered:
-        mode = "both"
+    mode = _resolved(mode, _hindered(scheme, sampling, welcome, learns=learn_temperature))
     _check_price(draft_price, mode)
     _check_offline(offline_after_s, learn_temperature)
     if seed is None and scheme.shares_seed:
@@ -190,10 +183,16 @@ def _check_offline(after_s: float | None, learns: bool) -> None:
         raise ValueError("offline_after_s and learn_temperature do not go together; leave one")
 
 
-def _check_mode(mode: Mode) -> None:
-    """Raise ValueError for a mode that there is not."""
+def _resolved(mode: Mode, hindered: str | None) -> Mode:
+    """The mode, which is ``both`` for ``auto`` where nothing hinders both ends from writing.
+
+    Raises ValueError for a mode that there is not, or cannot be.
+    """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    if mode == "both" and hindered:
+        raise ValueError(hindered)
+    return "both" if mode == "auto" and not hindered else mode
 
 
 def _check_price(price: float | None, mode: Mode) -> None:

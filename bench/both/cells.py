@@ -12,13 +12,15 @@ from bench.virtual.loop import run
 from bench.virtual.record import CONTEXT, VOCAB, Draft, Record, Target
 from bench.virtual.world import World
 from device_runtime.device import Coupled, Result, Sampling
+from device_runtime.result import Mode
 from draftlink.link.shaping import LinkProfile, make_link
 
 STEPS_MS, DRAFTS_MS = (8.0, 20.0, 50.0, 100.0), (1.0, 4.0, 10.0, 20.0)
 RTTS_MS = (0.5, 2.0, 15.0, 60.0, 150.0)
 GAMMAS = (1, 2, 3, 4, 6, 8, 12, 16)
 RATE = 1e9  # bit/s: what bytes cost is not the question here
-FIXED = ("run-ahead", "stream")
+FIXED: tuple[Mode, ...] = ("run-ahead", "stream")
+OTHERS: tuple[Mode, ...] = (*FIXED, "auto")  # than stop-and-wait, which has lengths
 
 
 def tokenizer() -> Tokenizer:
@@ -62,7 +64,7 @@ class Costs:
         )  # fmt: skip
 
 
-def play(costs: Costs, record: Record, mode: str, **options: Any) -> Result:
+def play(costs: Costs, record: Record, mode: Mode, **options: Any) -> Result:
     """One text. Raises RuntimeError where it is not the record's."""
     world = costs.world([record])
 
@@ -110,7 +112,7 @@ def measure(costs: Costs, records: Sequence[Record]) -> Cell:
         gamma: [play(costs, one, "stop-and-wait", gamma=gamma) for one in records]
         for gamma in GAMMAS
     }
-    found = {mode: [play(costs, one, mode) for one in records] for mode in (*FIXED, "auto")}
+    found = {mode: [play(costs, one, mode) for one in records] for mode in OTHERS}
     gamma = max(waits, key=lambda gamma: rate(waits[gamma]))
     count = sum(len(one.right) for one in records)
     rates = {mode: rate(results) for mode, results in found.items()}

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.both import many
-from bench.both.cells import GAMMAS, Costs
+from bench.both.cells import FIXED, GAMMAS, Costs
 from bench.virtual.record import Record
+from device_runtime.result import Mode
 
 COSTS = (Costs(20.0, 4.0, 15.0, row_ms=0.5), Costs(50.0, 4.0, 60.0, row_ms=1.0))
 TARIFFS = (0.0, 3.0, 10.0, 20.0, 30.0)
@@ -36,7 +37,7 @@ def points(records: Sequence[Record]) -> Iterator[Point]:
     for costs in COSTS:
         for gamma in GAMMAS:
             yield _point(costs, records, f"γ = {gamma}", "stop-and-wait", gamma=gamma)
-        for mode in ("run-ahead", "stream"):
+        for mode in FIXED:
             yield _point(costs, records, mode, mode)
         for tariff in TARIFFS:
             for price in PRICES:
@@ -44,7 +45,7 @@ def points(records: Sequence[Record]) -> Iterator[Point]:
                 yield _point(dear, records, f"auto {tariff:g}", "auto", draft_price=price)
 
 
-def _point(costs: Costs, records: Sequence[Record], name: str, mode: str, **options: Any) -> Point:
+def _point(costs: Costs, records: Sequence[Record], name: str, mode: Mode, **options: Any) -> Point:
     loads = [many.play(costs, [one], mode, rtts_ms=(costs.rtt_ms,), **options) for one in records]
     count = len(loads)
     seconds = sum(1.0 / load.tokens_per_s for load in loads) / count

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.both.cells import FIXED, GAMMAS, RATE, Costs
+from bench.both.cells import GAMMAS, OTHERS, RATE, Costs
 from bench.virtual.loop import run
 from bench.virtual.record import Draft, Record
 from device_runtime.device import Coupled, Device, Sampling
+from device_runtime.result import Mode
 from draftlink.link.shaping import LinkProfile, make_link
 
 DEVICES = (1, 8, 32)
@@ -47,7 +48,7 @@ class Load:
 def play(
     costs: Costs,
     records: Sequence[Record],
-    *modes: str,
+    *modes: Mode,
     rtts_ms: Sequence[float] = RTTS_MS,
     **options: Any,
 ) -> Load:
@@ -55,7 +56,7 @@ def play(
     world = costs.world(records)
     asked = modes if len(modes) > 1 else modes * len(records)
 
-    async def one(device: Device, record: Record, mode: str) -> tuple[float, int]:
+    async def one(device: Device, record: Record, mode: Mode) -> tuple[float, int]:
         generation = device.generate(
             record.ids, max_tokens=len(record.right), eos_ids=(), mode=mode, scheme=Coupled(),
             sampling=Sampling(0.0), seed=0, **options,
@@ -102,4 +103,4 @@ def loads(records: Sequence[Record], costs: Costs = COSTS) -> Iterator[list[Load
         chosen = several(records, count)
         waits = [play(costs, chosen, "stop-and-wait", gamma=gamma) for gamma in GAMMAS]
         best = max(waits, key=lambda load: load.tokens_per_s)
-        yield [best, *(play(costs, chosen, mode) for mode in (*FIXED, "auto"))]
+        yield [best, *(play(costs, chosen, mode) for mode in OTHERS)]

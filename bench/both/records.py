@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tinypair
 from bench.link import Bench
 from bench.virtual.record import Record
@@ -29,7 +31,8 @@ def _record(bench: Bench, number: int, prompt: str, tokens: int) -> Record:
     start = frames.Start(1, 0, ids, params, scheme, "stream", tokens, [], number)
     bench.draft.rollback(0)
     key = noise.key_from_seed(number, "coupled")
-    drafter = Drafter(bench.draft, start, bench.target.vocab_size, key)
+    model: Any = bench.draft
+    drafter = Drafter(model, start, bench.target.vocab_size, key)
     right, chances = [], []
     for place, token in enumerate(result.tokens):
         ((drafted, chance),) = drafter.propose([*ids, *result.tokens[:place]], 1, len(ids))
