@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.virtual.link import Wire
 from bench.virtual.loop import VirtualLoop
+from bs_runtime.engine.prices import Prices
 from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.model.kv import Feed
 from bs_runtime.model.step import Serial
@@ -59,8 +60,7 @@ class World:
         assert isinstance(loop, VirtualLoop)
         loop.slowdown = self.slowdown
         target = _PacedTarget(self.target, self.target_s, self.row_s, loop)
-        scheduler = Scheduler(target)
-        scheduler.prices.tariff = self.tariff
+        scheduler = Scheduler(target, prices=Prices(self.tariff))
         conversations = Conversations(target.open, scheduler.close, Sealer())
         serving: list[asyncio.Task[None]] = []
 

@@ -37,12 +37,18 @@ PATIENCE = 0.25  # of the time that feeding a history takes: how long the model 
 class Scheduler:
     """Runs the rounds of many connections on one model, in the event loop that it is used from."""
 
-    def __init__(self, model: Model, slots: Slots | None = None, team: Team | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        slots: Slots | None = None,
+        team: Team | None = None,
+        prices: Prices | None = None,
+    ) -> None:
         self.totals = Totals()
         self.turns = Turns()  # of connections, at what needs no model
         self.slots = Slots() if slots is None else slots
         self.progress = Progress()
-        self.prices = Prices()
+        self.prices = prices or Prices()
         self._waiting: Batcher[Request] = Batcher()
         self._suspects: Suspects[Request] = Suspects(lambda request: request.round.slot)
         self._team = team or Team()

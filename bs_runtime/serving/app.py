@@ -45,6 +45,7 @@ def create_app(
     sessions: int = SESSIONS,
     slots: Slots | None = None,
     threads: int | None = None,
+    tariff: float = 0.0,
     names: Collection[str] = (),
 ) -> Starlette:
     """The app of a ``Station`` with these arguments, which is its ``state.station``.
@@ -53,7 +54,7 @@ def create_app(
     """
     station = Station(
         target, sealer, tokens=tokens, limits=limits, sessions=sessions, slots=slots,
-        threads=threads,
+        threads=threads, tariff=tariff,
     )  # fmt: skip
     endpoints = _Endpoints(station, Hosts(names))
     app = Starlette(

@@ -9,6 +9,7 @@ import time
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from bs_runtime.engine.prices import Prices
 from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.engine.slots import Slots
 from bs_runtime.engine.threads import Team
@@ -41,7 +42,8 @@ class Station:
     ``tokens`` None: everyone may draft, within ``limits``. ``sealer`` seals the tickets of devices;
     without one they end with this process. ``slots``: the pool of KV slots; by default it
     may take a share of the memory that is free when the model is loaded. ``threads``: of the
-    model's forwards; if not given, as many as pay (``threads.Team``).
+    model's forwards; if not given, as many as pay (``threads.Team``). ``tariff``: tokens that a
+    second of the model is worth besides what others write in it (``Prices``).
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Station:
         sessions: int = SESSIONS,
         slots: Slots | None = None,
         threads: int | None = None,
+        tariff: float = 0.0,
     ) -> None:
         self.sessions = sessions
         self.stopping = False
@@ -66,6 +69,7 @@ class Station:
         self._sealer = sealer or Sealer()
         self._slots = slots
         self._threads = threads
+        self._tariff = tariff
         self._links: set[DeviceSocket] = set()
         self._empty = asyncio.Event()  # of links, once it is stopping
         if target is not None:
@@ -79,7 +83,8 @@ class Station:
         log.info("KV caches take %s at most", binary(slots.budget))
         # A GPU does the work itself: the processor's threads only hand it over.
         fixed = self._threads is not None or target.device.type != "cpu"
-        self.scheduler = Scheduler(target, slots, Team(self._threads, fixed=fixed))
+        team, prices = Team(self._threads, fixed=fixed), Prices(self._tariff)
+        self.scheduler = Scheduler(target, slots, team, prices)
         self.conversations = Conversations(target.open, self.scheduler.close, self._sealer)
         self.stats.totals = self.scheduler.totals
         self.target = target

@@ -68,6 +68,14 @@ def bs(
     log_format: Annotated[str, typer.Option(help="text or json, on stderr")] = "text",
     log_level: Annotated[str, typer.Option(help="info or warning")] = "info",
     threads: Threads = None,
+    tariff: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="tokens that a second of the model is worth, where both ends write: above 0 a"
+            " step waits longer for what a device drafts",
+        ),
+    ] = 0.0,
     stop_s: Annotated[
         float, typer.Option(min=0, help="seconds that rounds in flight get when it is stopped")
     ] = 10.0,
@@ -104,6 +112,7 @@ def bs(
         sessions=sessions,
         slots=None if kv_bytes is None else Slots(units.memory(kv_bytes)),
         threads=threads,
+        tariff=tariff,
         names=(host, *(host_name or ())),
     )
 

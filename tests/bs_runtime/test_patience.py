@@ -144,3 +144,11 @@ def test_the_first_turn_is_tried_where_it_may_be_short_beside_a_step():
         one.proposed(1.0 + 4 * draft_s, 4, 0, goes_on=False)
         one.told(2.0, 1, alive=False)
         assert (one.wait_s(2.0, 2.0, 0, 50) > 0.0) is waits
+
+
+def test_a_tariff_makes_it_wait_for_what_would_not_pay_alone():
+    for tariff, waits in ((0.0, False), (40.0, True)):
+        one = learned(alpha=0.8, turn_s=0.1)
+        one._prices.tariff = tariff
+        one.told(100.0, 500, alive=False)
+        assert (one.wait_s(100.0, 100.0, 0, 50) > 0.0) is waits
