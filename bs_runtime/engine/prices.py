@@ -39,9 +39,10 @@ class Prices:
         outcomes = [result for result in results if isinstance(result, Outcome)]
         rounds = [request.round for request, _ in step.batch]
         if len(outcomes) == len(rounds) and all(round.purpose is not None for round in rounds):
-            rows = sum(len(round.drafted) + 1 for round in rounds)
+            rows = sum(count for _, count in step.batch)
             tokens = sum(one.accepted + (one.next is not None) for one in outcomes)
-            self.stepped(rows, seconds, len(rounds), tokens, ended_s)
+            if rows:  # else all that was judged had been fed before
+                self.stepped(rows, seconds, len(rounds), tokens, ended_s)
 
     def stepped(self, rows: int, seconds: float, rounds: int, tokens: int, ended_s: float) -> None:
         """A step of ``rows`` for so many ``rounds`` has ended; it wrote ``tokens``."""

@@ -82,6 +82,9 @@ class Both:
         if self._session.state is not State.WRITING:
             return 0.0
         now, generation = _now(), self._generation
+        if generation.kept_row() is not None:  # behind the prompt: a token that needs no step
+            await self._write([])
+            return 0.0
         if self._since_s is None:
             self._since_s = now
         held = self._paths.following(LONGEST)
@@ -123,6 +126,7 @@ class Both:
     async def _write(self, held: list[int]) -> None:
         generation, patience = self._generation, self._patience
         base = len(generation.history)
+        free = generation.kept_row() is not None
         round = generation.next(held)
         outcome = await self._run(round)
         self._since_s, self._decoded = None, 0
@@ -131,7 +135,9 @@ class Both:
         if self._session.state is not State.WRITING:
             return
         ids = tuple(generation.history[base:])
-        patience.stepped(outcome.verify_us * 1e-6, len(held) + 1)
+        step_us = 0 if free else outcome.verify_us
+        if not free:
+            patience.stepped(step_us * 1e-6, len(held) + 1)
         paths = self._paths
         right, wrong = paths.met()
         patience.judged(right, wrong)
@@ -145,7 +151,7 @@ class Both:
                 outcome.accepted,
                 outcome.ended,
                 outcome.queue_us,
-                outcome.verify_us,
+                step_us,
                 outcome.eighths,
                 None if rows == len(ids) else rows,
             )
