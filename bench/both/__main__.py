@@ -80,13 +80,15 @@ def said(cells: Sequence[Cell]) -> str:
     """What all cells come to."""
     far = [c for c in cells if c.costs.rtt_ms >= 15 and c.costs.draft_ms <= c.costs.step_ms / 2]
     idle = [c.drafted for c in cells if c.of_stream < 1.03]
-    return (
+    told = (
         f"{len(cells)} cells: auto / best at least {min(c.of_best for c in cells):.3f},"
-        f" / stream at least {min(c.of_stream for c in cells):.3f}; geometric mean from 15 ms on"
-        f" with a draft of at most half a step"
-        f" {statistics.geometric_mean([c.of_best for c in far]):.3f}; where it gains less than 3%"
+        f" / stream at least {min(c.of_stream for c in cells):.3f}; where it gains less than 3%"
         f" over the stream at most {max(idle, default=0.0):.2f} drafted a token"
     )
+    if far:
+        mean = statistics.geometric_mean([c.of_best for c in far])
+        told += f"; geometric mean from 15 ms on with a draft of at most half a step {mean:.3f}"
+    return told
 
 
 def chosen(*, quick: bool) -> list[Costs]:
