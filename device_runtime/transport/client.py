@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from msgspec.structs import replace
 from websockets.exceptions import ConnectionClosed
 
 from device_runtime.transport import greeting
@@ -212,7 +211,7 @@ class Client:
         said = greeting.checked(await self._get(), frames.Welcome)
         self.rtt_s = loop.time() - asked_s
         welcome = greeting.readable(said)
-        if self.session.stopped and replace(self.welcome, ticket=said.ticket) != welcome:
+        if self.session.stopped and greeting.differs(self.welcome, welcome):
             raise LinkError(
                 f"the base station at {self.url} now serves another target ({welcome.model},"
                 f" {welcome.dtype}); the text so far is kept, start a new one"

@@ -35,6 +35,12 @@ def readable(welcome: frames.Welcome) -> frames.Welcome:
     return replace(welcome, model=model, dtype=dtype)
 
 
+def differs(before: frames.Welcome, now: frames.Welcome) -> bool:
+    """Whether it is another target: a ticket is new each time, and times are the last steps'."""
+    same = replace(before, ticket=now.ticket, step_us=now.step_us, row_us=now.row_us)
+    return same != now
+
+
 def checked(frame: frames.Frame, kind: type[T]) -> T:
     """A frame that the protocol says is a ``kind``. Raises LinkError."""
     if not isinstance(frame, kind):
