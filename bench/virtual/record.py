@@ -68,7 +68,7 @@ class Record:
         """The draft's logits (V,) for a position."""
         place = min(max(position - self.prompt, 0), len(self.right) - 1)
         chance = min(max(self.chances[place], 1.5 / VOCAB), 1.0 - 1e-6)
-        row = np.full(VOCAB, np.log((1.0 - chance) / (VOCAB - 1)), np.float32)
+        row: NDArray[np.float32] = np.full(VOCAB, np.log((1.0 - chance) / (VOCAB - 1)), np.float32)
         row[(self.token(position) + (not self.right[place])) % VOCAB] = np.log(chance)
         return row
 

@@ -161,7 +161,7 @@ class Paths:
         if step_s <= draft_s or most < late_s / step_s:  # by so much the text is ahead
             return False
         first = late_s / (step_s - draft_s)
-        return alpha**first / (1.0 - alpha) >= self._price * most
+        return math.pow(alpha, first) / (1.0 - alpha) >= self._price * most
 
     def due(
         self, now: float, *, cached: int, connected: bool = True, unread: bool = False
