@@ -103,7 +103,7 @@ class Writing:
                 self.controller,
                 limits,
                 len(self.history),
-                shared=is_loopback(urlsplit(self.device.client.url).hostname or ""),
+                shared=self.near,
                 started_s=self.tally.started_s,
                 offline_after_s=None if self.alone is None else self.alone.after_s,
             )
@@ -118,6 +118,11 @@ class Writing:
             auto=auto,
             offline_after_s=None if self.alone is None else self.alone.after_s,
         )
+
+    @property
+    def near(self) -> bool:
+        """Whether the base station's address is this machine."""
+        return is_loopback(urlsplit(self.device.client.url).hostname or "")
 
     @property
     def mode(self) -> str:

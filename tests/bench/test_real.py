@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import zipfile
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -340,3 +341,34 @@ def test_overlaps_are_of_the_same_texts_and_padding_is_left_out():
     assert same.mean == pytest.approx(1.0) and same.positions == 8
     assert other.mean < 0.95  # the control
     assert all(one == ([1, 2, 3, 4], 2) for one in said) and len(said) == 12
+
+
+def test_an_overlap_is_measured_once_until_the_form_is_another(tmp_path, monkeypatch):
+    measured = []
+
+    def overlaps(asks, *_):
+        measured.append(len(asks))
+        return [Overlap(0.9, 0.01, 8, {"chat": 0.9}) for _ in asks]
+
+    @contextmanager
+    def process(*_):
+        yield None
+
+    monkeypatch.setattr(fronts, "overlaps", overlaps)
+    monkeypatch.setattr(turns, "process", process)
+    listed = [texts.Text("chat", [1, 2, 3], 1)]
+    forms = [tmp_path / name for name in ("one", "two")]
+    found = [turns.Entry(f"ours {path.name}", "Draftlink", path, 1) for path in forms]
+    for path in forms:
+        path.write_text("weights of " + path.name)
+
+    def kept(texts_of):
+        return fronts.kept(tmp_path, found, texts_of, fronts.Console(quiet=True))
+
+    assert [one.mean for one in kept(listed)] == [0.9, 0.9] and measured == [2]
+    assert kept(listed) == kept(listed) and measured == [2]
+    forms[1].write_text("other weights")
+    kept(listed)
+    assert measured == [2, 1]
+    kept([texts.Text("chat", [1, 2, 4], 1)])
+    assert measured == [2, 1, 2]
