@@ -38,7 +38,7 @@ from draftlink.schemes.topk import TopK
 from tinypair.loopback import base_station
 
 MODES = ("stream", "stop-and-wait", "run-ahead", "auto")
-GENERATE = "transformers generate"
+GENERATE = "generate"  # transformers' own
 LINKS = ("loopback", "wifi", "lte")
 PROMPTS, TOKENS = 10, 128
 WARM_UP = "Which month has the fewest days?"
@@ -63,15 +63,15 @@ def over(link: str, url: str, err: Console) -> Iterator[str]:
 
 
 def scheme_of(options: argparse.Namespace) -> AnyScheme:
-    """The scheme that was asked for; of ``topk`` the product's own K and l, where none are stated.
+    """The scheme that was asked for; of ``topk`` the product's own rows, where none are stated.
 
     Raises ValueError for what is not the scheme's.
     """
-    stated = {"k": options.k, "total": options.lattice}
+    stated = {"k": options.k, "total": options.lattice, "tiers": options.tiers}
     stated = {name: value for name, value in stated.items() if value is not None}
     if options.scheme == "coupled":
         if stated:
-            raise ValueError("--k and --lattice are of topk")
+            raise ValueError("--k, --lattice and --tiers are of topk")
         return Coupled()
     return TopK(**stated)
 
@@ -91,17 +91,18 @@ def measure(options: argparse.Namespace, err: Console) -> dict[str, dict[str, li
     prompts = [texts.prompt_ids(tokenizer, "chat", prompt) for prompt in listed]
     found: dict[str, dict[str, list[Run]]] = {}
     scheme = scheme_of(options)
-    with base_station(err, str(folder)) as url, turns.process(generate, folder) as plain:
+    with base_station(err, str(folder)) as url:
         for link in options.links:
             with over(link, url, err) as address, ExitStack() as stack:
+                modes = [name for name in options.systems if name != GENERATE]
                 asks = {
                     mode: stack.enter_context(
                         turns.process(device, bundle, address, mode, scheme, stops=False)
                     )
-                    for mode in options.modes
+                    for mode in modes
                 }
-                if link == options.links[0]:
-                    asks[GENERATE] = plain
+                if link == options.links[0] and GENERATE in options.systems:
+                    asks[GENERATE] = stack.enter_context(turns.process(generate, folder))
                 for name, ask in asks.items():
                     with err.status(f"{link}: {name} warms up"):
                         ask((first, WARM_TOKENS, 0))
@@ -183,10 +184,12 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="the draft; exported if not given")
     parser.add_argument("--context", type=int, help="of a bundle that is exported")
     parser.add_argument("--links", nargs="+", default=LINKS, help="loopback, or a link profile")
-    parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
+    systems = (*MODES, GENERATE)
+    parser.add_argument("--systems", nargs="+", default=systems, choices=systems)
     parser.add_argument("--scheme", default="topk", choices=("topk", "coupled"))
     parser.add_argument("--k", type=int, help="of topk")
     parser.add_argument("--lattice", type=int, help="of topk")
+    parser.add_argument("--tiers", type=int, help="of topk")
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--json", type=Path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import zipfile
+from argparse import Namespace
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from bench.real import fetch, fronts, overlap, pair, reference, texts
 from bench.real.fronts import OURS, Point
 from bench.real.overlap import Overlap
 from bench.runtimes import rows, turns
+from draftlink.schemes.coupled import Coupled
+from draftlink.schemes.topk import TopK
 from export import check
 
 PARTS = (b"the first part, ", b"and the second")
@@ -372,3 +375,13 @@ def test_an_overlap_is_measured_once_until_the_form_is_another(tmp_path, monkeyp
     assert measured == [2, 1]
     kept([texts.Text("chat", [1, 2, 4], 1)])
     assert measured == [2, 1, 2]
+
+
+def test_rows_are_stated_of_topk_alone():
+    asked = Namespace(scheme="topk", k=None, lattice=None, tiers=5)
+    assert pair.scheme_of(asked) == TopK(tiers=5)
+    asked.scheme = "coupled"
+    with pytest.raises(ValueError, match="are of topk"):
+        pair.scheme_of(asked)
+    asked.tiers = None
+    assert pair.scheme_of(asked) == Coupled()
