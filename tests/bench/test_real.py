@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from bench.real import fetch, fronts, overlap, pair, reference, texts
+from bench.real import rows as scheme_rows
 from bench.real.fronts import OURS, Point
 from bench.real.overlap import Overlap
 from bench.runtimes import rows, turns
+from draftlink.coding.ids import IdModel
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.topk import TopK
 from export import check
@@ -385,3 +387,16 @@ def test_rows_are_stated_of_topk_alone():
         pair.scheme_of(asked)
     asked.tiers = None
     assert pair.scheme_of(asked) == Coupled()
+
+
+def test_more_tiers_keep_more_of_a_flat_row_than_fewer():
+    rng = np.random.default_rng(0)
+    q = overlap.distribution(rng.normal(size=600))
+    found = [scheme_rows.Kept(scheme_rows.scheme_of(f"4,16,{tiers}")) for tiers in (1, 3, 5)]
+    for each in found:
+        each.add(q, q, IdModel(600))
+    told = [each.summary() for each in found]
+    assert told[0]["overlap"] < told[1]["overlap"] < told[2]["overlap"] <= 1.0
+    assert all(one["bits"] == one["most_bits"] > 0 for one in told)
+    with pytest.raises(ValueError):
+        scheme_rows.scheme_of("8,64")
