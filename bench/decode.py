@@ -17,7 +17,8 @@ that a token reads, over what the same threads read at best from a large array.
 
 With ``--model``: at equal acceptance. A pretrained model's float32 reference (``bench.real``) goes
 to everybody, who makes of it what he can: bundles of ours, five formats of llama.cpp, genai's 4
-bits. Σ min(p, q) to the reference is measured on its own text, in the same processes, first.
+bits. Σ min(p, q) to the reference is measured on its own text, first, and kept beside it, so that
+``--repeats 0`` can do that on a busy machine, and another run the times on a quiet one.
 """
 
 from __future__ import annotations

@@ -177,10 +177,14 @@ class Generation:
         device.history[:] = prompt
         tally = self._writing.tally
         tally.cached, tally.target_cached = min(device.model.length, len(prompt) - 1), base
-        self._start = self._writing.start = self._request.start(client.session.generation + 1, base)
+        auto = self._request.mode == "auto"
+        drafts = auto and self._writing.controller.begin(near=self._writing.near) != "stream"
+        self._start = self._writing.start = self._request.start(
+            client.session.generation + 1, base, drafts=drafts
+        )
         await self._writing.send(self._start)
         self._begun = True
-        self._writing.open_window(auto=self._request.mode == "auto")
+        self._writing.open_window(auto=auto)
 
     async def _more(self) -> list[tuple[int, Kind]]:
         """The next tokens, from whoever's turn it is; they may be none."""

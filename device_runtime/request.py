@@ -84,8 +84,11 @@ class Request:
     offline_after_s: float | None
     draft_price: float | None
 
-    def start(self, generation: int, base: int) -> frames.Start:
-        """The message that begins it, where the base station has ``base`` tokens of the prompt."""
+    def start(self, generation: int, base: int, *, drafts: bool = False) -> frames.Start:
+        """The message that begins it, where the base station has ``base`` tokens of the prompt.
+
+        ``drafts``: the device writes first, where that is not the mode's to say.
+        """
         return frames.Start(
             generation=generation,
             base=base,
@@ -93,7 +96,7 @@ class Request:
             sampling=self.sampling,
             scheme=self.scheme,
             # Until the device has its own prompt in the cache, the target writes.
-            mode=PHASES.get(self.mode, "draft"),
+            mode="draft" if drafts else PHASES.get(self.mode, "draft"),
             max_tokens=self.max_tokens,
             eos_ids=list(self.eos_ids),
             seed=self.seed,

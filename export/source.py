@@ -14,7 +14,7 @@ from bs_runtime.checkpoint.errors import CheckpointError
 from bs_runtime.checkpoint.gguf_config import read_gguf_config
 from bs_runtime.checkpoint.gguf_file import is_gguf, open_gguf
 from bs_runtime.checkpoint.gguf_model import load_gguf_model
-from bs_runtime.checkpoint.hub import hub_answers
+from bs_runtime.checkpoint.hub import absent, hub_answers
 from bs_runtime.checkpoint.words import Words, read_gguf_words, read_words
 from draftlink.protocol.tokenizer import differences
 from export import ExportError, first_line
@@ -115,10 +115,7 @@ def _config(model: str | Path, offline: bool) -> Any:
         if path.is_dir():
             raise ExportError(f"cannot read {path / 'config.json'}: {first_line(error)}") from None
         said = "it does not answer" if offline else str(error).strip().splitlines()[0].rstrip(".")
-        raise ExportError(
-            f"{model} is no folder here, and the Hugging Face hub does not give it ({said}); check"
-            " the name and the network, or download the model and give its folder"
-        ) from None
+        raise ExportError(str(absent(str(model), said))) from None
 
 
 def _words(model: str | Path, offline: bool) -> Words:

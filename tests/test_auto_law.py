@@ -35,6 +35,9 @@ class Alternating(Controller):
 
     streamed_tokens = 0
 
+    def begin(self, *, near: bool):
+        return self.writer
+
     def streamed(self, tokens: int) -> None:
         self.streamed_tokens += tokens
 
@@ -165,3 +168,19 @@ def test_dropping_what_is_held_fails(monkeypatch):
     monkeypatch.setattr(Epochs, "_leave", dropping)
     found = counts(monkeypatch, TopK(4, 16), 1_000)
     assert chi_square(found, P) < ERROR_RATE
+
+
+@pytest.mark.parametrize(("near_s", "begins"), [(1.0, "stop-and-wait"), (0.0, "stream")])
+def test_at_a_loopback_address_the_device_writes_first(monkeypatch, near_s, begins):
+    """Both ends then agree who does: the text goes on to its end."""
+    monkeypatch.setattr("device_runtime.drafting.controller.NEAR_S", near_s)
+    table = np.tile(np.log(P), (SIZE, 1))
+
+    async def run(url: str) -> str:
+        async with fake_device(url, table) as device:
+            generation = device.generate([0], max_tokens=20, scheme=TopK(4, 16), seed=1)
+            assert len([token async for token in generation]) == 20
+            return generation.result.mode
+
+    with served(FakeTarget(table)) as url:
+        assert asyncio.run(run(url)).startswith(begins)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -9,16 +10,18 @@ from pathlib import Path
 import pytest
 import regex
 from tokenizers import pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
+from bench.real import fetch, texts
 from bs_runtime.checkpoint.gguf_config import read_gguf_config
 from bs_runtime.checkpoint.gguf_file import GgufFile, open_gguf
+from bs_runtime.checkpoint.gguf_tokenizer import Use
 from bs_runtime.checkpoint.stops import turn_end
-from bs_runtime.checkpoint.words import read_gguf_words
-from draftlink.protocol.tokenizer import TEXTS
+from bs_runtime.checkpoint.words import Words, read_gguf_words, read_words
+from draftlink.protocol.tokenizer import TEXTS, tokenizer_hash
 from tests.device_runtime.tokenizers_by_kind import CORPUS
 
 pytestmark = pytest.mark.real
-fetch = pytest.importorskip("bench.real.fetch")
 
 # The two steps of SmolLM's own: each digit by itself, and GPT-2's pattern on what is between.
 PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -59,9 +62,13 @@ def plain(text: str, ids: dict[str, int], ranks: dict[tuple[str, str], int]) -> 
     return found
 
 
+@cache
+def read(name: str) -> Words:
+    return read_gguf_words(opened(name))
+
+
 def test_ids_of_smollm2_are_those_of_its_own_merges():
-    file = opened("smollm2")
-    words = read_gguf_words(file)
+    file, words = opened("smollm2"), read("smollm2")
     ids = {token: i for i, token in enumerate(file.texts("tokenizer.ggml.tokens"))}
     merges = file.texts("tokenizer.ggml.merges")
     ranks = {tuple(merge.split(" ")): i for i, merge in enumerate(merges)}
@@ -74,8 +81,7 @@ def test_ids_of_smollm2_are_those_of_its_own_merges():
 
 
 def test_gemma_3_is_read_with_its_windows_and_its_runs_of_spaces():
-    file = opened("gemma3")
-    config, words = read_gguf_config(file), read_gguf_words(file)
+    config, words = read_gguf_config(opened("gemma3")), read("gemma3")
     assert words.tokenizer.encode("The capital of France is").ids == [
         2, 818, 5279, 529, 7001, 563,
     ]  # fmt: skip
@@ -90,3 +96,80 @@ def test_gemma_3_is_read_with_its_windows_and_its_runs_of_spaces():
     assert (config.query_pre_attn_scalar, config.sliding_window) == (256, 512)
     assert [i for i, kind in enumerate(config.layer_types) if "full" in kind] == [5, 11, 17]
     assert config.tie_word_embeddings and config.vocab_size == 262_144
+
+
+class Pieces:
+    """SentencePiece's BPE, as its paper and its encoder have it, and nothing else.
+
+    What was defined is found first, the longest that fits; what is between is merged, the pair
+    whose piece has the best score first, and of equals the one on the left.
+    """
+
+    def __init__(self, file: GgufFile) -> None:
+        tokens = [t.replace(" ", "▁") for t in file.texts("tokenizer.ggml.tokens")]
+        uses = file.numbers("tokenizer.ggml.token_type", len(tokens))
+        scores = file.numbers("tokenizer.ggml.scores", len(tokens))
+        self.ids = {token: i for i, token in enumerate(tokens)}
+        both = list(zip(tokens, uses, scores, strict=True))
+        self.scores = {token: score for token, use, score in both if use == Use.NORMAL}
+        defined = sorted((t for t, use, _ in both if use == Use.DEFINED), key=len, reverse=True)
+        self.defined = regex.compile("|".join(map(regex.escape, defined)))
+
+    def encode(self, text: str) -> list[int]:
+        text, at, found = text.replace(" ", "▁"), 0, []
+        for match in self.defined.finditer(text):
+            found += [*self.merged(text[at : match.start()]), self.ids[match[0]]]
+            at = match.end()
+        return found + self.merged(text[at:])
+
+    def merged(self, text: str) -> list[int]:
+        symbols = list(text)
+        while True:
+            joined = [left + right for left, right in pairwise(symbols)]
+            known = [(-self.scores[j], at) for at, j in enumerate(joined) if j in self.scores]
+            if not known:
+                break
+            at = min(known)[1]
+            symbols[at : at + 2] = [joined[at]]
+        return [i for symbol in symbols for i in self.by_bytes(symbol)]
+
+    def by_bytes(self, symbol: str) -> list[int]:
+        if symbol in self.ids:
+            return [self.ids[symbol]]
+        return [self.ids[f"<0x{byte:02X}>"] for byte in symbol.encode()]
+
+
+def strange(count: int) -> list[str]:
+    """Runs of characters of many scripts, of spaces and of lines."""
+    rng = random.Random(0)
+    ranges = ((0x20, 0x7E), (0xA0, 0x52F), (0x590, 0x6FF), (0x900, 0xDFF), (0x3040, 0x9FFF),
+              (0xAC00, 0xD7A3), (0x1F300, 0x1F9FF), (0x2000, 0x2BFF), (0x10000, 0x1FFFF),
+              (0x09, 0x0D), (0x20, 0x20))  # fmt: skip
+    return [
+        "".join(
+            chr(rng.randint(*rng.choice(ranges))) * rng.choice((1, 1, 1, 1, 2, 5))
+            for _ in range(rng.randint(1, 40))
+        )
+        for _ in range(count)
+    ]
+
+
+def test_ids_of_gemma_3_are_those_of_its_own_pieces():
+    pieces, words = Pieces(opened("gemma3")), read("gemma3")
+    prompts = [prompt for kind in texts.KINDS for prompt in texts.PROMPTS[kind]]
+    spaces = [" " * n + "x" + "\n" * n + "\t" * n for n in range(40)]
+    many = [*TEXTS, *CORPUS, *prompts, *spaces, *strange(300)]
+    compared = [text for text in many if not regex.search(r"<\w+>", text)]  # found before
+    assert len(compared) > len(many) - 10
+    for text in compared:
+        assert words.tokenizer.encode(text, add_special_tokens=False).ids == pieces.encode(text)
+
+
+@pytest.mark.parametrize("name", sorted(fetch.SOURCES))
+def test_a_file_and_a_folder_that_was_made_of_it_have_one_hash(name, tmp_path):
+    """So that a device's bundle of the one drafts for the other."""
+    words = read(name)
+    made = PreTrainedTokenizerFast(tokenizer_object=words.tokenizer, **words.tokens)
+    made.save_pretrained(tmp_path)
+    again = read_words(str(tmp_path)).tokenizer
+    assert tokenizer_hash(again) == tokenizer_hash(words.tokenizer)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,8 +15,10 @@ import huggingface_hub.hf_api
 import pytest
 
 from bs_runtime.checkpoint import hub as asking
+from bs_runtime.checkpoint.errors import CheckpointError
 from bs_runtime.model.errors import TargetError
 from bs_runtime.model.target import Target
+from draftlink.host import children
 from export import ExportError, source
 
 NOBODYS = "nonexistent/name"
@@ -78,6 +82,53 @@ def test_who_asked_before_waits_less(hub):
     assert time.monotonic() - begun < SHORT_S / 2
     asking.ask(__file__)  # a path is not the hub's
     assert asking._asked == {}
+
+
+def test_without_the_hub_a_command_ends_unless_the_model_is_kept_here(hub, monkeypatch, tmp_path):
+    begun = time.monotonic()
+    with pytest.raises(CheckpointError, match="it does not answer") as caught:
+        asking.need(NOBODYS)
+    assert time.monotonic() - begun < SHORT_S + SLACK_S
+    assert "\n" not in str(caught.value)
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    kept = tmp_path / "models--someone--else"
+    snapshot = kept / "snapshots" / "1" / asking.ANY_MODELS
+    for path, text in ((snapshot, "{}"), (kept / "refs" / "main", "1")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    begun = time.monotonic()
+    asking.need("someone/else")
+    assert time.monotonic() - begun < SHORT_S / 2  # whoever loads it waits, meanwhile
+    assert not asking.hub_answers("someone/else")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", NOBODYS, "-o", "nowhere"),
+        ("export", "tinypair", "-o", "nowhere", "--target", NOBODYS),
+        ("bs", NOBODYS, "--port", "0"),
+    ],
+)
+def test_a_command_says_so_before_it_imports_pytorch(command):
+    """It takes longer than the hub is given."""
+    program = (
+        "import sys\n"
+        "from draftlink.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command],
+        env=children.environment() | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "[]\n")
+    assert "the Hugging Face hub does not give it (it does not answer)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")  # llama.cpp's
 PRECISIONS: tuple[Precision, ...] = ("int4", "int8", "auto")  # ours
-DRAFT: Precision = "auto"  # what is drafted with
+DRAFT: Precision = "int8"  # what is drafted with, as export has it by default
 
 
 def bundle(folder: Path, precision: Precision, context: int | None) -> Path:

@@ -1,6 +1,7 @@
 """A pretrained model drafted for by itself: its float32 reference, and a bundle made of it.
 
-    python -m bench.real [--model smollm2] [--bundle DIR] [--links loopback wifi lte] [--json FILE]
+    python -m bench.real [--model smollm2] [--bundle DIR] [--links loopback wifi lte]
+        [--scheme topk|coupled] [--json FILE]
 
 The base station has the reference in float32; every mode has a device of its own, in a process of
 its own, so that what ``auto`` knows is what it has found out. Chat prompts go through the model's
@@ -31,10 +32,13 @@ from bench.real import forms, reference, texts
 from bench.real.systems import device, generate
 from bench.runtimes import turns
 from draftlink.host import children
+from draftlink.schemes import AnyScheme
+from draftlink.schemes.coupled import Coupled
+from draftlink.schemes.topk import TopK
 from tinypair.loopback import base_station
 
 MODES = ("stream", "stop-and-wait", "run-ahead", "auto")
-GENERATE = "transformers generate"
+GENERATE = "generate"  # transformers' own
 LINKS = ("loopback", "wifi", "lte")
 PROMPTS, TOKENS = 10, 128
 WARM_UP = "Which month has the fewest days?"
@@ -58,6 +62,20 @@ def over(link: str, url: str, err: Console) -> Iterator[str]:
         yield f"ws://{line.split()[2]}"
 
 
+def scheme_of(options: argparse.Namespace) -> AnyScheme:
+    """The scheme that was asked for; of ``topk`` the product's own rows, where none are stated.
+
+    Raises ValueError for what is not the scheme's.
+    """
+    stated = {"k": options.k, "total": options.lattice, "tiers": options.tiers}
+    stated = {name: value for name, value in stated.items() if value is not None}
+    if options.scheme == "coupled":
+        if stated:
+            raise ValueError("--k, --lattice and --tiers are of topk")
+        return Coupled()
+    return TopK(**stated)
+
+
 def measure(options: argparse.Namespace, err: Console) -> dict[str, dict[str, list[Run]]]:
     """The runs of each system over each link."""
     folder = reference.folder(options.model)
@@ -72,17 +90,19 @@ def measure(options: argparse.Namespace, err: Console) -> dict[str, dict[str, li
     listed = texts.PROMPTS["chat"][: options.prompts]
     prompts = [texts.prompt_ids(tokenizer, "chat", prompt) for prompt in listed]
     found: dict[str, dict[str, list[Run]]] = {}
-    with base_station(err, str(folder)) as url, turns.process(generate, folder) as plain:
+    scheme = scheme_of(options)
+    with base_station(err, str(folder)) as url:
         for link in options.links:
             with over(link, url, err) as address, ExitStack() as stack:
+                modes = [name for name in options.systems if name != GENERATE]
                 asks = {
                     mode: stack.enter_context(
-                        turns.process(device, bundle, address, mode, stops=False)
+                        turns.process(device, bundle, address, mode, scheme, stops=False)
                     )
-                    for mode in options.modes
+                    for mode in modes
                 }
-                if link == options.links[0]:
-                    asks[GENERATE] = plain
+                if link == options.links[0] and GENERATE in options.systems:
+                    asks[GENERATE] = stack.enter_context(turns.process(generate, folder))
                 for name, ask in asks.items():
                     with err.status(f"{link}: {name} warms up"):
                         ask((first, WARM_TOKENS, 0))
@@ -164,7 +184,12 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="the draft; exported if not given")
     parser.add_argument("--context", type=int, help="of a bundle that is exported")
     parser.add_argument("--links", nargs="+", default=LINKS, help="loopback, or a link profile")
-    parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
+    systems = (*MODES, GENERATE)
+    parser.add_argument("--systems", nargs="+", default=systems, choices=systems)
+    parser.add_argument("--scheme", default="topk", choices=("topk", "coupled"))
+    parser.add_argument("--k", type=int, help="of topk")
+    parser.add_argument("--lattice", type=int, help="of topk")
+    parser.add_argument("--tiers", type=int, help="of topk")
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--json", type=Path)
@@ -174,7 +199,10 @@ def main() -> None:
     with children.terminable():
         found = measure(options, err)
     rows = summary(found)
-    title = f"{options.model}, {options.prompts} chat prompts x {options.tokens} tokens, medians"
+    title = (
+        f"{options.model}, {scheme_of(options)}, {options.prompts} chat prompts x {options.tokens}"
+        " tokens, medians"
+    )
     console = Console(width=None if Console().is_terminal else 160)
     console.print(table(rows, title))
     console.print(f"{time.perf_counter() - begun:.0f} s")

@@ -15,9 +15,10 @@ from typing import Any
 import msgspec
 
 from draftlink.host import children
+from draftlink.schemes import AnyScheme
 
 
-def device(pipe: Connection, bundle: Path, url: str, mode: str) -> None:
+def device(pipe: Connection, bundle: Path, url: str, mode: str, scheme: AnyScheme) -> None:
     """A device that writes in one mode, when it is given an order."""
     from device_runtime.device import Device, Sampling
 
@@ -27,7 +28,7 @@ def device(pipe: Connection, bundle: Path, url: str, mode: str) -> None:
             while order := await asyncio.to_thread(pipe.recv):
                 prompt, tokens, seed = order
                 generation = opened.generate(
-                    prompt, max_tokens=tokens, sampling=Sampling(temperature=1.0),
+                    prompt, max_tokens=tokens, sampling=Sampling(temperature=1.0), scheme=scheme,
                     mode=mode, seed=seed, eos_ids=(),  # type: ignore[arg-type]
                 )  # fmt: skip
                 async for _ in generation:

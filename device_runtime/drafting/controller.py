@@ -23,6 +23,7 @@ DWELL_TOKENS = 12  # written in a mode before it is left; doubled each time it i
 PROBE_SHARE = 0.03  # of what is left, in time, that finding out may cost
 HOPE = 0.98  # the acceptance rate that is hoped for, at the most
 MEMORY = 0.95  # what an epoch's time weighs after the next one
+NEAR_S = 0.004  # a greeting's way there and back within a machine; through a shaper it is longer
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,22 @@ class Controller:
             )
             return (length * draft_s + fixed_s) / theory.expected_tokens(alpha, length)
         return self._schedule(alpha).token_s
+
+    def begin(self, *, near: bool) -> FixedMode:
+        """Who writes first, where that may change; ``near``: the base station's address is here.
+
+        The base station, while the device reads its own prompt. Where both are on one machine, that
+        would have them share its cores, and a round costs no way: there the device drafts, and
+        waits, unless it has found out that this is slower.
+        """
+        if near and self._known:
+            draft_s = self._drafting_s("stop-and-wait", self.estimates.acceptance.alpha)
+            near = draft_s < self.token_s("stream", self.estimates.acceptance.alpha)
+        elif near:
+            near = 0.0 < self.estimates.rtt.typical <= NEAR_S
+        if near:
+            self.writer = "stop-and-wait"
+        return self.writer
 
     def drafted(self, writer: DraftingMode, tokens: int, seconds: float) -> None:
         """An epoch, or a round, brought so many tokens in so many seconds."""

@@ -105,7 +105,7 @@ class Writing:
                 self.controller,
                 limits,
                 len(self.history),
-                shared=is_loopback(urlsplit(self.device.client.url).hostname or ""),
+                shared=self.near,
                 step_s=welcome.step_us * 1e-6,
                 row_s=welcome.row_us * 1e-6,
                 price=self._draft_price,
@@ -123,6 +123,11 @@ class Writing:
             auto=auto,
             offline_after_s=None if self.alone is None else self.alone.after_s,
         )
+
+    @property
+    def near(self) -> bool:
+        """Whether the base station's address is this machine."""
+        return is_loopback(urlsplit(self.device.client.url).hostname or "")
 
     @property
     def mode(self) -> str:

@@ -125,10 +125,13 @@ def draft_path(model: str) -> str:
 
 
 def asked(source: str) -> str:
-    """The same; the hub is asked for what is no path here, while PyTorch is yet to be imported."""
+    """The same; the hub is asked for what is no path here, while PyTorch is yet to be imported.
+
+    Raises CheckpointError where the hub does not answer, and nothing of the model is kept here.
+    """
     from bs_runtime.checkpoint import hub
 
-    hub.ask(source)
+    hub.need(source)
     return source
 
 

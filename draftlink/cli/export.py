@@ -63,6 +63,7 @@ def export(
 ) -> None:
     """Export a draft model to a checked, quantized ONNX bundle."""
     source = asked(draft_path(model))
+    accepted_by = None if target is None else asked(model_path(target))
     from export.bundle import export_bundle
 
     _usage(precision, graph, npu, calibrate)
@@ -75,7 +76,7 @@ def export(
             context=context,
             text=text,
             calibrate=calibrate,
-            target=None if target is None else model_path(target),
+            target=accepted_by,
             asked=_asked(effort, costs, t_target, link),
             progress=progress,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import zipfile
+from argparse import Namespace
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,13 @@ import numpy as np
 import pytest
 
 from bench.real import fetch, fronts, overlap, pair, reference, texts
+from bench.real import rows as scheme_rows
 from bench.real.fronts import OURS, Point
 from bench.real.overlap import Overlap
 from bench.runtimes import rows, turns
+from draftlink.coding.ids import IdModel
+from draftlink.schemes.coupled import Coupled
+from draftlink.schemes.topk import TopK
 from export import check
 
 PARTS = (b"the first part, ", b"and the second")
@@ -340,3 +346,57 @@ def test_overlaps_are_of_the_same_texts_and_padding_is_left_out():
     assert same.mean == pytest.approx(1.0) and same.positions == 8
     assert other.mean < 0.95  # the control
     assert all(one == ([1, 2, 3, 4], 2) for one in said) and len(said) == 12
+
+
+def test_an_overlap_is_measured_once_until_the_form_is_another(tmp_path, monkeypatch):
+    measured = []
+
+    def overlaps(asks, *_):
+        measured.append(len(asks))
+        return [Overlap(0.9, 0.01, 8, {"chat": 0.9}) for _ in asks]
+
+    @contextmanager
+    def process(*_):
+        yield None
+
+    monkeypatch.setattr(fronts, "overlaps", overlaps)
+    monkeypatch.setattr(turns, "process", process)
+    listed = [texts.Text("chat", [1, 2, 3], 1)]
+    forms = [tmp_path / name for name in ("one", "two")]
+    found = [turns.Entry(f"ours {path.name}", "Draftlink", path, 1) for path in forms]
+    for path in forms:
+        path.write_text("weights of " + path.name)
+
+    def kept(texts_of):
+        return fronts.kept(tmp_path, found, texts_of, fronts.Console(quiet=True))
+
+    assert [one.mean for one in kept(listed)] == [0.9, 0.9] and measured == [2]
+    assert kept(listed) == kept(listed) and measured == [2]
+    forms[1].write_text("other weights")
+    kept(listed)
+    assert measured == [2, 1]
+    kept([texts.Text("chat", [1, 2, 4], 1)])
+    assert measured == [2, 1, 2]
+
+
+def test_rows_are_stated_of_topk_alone():
+    asked = Namespace(scheme="topk", k=None, lattice=None, tiers=5)
+    assert pair.scheme_of(asked) == TopK(tiers=5)
+    asked.scheme = "coupled"
+    with pytest.raises(ValueError, match="are of topk"):
+        pair.scheme_of(asked)
+    asked.tiers = None
+    assert pair.scheme_of(asked) == Coupled()
+
+
+def test_more_tiers_keep_more_of_a_flat_row_than_fewer():
+    rng = np.random.default_rng(0)
+    q = overlap.distribution(rng.normal(size=600))
+    found = [scheme_rows.Kept(scheme_rows.scheme_of(f"4,16,{tiers}")) for tiers in (1, 3, 5)]
+    for each in found:
+        each.add(q, q, IdModel(600))
+    told = [each.summary() for each in found]
+    assert told[0]["overlap"] < told[1]["overlap"] < told[2]["overlap"] <= 1.0
+    assert all(one["bits"] == one["most_bits"] > 0 for one in told)
+    with pytest.raises(ValueError):
+        scheme_rows.scheme_of("8,64")

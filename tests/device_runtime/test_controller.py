@@ -47,6 +47,28 @@ def test_the_cheapest_mode_is_chosen_and_kept(alpha, rtt_s, target_s, writer):
     assert set(chosen) == {writer}
 
 
+def greeted(rtt_s: float) -> Estimates:
+    here = Estimates()
+    here.rtt.add(rtt_s)
+    return here
+
+
+@pytest.mark.parametrize(
+    ("estimates", "near", "writer"),
+    [
+        (greeted(0.0005), True, "stop-and-wait"),
+        (greeted(0.0005), False, "stream"),  # by its address it is elsewhere, and has its own cores
+        (greeted(0.005), True, "stream"),  # behind something that delays, as links are tried out
+        (known(0.8, rtt_s=0.001, target_s=0.045), True, "stop-and-wait"),
+        (known(0.3, rtt_s=0.001, target_s=0.010), True, "stream"),  # found out earlier
+        (known(0.8, rtt_s=0.001, target_s=0.045), False, "stream"),
+    ],
+)
+def test_on_one_machine_the_device_writes_first_unless_it_knows_better(estimates, near, writer):
+    controller = Controller(estimates)
+    assert controller.begin(near=near) == controller.writer == writer
+
+
 def test_a_slow_link_found_out_late_ends_drafting():
     controller = Controller(known(0.8, rtt_s=0.01, target_s=0.045), foretells=True)
     assert controller.choose(500) == "run-ahead"
