@@ -9,14 +9,12 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from export import fold as folding
 from export import losses
 from export.calibrate import Sample
 from export.edit import Edit
 from export.fold import Fold
-from export.products import Product
 from export.rounding import Rounding, block_for, nearest
 
 # α and β: none, weights alone, activations alone by degrees, both (SmoothQuant's).
@@ -58,7 +56,11 @@ def _best(
     weights = [folding.weight(edit, one) for one in fold.readers]
     size = _by_maker(np.sqrt(np.square(inputs).mean(0, dtype=np.float64)), fold.spread)
     largest = _by_maker(np.max([np.abs(w).max(0) for w in weights], axis=0), fold.spread)
-    x = losses.some(inputs)
+    x = sample.some(fold.value)
+    if fold.table is not None:
+        x = losses.of_head(x)
+    # What comes out is the same by any factors.
+    rights = [x @ torch.from_numpy(np.array(w)).T for w in weights]
     least = np.inf
     chosen: tuple[str, NDArray[np.float32] | None] = ("", None)
     for alpha, beta in EXPONENTS:
@@ -66,33 +68,20 @@ def _best(
         spread = factors[fold.spread]
         scaled = x / torch.from_numpy(spread)
         lost = 0.0
-        for one, w in zip(fold.readers, weights, strict=True):
+        for one, w, right in zip(fold.readers, weights, rights, strict=True):
             whole = np.ascontiguousarray(w * spread)
-            lost += _lost(fold, sample, one, scaled, whole, factors, at)
+            rounded = torch.from_numpy(nearest(whole, at).values())
+            if fold.table is not None:
+                gradient = sample.gradients[fold.table.output[0]] / factors
+                lost += losses.table(torch.from_numpy(whole), rounded, sample.ids, gradient)
+                lost += losses.head(scaled, right, rounded, at.block)
+            else:
+                slopes = sample.gradients.get(one.name)
+                gradients = None if slopes is None else losses.some(slopes)
+                lost += losses.product(scaled, right, rounded, at.block, gradients)
         if lost < least:
             least, chosen = lost, (f"{alpha} {beta}", factors if alpha or beta else None)
     return chosen
-
-
-def _lost(
-    fold: Fold,
-    sample: Sample,
-    one: Product,
-    x: Tensor,
-    whole: NDArray[np.float32],
-    factors: NDArray[np.float32],
-    at: Rounding,
-) -> float:
-    """What a rescaled weight loses by rounding to the nearest."""
-    weight, rounded = torch.from_numpy(whole), torch.from_numpy(nearest(whole, at).values())
-    if fold.table is not None:
-        gradient = sample.gradients[fold.table.output[0]] / factors
-        lost = losses.table(weight, rounded, sample.ids, gradient)
-        return lost + losses.head(x, weight, rounded, at.block)
-    slopes = sample.gradients.get(one.name)
-    return losses.product(
-        x, weight, rounded, at.block, None if slopes is None else losses.some(slopes)
-    )
 
 
 def _by_maker(values: NDArray[np.float64], spread: NDArray[np.int64]) -> NDArray[np.float64]:

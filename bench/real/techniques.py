@@ -12,9 +12,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -24,9 +24,11 @@ from rich.table import Table
 
 from device_runtime.model.bundle import GRAPH, TOKENIZER, Bundle, Check
 from device_runtime.model.draft_model import DraftModel
-from export import calibrate, check, prompts, quantize, rounder, smooth, source
+from export import calibrate, check, prompts, quantize, rotate, rounder, smooth, source
 from export.bundle import manifest_of, traced
+from export.calibrate import Sample
 from export.choose import SMOOTHED
+from export.edit import Edit
 from export.products import Product
 from export.rounder import Rounder
 from export.rounding import Codes, Rounding, block_for, nearest
@@ -36,12 +38,15 @@ READ, TURN, REPEATS = 128, 24, 15  # tokens before, tokens of a turn, turns of e
 Coder = Callable[[Product], Codes | None]
 
 
+Basis = Literal["given", "rescaled", "rotated"]  # the last one is rescaled, too
+
+
 @dataclass(frozen=True)
 class Way:
     """A row of the table."""
 
     title: str
-    rescaled: bool
+    basis: Basis
     gptq: bool
     recipe: Callable[[Rounder], rounder.Recipe]
 
@@ -62,19 +67,33 @@ def in_blocks(bits: int, block: int, wide: int | None = None) -> Callable[[Round
     return recipe
 
 
+def fixed(bits: int, four: int | None = None) -> Callable[[Rounder], Any]:
+    """``--precision int8`` and ``int4``; ``four``: another block for 4 bits."""
+
+    def recipe(made: Rounder) -> rounder.Recipe:
+        return {
+            name: replace(one, block=four) if four and one.bits == 4 else one
+            for name, one in rounder.fixed(bits, made).items()
+        }
+
+    return recipe
+
+
 WAYS = (
-    Way("8 bits, blocks of 256", False, False, in_blocks(8, 256)),
-    Way("8 bits, down in 64", False, False, in_blocks(8, 256, 64)),
-    Way("8 bits, all in 32", False, False, in_blocks(8, 32)),
-    Way("8 bits, down in 64, rescaled", True, False, in_blocks(8, 256, 64)),
-    Way("8 bits, blocks of 256, rescaled, GPTQ", True, True, in_blocks(8, 256)),
-    Way("int8: down in 64, rescaled, GPTQ", True, True, lambda made: rounder.fixed(8, made)),
-    Way("8 bits, all in 32, rescaled, GPTQ", True, True, in_blocks(8, 32)),
-    Way("int4: 4 bits where least is lost", True, True, lambda made: rounder.fixed(4, made)),
-    Way("4 bits in 64, head in 8", False, False, in_blocks(4, 64)),
-    Way("4 bits in 64, head in 8, GPTQ", False, True, in_blocks(4, 64)),
-    Way("4 bits in 64, head in 8, rescaled, GPTQ", True, True, in_blocks(4, 64)),
-    Way("4 bits in 32, head in 8, rescaled, GPTQ", True, True, in_blocks(4, 32)),
+    Way("8 bits, blocks of 256", "given", False, in_blocks(8, 256)),
+    Way("8 bits, down in 64", "given", False, in_blocks(8, 256, 64)),
+    Way("8 bits, all in 32", "given", False, in_blocks(8, 32)),
+    Way("8 bits, down in 64, rescaled", "rescaled", False, in_blocks(8, 256, 64)),
+    Way("8 bits, all in 32, rescaled", "rescaled", False, in_blocks(8, 32)),
+    Way("int8: down in 64, rotated, rescaled", "rotated", False, fixed(8)),
+    Way("8 bits, all in 32, rotated, rescaled", "rotated", False, in_blocks(8, 32)),
+    Way("4 bits in 64 where least is lost", "given", False, fixed(4, 64)),
+    Way("4 bits in 64 where least is lost, GPTQ", "given", True, fixed(4, 64)),
+    Way("4 bits in 64 where least is lost, rescaled, GPTQ", "rescaled", True, fixed(4, 64)),
+    Way("4 bits in 64 where least is lost, rotated, GPTQ", "rotated", True, fixed(4, 64)),
+    Way("4 bits in 32 where least is lost, rotated, GPTQ", "rotated", True, fixed(4, 32)),
+    Way("4 bits in 64, head in 8, rotated, GPTQ", "rotated", True, in_blocks(4, 64)),
+    Way("4 bits in 32, head in 8, rotated, GPTQ", "rotated", True, in_blocks(4, 32)),
 )
 
 
@@ -90,7 +109,7 @@ def run(model: str, context: int, texts: int, path: Path | None) -> None:
         found: list[dict[str, Any]] = []
         for index, way in enumerate(WAYS):
             with console.status(way.title):
-                bundle = _bundle(way, made[way.rescaled], stage, home / f"way-{index}")
+                bundle = _bundle(way, made[way.basis], stage, home / f"way-{index}")
                 drafts.append(DraftModel(bundle, threads=2))
                 overlaps = check.overlaps(drafts[-1], rows, logits[: sum(map(len, rows))])[0]
             mean, error = check.mean(overlaps)
@@ -113,7 +132,7 @@ def run(model: str, context: int, texts: int, path: Path | None) -> None:
 
 def _prepared(
     model: str, context: int, home: Path
-) -> tuple[list[list[int]], Any, dict[bool, Rounder], Stage]:
+) -> tuple[list[list[int]], Any, dict[Basis, Rounder], Stage]:
     """Texts to measure on and the float logits along them; the float graph, rescaled and not."""
     loaded, words = source.load(model)
     folder = home / "float"
@@ -125,19 +144,25 @@ def _prepared(
     stage.write({1: graph})
     begun = [*prompts.CALIBRATION, *prompts.CHECK]
     with quiet():
-        rows = calibrate.own_text(loaded, words, begun, context)
+        rows = calibrate.own_text(loaded, words, begun, context, calibrate.TOKENS)
     learned, rows = rows[: len(prompts.CALIBRATION)], rows[len(prompts.CALIBRATION) :]
     logits = check.reference(loaded, rows, home / "logits.npy")
-    made = {}
-    for rescaled in (False, True):
-        place = home / f"sample-{rescaled}"
+    ids = np.concatenate([np.asarray(row, np.int64) for row in learned])
+    made: dict[Basis, Rounder] = {}
+    for basis in get_args(Basis):
+        place = home / basis
         place.mkdir()
-        sample = calibrate.sample(folder / GRAPH, loaded, learned, place)
-        if rescaled:
-            model_ = onnx.load(folder / GRAPH)
-            smooth.smooth(model_, sample, *SMOOTHED)
-            quantize.write(model_, place / GRAPH)
-        made[rescaled] = Rounder((place if rescaled else folder) / GRAPH, sample)
+        one = onnx.load(folder / GRAPH)
+        gradients = calibrate.gradients(Edit(one), loaded, learned, place)
+        if basis == "rotated":
+            rotate.rotate(one, gradients)
+        quantize.write(one, place / GRAPH)
+        sample = Sample(calibrate.inputs(place / GRAPH, learned, place), gradients, ids)
+        if basis != "given":
+            smooth.smooth(one, sample, *SMOOTHED)
+            (place / GRAPH).with_suffix(".onnx.data").unlink(missing_ok=True)
+            quantize.write(one, place / GRAPH)
+        made[basis] = Rounder(place / GRAPH, sample)
     return rows, logits, made, stage
 
 
