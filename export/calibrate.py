@@ -79,13 +79,24 @@ class Sample:
         return losses.some(self.inputs[value][: len(self.ids)])
 
 
-def inputs(
-    graph: Path, rows: Sequence[Sequence[int]], scratch: Path
-) -> dict[str, NDArray[np.float32]]:
-    """What the products of a float ``graph`` take along ``rows`` of ids: see ``Sample``."""
-    proto = onnx.load(graph)
-    edit = Edit(proto)
+def sample(
+    graph: Path, model: Any, rows: Sequence[Sequence[int]], graded: int, scratch: Path
+) -> Sample:
+    """Run the float ``graph`` and the ``model`` that it was made from along ``rows`` of ids.
+
+    Gradients are had of the first ``graded`` of them.
+    """
+    edit = Edit(onnx.load(graph))
     values = {edit.behind(one.source, PASSED): one.shape[1] for one in products(edit) if one.source}
+    inputs = _inputs(graph, values, rows, scratch)
+    ids = np.concatenate([np.asarray(row, np.int64) for row in rows[:graded]])
+    return Sample(inputs, _gradients(edit, model, rows[:graded], scratch), ids)
+
+
+def _inputs(
+    graph: Path, values: dict[str, int], rows: Sequence[Sequence[int]], scratch: Path
+) -> dict[str, NDArray[np.float32]]:
+    """The ``values`` of a graph, by name with their widths, along ``rows``."""
     proto = onnx.load(graph, load_external_data=False)
     del proto.graph.output[:]
     proto.graph.output.extend(
@@ -140,10 +151,9 @@ def feed(session: ort.InferenceSession, ids: Sequence[int], past: int) -> dict[s
     return found
 
 
-def gradients(
+def _gradients(
     edit: Edit, model: Any, rows: Sequence[Sequence[int]], scratch: Path
 ) -> dict[str, NDArray[np.float32]]:
-    """Of the ``model`` that a float graph was made from, along ``rows`` of ids: see ``Sample``."""
     parts = _parts(edit, model)
     count = sum(map(len, rows))
     kept = losses.places(count)

@@ -19,9 +19,7 @@ from device_runtime.model.costs import Costs, Kernel
 from device_runtime.model.draft_model import DraftModel
 from draftlink.link import shaping
 from draftlink.planning import plan as planning
-from export import calibrate, check, faults, front, prompts, rotate, rounder, smooth, source
-from export.calibrate import Sample
-from export.edit import Edit
+from export import calibrate, check, faults, front, prompts, rounder, smooth, source
 from export.front import Plan, Point
 from export.rounder import Rounder
 from export.stage import Stage, quiet
@@ -42,14 +40,15 @@ class Work:
     graded: int  # texts that losses are reckoned along, of those to calibrate on
     searched: int  # that a point is measured on
     checked: int
+    pairs: int  # of exponents that channels are rescaled by
     points: int  # of the front that are made and measured
 
 
 def work(effort: Effort) -> Work:
     """By effort. (Tests write less.)"""
     if effort == "low":
-        return Work(calibrate.TOKENS // 2, 4, 4, 8, 3)
-    return Work(calibrate.TOKENS, 8, 8, 8, 6)
+        return Work(calibrate.TOKENS // 2, 4, 4, 8, 3, 3)
+    return Work(calibrate.TOKENS, 8, 8, 8, len(smooth.EXPONENTS), 6)
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def rounded(
     """
     does = work(asked.effort)
     rows, searched, checked = _texts(stage, loaded, words, does, precision == "auto")
-    bench = _rescaled(stage, loaded, rows, does.graded)
+    bench = _rescaled(stage, loaded, rows, does)
     draft_rows, said = (checked, "its own") if own is None else ([own[0]], own[1])
     judge = _judge(loaded, draft_rows, stage.scratch / "check.npy")
     verifier = None
@@ -141,26 +140,22 @@ def _float_overlaps(loaded: Any, against: Judge, scratch: Path) -> float:
     return float(np.mean([check.overlap(p, q) for p, q in zip(against.logits, given, strict=True)]))
 
 
-def _rescaled(stage: Stage, loaded: Any, rows: Sequence[Sequence[int]], graded: int) -> Rounder:
-    """The float graph, rotated and its channels rescaled, checked, and what it was fed with.
+def _rescaled(stage: Stage, loaded: Any, rows: Sequence[Sequence[int]], does: Work) -> Rounder:
+    """The float graph with its channels rescaled, checked, and what it was fed with.
 
     Its files move into the scratch folder: others will be in their place.
     """
     stage.progress("calibrating")
-    model = onnx.load(stage.folder / GRAPH)
-    gradients = calibrate.gradients(Edit(model), loaded, rows[:graded], stage.scratch)
-    rotate.rotate(model, gradients)
-    stage.write({1: model})
-    inputs = calibrate.inputs(stage.folder / GRAPH, rows, stage.scratch)
-    ids = np.concatenate([np.asarray(row, np.int64) for row in rows[:graded]])
-    sample = Sample(inputs, gradients, ids)
+    graph = stage.folder / GRAPH
+    sample = calibrate.sample(graph, loaded, rows, does.graded, stage.scratch)
+    model = onnx.load(graph)
     stage.progress("rescaling channels")
-    smooth.smooth(model, sample, *SMOOTHED)
+    smooth.smooth(model, sample, *SMOOTHED, does.pairs)
     stage.write({1: model})
     stage.check(loaded, rows[0][:AGAIN], "its own")
     kept = stage.scratch / "float"
     kept.mkdir()
-    for path in stage.folder.glob(f"{Path(GRAPH).stem}*"):
+    for path in stage.folder.glob(f"{graph.stem}*"):
         path.rename(kept / path.name)
     return Rounder(kept / GRAPH, sample)
 

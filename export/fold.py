@@ -52,6 +52,7 @@ class Fold:
     spread: NDArray[np.int64]
     # A table that embeds and is the head: what it gives to embed is divided again.
     table: NodeProto | None = None
+    heads: int = 0  # of attention, where its output is the value
 
 
 def folds(edit: Edit) -> list[Fold]:
@@ -150,7 +151,8 @@ def _through_attention(
         return None
     rows = Rows(rows.product, rows.end - size * groups, rows.end, rows.bias)
     head, channel = np.divmod(np.arange(width), size)
-    return Fold(value, readers, None, rows, head // (heads // groups) * size + channel)
+    spread = head // (heads // groups) * size + channel
+    return Fold(value, readers, None, rows, spread, heads=heads)
 
 
 def vector(edit: Edit, name: str, width: int) -> bool:

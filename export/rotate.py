@@ -1,36 +1,30 @@
-"""The residual stream and the heads' values in another basis; the function stays.
+"""What the head and the way out take in another basis, so that no channel is large.
 
-|x Q| = |x| for an orthogonal Q: an RMS norm without a gain does not care in which basis it is. So
-gains go into the products behind the norms, whatever writes to the stream is turned, and whatever
-reads it turns back: no channel is large any more, and the step of a block suits all that is in it
-(QuaRot, arXiv 2404.00456; SliceGPT, arXiv 2401.15024). Likewise a head's values, and the columns of
-the way out that take them. Nothing is added to the graph, but where a table embeds and is the head:
-it is E diag(g) Q then, as the head wants it, and what is gathered from it is multiplied by
-Qᵀ diag(1/g) Q, which is small.
+The function stays.
+
+x Wᵀ = (x Q) (W Q)ᵀ for an orthogonal Q. With a Q whose entries are all of a size, each channel of
+x Q has a part of all of x, and a block's step suits everything in it (QuaRot, arXiv 2404.00456). A
+model's head has the outlying channels of its last norm, most of a small draft's weights, and no
+norm behind it that forgives: there one more product of (width, width), in float32, is next to
+nothing beside the head. A table that embeds and is the head is W Q then, and what is gathered from
+it is turned back by another. A head of attention gives means of its values, so that these can be
+turned where they are made, and nothing is added at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 
 from export import fold as folding
-from export.edit import Edit, attributes
+from export.edit import Edit
 from export.fold import Fold
-from export.products import TURNED
-from export.stream import Stream, stream
+from export.products import TURNED, Product
 
 SEED = 0  # of the signs
-ROWS = 8192  # turned at a time
-# Of a gain, relative to the largest: what is smaller has no inverse that a table bears.
-LEAST_GAIN = 1e-3
-Gradients = dict[str, NDArray[np.float32]]
-Turn = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-Turned = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 
 def orthogonal(size: int) -> NDArray[np.float64]:
@@ -51,116 +45,57 @@ def orthogonal(size: int) -> NDArray[np.float64]:
     return found
 
 
-def rotate(model: onnx.ModelProto, gradients: Gradients) -> bool:
-    """Turn a float graph in place, and gradients with regard to products' outputs with it.
-
-    Whether its stream could be turned, too: the heads' values always are, where there is a fold.
-    """
-    edit = Edit(model)
-    for fold in folding.folds(edit):
-        if edit.maker[fold.value].op_type == "GroupQueryAttention":
-            _values(edit, fold, gradients)
-    found = stream(edit)
-    if found is not None and not _invertible(edit, found):
-        found = None
-    if found is not None:
-        _stream(edit, found, orthogonal(found.width), gradients)
-    edit.sweep()
-    return found is not None
+def per_head(value: NDArray[Any], size: int) -> NDArray[np.float32]:
+    """Along the last axis, in parts of ``size``, each in the new basis."""
+    parts = value.reshape(*value.shape[:-1], -1, size) @ orthogonal(size)
+    return parts.reshape(value.shape).astype(np.float32)
 
 
-def _invertible(edit: Edit, found: Stream) -> bool:
-    """Whether what is gathered from the head's rows can be had back."""
-    for norm in found.norms:
-        if found.head in norm.readers:
-            gain = np.abs(np.asarray(edit.array(norm.node.input[norm.place])))
-            return bool(gain.min() >= LEAST_GAIN * gain.max())
-    return True
-
-
-def _whole(turn: Turn) -> Turned:
-    """A turn in float64."""
-    return lambda value: turn(value.astype(np.float64))
-
-
-def _behind(gain: NDArray[np.float64], basis: NDArray[np.float64]) -> Turned:
-    """The turn of weights that take what a norm with this gain gave."""
-    return _whole(lambda w: (w * gain) @ basis)
-
-
-def _values(edit: Edit, fold: Fold, gradients: Gradients) -> None:
-    """Each head's values, and what takes its mean of them."""
-    options = attributes(edit.maker[fold.value])
-    size = len(fold.spread) // int(options["num_heads"])
-    basis = orthogonal(size)
+def rotate_values(edit: Edit, fold: Fold, size: int) -> None:
+    """Turn the values of attention's heads, of ``size`` channels, and what takes their means."""
     rows = fold.rows
     assert rows is not None
+    here = slice(rows.begin, rows.end)
 
-    def channels(value: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Along the last axis, head by head."""
-        return (value.reshape(*value.shape[:-1], -1, size) @ basis).reshape(value.shape)
-
-    def made(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    def made(value: NDArray[np.float32]) -> NDArray[np.float32]:
         found = value.copy()
-        found[..., rows.begin : rows.end] = channels(value[..., rows.begin : rows.end])
+        found[..., here] = per_head(value[..., here], size)
         return found
 
-    folding.change_weight(edit, rows.product, _whole(lambda w: made(w.T).T))
+    folding.change_weight(edit, rows.product, lambda weight: made(weight.T).T)
     if rows.bias is not None:
-        folding.change(edit, *rows.bias, _whole(made))
+        folding.change(edit, *rows.bias, made)
     for one in fold.readers:
-        folding.change_weight(edit, one, _whole(channels))
-    if rows.product.name in gradients:
-        gradients[rows.product.name] = _whole(made)(gradients[rows.product.name]).astype(np.float32)
+        folding.change_weight(edit, one, lambda weight: per_head(weight, size))
 
 
-def _stream(edit: Edit, found: Stream, basis: NDArray[np.float64], gradients: Gradients) -> None:
-    gain = np.ones(found.width)
-    for norm in found.norms:
-        here = np.asarray(edit.array(norm.node.input[norm.place]), np.float64)
-        if found.head in norm.readers:
-            gain = here
-        else:
-            for one in norm.readers:
-                folding.change_weight(edit, one, _behind(here, basis))
-        folding.change(edit, norm.node, norm.place, np.ones_like)
-    for one in found.writers:
-        folding.change_weight(edit, one, _whole(lambda w: basis.T @ w))
-        _turn(gradients, one.name, basis)
-    for node, place in found.added:
-        folding.change(edit, node, place, _whole(lambda b: b @ basis))
-    _embedded(edit, found, gain, basis, gradients)
+def rotate(edit: Edit, head: Product, table: NodeProto | None) -> str:
+    """Turn what a product takes; the new name of that. ``table``: the Gather that reads its weight.
+
+    The Gather's output gets a new name, too: what it gives is in the new basis.
+    """
+    basis = orthogonal(head.shape[1]).astype(np.float32)
+    if table is None:
+        folding.change_weight(edit, head, lambda weight: weight @ basis)
+    else:
+        tensor = edit.constants[table.input[0]]
+        value = numpy_helper.to_array(tensor) @ basis
+        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+        gathered = table.output[0]
+        table.output[0] = gathered + TURNED
+        after = list(edit.graph.node).index(table) + 1
+        edit.graph.node.insert(after, _multiply(edit, table.output[0], basis.T, gathered))
+    node = edit.maker[head.name]
+    name = node.input[0]
+    node.input[0] = name + TURNED
+    edit.before(node, [_multiply(edit, name, basis, node.input[0])])
+    return node.input[0]
 
 
-def _embedded(
-    edit: Edit,
-    found: Stream,
-    gain: NDArray[np.float64],
-    basis: NDArray[np.float64],
-    gradients: Gradients,
-) -> None:
-    """The table, and the head where it is the same. ``gain``: of the norm before that head."""
-    node, gathered = found.table, found.table.output[0]
-    tensor = edit.constants[node.input[0]]
-    value = np.array(numpy_helper.to_array(tensor))
-    for begin in range(0, len(value), ROWS):
-        value[begin : begin + ROWS] = (value[begin : begin + ROWS] * gain) @ basis
-    tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
-    back = basis / gain[:, None]
-    if found.head is None or (gain == 1).all():
-        _turn(gradients, gathered, back)
-        return
-    if (own := edit.maker[found.head.name].input[1]) in edit.constants and own != tensor.name:
-        folding.change_weight(edit, found.head, lambda _: value)
-    node.output[0] = f"{gathered}.stored"
-    matrix = edit.add_constant(f"{gathered}.basis", (basis.T @ back).astype(np.float32))
-    name = gathered + TURNED
-    made = helper.make_node("MatMul", [node.output[0], matrix], [gathered], name)
-    edit.graph.node.insert(list(edit.graph.node).index(node) + 1, made)
-    if gathered in gradients:
-        gradients[node.output[0]] = (gradients.pop(gathered) @ back).astype(np.float32)
-
-
-def _turn(gradients: Gradients, name: str, basis: NDArray[np.float64]) -> None:
-    if name in gradients:
-        gradients[name] = (gradients[name] @ basis).astype(np.float32)
+def _multiply(edit: Edit, source: str, matrix: NDArray[np.float32], target: str) -> NodeProto:
+    """A product that is not rounded."""
+    inputs = [source, edit.add_constant(f"{target}.basis", matrix)]
+    made = helper.make_node("MatMul", inputs, [target], target.removesuffix(TURNED) + TURNED)
+    edit.maker[target] = made
+    edit.readers[source] = [made]
+    return made

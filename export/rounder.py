@@ -98,15 +98,15 @@ def fixed(bits: int, rounder: Rounder) -> dict[str, Rounding]:
     """The recipe of ``--precision int8`` and ``int4``, the same for every model and device.
 
     8 bits: in blocks of 64 where a product takes more than it gives (the way down of a layer, whose
-    inputs differ the most), else of 256, or what divides the rows. 4 bits: in blocks of 64 in the
-    products that give more than they take (query, key and value; gate and up), which lose the
-    least by them; 8 in the others.
+    inputs differ the most), else of 256, or what divides the rows. 4 bits: in blocks of 32 in the
+    products that give as much as they take or more (query, key and value; the way out; gate and
+    up), which lose the least by them; 8 in the others.
     """
     found = {}
     for one in rounder.products:
         rows, width = one.shape
-        if bits == 4 and rows > width and one.source and not rounder.is_head(one):
-            found[one.name] = Rounding(4, block_for(width, 64), True)
+        if bits == 4 and rows >= width and one.source and not rounder.is_head(one):
+            found[one.name] = Rounding(4, block_for(width, 32), True)
         else:
             found[one.name] = Rounding(8, block_for(width, 64 if one.wide else 256))
     return found

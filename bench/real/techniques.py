@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
+from unittest import mock
 
 import msgspec
 import numpy as np
@@ -24,11 +25,9 @@ from rich.table import Table
 
 from device_runtime.model.bundle import GRAPH, TOKENIZER, Bundle, Check
 from device_runtime.model.draft_model import DraftModel
-from export import calibrate, check, prompts, quantize, rotate, rounder, smooth, source
+from export import calibrate, check, prompts, quantize, rounder, smooth, source
 from export.bundle import manifest_of, traced
-from export.calibrate import Sample
 from export.choose import SMOOTHED
-from export.edit import Edit
 from export.products import Product
 from export.rounder import Rounder
 from export.rounding import Codes, Rounding, block_for, nearest
@@ -83,17 +82,17 @@ WAYS = (
     Way("8 bits, blocks of 256", "given", False, in_blocks(8, 256)),
     Way("8 bits, down in 64", "given", False, in_blocks(8, 256, 64)),
     Way("8 bits, all in 32", "given", False, in_blocks(8, 32)),
+    Way("8 bits, blocks of 256, rescaled", "rescaled", False, in_blocks(8, 256)),
     Way("8 bits, down in 64, rescaled", "rescaled", False, in_blocks(8, 256, 64)),
     Way("8 bits, all in 32, rescaled", "rescaled", False, in_blocks(8, 32)),
-    Way("int8: down in 64, rotated, rescaled", "rotated", False, fixed(8)),
-    Way("8 bits, all in 32, rotated, rescaled", "rotated", False, in_blocks(8, 32)),
-    Way("4 bits in 64 where least is lost", "given", False, fixed(4, 64)),
-    Way("4 bits in 64 where least is lost, GPTQ", "given", True, fixed(4, 64)),
-    Way("4 bits in 64 where least is lost, rescaled, GPTQ", "rescaled", True, fixed(4, 64)),
-    Way("4 bits in 64 where least is lost, rotated, GPTQ", "rotated", True, fixed(4, 64)),
-    Way("4 bits in 32 where least is lost, rotated, GPTQ", "rotated", True, fixed(4, 32)),
-    Way("4 bits in 64, head in 8, rotated, GPTQ", "rotated", True, in_blocks(4, 64)),
-    Way("4 bits in 32, head in 8, rotated, GPTQ", "rotated", True, in_blocks(4, 32)),
+    Way("int8: rescaled, head rotated", "rotated", False, fixed(8)),
+    Way("8 bits, all in 32, rescaled, head rotated", "rotated", False, in_blocks(8, 32)),
+    Way("int4, nearest, as given", "given", False, fixed(4)),
+    Way("int4, GPTQ, as given", "given", True, fixed(4)),
+    Way("int4, GPTQ, rescaled", "rescaled", True, fixed(4)),
+    Way("int4: GPTQ, rescaled, head rotated", "rotated", True, fixed(4)),
+    Way("int4 in blocks of 64", "rotated", True, fixed(4, 64)),
+    Way("4 bits in 32, head in 8, rescaled, GPTQ", "rotated", True, in_blocks(4, 32)),
 )
 
 
@@ -147,21 +146,17 @@ def _prepared(
         rows = calibrate.own_text(loaded, words, begun, context, calibrate.TOKENS)
     learned, rows = rows[: len(prompts.CALIBRATION)], rows[len(prompts.CALIBRATION) :]
     logits = check.reference(loaded, rows, home / "logits.npy")
-    ids = np.concatenate([np.asarray(row, np.int64) for row in learned])
     made: dict[Basis, Rounder] = {}
     for basis in get_args(Basis):
         place = home / basis
         place.mkdir()
         one = onnx.load(folder / GRAPH)
-        gradients = calibrate.gradients(Edit(one), loaded, learned, place)
-        if basis == "rotated":
-            rotate.rotate(one, gradients)
-        quantize.write(one, place / GRAPH)
-        sample = Sample(calibrate.inputs(place / GRAPH, learned, place), gradients, ids)
+        sample = calibrate.sample(folder / GRAPH, loaded, learned, len(learned), place)
+        turns = smooth.TURNS if basis == "rotated" else (False,)
         if basis != "given":
-            smooth.smooth(one, sample, *SMOOTHED)
-            (place / GRAPH).with_suffix(".onnx.data").unlink(missing_ok=True)
-            quantize.write(one, place / GRAPH)
+            with mock.patch.object(smooth, "TURNS", turns):
+                smooth.smooth(one, sample, *SMOOTHED)
+        quantize.write(one, place / GRAPH)
         made[basis] = Rounder(place / GRAPH, sample)
     return rows, logits, made, stage
 

@@ -1,4 +1,4 @@
-"""A turned basis leaves the function as it is, wherever there is one that can be turned."""
+"""A head that takes its input in another basis is the same function, in every architecture."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from export import rotate
+from export import calibrate, fold, rotate, smooth, source
 from export.bundle import export_bundle
+from export.calibrate import vocabulary
 from export.edit import Edit
-from export.products import products
+from export.products import PASSED, Product, products, tables
 from tests.conftest import save_random
 from tests.export.test_fold import logits
 
 IDS = [5, 17, 3, 99, 250, 8]
-# Whether an architecture's stream may be turned, and whether its table stays the head's.
-TURNED = {
-    "llama": (True, True),  # tied
-    "qwen2": (True, False),  # a head of its own; biases on query, key and value
-    "qwen3": (True, True),  # norms of query and key, which are none of the stream's
-    "gemma": (True, True),  # what is embedded is scaled
-    "llama with biases": (True, False),  # biases on the way out and down, too
-    "gemma3_text": (False, True),  # norms behind products
-    "gpt2": (False, True),  # norms that centre, learnt positions
+# Whether an architecture's table is its head.
+TIED = {
+    "llama": True,
+    "qwen2": False,  # biases on query, key and value
+    "gemma": True,  # what is embedded is scaled
+    "llama with biases": False,
+    "gemma3_text": True,  # norms behind products
+    "gpt2": True,  # norms that centre, learnt positions
 }
 CHANGES = {
     "gemma3_text": {
@@ -70,36 +70,81 @@ def test_the_basis_is_orthogonal_and_flat(size):
         assert np.abs(signs.T @ signs - np.eye(size)).max() > 0.1
 
 
-@pytest.mark.parametrize("architecture", TURNED)
-def test_a_turned_graph_is_the_same_function(graph, architecture):
-    model = graph(architecture)
-    before = logits(model, IDS)
-    weights = {one.name: one.weight.copy() for one in products(Edit(model)) if one.source}
-    turned, shared = TURNED[architecture]
-    assert rotate.rotate(model, {}) == turned
-    assert np.abs(logits(model, IDS) - before).max() < 1e-5 * max(1.0, np.abs(before).max())
-    after = {one.name: one for one in products(Edit(model)) if one.source}
-    assert after.keys() == weights.keys()
-    same = {name for name in weights if np.allclose(weights[name], after[name].weight)}
-    assert bool(same) != turned, "all products have other weights, or some have the same"
-    assert any(one.tied for one in after.values()) == shared
+def head_of(edit: Edit) -> Product:
+    (found,) = (one for one in products(edit) if one.source and one.shape[0] == vocabulary(edit))
+    return found
 
 
-def test_gradients_turn_with_their_outputs(graph):
-    """What a change of an output costs is the same in the new basis: g · d = gQ · dQ."""
-    model = graph("llama")
+def turn(model: onnx.ModelProto) -> tuple[str, str]:
+    """The graph with its head rotated; the names of what it takes and of what is gathered."""
     edit = Edit(model)
-    table = edit.maker["embedding"]
-    old = {one.name: one.weight.copy() for one in products(edit) if one.source}
-    (head,) = (one.name for one in products(edit) if one.tied)
-    downs = [name for name, weight in old.items() if weight.shape == (64, 96)]
-    rng = np.random.default_rng(0)
-    before = {name: rng.normal(size=(1, 64)).astype(np.float32) for name in [*downs, "embedding"]}
-    after = dict(before)
-    assert table.output[0] == "embedding" and rotate.rotate(model, after)
-    new = {one.name: one.weight for one in products(Edit(model)) if one.source}
-    for name in downs:  # what goes into them is in no basis but its own
-        assert np.allclose(before[name] @ old[name], after[name] @ new[name], atol=1e-5)
-        assert not np.allclose(before[name] @ old[name], before[name] @ new[name], atol=0.1)
-    gathered = after[table.output[0]] @ new[head].T
-    assert np.allclose(before["embedding"] @ old[head].T, gathered, atol=1e-5)
+    head = head_of(edit)
+    table = tables(edit)[head.stored] if head.tied else None
+    taken = rotate.rotate(edit, head, table)
+    edit.sweep()
+    return taken, "" if table is None else table.output[0]
+
+
+@pytest.mark.parametrize("architecture", TIED)
+def test_a_turned_graph_is_the_same_function(graph, architecture):
+    """And the control: without what turns the head's input it is another one."""
+    model = graph(architecture)
+    before, edit = logits(model, IDS), Edit(model)
+    weights = {one.name: one.weight.copy() for one in products(edit) if one.source}
+    head = head_of(edit).name
+    taken, _ = turn(model)
+    least = 1e-5 * max(1.0, np.abs(before).max())
+    assert np.abs(logits(model, IDS) - before).max() < least
+    edit = Edit(model)
+    after = {one.name: one for one in products(edit) if one.source}
+    assert after.keys() == weights.keys() and after[head].tied == TIED[architecture]
+    same = {name for name in weights if np.array_equal(weights[name], after[name].weight)}
+    assert same == weights.keys() - {head}
+    maker = edit.maker[taken]
+    maker.CopyFrom(onnx.helper.make_node("Identity", [maker.input[0]], [taken]))
+    assert np.abs(logits(model, IDS) - before).max() > 100 * least
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma3_text", "llama with biases"])
+def test_turned_values_are_the_same_function(graph, architecture):
+    """Biases with them. The control: rows that are turned, and nobody turns back."""
+    model = graph(architecture)
+    before, edit = logits(model, IDS), Edit(model)
+    turned = [one for one in fold.folds(edit) if one.heads]
+    weights = [fold.weight(edit, one.readers[0]).copy() for one in turned]
+    assert len(turned) == 2
+    for one in turned:
+        rotate.rotate_values(edit, one, len(one.spread) // one.heads)
+    least = 1e-5 * max(1.0, np.abs(before).max())
+    assert np.abs(logits(model, IDS) - before).max() < least
+    for one, weight in zip(turned, weights, strict=True):
+        assert not np.allclose(fold.weight(edit, one.readers[0]), weight, atol=1e-2)
+        fold.change_weight(edit, one.readers[0], lambda _, old=weight: old)
+    assert np.abs(logits(model, IDS) - before).max() > 100 * least
+
+
+def test_a_head_of_which_one_channel_is_large_is_rotated(graph, bundle, model_folder, tmp_path):
+    """The sample with it: rows that are gathered, and what a change of them costs, in one basis."""
+    path = bundle("llama").graph
+    model, rows = onnx.load(path), [IDS * 5, IDS[::-1] * 5]
+    loaded = source.load(model_folder("llama"))[0]
+    seen = calibrate.sample(path, loaded, rows, 2, tmp_path)
+    edit = Edit(model)
+    head, value = head_of(edit), edit.behind(head_of(edit).source, PASSED)
+    gathered = tables(edit)[head.stored].output[0]
+    before, slope = head.weight.copy(), seen.gradients[gathered].copy()
+    told = smooth.smooth(model, seen, 8, 64)
+    assert told[value].endswith("rotated")
+    edit = Edit(model)
+    head = head_of(edit)
+    turned = seen.inputs[edit.behind(head.source, PASSED)] @ head.weight.T
+    assert np.allclose(turned, calibrated_logits(path, loaded, rows), atol=1e-4)
+    after = seen.gradients[tables(edit)[head.stored].output[0]]
+    assert np.allclose(after @ head.weight.T, slope @ before.T, atol=1e-5)
+
+
+def calibrated_logits(path, loaded, rows) -> np.ndarray:
+    import torch
+
+    with torch.inference_mode():
+        return np.concatenate([loaded(torch.tensor([row])).logits[0].numpy() for row in rows])
