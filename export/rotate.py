@@ -86,10 +86,10 @@ def rotate(edit: Edit, head: Product, table: NodeProto | None) -> str:
         after = list(edit.graph.node).index(table) + 1
         edit.graph.node.insert(after, _multiply(edit, table.output[0], basis.T, gathered))
     node = edit.maker[head.name]
-    name = node.input[0]
+    name = str(node.input[0])
     node.input[0] = name + TURNED
     edit.before(node, [_multiply(edit, name, basis, node.input[0])])
-    return node.input[0]
+    return name + TURNED
 
 
 def _multiply(edit: Edit, source: str, matrix: NDArray[np.float32], target: str) -> NodeProto:

@@ -103,7 +103,7 @@ def _best(
     least = np.inf
     chosen: tuple[str, Factors | None, bool] = ("", None, False)
     size = len(fold.spread) // fold.heads if fold.heads else 0
-    for (alpha, beta), turned in itertools.product(EXPONENTS[:pairs], TURNS if size else TURNS[:1]):
+    for (alpha, beta), turned in itertools.product(EXPONENTS[:pairs], TURNS if size else (False,)):
         factors = _factors(active, largest, alpha, beta)
         spread = factors[fold.spread]
         scaled = x / torch.from_numpy(spread)
