@@ -22,18 +22,18 @@ from export import losses
 from export.edit import Edit
 from export.products import PASSED, Product, products, tables
 
-TOKENS = 128  # written after each prompt
+TOKENS = 128  # written after each prompt, with a normal effort
 SEED = 20_260_000
 Prompts = Sequence[tuple[str, str]]
 
 
 def own_text(
-    model: Any, words: Words, prompts: Prompts, context: int, seed: int = SEED
+    model: Any, words: Words, prompts: Prompts, context: int, tokens: int, seed: int = SEED
 ) -> list[list[int]]:
-    """The prompts, and what the model writes after them at temperature 1, as ids."""
+    """The prompts, and ``tokens`` that the model writes after each at temperature 1, as ids."""
     begun = [_prompted(words, kind, text)[: max(1, context // 2)] for kind, text in prompts]
     longest = max(map(len, begun))
-    count = min(TOKENS, context - longest)
+    count = min(tokens, context - longest)
     if count < 1:
         return begun
     ids = torch.zeros(len(begun), longest, dtype=torch.int64)
@@ -68,19 +68,29 @@ class Sample:
 
     inputs: dict[str, NDArray[np.float32]]  # (n, width), by the value that products take
     # Of the text's negative log-likelihood with regard to a product's output, (m, rows), at the m
-    # positions in ``losses.places``. There is no entry for the head, and none for what is no
-    # product of PyTorch's. A table's are at all positions, under the name of what is gathered.
+    # positions in ``losses.places(graded)``. There is no entry for the head, and none for what is
+    # no product of PyTorch's. A table's are at all ``graded`` positions, under the name of what is
+    # gathered.
     gradients: dict[str, NDArray[np.float32]]
-    ids: NDArray[np.int64]  # (n,), of the text; a table's gradients are with regard to its rows
+    ids: NDArray[np.int64]  # (graded,): a table's gradients are with regard to its rows
+
+    def some(self, value: str) -> Tensor:
+        """What products took, (m, width), at the positions of the gradients."""
+        return losses.some(self.inputs[value][: len(self.ids)])
 
 
-def sample(graph: Path, model: Any, rows: Sequence[Sequence[int]], scratch: Path) -> Sample:
-    """Run the float ``graph`` and the ``model`` that it was made from along ``rows`` of ids."""
+def sample(
+    graph: Path, model: Any, rows: Sequence[Sequence[int]], graded: int, scratch: Path
+) -> Sample:
+    """Run the float ``graph`` and the ``model`` that it was made from along ``rows`` of ids.
+
+    Gradients are had of the first ``graded`` of them.
+    """
     edit = Edit(onnx.load(graph))
     values = {edit.behind(one.source, PASSED): one.shape[1] for one in products(edit) if one.source}
     inputs = _inputs(graph, values, rows, scratch)
-    ids = np.concatenate([np.asarray(row, np.int64) for row in rows])
-    return Sample(inputs, _gradients(edit, model, rows, scratch), ids)
+    ids = np.concatenate([np.asarray(row, np.int64) for row in rows[:graded]])
+    return Sample(inputs, _gradients(edit, model, rows[:graded], scratch), ids)
 
 
 def _inputs(

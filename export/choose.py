@@ -26,12 +26,29 @@ from export.stage import Stage, quiet
 
 Precision = Literal["auto", "fp32", "int8", "int4"]
 Effort = Literal["low", "normal"]
-POINTS: dict[Effort, int] = {"low": 3, "normal": 8}  # of the front that are made and measured
-SEARCHED: dict[Effort, int] = {"low": 4, "normal": 8}  # texts that a point is measured on
 SMOOTHED = (8, 64)  # bits and block that channels are rescaled for
 AGAIN = 32  # tokens that the rescaled float graph is checked on
 # Where nobody has stated a target's time and a link: those of `draftlink plan`.
 SETTING = planning.Setting(0.8, 0.01, 0.045, 0.045, shaping.profile("wifi"))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an effort buys. Of texts the counts are those of each use."""
+
+    tokens: int  # that are written after a prompt
+    graded: int  # texts that losses are reckoned along, of those to calibrate on
+    searched: int  # that a point is measured on
+    checked: int
+    pairs: int  # of exponents that channels are rescaled by
+    points: int  # of the front that are made and measured
+
+
+def work(effort: Effort) -> Work:
+    """By effort. (Tests write less.)"""
+    if effort == "low":
+        return Work(calibrate.TOKENS // 2, 4, 4, 8, 3, 3)
+    return Work(calibrate.TOKENS, 8, 8, 8, len(smooth.EXPONENTS), 6)
 
 
 @dataclass(frozen=True)
@@ -51,10 +68,9 @@ class Judge:
     rows: Sequence[Sequence[int]]
     logits: NDArray[np.float32]
 
-    def overlaps(self, draft: DraftModel, texts: int | None = None) -> NDArray[np.float64]:
-        """``check.overlaps`` on the first so many of the texts."""
-        rows = self.rows[:texts]
-        return check.overlaps(draft, rows, self.logits[: sum(map(len, rows))])
+    def overlaps(self, draft: DraftModel) -> NDArray[np.float64]:
+        """See ``check.overlaps``."""
+        return check.overlaps(draft, self.rows, self.logits)
 
 
 def rounded(
@@ -71,15 +87,16 @@ def rounded(
     ``own``: ids to check on and what they are called, instead of the draft's own text. Raises
     ExportError.
     """
-    rows, searched, checked = _texts(stage, loaded, words)
-    bench = _rescaled(stage, loaded, rows)
+    does = work(asked.effort)
+    rows, searched, checked = _texts(stage, loaded, words, does, precision == "auto")
+    bench = _rescaled(stage, loaded, rows, does)
     draft_rows, said = (checked, "its own") if own is None else ([own[0]], own[1])
     judge = _judge(loaded, draft_rows, stage.scratch / "check.npy")
     verifier = None
     if target is not None:
         stage.progress(f"loading {target}")
         verifier = source.load(target)[0]
-        _, searched, target_rows = _texts(stage, verifier, words)
+        _, searched, target_rows = _texts(stage, verifier, words, does, precision == "auto")
         against = _judge(verifier, target_rows, stage.scratch / "target.npy")
         of_float = _float_overlaps(loaded, against, stage.scratch)
     if precision == "auto":
@@ -100,13 +117,16 @@ def rounded(
     )
 
 
-def _texts(stage: Stage, model: Any, words: Words) -> list[list[list[int]]]:
-    """A model's own texts to calibrate, to search and to check on."""
+def _texts(
+    stage: Stage, model: Any, words: Words, does: Work, searching: bool
+) -> list[list[list[int]]]:
+    """A model's own texts to calibrate, to search (if that is done) and to check on."""
     stage.progress("writing texts to calibrate and to check on")
-    kinds = (prompts.CALIBRATION, prompts.SEARCH, prompts.CHECK)
+    searched = prompts.SEARCH[: does.searched] if searching else ()
+    kinds = (prompts.CALIBRATION, searched, prompts.CHECK[: does.checked])
     begun = [one for kind in kinds for one in kind]
     with quiet():
-        made = iter(calibrate.own_text(model, words, begun, stage.manifest.context))
+        made = iter(calibrate.own_text(model, words, begun, stage.manifest.context, does.tokens))
     return [[next(made) for _ in kind] for kind in kinds]
 
 
@@ -120,17 +140,17 @@ def _float_overlaps(loaded: Any, against: Judge, scratch: Path) -> float:
     return float(np.mean([check.overlap(p, q) for p, q in zip(against.logits, given, strict=True)]))
 
 
-def _rescaled(stage: Stage, loaded: Any, rows: Sequence[Sequence[int]]) -> Rounder:
+def _rescaled(stage: Stage, loaded: Any, rows: Sequence[Sequence[int]], does: Work) -> Rounder:
     """The float graph with its channels rescaled, checked, and what it was fed with.
 
     Its files move into the scratch folder: others will be in their place.
     """
     stage.progress("calibrating")
     graph = stage.folder / GRAPH
-    sample = calibrate.sample(graph, loaded, rows, stage.scratch)
+    sample = calibrate.sample(graph, loaded, rows, does.graded, stage.scratch)
     model = onnx.load(graph)
     stage.progress("rescaling channels")
-    smooth.smooth(model, sample, *SMOOTHED)
+    smooth.smooth(model, sample, *SMOOTHED, does.pairs)
     stage.write({1: model})
     stage.check(loaded, rows[0][:AGAIN], "its own")
     kept = stage.scratch / "float"
@@ -180,7 +200,7 @@ class Chooser:
         known = self._rounder.products
         table = {one.name: front.options(self._rounder, one, costs) for one in known}
         found = front.plans(table, costs.node_s * self._rounder.other_nodes)
-        points = front.measured(found, POINTS[self._asked.effort], self._point)
+        points = front.measured(found, work(self._asked.effort).points, self._point)
         best = max(points, key=self._rate) if self._has_target else front.default(points)
         trials = [
             Trial(p.overlap, p.error, p.plan.seconds, p.plan.bytes, _counted(p.plan.recipe))
@@ -197,9 +217,7 @@ class Chooser:
     def _point(self, plan: Plan) -> Point:
         self._stage.progress(f"measuring a draft of {plan.seconds * 1e3:.2f} ms a token")
         _put(self._stage, self._rounder, plan.recipe)
-        found = self._judge.overlaps(
-            self._stage.open(threads.available()), SEARCHED[self._asked.effort]
-        )[0]
+        found = self._judge.overlaps(self._stage.open(threads.available()))[0]
         return Point(plan, *check.mean(found))
 
     def _rate(self, point: Point) -> float:

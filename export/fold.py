@@ -52,6 +52,7 @@ class Fold:
     spread: NDArray[np.int64]
     # A table that embeds and is the head: what it gives to embed is divided again.
     table: NodeProto | None = None
+    heads: int = 0  # of attention, where its output is the value
 
 
 def folds(edit: Edit) -> list[Fold]:
@@ -67,10 +68,10 @@ def folds(edit: Edit) -> list[Fold]:
     for value, readers in by_source.items():
         maker = edit.maker.get(value)
         width = readers[0].shape[1]
-        if maker is None or not _read_by(edit, value, {one.name for one in readers}):
+        if maker is None or not read_by(edit, value, {one.name for one in readers}):
             continue
         table = _table(edit, readers, embeds)
-        if table or all(one.shape[1] == width and _own(edit, one) for one in readers):
+        if table or all(one.shape[1] == width and owns(edit, one) for one in readers):
             made = _fold(edit, maker, value, tuple(readers), width, by_name)
             if made is not None:
                 found.append(replace(made, table=table))
@@ -85,12 +86,12 @@ def _table(edit: Edit, readers: list[Product], embeds: dict[str, NodeProto]) -> 
     return embeds[name] if name in embeds and len(edit.readers[name]) == 2 else None
 
 
-def _own(edit: Edit, one: Product) -> bool:
+def owns(edit: Edit, one: Product) -> bool:
     """Whether a product's weights are a constant of its own: no table, nothing computed."""
     return not one.tied and edit.maker[one.name].input[1] in edit.constants
 
 
-def _read_by(edit: Edit, value: str, names: set[str]) -> bool:
+def read_by(edit: Edit, value: str, names: set[str]) -> bool:
     """Whether these products, and nothing else, read a value, as it is."""
     pending = [value]
     outputs = {one.name for one in edit.graph.output}
@@ -118,11 +119,11 @@ def _fold(
     if maker.op_type in NORMS and maker.output[0] == value:
         places = [(maker, i) for i in NORMS[maker.op_type] if i < len(maker.input)]
         places = [place for place in places if maker.input[place[1]]]
-        if all(_vector(edit, maker.input[i], width) for _, i in places):
+        if all(vector(edit, maker.input[i], width) for _, i in places):
             return Fold(value, readers, tuple(places), None, same)
     elif maker.op_type == "Mul":
         for index in (0, 1):
-            if _vector(edit, maker.input[index], width):
+            if vector(edit, maker.input[index], width):
                 return Fold(value, readers, ((maker, index),), None, same)
             rows = _rows(edit, maker.input[index], width, by_name)
             if rows is not None:
@@ -150,10 +151,12 @@ def _through_attention(
         return None
     rows = Rows(rows.product, rows.end - size * groups, rows.end, rows.bias)
     head, channel = np.divmod(np.arange(width), size)
-    return Fold(value, readers, None, rows, head // (heads // groups) * size + channel)
+    spread = head // (heads // groups) * size + channel
+    return Fold(value, readers, None, rows, spread, heads=heads)
 
 
-def _vector(edit: Edit, name: str, width: int) -> bool:
+def vector(edit: Edit, name: str, width: int) -> bool:
+    """Whether a value is a constant vector of this width."""
     tensor = edit.constants.get(name)
     return tensor is not None and list(tensor.dims) == [width]
 
@@ -199,7 +202,7 @@ def _of_product(edit: Edit, name: str, by_name: dict[str, Product]) -> Rows | No
     if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2]:
         bias = (node, 2)
     rows = one.shape[0]
-    if not _own(edit, one) or (bias and not _vector(edit, bias[0].input[bias[1]], rows)):
+    if not owns(edit, one) or (bias and not vector(edit, bias[0].input[bias[1]], rows)):
         return None
     return Rows(one, 0, rows, bias)
 
@@ -217,14 +220,14 @@ def apply(edit: Edit, fold: Fold, factors: NDArray[np.float32]) -> None:
     """
     if fold.norm is not None:
         for node, index in fold.norm:
-            _change(edit, node, index, lambda old: old / factors)
+            change(edit, node, index, lambda old: old / factors)
     elif fold.rows is not None:
         rows = fold.rows
         spread = np.ones(rows.product.shape[0], np.float32)
         spread[rows.begin : rows.end] = factors
-        _change_weight(edit, rows.product, lambda w: w / spread[:, None])
+        change_weight(edit, rows.product, lambda w: w / spread[:, None])
         if rows.bias is not None:
-            _change(edit, *rows.bias, lambda old: old / spread)
+            change(edit, *rows.bias, lambda old: old / spread)
     behind = factors[fold.spread]
     if fold.table is not None:
         tensor = edit.constants[fold.table.input[0]]
@@ -233,7 +236,7 @@ def apply(edit: Edit, fold: Fold, factors: NDArray[np.float32]) -> None:
         _divide(edit, fold.table, behind)
         return
     for one in fold.readers:
-        _change_weight(edit, one, lambda w: w * behind)
+        change_weight(edit, one, lambda w: w * behind)
 
 
 def _divide(edit: Edit, node: NodeProto, factors: NDArray[np.float32]) -> None:
@@ -247,16 +250,17 @@ def _divide(edit: Edit, node: NodeProto, factors: NDArray[np.float32]) -> None:
     edit.maker[node.output[0]], edit.maker[name] = node, made
 
 
-def _change_weight(edit: Edit, one: Product, change: Any) -> None:
+def change_weight(edit: Edit, one: Product, by: Any) -> None:
+    """Another weight for a product, ``by`` a function of (out, in)."""
     node = edit.maker[one.name]
-    _change(edit, node, 1, change if one.turned else lambda old: change(old.T).T)
+    change(edit, node, 1, by if one.turned else lambda old: by(old.T).T)
 
 
-def _change(edit: Edit, node: NodeProto, index: int, change: Any) -> None:
-    """Another value for a node's constant."""
+def change(edit: Edit, node: NodeProto, index: int, by: Any) -> None:
+    """Another value for a node's constant, in place, or a copy where others read it, too."""
     name = node.input[index]
     tensor = edit.constants[name]
-    value = np.ascontiguousarray(change(numpy_helper.to_array(tensor)), dtype=np.float32)
+    value = np.ascontiguousarray(by(numpy_helper.to_array(tensor)), dtype=np.float32)
     if len(edit.readers[name]) == 1 and list(edit.readers[name][0].input).count(name) == 1:
         tensor.CopyFrom(numpy_helper.from_array(value, name))
         return

@@ -30,15 +30,15 @@ def some(array: NDArray[np.float32]) -> Tensor:
 
 
 def product(
-    x: Tensor, weight: Tensor, rounded: Tensor, block: int, gradient: Tensor | None
+    x: Tensor, right: Tensor, rounded: Tensor, block: int, gradient: Tensor | None
 ) -> float:
     """The divergence, nats a token, of weights (rows, width) ``rounded``, on inputs (n, width).
 
-    ``gradient``: (n, rows). Without it, the mean squared change relative to the output: good for
-    comparing roundings of one matrix, and no divergence.
+    ``right``: (n, rows), what the weights themselves make of the inputs. ``gradient``: (n, rows).
+    Without it, the mean squared change relative to the output: good for comparing roundings of one
+    matrix, and no divergence.
     """
     moved = activations(x, block) @ rounded.T
-    right = x @ weight.T
     moved -= right
     if gradient is None:
         return float(moved.square().mean() / right.square().mean().clamp(min=1e-30))
@@ -54,13 +54,15 @@ def table(
     return float((moved * torch.from_numpy(gradient)).sum(-1).square().mean() / 2)
 
 
-def head(x: Tensor, weight: Tensor, rounded: Tensor, block: int) -> float:
-    """The same of the head, whose outputs are the logits: Var_p[d] / 2."""
-    total, x = 0.0, x[:: -(-len(x) // OF_HEAD)]
-    for part in x.split(32):
-        logits = part @ weight.T
-        moved = activations(part, block) @ rounded.T - logits
-        p = logits.softmax(-1)
-        mean = (p * moved).sum(-1)
-        total += float(((p * moved.square()).sum(-1) - mean.square()).sum() / 2)
-    return total / len(x)
+def of_head(x: Tensor) -> Tensor:
+    """The rows of its inputs (n, width) that the head is reckoned on."""
+    return x[:: -(-len(x) // OF_HEAD)]
+
+
+def head(x: Tensor, logits: Tensor, rounded: Tensor, block: int) -> float:
+    """The same of the head, whose outputs (n, V) are the logits: Var_p[d] / 2."""
+    moved = activations(x, block) @ rounded.T
+    moved -= logits
+    p = logits.softmax(-1)
+    mean = (p * moved).sum(-1)
+    return float(((p * moved.square()).sum(-1) - mean.square()).mean() / 2)

@@ -17,6 +17,9 @@ KINDS = ("MatMul", "FusedMatMul", "Gemm")
 # the head sees the last position alone.)
 PASSED = ("Slice", "Gather", "Squeeze", "Reshape", "Identity")
 
+# In the names of products that undo a rotation: small, and not rounded.
+TURNED = ".turned"
+
 
 @dataclass(frozen=True)
 class Product:
@@ -74,7 +77,7 @@ def products(edit: Edit) -> list[Product]:
 
 def product(edit: Edit, node: NodeProto, embeds: dict[str, NodeProto]) -> Product | None:
     """The product that a node is, None for one of two computed values, or a scaled one."""
-    if node.op_type not in KINDS:
+    if node.op_type not in KINDS or node.name.endswith(TURNED):
         return None
     options = attributes(node)
     turned = bool(options.pop("transB", 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +36,10 @@ class Rounder:
 
     def inputs(self, one: Product) -> Tensor:
         """What a product is fed with along the sample's text (n, width)."""
-        return torch.from_numpy(
-            np.asarray(self._sample.inputs[self._edit.behind(one.source, PASSED)])
-        )
+        return torch.from_numpy(np.asarray(self._sample.inputs[self._value(one)]))
+
+    def _value(self, one: Product) -> str:
+        return self._edit.behind(one.source, PASSED)
 
     def is_head(self, one: Product) -> bool:
         """Whether a product makes the logits."""
@@ -59,24 +60,27 @@ class Rounder:
                 self._codes[key] = nearest(one.weight, rounding)
         return self._codes[key]
 
-    def loss(self, one: Product, codes: Codes) -> float:
+    def losses(self, one: Product, codes: Iterable[Codes]) -> list[float]:
         """What a product's codes cost, in nats a token (``losses``)."""
         weight = torch.from_numpy(np.array(one.weight))
-        rounded, block = torch.from_numpy(codes.values()), codes.rounding.block
-        lost = 0.0
-        if one.tied:
-            gathered = self._tables[one.stored].output[0]
-            slopes = self._sample.gradients[gathered]
-            lost = losses.table(weight, rounded, self._sample.ids, slopes)
-        if not one.source:
-            return lost
-        x = losses.some(self.inputs(one).numpy())
-        if self.is_head(one):
-            return lost + losses.head(x, weight, rounded, block)
-        gradient = self._sample.gradients.get(one.name)
-        return losses.product(
-            x, weight, rounded, block, None if gradient is None else losses.some(gradient)
-        )
+        if one.source:
+            x = self._sample.some(self._value(one))
+            x = losses.of_head(x) if self.is_head(one) else x
+            right = x @ weight.T
+        slopes = self._sample.gradients.get(one.name)
+        gradient = None if slopes is None else losses.some(slopes)
+        found = []
+        for made in codes:
+            rounded, block, lost = torch.from_numpy(made.values()), made.rounding.block, 0.0
+            if one.tied:
+                gathered = self._sample.gradients[self._tables[one.stored].output[0]]
+                lost += losses.table(weight, rounded, self._sample.ids, gathered)
+            if self.is_head(one):
+                lost += losses.head(x, right, rounded, block)
+            elif one.source:
+                lost += losses.product(x, right, rounded, block, gradient)
+            found.append(lost)
+        return found
 
     def rounded(self, recipe: Recipe) -> onnx.ModelProto:
         """The graph by a recipe."""
@@ -94,15 +98,15 @@ def fixed(bits: int, rounder: Rounder) -> dict[str, Rounding]:
     """The recipe of ``--precision int8`` and ``int4``, the same for every model and device.
 
     8 bits: in blocks of 64 where a product takes more than it gives (the way down of a layer, whose
-    inputs differ the most), else of 256, or what divides the rows. 4 bits: in blocks of 64 in the
-    products that give more than they take (query, key and value; gate and up), which lose the
-    least by them; 8 in the others.
+    inputs differ the most), else of 256, or what divides the rows. 4 bits: in blocks of 32 in the
+    products that give as much as they take or more (query, key and value; the way out; gate and
+    up), which lose the least by them; 8 in the others.
     """
     found = {}
     for one in rounder.products:
         rows, width = one.shape
-        if bits == 4 and rows > width and one.source and not rounder.is_head(one):
-            found[one.name] = Rounding(4, block_for(width, 64), True)
+        if bits == 4 and rows >= width and one.source and not rounder.is_head(one):
+            found[one.name] = Rounding(4, block_for(width, 32), True)
         else:
             found[one.name] = Rounding(8, block_for(width, 64 if one.wide else 256))
     return found

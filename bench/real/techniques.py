@@ -12,9 +12,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
+from unittest import mock
 
 import msgspec
 import numpy as np
@@ -36,12 +37,15 @@ READ, TURN, REPEATS = 128, 24, 15  # tokens before, tokens of a turn, turns of e
 Coder = Callable[[Product], Codes | None]
 
 
+Basis = Literal["given", "rescaled", "rotated"]  # the last one is rescaled, too
+
+
 @dataclass(frozen=True)
 class Way:
     """A row of the table."""
 
     title: str
-    rescaled: bool
+    basis: Basis
     gptq: bool
     recipe: Callable[[Rounder], rounder.Recipe]
 
@@ -62,19 +66,33 @@ def in_blocks(bits: int, block: int, wide: int | None = None) -> Callable[[Round
     return recipe
 
 
+def fixed(bits: int, four: int | None = None) -> Callable[[Rounder], Any]:
+    """``--precision int8`` and ``int4``; ``four``: another block for 4 bits."""
+
+    def recipe(made: Rounder) -> rounder.Recipe:
+        return {
+            name: replace(one, block=four) if four and one.bits == 4 else one
+            for name, one in rounder.fixed(bits, made).items()
+        }
+
+    return recipe
+
+
 WAYS = (
-    Way("8 bits, blocks of 256", False, False, in_blocks(8, 256)),
-    Way("8 bits, down in 64", False, False, in_blocks(8, 256, 64)),
-    Way("8 bits, all in 32", False, False, in_blocks(8, 32)),
-    Way("8 bits, down in 64, rescaled", True, False, in_blocks(8, 256, 64)),
-    Way("8 bits, blocks of 256, rescaled, GPTQ", True, True, in_blocks(8, 256)),
-    Way("int8: down in 64, rescaled, GPTQ", True, True, lambda made: rounder.fixed(8, made)),
-    Way("8 bits, all in 32, rescaled, GPTQ", True, True, in_blocks(8, 32)),
-    Way("int4: 4 bits where least is lost", True, True, lambda made: rounder.fixed(4, made)),
-    Way("4 bits in 64, head in 8", False, False, in_blocks(4, 64)),
-    Way("4 bits in 64, head in 8, GPTQ", False, True, in_blocks(4, 64)),
-    Way("4 bits in 64, head in 8, rescaled, GPTQ", True, True, in_blocks(4, 64)),
-    Way("4 bits in 32, head in 8, rescaled, GPTQ", True, True, in_blocks(4, 32)),
+    Way("8 bits, blocks of 256", "given", False, in_blocks(8, 256)),
+    Way("8 bits, down in 64", "given", False, in_blocks(8, 256, 64)),
+    Way("8 bits, all in 32", "given", False, in_blocks(8, 32)),
+    Way("8 bits, blocks of 256, rescaled", "rescaled", False, in_blocks(8, 256)),
+    Way("8 bits, down in 64, rescaled", "rescaled", False, in_blocks(8, 256, 64)),
+    Way("8 bits, all in 32, rescaled", "rescaled", False, in_blocks(8, 32)),
+    Way("int8: rescaled, head rotated", "rotated", False, fixed(8)),
+    Way("8 bits, all in 32, rescaled, head rotated", "rotated", False, in_blocks(8, 32)),
+    Way("int4, nearest, as given", "given", False, fixed(4)),
+    Way("int4, GPTQ, as given", "given", True, fixed(4)),
+    Way("int4, GPTQ, rescaled", "rescaled", True, fixed(4)),
+    Way("int4: GPTQ, rescaled, head rotated", "rotated", True, fixed(4)),
+    Way("int4 in blocks of 64", "rotated", True, fixed(4, 64)),
+    Way("4 bits in 32, head in 8, rescaled, GPTQ", "rotated", True, in_blocks(4, 32)),
 )
 
 
@@ -90,7 +108,7 @@ def run(model: str, context: int, texts: int, path: Path | None) -> None:
         found: list[dict[str, Any]] = []
         for index, way in enumerate(WAYS):
             with console.status(way.title):
-                bundle = _bundle(way, made[way.rescaled], stage, home / f"way-{index}")
+                bundle = _bundle(way, made[way.basis], stage, home / f"way-{index}")
                 drafts.append(DraftModel(bundle, threads=2))
                 overlaps = check.overlaps(drafts[-1], rows, logits[: sum(map(len, rows))])[0]
             mean, error = check.mean(overlaps)
@@ -113,7 +131,7 @@ def run(model: str, context: int, texts: int, path: Path | None) -> None:
 
 def _prepared(
     model: str, context: int, home: Path
-) -> tuple[list[list[int]], Any, dict[bool, Rounder], Stage]:
+) -> tuple[list[list[int]], Any, dict[Basis, Rounder], Stage]:
     """Texts to measure on and the float logits along them; the float graph, rescaled and not."""
     loaded, words = source.load(model)
     folder = home / "float"
@@ -125,19 +143,21 @@ def _prepared(
     stage.write({1: graph})
     begun = [*prompts.CALIBRATION, *prompts.CHECK]
     with quiet():
-        rows = calibrate.own_text(loaded, words, begun, context)
+        rows = calibrate.own_text(loaded, words, begun, context, calibrate.TOKENS)
     learned, rows = rows[: len(prompts.CALIBRATION)], rows[len(prompts.CALIBRATION) :]
     logits = check.reference(loaded, rows, home / "logits.npy")
-    made = {}
-    for rescaled in (False, True):
-        place = home / f"sample-{rescaled}"
+    made: dict[Basis, Rounder] = {}
+    for basis in get_args(Basis):
+        place = home / basis
         place.mkdir()
-        sample = calibrate.sample(folder / GRAPH, loaded, learned, place)
-        if rescaled:
-            model_ = onnx.load(folder / GRAPH)
-            smooth.smooth(model_, sample, *SMOOTHED)
-            quantize.write(model_, place / GRAPH)
-        made[rescaled] = Rounder((place if rescaled else folder) / GRAPH, sample)
+        one = onnx.load(folder / GRAPH)
+        sample = calibrate.sample(folder / GRAPH, loaded, learned, len(learned), place)
+        turns = smooth.TURNS if basis == "rotated" else (False,)
+        if basis != "given":
+            with mock.patch.object(smooth, "TURNS", turns):
+                smooth.smooth(one, sample, *SMOOTHED)
+        quantize.write(one, place / GRAPH)
+        made[basis] = Rounder(place / GRAPH, sample)
     return rows, logits, made, stage
 
 

@@ -23,11 +23,13 @@ NODES = 200  # of the measurement of what a node costs besides
 
 
 def all_kernels(machine: str) -> list[Kernel]:
-    """Those worth measuring on a processor."""
-    found = [Kernel(bits, block) for bits, blocks in BLOCKS.items() for block in blocks]  # type: ignore[arg-type]
-    if kernels.takes_zero_points(machine):
-        found += [Kernel(4, block, True) for block in BLOCKS[4]]
-    return found
+    """Those worth measuring on a processor: 4 bits with zero points where they cost nothing."""
+    zero_points = kernels.takes_zero_points(machine)
+    return [
+        Kernel(bits, block, zero_points and bits == 4)  # type: ignore[arg-type]
+        for bits, blocks in BLOCKS.items()
+        for block in blocks
+    ]
 
 
 def measure(

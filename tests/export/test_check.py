@@ -56,4 +56,4 @@ def test_a_coarse_rounding_is_told_and_not_refused(model_folder, tmp_path, monke
 def test_the_kernels_are_told(bundle):
     manifest = load_bundle(bundle("llama", "int4").path).manifest
     assert {one.kernel.bits for one in manifest.quantization.kernels} == {4, 8}
-    assert "in 4 bits, blocks of 64, zero points" in told(manifest)
+    assert "in 4 bits, blocks of 32, zero points" in told(manifest)

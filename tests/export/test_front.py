@@ -62,6 +62,25 @@ def test_the_wanted_overlap_is_found_by_halving():
     assert front.default(found).plan.loss == pytest.approx(0.4, abs=0.02)
 
 
+@pytest.mark.parametrize("slope", [0.3, 0.48, 0.8])
+def test_three_measurements_will_do(slope):
+    """What is lost goes as the root of the loss. The control: three at even distances."""
+    every = [plan(i / 10_000) for i in range(1, 10_000)]
+
+    def measure(p: Plan) -> Point:
+        return Point(p, 1.0 - slope * p.loss**0.5, 0.0)
+
+    found = front.default(front.measured(every, 3, measure, 0.96))
+    assert 0.96 <= found.overlap < 0.96 + front.CLOSE
+    even = [measure(p).overlap for p in front.ladder(every, 3)]
+    assert not any(0.96 <= overlap < 0.96 + front.CLOSE for overlap in even)
+
+
+def test_where_all_are_good_enough_the_best_is_on_the_front_too():
+    found = front.measured([plan(1e-6), plan(1e-5)], 3, lambda p: Point(p, 1.0 - p.loss, 0.0))
+    assert [point.plan.loss for point in found] == [1e-6, 1e-5]
+
+
 def test_the_default_is_the_fastest_that_is_good_or_else_the_best():
     points = [
         Point(plan(loss), overlap, 0.0) for loss, overlap in ((0, 0.98), (1, 0.961), (2, 0.9))
