@@ -125,7 +125,9 @@ def check(
     welcome = models.welcome
     if sampling == "target":
         sampling = facts.suggested(welcome)
-    sampling = sampling or Sampling()
+    sampling = Sampling() if sampling is None else sampling
+    if not isinstance(sampling, Sampling):
+        raise ValueError(f"sampling must be a Sampling or 'target', not {sampling!r}")
     sampling.check()
     scheme = scheme or TopK(k=min(TopK().k, models.shared))
     _check_scheme(scheme, sampling, models)
@@ -174,6 +176,8 @@ def _whole(name: str, value: int, least: int, most: int | None = None) -> int:
 
 def _check_offline(after_s: float | None, learns: bool) -> None:
     """Raise ValueError for a time that is none, or beside an option that rules it out."""
+    if after_s is not None and not isinstance(after_s, int | float):
+        raise ValueError(f"offline_after_s must be a number of seconds, not {after_s!r}")
     if after_s is not None and not 0.0 <= after_s < math.inf:
         raise ValueError(f"offline_after_s must not be negative, but is {after_s}")
     if after_s is not None and learns:
@@ -232,7 +236,10 @@ def _prompt_ids(
     elif isinstance(prompt, str):
         ids = facts.prompt_ids(prompt, tokenizer, welcome, first=not history)
     else:
-        ids = list(prompt)
+        try:
+            ids = list(prompt)
+        except TypeError:
+            raise ValueError(f"the prompt is neither text nor ids: {prompt!r}") from None
     if not ids or not len(prompt):
         raise ValueError("the prompt is empty; give at least one character")
     try:

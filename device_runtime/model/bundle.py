@@ -140,16 +140,18 @@ class Bundle:
         except Exception as error:  # tokenizers has no exceptions of its own
             raise BundleError(f"{path} is no tokenizer ({error}); {AGAIN}") from None
 
-    def template(self) -> Template | None:
-        """How a chat is written; None where the model has no template. Raises BundleError."""
-        manifest = self.manifest
-        if manifest.chat_template is None:
-            return None
-        tokenizer = self.tokenizer()
+    def tokens(self) -> dict[str, str]:
+        """The tokens that a chat template may name, such as ``eos_token``. Raises BundleError."""
+        manifest, tokenizer = self.manifest, self.tokenizer()
         ids = {"bos_token": manifest.bos_token_id}
         ids["eos_token"] = manifest.eos_token_ids[0] if manifest.eos_token_ids else None
         known = {name: tokenizer.id_to_token(i) for name, i in ids.items() if i is not None}
-        return Template(manifest.chat_template, known | manifest.tokens)
+        return known | manifest.tokens
+
+    def template(self) -> Template | None:
+        """How a chat is written; None where the model does not say. Raises BundleError."""
+        source = self.manifest.chat_template
+        return None if source is None else Template(source, self.tokens())
 
 
 def bucket_file(count: int) -> str:

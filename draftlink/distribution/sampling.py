@@ -44,6 +44,9 @@ class Sampling(msgspec.Struct, frozen=True):
 
     def check(self) -> None:
         """Raise ValueError, with a line that names the parameter, when one is out of range."""
+        for name in self.__struct_fields__:
+            if not isinstance(getattr(self, name), int | float):
+                raise ValueError(f"{name} must be a number, not {getattr(self, name)!r}")
         # Written so that NaN fails every test.
         if not (self.temperature == 0.0 or COLDEST <= self.temperature <= 100.0):
             raise ValueError(

@@ -12,6 +12,7 @@ _BY_MODULE: Final = {
     "tokenizers": _DEVICE,
     "websockets": _DEVICE,
     "jinja2": _DEVICE,
+    "prompt_toolkit": _DEVICE,
     "torch": _BS,
     "transformers": _BS,
     "prometheus_client": _BS,
