@@ -129,6 +129,7 @@ def check(
     if not isinstance(sampling, Sampling):
         raise ValueError(f"sampling must be a Sampling or 'target', not {sampling!r}")
     sampling.check()
+    _check_penalties(sampling, welcome)
     scheme = scheme or TopK(k=min(TopK().k, models.shared))
     _check_scheme(scheme, sampling, models)
     _check_mode(mode, scheme, sampling, welcome)
@@ -172,6 +173,17 @@ def _whole(name: str, value: int, least: int, most: int | None = None) -> int:
         bounds = f"at least {least}" if most is None else f"between {least} and {most}"
         raise ValueError(f"{name} must be {bounds}, not {value}")
     return number
+
+
+def _check_penalties(sampling: Sampling, welcome: frames.Welcome) -> None:
+    """Raise ValueError for a bias or penalties that this base station cannot apply."""
+    if sampling.states_more and frames.PENALTIES not in welcome.features:
+        raise ValueError(
+            "this base station cannot apply logit_bias, presence_penalty or frequency_penalty (it"
+            f" lacks the feature {frames.PENALTIES}): update it, or do without"
+        )
+    if sampling.logit_bias and sampling.logit_bias[-1][0] >= welcome.vocab_size:
+        raise ValueError(f"logit_bias has ids that are not among the target's {welcome.vocab_size}")
 
 
 def _check_offline(after_s: float | None, learns: bool) -> None:

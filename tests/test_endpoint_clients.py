@@ -63,9 +63,9 @@ def test_its_errors(address):
             client.chat.completions.create(**CHAT, tools=[])
             client.chat.completions.create(**CHAT, top_p=0)
         assert caught.value.param == "top_p"
-    with openai.OpenAI(base_url=address, api_key="another", max_retries=0) as client:
-        with pytest.raises(openai.AuthenticationError):
-            client.models.list()
+    stranger = openai.OpenAI(base_url=address, api_key="another", max_retries=0)
+    with stranger, pytest.raises(openai.AuthenticationError):
+        stranger.models.list()
 
 
 def test_many_at_once_and_some_that_leave(address):

@@ -13,6 +13,7 @@ from device_runtime.result import Result
 from device_runtime.serve.conversations import Conversations
 from device_runtime.serve.errors import ApiError
 from device_runtime.transport.connecting import LinkError
+from draftlink.distribution.sampling import Sampling
 
 GRACE_S = 0.5  # for a text that nobody wants any more to end as texts do
 
@@ -141,4 +142,5 @@ def _refused(error: ValueError) -> ApiError:
     text = str(error)
     named = text.partition(" ")[0]
     code = "context_length_exceeded" if "context is" in text else "invalid_value"
-    return ApiError(400, text, param=named if named in Options.__annotations__ else None, code=code)
+    known = named in Options.__annotations__ or named in Sampling.__struct_fields__
+    return ApiError(400, text, param=named if known else None, code=code)

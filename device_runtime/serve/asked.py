@@ -76,14 +76,16 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
 
     def sampling(self, usual: Sampling) -> Sampling:
         """What is stated, over the model's ``usual``. Raises ApiError."""
-        for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
-            if getattr(self, name):
-                raise unsupported(name, "it cannot be applied yet; leave it out")
-        stated = {
+        stated: dict[str, Any] = {
             name: value
             for name in ("temperature", "top_p", "min_p", "repetition_penalty")
             if (value := getattr(self, name)) is not None
         }
+        for name in ("presence_penalty", "frequency_penalty"):
+            if value := getattr(self, name):  # 0 is off, and need not be known
+                stated[name] = value
+        if self.logit_bias:
+            stated["logit_bias"] = self._bias()
         if self.top_k is not None:
             stated["top_k"] = max(0, self.top_k)  # vLLM's -1 is off, too
         found = msgspec.structs.replace(usual, **stated)
@@ -94,6 +96,13 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
                 400, str(error), param=str(error).partition(" ")[0], code="invalid_value"
             ) from None
         return found
+
+    def _bias(self) -> tuple[tuple[int, float], ...]:
+        try:
+            pairs = {int(token): value for token, value in (self.logit_bias or {}).items()}
+        except ValueError:
+            raise wrong("logit_bias", 'its keys must be ids, such as "50256"') from None
+        return tuple(sorted(pairs.items()))
 
 
 class Part(msgspec.Struct, frozen=True):
