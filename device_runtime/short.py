@@ -186,8 +186,8 @@ def chat(
     ``template``: Jinja, instead of the bundle's own. ``options`` are those of ``Device.generate``,
     for every answer. Raises BundleError, LinkError, ValueError, TypeError.
     """
-    device = Device(bundle, url, token=token, ca=ca, insecure=insecure)
-    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
+    loaded = load_bundle(Path(bundle)) if isinstance(bundle, str | Path) else bundle
+    device = Device(loaded, url, token=token, ca=ca, insecure=insecure)
     if isinstance(template, str):
         template = Template(template, loaded.tokens())
     template = template or loaded.template()

@@ -60,7 +60,7 @@ class Answer:
         self._current: Generation | None = None
         self._task: asyncio.Task[None] | None = None
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        self._failed = False
+        self.failed = False
         self.count = len(generations)
         self.over = False  # all texts have ended
         self._left: asyncio.Task[None] | None = None
@@ -91,9 +91,9 @@ class Answer:
                 yield Piece(index, piece)
             try:
                 await self._task
-            except LinkError as error:
-                self._failed = True
-                raise _lost(error) from None
+            except Exception as error:
+                self.failed = True
+                raise _lost(error) from error
             self.over = index == self.count - 1
             yield Ended(index, generation.result)
 
@@ -125,14 +125,17 @@ class Answer:
                 task.cancel()
                 await asyncio.wait([task])
         if task is not None and not task.cancelled() and task.exception() is not None:
-            self._failed = True
-        if self._failed:
+            self.failed = True
+        if self.failed:
             await self._conversations.drop(self._conversation)
         else:
             self._conversations.give(self._conversation)
 
 
-def _lost(error: LinkError) -> ApiError:
+def _lost(error: Exception) -> ApiError:
+    """What a client is told of a text that cannot go on."""
+    if not isinstance(error, LinkError):
+        return ApiError(502, str(error) or type(error).__name__, code="text_failed")
     return ApiError(
         503, str(error), code="base_station_unreachable", retry_after_s=error.retry_after_s
     )

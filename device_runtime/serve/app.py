@@ -70,7 +70,7 @@ def create_app(service: Service, access: Access | None = None) -> Starlette:
     return Starlette(
         routes=[Route(path, answer, methods=[verb]) for path, (verb, answer) in routes.items()],
         middleware=[cors] if access.origins else [],
-        exception_handlers={404: _nowhere, 405: _nowhere},
+        exception_handlers={404: _nowhere, 405: _nowhere, 500: _broken},
     )
 
 
@@ -186,6 +186,10 @@ def refusal(error: ApiError) -> Response:
 async def _nowhere(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     return refusal(ApiError(status, f"there is no {request.method} {request.url.path} here"))
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    return refusal(ApiError(500, f"this is a fault of the server ({type(error).__name__})"))
 
 
 async def _body(request: Request) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -29,15 +29,21 @@ class Replies:
     async def reply(self, kind: Kind, asked: Common, wanted: Sequence[Wanted]) -> Response:
         """The answer, once its first text can begin. Raises ApiError."""
         prefix = "chatcmpl" if kind == "chat" else "cmpl"
-        head = Head(kind, f"{prefix}-{secrets.token_hex(12)}", self._service.name, int(time.time()))
+        head = Head(
+            kind,
+            f"{prefix}-{secrets.token_hex(12)}",
+            self._service.name,
+            int(time.time()),
+            asked.choices,
+        )
         answer = await Answer.begin(self._service.conversations, wanted)
         self._counts.running.inc()
         if asked.stream:
-            return _Stream(self._events(answer, head, usage=asked.usage), self._leave, answer)
+            return _Stream(self._events(answer, head, usage=asked.usage), self._left, answer)
         try:
             return await self._whole(answer, head, len(wanted))
         finally:
-            self._leave(answer)
+            self._end(answer)
 
     async def _whole(self, answer: Answer, head: Head, count: int) -> Response:
         texts, results = [""] * count, []
@@ -79,30 +85,36 @@ class Replies:
             yield _event(error.body, False)
         yield b"data: [DONE]\n\n"
 
-    def _leave(self, answer: Answer) -> None:
+    def _end(self, answer: Answer) -> None:
         self._counts.running.dec()
-        if not answer.over:
-            self._counts.left()
         answer.leave()
+
+    def _left(self, answer: Answer) -> None:
+        """A stream is over; where its text is not, the client went away."""
+        if not (answer.over or answer.failed):
+            self._counts.left()
+        self._end(answer)
 
 
 class _Stream(StreamingResponse):
     """A stream that lets its answer go however it ends, begun or not."""
 
-    def __init__(self, events: AsyncIterator[bytes], leave: Any, answer: Answer) -> None:
+    def __init__(
+        self, events: AsyncIterator[bytes], left: Callable[[Answer], None], answer: Answer
+    ) -> None:
         super().__init__(
             events,
             media_type="text/event-stream",
             headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
         )
-        self._leave, self._answer = leave, answer
+        self._left, self._answer = left, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all events, until the client goes away."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._leave(self._answer)
+            self._left(self._answer)
 
 
 def _event(part: dict[str, Any], usage: bool) -> bytes:

@@ -15,12 +15,16 @@ _REASONS = {"length": "length"}  # all others are a stop
 
 @dataclass(frozen=True)
 class Head:
-    """What all parts of one answer begin with. ``created``: seconds since 1970."""
+    """What all parts of one answer begin with.
+
+    ``created``: seconds since 1970. ``each``: texts for each prompt.
+    """
 
     kind: Kind
     id: str
     model: str
     created: int
+    each: int
 
     def _frame(self, part: bool) -> dict[str, Any]:
         name = "chat.completion" + ".chunk" * part if self.kind == "chat" else "text_completion"
@@ -38,7 +42,7 @@ class Head:
                 else {"text": text}
             )
             choices.append({"index": i, **said, "logprobs": None, "finish_reason": reason(result)})
-        return {**self._frame(False), "choices": choices, "usage": usage(results), **told}
+        return {**self._frame(False), "choices": choices, "usage": self._usage(results), **told}
 
     def first(self, index: int) -> dict[str, Any] | None:
         """The part that begins a choice; completions have none."""
@@ -56,7 +60,20 @@ class Head:
 
     def totals(self, results: Sequence[Result]) -> dict[str, Any]:
         """The part that ends a stream whose reader asked for that."""
-        return {**self._frame(True), "choices": [], "usage": usage(results)}
+        return {**self._frame(True), "choices": [], "usage": self._usage(results)}
+
+    def _usage(self, results: Sequence[Result]) -> dict[str, Any]:
+        """Tokens; a prompt's count once. Cached: in the base station's KV cache already."""
+        firsts = results[:: self.each]
+        prompt = sum(each.prompt_tokens for each in firsts)
+        written = sum(len(each.tokens) for each in results)
+        cached = sum(each.target_cached_tokens for each in firsts)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": written,
+            "total_tokens": prompt + written,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
 
     def _part(self, index: int, delta: dict[str, str], ended: str | None) -> dict[str, Any]:
         said = {"delta": delta} if self.kind == "chat" else {"text": delta.get("content", "")}
@@ -67,17 +84,6 @@ class Head:
 def reason(result: Result) -> str:
     """Why a text ended, in OpenAI's words."""
     return _REASONS.get(result.stop_reason, "stop")
-
-
-def usage(results: Sequence[Result]) -> dict[str, Any]:
-    """Tokens; those of a prompt count once. Cached: in the base station's KV cache already."""
-    prompt, written = results[0].prompt_tokens, sum(len(each.tokens) for each in results)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": written,
-        "total_tokens": prompt + written,
-        "prompt_tokens_details": {"cached_tokens": results[0].target_cached_tokens},
-    }
 
 
 def told(results: Sequence[Result], alone: str | None) -> dict[str, Any]:

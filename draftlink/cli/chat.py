@@ -46,6 +46,7 @@ def chat(
     import asyncio
 
     from device_runtime.device import Coupled, Device, Sampling, TopK
+    from device_runtime.model.bundle import load_bundle
     from device_runtime.request import Options
     from device_runtime.result import MODES
     from device_runtime.talk import NO_TEMPLATE, Talk
@@ -55,13 +56,14 @@ def chat(
         raise typer.BadParameter(f"{mode!r} is not one of {', '.join(MODES)}")
     if scheme not in ("coupled", "topk"):
         raise typer.BadParameter(f"{scheme!r} is not coupled or topk")
-    template = common.template(bundle, chat_template)
+    loaded = load_bundle(bundle)
+    template = common.template(loaded, chat_template)
     if template is None:
         raise ValueError(NO_TEMPLATE + ", by --chat-template")
 
     async def run() -> None:
         opened = Device(
-            bundle, url, provider=provider, threads=threads, token=token, ca=ca, insecure=insecure
+            loaded, url, provider=provider, threads=threads, token=token, ca=ca, insecure=insecure
         )
         hold(opened.model, pace_draft)
         stated = {"temperature": temperature, "top_k": top_k, "top_p": top_p}

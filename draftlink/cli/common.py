@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -14,6 +14,10 @@ from rich.text import Text
 
 from draftlink.cli.consoles import Console
 from draftlink.host import files
+
+if TYPE_CHECKING:  # a command that needs no device loads none of it
+    from device_runtime.model.bundle import Bundle
+    from device_runtime.templates.template import Template
 
 app = typer.Typer(
     help="Lossless distributed speculative decoding: draft on the device, verify at the base "
@@ -188,33 +192,31 @@ def prompt(stated: str | None, file: Path | None) -> str:
         raise ValueError("the prompt is no text in UTF-8") from None
 
 
-def chatted(bundle: Path, text: str) -> str:
+def chatted(bundle: Bundle, text: str) -> str:
     """A user's turn as the bundle's chat template writes it, up to the answer.
 
     Raises ValueError where it has none, TemplateError, BundleError.
     """
-    found = template(bundle, None)
+    found = bundle.template()
     if found is None:
         raise ValueError("this bundle has no chat template; leave out --chat")
     try:
-        return str(found.render([{"role": "user", "content": text}]))
+        return found.render([{"role": "user", "content": text}])
     finally:
         found.close()
 
 
-def template(bundle: Path, stated: Path | None) -> Any:
+def template(bundle: Bundle, stated: Path | None) -> Template | None:
     """How a chat is written: by the ``stated`` file, or as the bundle says; None where it does not.
 
     Raises BundleError, and ValueError for a file that is none.
     """
-    from device_runtime.model.bundle import load_bundle
     from device_runtime.templates.template import Template
 
-    found = load_bundle(bundle)
     if stated is None:
-        return found.template()
+        return bundle.template()
     try:
-        return Template(stated.read_text(encoding="utf-8"), found.tokens())
+        return Template(stated.read_text(encoding="utf-8"), bundle.tokens())
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the chat template {stated} cannot be read ({error})") from None
 

@@ -114,15 +114,13 @@ def device(
 ) -> None:
     """Generate a text on the device with a base station's help."""
     from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
+    from device_runtime.model.bundle import load_bundle
     from device_runtime.result import MODES
     from draftlink.planning import units
     from draftlink.schemes import AnyScheme
 
     if mode not in MODES:
         raise typer.BadParameter(f"{mode!r} is not one of {', '.join(MODES)}")
-    text = common.prompt(prompt, file)
-    if chat:
-        text = common.chatted(bundle, text)
     if coding not in ("lattice", "fp16"):
         raise typer.BadParameter(f"{coding!r} is not lattice or fp16")
     given = {name: v for name, v in (("k", k), ("total", lattice)) if v is not None}
@@ -135,10 +133,14 @@ def device(
     }
     if scheme not in known:
         raise typer.BadParameter(f"{scheme!r} is not one of {', '.join(known)}")
+    text = common.prompt(prompt, file)
+    loaded = load_bundle(bundle)
+    if chat:
+        text = common.chatted(loaded, text)
 
     async def run() -> Any:
         opened = Device(
-            bundle,
+            loaded,
             url,
             provider=provider,
             threads=threads,

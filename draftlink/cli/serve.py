@@ -55,6 +55,7 @@ def serve(
 ) -> None:
     """Serve OpenAI's API on this device, with a base station's help."""
     from device_runtime.device import Coupled, Device, TopK
+    from device_runtime.model.bundle import load_bundle
     from device_runtime.result import MODES
     from device_runtime.serve import server
     from device_runtime.serve.app import Access, create_app
@@ -66,12 +67,13 @@ def serve(
     if scheme not in ("coupled", "topk"):
         raise typer.BadParameter(f"{scheme!r} is not coupled or topk")
     server.check_exposure(host, key=api_key is not None, insecure=insecure)
-    template = common.template(bundle, chat_template)
+    loaded = load_bundle(bundle)
+    template = common.template(loaded, chat_template)
     bound = server.listen(host, port)
 
     async def run() -> None:
         device = Device(
-            bundle, url, provider=provider, threads=threads, token=token, ca=ca, insecure=insecure
+            loaded, url, provider=provider, threads=threads, token=token, ca=ca, insecure=insecure
         )
         hold(device.model, pace_draft)
         choices = Choices(Coupled() if scheme == "coupled" else TopK(), mode)
