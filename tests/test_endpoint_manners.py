@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import socket
@@ -140,6 +141,20 @@ def test_a_client_that_goes_away_ends_its_text(stream):
         until(lambda: "draftlink:request_left_total 3.0" in got(where, "/metrics"), "three left")
         assert "num_requests_running 0.0" in got(where, "/metrics")
     assert max(slot.forwards for slot in target.slots) < 50_000
+
+
+def test_a_base_station_that_is_gone_is_told():
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(served(FakeTarget(TABLE)))
+        made = device(url)
+        made.patience_s = 0.2
+        with endpoint(url, made=made, most=1) as (where, _):
+            assert post(where, "/v1/chat/completions", CHAT)
+            stack.close()
+            for _ in range(2):  # over the connection that was there, and over a new one
+                code, error = refused(where, "/v1/chat/completions", CHAT)
+                assert code == 503 and error["code"] == "base_station_unreachable"
+                assert error["type"] == "server_error"
 
 
 def test_those_who_wait_are_served_or_told(station):

@@ -57,10 +57,17 @@ def serve(
     from device_runtime.device import Coupled, Device, TopK
     from device_runtime.model.bundle import load_bundle
     from device_runtime.result import MODES
-    from device_runtime.serve import server
-    from device_runtime.serve.app import Access, create_app
-    from device_runtime.serve.service import Choices, Service
     from draftlink.host import children
+
+    try:
+        from device_runtime.serve import server
+        from device_runtime.serve.app import Access, create_app
+        from device_runtime.serve.service import Choices, Service
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn", "prometheus_client"):
+            raise
+        # A base station needs them, too, and the usual advice would name its extra.
+        raise ValueError(f"serve needs {error.name}: pip install 'draftlink[serve]'") from None
 
     if mode not in MODES:
         raise typer.BadParameter(f"{mode!r} is not one of {', '.join(MODES)}")

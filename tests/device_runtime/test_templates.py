@@ -1,4 +1,4 @@
-"""A chat template is a stranger's program: its text is transformers' own, or one clear line."""
+"""A chat template is a stranger's program: whatever it does comes to a text or one clear line."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ import subprocess
 import threading
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from device_runtime.templates.template import Template, TemplateError
-from tests.chats import TEMPLATES, chat
-
-CHATS = [chat(seed) for seed in range(50)]
 
 
 @pytest.fixture
@@ -26,24 +22,6 @@ def made():
     yield make
     for template in templates:
         template.close()
-
-
-@pytest.mark.parametrize("family", TEMPLATES)
-def test_ids_are_those_of_transformers(made, family, tokenizer):
-    backend = tokenizer.backend_tokenizer
-    words = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
-    template = made(TEMPLATES[family])
-    different = set()
-    for turns in CHATS:
-        for more in ({}, {"enable_thinking": False}):
-            expected = words.apply_chat_template(
-                turns, chat_template=TEMPLATES[family], add_generation_prompt=True,
-                tokenize=True, return_dict=False, **more,
-            )  # fmt: skip
-            text = template.render(turns, more=more)
-            assert words.backend_tokenizer.encode(text, add_special_tokens=False).ids == expected
-            different.add(tuple(expected))
-    assert len(different) >= 45  # the control: these are different chats
 
 
 HOSTILE = {
