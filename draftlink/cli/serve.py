@@ -64,10 +64,11 @@ def serve(
         from device_runtime.serve.app import Access, create_app
         from device_runtime.serve.service import Choices, Service
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn", "prometheus_client"):
+        lacks = (error.name or "").partition(".")[0]
+        if lacks not in ("starlette", "uvicorn", "prometheus_client"):
             raise
         # A base station needs them, too, and the usual advice would name its extra.
-        raise ValueError(f"serve needs {error.name}: pip install 'draftlink[serve]'") from None
+        raise ValueError(f"serve needs {lacks}: pip install 'draftlink[serve]'") from None
 
     if mode not in MODES:
         raise typer.BadParameter(f"{mode!r} is not one of {', '.join(MODES)}")
