@@ -126,10 +126,7 @@ def check(
     if sampling == "target":
         sampling = facts.suggested(welcome)
     sampling = Sampling() if sampling is None else sampling
-    if not isinstance(sampling, Sampling):
-        raise ValueError(f"sampling must be a Sampling or 'target', not {sampling!r}")
-    sampling.check()
-    _check_penalties(sampling, welcome)
+    _check_sampling(sampling, welcome)
     scheme = scheme or TopK(k=min(TopK().k, models.shared))
     _check_scheme(scheme, sampling, models)
     _check_mode(mode, scheme, sampling, welcome)
@@ -175,8 +172,11 @@ def _whole(name: str, value: int, least: int, most: int | None = None) -> int:
     return number
 
 
-def _check_penalties(sampling: Sampling, welcome: frames.Welcome) -> None:
-    """Raise ValueError for a bias or penalties that this base station cannot apply."""
+def _check_sampling(sampling: Sampling, welcome: frames.Welcome) -> None:
+    """Raise ValueError for what is none, or what this base station cannot apply."""
+    if not isinstance(sampling, Sampling):
+        raise ValueError(f"sampling must be a Sampling or 'target', not {sampling!r}")
+    sampling.check()
     if sampling.states_more and frames.PENALTIES not in welcome.features:
         raise ValueError(
             "this base station cannot apply logit_bias, presence_penalty or frequency_penalty (it"
