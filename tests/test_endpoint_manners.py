@@ -52,7 +52,7 @@ def test_what_there_is(address):
     assert card["id"] == "fake" and card["object"] == "model"
     assert json.loads(got(address, "/v1/models/fake"))["id"] == "fake"
     assert json.loads(got(address, "/health"))["status"] == "ok"
-    assert "/v1/chat/completions" in got(address, "/").replace("v1/chat", "/v1/chat")
+    assert "v1/chat/completions" in got(address, "/")
     post(address, "/v1/chat/completions", CHAT | {"model": "fake"})
     text = got(address, "/metrics")
     assert 'draftlink:request_success_total{finished_reason="length"}' in text
@@ -68,10 +68,7 @@ def test_errors_have_openais_shape(address):
         (CHAT | {"stop": ["a"] * 2, "temperature": 1e-9}, 400, "temperature"),
         (b"{", 400, None),
         (b" " * (1 << 23) + b"{}", 413, None),
-        ({"messages": [{"role": "user", "content": "a" * 3000}], "stream": True}, None, None),
     ]:
-        if status is None:
-            continue
         code, error = refused(address, path, body)
         assert (code, error["param"]) == (status, param)
         assert error["message"] and error["type"] == "invalid_request_error"

@@ -56,9 +56,10 @@ class Sampling(msgspec.Struct, frozen=True):
 
     def check(self) -> None:
         """Raise ValueError, with a line that names the parameter, when one is out of range."""
-        for name in self.__struct_fields__[:-1]:
-            value = getattr(self, name)
-            if not isinstance(value, int | float | UnsetType):
+        numbers = {name: getattr(self, name) for name in self.__struct_fields__[:5]}
+        more = {"frequency_penalty": self.frequency, "presence_penalty": self.presence}
+        for name, value in (numbers | more).items():
+            if not isinstance(value, int | float):
                 raise ValueError(f"{name} must be a number, not {value!r}")
         # Written so that NaN fails every test.
         if not (self.temperature == 0.0 or COLDEST <= self.temperature <= 100.0):
@@ -77,11 +78,10 @@ class Sampling(msgspec.Struct, frozen=True):
                 f"repetition_penalty must be between 0.01 and 100, not {self.repetition_penalty}"
             )
 
-        for name in ("frequency_penalty", "presence_penalty"):
-            if not -MOST_PENALTY <= getattr(self, name[:-8]) <= MOST_PENALTY:
+        for name, value in more.items():
+            if not -MOST_PENALTY <= value <= MOST_PENALTY:
                 raise ValueError(
-                    f"{name} must be between {-MOST_PENALTY:g} and {MOST_PENALTY:g},"
-                    f" not {getattr(self, name)}"
+                    f"{name} must be between {-MOST_PENALTY:g} and {MOST_PENALTY:g}, not {value}"
                 )
         if self.logit_bias is not UNSET:
             _check_bias(self.logit_bias)
