@@ -179,8 +179,8 @@ def device(
     result = asyncio.run(run())
     if not (quiet or stream_json):
         err.print(
-            f"[dim]{result.tokens_per_s:.0f} tokens/s, {result.accepted} of {result.drafted} drafted"
-            f" tokens accepted, {result.uplink_bytes} bytes up, {result.downlink_bytes} down[/dim]\n"
-            f"[dim]{result.summary}[/dim]"
+            f"[dim]{result.tokens_per_s:.0f} tokens/s, {result.accepted} of {result.drafted}"
+            f" drafted tokens accepted, {result.uplink_bytes} bytes up, {result.downlink_bytes}"
+            f" down[/dim]\n[dim]{result.summary}[/dim]"
         )
     write_json(json, result)
