@@ -45,7 +45,7 @@ class _Text:
 
     async def __aiter__(self) -> AsyncIterator[Token]:
         for _ in range(self._count):
-            self._tally.token(time.perf_counter())
+            self._tally.token(time.perf_counter(), "draft")
             self.text += " word"
             yield Token(1, " word", "draft")
             await asyncio.sleep(0)  # as between two tokens that come
