@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import urllib.error
 import urllib.request
 
@@ -12,6 +13,7 @@ import pytest
 from device_runtime.device import Coupled, Sampling
 from device_runtime.serve.service import Choices
 from draftlink.distribution import gumbel, noise, sampling
+from draftlink.link.pacing import pace
 from tests.endpoints import DRAFT, TABLE, device, endpoint
 from tests.fakes import FakeTarget, served
 
@@ -81,12 +83,21 @@ async def by_api(url: str, seed: int, greedy: bool, mode: str):
         return generation.result
 
 
-@pytest.mark.parametrize("mode", ["auto", "stop-and-wait"])
+@pytest.fixture(scope="module")
+def slow():
+    """A base station whose target takes its time, so that drafting pays."""
+    target = FakeTarget(TABLE)
+    target.forward = pace(target.forward, 0.004, time.perf_counter, time.sleep)
+    with served(target) as url:
+        yield url
+
+
+@pytest.mark.parametrize("mode", ["auto", "run-ahead"])
 @pytest.mark.parametrize("greedy", [False, True], ids=["coupled", "greedy"])
-def test_texts_are_the_targets_and_the_device_drafts(station, greedy, mode):
+def test_texts_are_the_targets_and_the_device_drafts(slow, greedy, mode):
     """A server that only streams fails here: nothing would be drafted."""
     results, parts = [], []
-    with endpoint(station, choices=Choices(Coupled(), mode)) as (where, _):
+    with endpoint(slow, choices=Choices(Coupled(), mode)) as (where, _):
         for seed in SEEDS:
             body = {
                 "messages": [{"role": "user", "content": PROMPT[1:-1]}],
@@ -96,12 +107,12 @@ def test_texts_are_the_targets_and_the_device_drafts(station, greedy, mode):
             text = answer["choices"][0]["message"]["content"]
             assert text == own([ord(c) - 97 for c in PROMPT + "r"], seed, greedy)
             assert answer["choices"][0]["finish_reason"] == "length"
-            told = answer["draftlink"]["choices"][0]
-            results.append(asyncio.run(by_api(station, seed, greedy, mode)))
-            assert text == results[-1].text and told["seed"] == seed
-            assert told["drafted"] > 0 and answer["draftlink"]["base_station_alone"] is None
-            parts.append(told)
-    if mode == "stop-and-wait":  # where what is drafted does not hang on the time
+            parts.append(answer["draftlink"]["choices"][0])
+            results.append(asyncio.run(by_api(slow, seed, greedy, mode)))
+            assert text == results[-1].text and parts[-1]["seed"] == seed
+            assert (parts[-1]["drafted"] == 0) == bool(answer["draftlink"]["base_station_alone"])
+    assert sum(told["drafted"] for told in parts) > TOKENS
+    if mode == "run-ahead":  # where every token is judged, whatever time things take
         for told, result in zip(parts, results, strict=True):
             assert told["alpha"] == pytest.approx(result.alpha, abs=0.02)
 
@@ -164,7 +175,7 @@ def test_completions_of_texts_and_ids(address):
     texts = [choice["text"] for choice in answer["choices"]]
     alone = post(address, "/v1/completions", {"prompt": [0, 1, 2], "seed": 6, "max_tokens": 20})
     assert texts[1] == alone["choices"][0]["text"]  # the second choice's seed is the next one
-    assert len(set(texts)) == 4
+    assert texts[0] != texts[1] and texts[2] != texts[3]
     assert answer["usage"]["completion_tokens"] == 80
     streamed: dict[int, str] = {}
     for part in events(address, "/v1/completions", body):
@@ -197,7 +208,8 @@ def test_what_is_drafted_matters(station):
     body = {"prompt": "abc", "seed": 2, "max_tokens": 40}
     found = []
     for draft in (DRAFT, -TABLE):
-        with endpoint(station, made=device(station, draft)) as (where, _):
+        choices = Choices(Coupled(), "stop-and-wait")
+        with endpoint(station, made=device(station, draft), choices=choices) as (where, _):
             answer = post(where, "/v1/completions", body)
             told = answer["draftlink"]["choices"][0]
             found.append((answer["choices"][0]["text"], told["alpha"]))

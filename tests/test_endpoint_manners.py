@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import random
@@ -12,9 +13,13 @@ import urllib.request
 
 import numpy as np
 import pytest
+from starlette.requests import Request
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from device_runtime.serve import app
 from device_runtime.serve.app import Access
+from device_runtime.serve.errors import ApiError
+from draftlink.protocol import frames
 from tests.endpoints import DRAFT, TABLE, device, endpoint
 from tests.fakes import FakeTarget, served
 from tests.fragile import connector
@@ -67,7 +72,6 @@ def test_errors_have_openais_shape(address):
         (CHAT | {"max_tokens": 0}, 400, "max_tokens"),
         (CHAT | {"stop": ["a"] * 2, "temperature": 1e-9}, 400, "temperature"),
         (b"{", 400, None),
-        (b" " * (1 << 23) + b"{}", 413, None),
     ]:
         code, error = refused(address, path, body)
         assert (code, error["param"]) == (status, param)
@@ -75,6 +79,16 @@ def test_errors_have_openais_shape(address):
     code, error = refused(address, "/v1/nothing", CHAT)
     assert code == 404 and "/v1/nothing" in error["message"]
     assert post(address, path, CHAT)  # nothing of that has hurt
+
+
+def test_a_body_has_an_end():
+    async def receive() -> dict:
+        return {"type": "http.request", "body": b" " * (1 << 22), "more_body": True}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    with pytest.raises(ApiError) as caught:
+        asyncio.run(app._body(request))
+    assert caught.value.status == 413
 
 
 def test_a_model_without_a_template_says_what_to_do(station):
@@ -206,7 +220,9 @@ def test_many_clients_over_a_link_that_breaks(clients, requests):
     lost: list[bool] = []
 
     def breaks(direction: str, frame: object, rejection: bool) -> bool:
-        lost.append(cuts.random() < 0.005)
+        # A greeting that fails is told at once, and not tried again.
+        greets = isinstance(frame, frames.Hello | frames.Welcome)
+        lost.append(not greets and cuts.random() < 0.005)
         return lost[-1]
 
     cached: list[int] = []
@@ -221,7 +237,9 @@ def test_many_clients_over_a_link_that_breaks(clients, requests):
                 body = {"messages": turns, "max_tokens": 16, "seed": turn}
                 first = post(url, "/v1/chat/completions", body)
                 if rng.random() < 0.25:
-                    leave(url, body | {"max_tokens": 5000, "stream": True}, 300)
+                    other = [{"role": "user", "content": said[::-1]}]
+                    more = {"messages": other, "max_tokens": 5000, "stream": True}
+                    leave(url, body | more, 300)
                 text = first["choices"][0]["message"]["content"]
                 turns += [{"role": "assistant", "content": text}, {"role": "user", "content": "ab"}]
                 second = post(url, "/v1/chat/completions", body | {"messages": turns})
@@ -243,4 +261,5 @@ def test_many_clients_over_a_link_that_breaks(clients, requests):
                 thread.join(300)
     assert not failures and any(lost)
     assert len(cached) == requests // clients // 2 * clients
-    assert sum(count > 0 for count in cached) >= 0.9 * len(cached)
+    # Over a new connection the base station may have to be sent all of it again.
+    assert sum(count == 0 for count in cached) <= sum(lost)

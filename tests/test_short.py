@@ -10,7 +10,9 @@ import pytest
 import draftlink
 from bs_runtime.model.target import Target
 from device_runtime.device import Device, Sampling
-from tests.fakes import served
+from device_runtime.streams import Loop, Stream
+from tests.fake_models import fake_device, random_logits
+from tests.fakes import FakeTarget, served
 
 GREEDY = {"sampling": Sampling(temperature=0.0), "max_tokens": 8}
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
@@ -52,12 +54,22 @@ def test_in_a_running_loop_as_a_notebook_has(folder, url):
     assert whole == parts
 
 
-def test_a_stream_that_is_left_ends(folder, url):
-    options = GREEDY | {"max_tokens": 60}
-    with draftlink.generate(folder, url, "a table", stream=True, **options) as stream:
-        next(iter(stream))
-    assert stream.result.stop_reason in ("cancel", "eos")
-    assert len(stream.result.tokens) < 60
+def test_a_stream_that_is_left_ends():
+    """At the base station too, long before its limit."""
+    table = random_logits(7, 20, 1.5)
+    loop = Loop()
+    with served(FakeTarget(table)) as where:
+        opened = loop.run(fake_device(where, table).open())
+        generation = opened.generate([1], max_tokens=1_000_000, sampling=Sampling())
+
+        async def ended(_: object) -> None:
+            await opened.close()
+
+        with Stream(loop, generation, ended) as stream:
+            assert next(stream).text == next(iter(stream.text))
+        assert stream.result.stop_reason == "cancel"
+        assert len(stream.result.tokens) < 1_000_000 and list(stream) == []
+    loop.close()
 
 
 def test_a_chat_in_one_line(folder, url):
