@@ -182,7 +182,7 @@ def _check_sampling(sampling: Sampling, welcome: frames.Welcome) -> None:
             "this base station cannot apply logit_bias, presence_penalty or frequency_penalty (it"
             f" lacks the feature {frames.PENALTIES}): update it, or do without"
         )
-    if sampling.logit_bias and sampling.logit_bias[-1][0] >= welcome.vocab_size:
+    if any(token >= welcome.vocab_size for token, _ in sampling.pairs):
         raise ValueError(f"logit_bias has ids that are not among the target's {welcome.vocab_size}")
 
 

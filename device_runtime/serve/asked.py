@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -157,12 +157,12 @@ class TextRequest(Common, frozen=True, kw_only=True):
         if not prompt:
             raise wrong("prompt", "it is empty; give at least one character")
         if all(isinstance(each, int) for each in prompt):
-            return [list(prompt)]  # type: ignore[arg-type]
+            return [cast("list[int]", prompt)]
         if any(isinstance(each, int) for each in prompt):
             raise wrong("prompt", "ids and texts are mixed; give one or the other")
         if len(prompt) > MOST_CHOICES:
             raise wrong("prompt", f"there are {len(prompt)}; give at most {MOST_CHOICES}")
-        return list(prompt)  # type: ignore[arg-type]
+        return cast("list[str | list[int]]", prompt)
 
 
 # Values that ask for nothing; anything else is refused by name rather than silently left out.

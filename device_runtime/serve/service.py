@@ -109,17 +109,15 @@ class Service:
         self.check_model(asked.model)
         found = []
         for prompt in asked.prompts():
-            ids = prompt
-            if isinstance(prompt, str):
-                try:
-                    ids = facts.prompt_ids(
-                        prompt, self._device.tokenizer, self._welcome, first=True
-                    )
-                except ValueError as error:
-                    raise ApiError(400, str(error), param="prompt") from None
-            for i in range(asked.choices):
-                found.append(self._wanted(asked, asked.most, list(ids), i))  # type: ignore[arg-type]
+            ids = self._ids(prompt) if isinstance(prompt, str) else prompt
+            found += [self._wanted(asked, asked.most, ids, i) for i in range(asked.choices)]
         return found
+
+    def _ids(self, prompt: str) -> list[int]:
+        try:
+            return facts.prompt_ids(prompt, self._device.tokenizer, self._welcome, first=True)
+        except ValueError as error:
+            raise ApiError(400, str(error), param="prompt", code="invalid_value") from None
 
     def check_model(self, name: str | None) -> None:
         """Raise ApiError for another model than the one that there is."""

@@ -17,7 +17,8 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, BinaryIO
+from functools import partial
+from typing import IO, Any
 
 import jinja2
 from jinja2 import nodes
@@ -85,7 +86,7 @@ def rendered(template: jinja2.Template, values: dict[str, Any], longest: int = L
     return "".join(parts)
 
 
-def read(stream: BinaryIO) -> Any:
+def read(stream: IO[bytes]) -> Any:
     """The next message. Raises EOFError where there is none."""
     head = stream.read(LENGTH)
     size = int.from_bytes(head, "little")
@@ -95,7 +96,7 @@ def read(stream: BinaryIO) -> Any:
     return json.loads(data)
 
 
-def write(stream: BinaryIO, message: Any) -> None:
+def write(stream: IO[bytes], message: Any) -> None:
     """Send a message."""
     data = json.dumps(message).encode()
     stream.write(len(data).to_bytes(LENGTH, "little") + data)
@@ -136,7 +137,7 @@ def main() -> None:
     with suppress(EOFError):
         while made:
             values = read(asked)
-            write(said, _answer(lambda values=values: rendered(made[0], values)))  # type: ignore[misc]
+            write(said, _answer(partial(rendered, made[0], values)))
 
 
 if __name__ == "__main__":

@@ -83,8 +83,7 @@ class Sampling(msgspec.Struct, frozen=True):
                 raise ValueError(
                     f"{name} must be between {-MOST_PENALTY:g} and {MOST_PENALTY:g}, not {value}"
                 )
-        if self.logit_bias is not UNSET:
-            _check_bias(self.logit_bias)
+        _check_bias(self.pairs)
 
     @property
     def frequency(self) -> float:
@@ -97,12 +96,16 @@ class Sampling(msgspec.Struct, frozen=True):
         return 0.0 if self.presence_penalty is UNSET else self.presence_penalty
 
     @property
+    def pairs(self) -> tuple[tuple[int, float], ...]:
+        """The bias as it is stated."""
+        return () if self.logit_bias is UNSET else self.logit_bias
+
+    @property
     def bias(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Ids, ascending, and what is added to their scores."""
-        pairs = () if self.logit_bias is UNSET else self.logit_bias
         return (
-            np.array([token for token, _ in pairs], dtype=np.int64),
-            np.array([value for _, value in pairs], dtype=np.float64),
+            np.array([token for token, _ in self.pairs], dtype=np.int64),
+            np.array([value for _, value in self.pairs], dtype=np.float64),
         )
 
     @property
@@ -119,7 +122,7 @@ class Sampling(msgspec.Struct, frozen=True):
     @property
     def plain(self) -> bool:
         """Whether scores are the logits themselves."""
-        return self.repetition_penalty == 1.0 and not self.counts and not self.logit_bias
+        return self.repetition_penalty == 1.0 and not self.counts and not self.pairs
 
     @property
     def greedy(self) -> bool:

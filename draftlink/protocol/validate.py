@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draftlink import schemes
+from draftlink.distribution.sampling import MOST_BIASED
 from draftlink.protocol.control import packed
 from draftlink.protocol.frames import BOTH, PENALTIES, SUPPRESSED, Hello, Start, Welcome
 from draftlink.protocol.progress import Progress
@@ -117,7 +118,9 @@ def penalties(welcome: Welcome | None, start: Start) -> str | None:
         return None
     if PENALTIES not in welcome.features:
         return f"a bias or penalties, and the feature {PENALTIES} was not agreed on"
-    if sampling.logit_bias and sampling.logit_bias[-1][0] >= welcome.vocab_size:
+    if len(sampling.pairs) > MOST_BIASED:
+        return f"a bias of {len(sampling.pairs)} ids, where {MOST_BIASED} are the most"
+    if not all(0 <= token < welcome.vocab_size for token, _ in sampling.pairs):
         return f"a bias of ids that are not among the target's {welcome.vocab_size}"
     return None
 
