@@ -134,13 +134,12 @@ def device(
     if scheme not in known:
         raise typer.BadParameter(f"{scheme!r} is not one of {', '.join(known)}")
     text = common.prompt(prompt, file)
-    loaded = load_bundle(bundle)
     if chat:
-        text = common.chatted(loaded, text)
+        text = common.chatted(load_bundle(bundle), text)
 
     async def run() -> Any:
         opened = Device(
-            loaded,
+            bundle,
             url,
             provider=provider,
             threads=threads,
