@@ -46,7 +46,8 @@ class Replies:
             self._end(answer)
 
     async def _whole(self, answer: Answer, head: Head, count: int) -> Response:
-        texts, results = [""] * count, []
+        texts = [""] * count
+        results: list[Result] = []
         async for event in answer.events():
             if isinstance(event, Ended):
                 results.append(event.result)
