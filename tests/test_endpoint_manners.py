@@ -135,7 +135,9 @@ def leave(address: str, body: dict, read: int) -> None:
         )
         seen = b""
         while len(seen) < read:
-            seen += connection.recv(64)
+            part = connection.recv(64)
+            assert part, seen
+            seen += part
 
 
 @pytest.mark.parametrize("stream", [False, True])

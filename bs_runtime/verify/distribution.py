@@ -118,7 +118,7 @@ def _plus(
     scores: Tensor,
     where: Sequence[NDArray[np.int64]],
     ids: Sequence[NDArray[np.int64]],
-    added: Sequence[NDArray[np.float64]],
+    added: Sequence[NDArray[np.floating]],
 ) -> Tensor:
     """Scores, to some of which something is added: rows and ids, each pair once."""
     if not sum(map(len, ids)):
