@@ -11,6 +11,7 @@ from device_runtime.generation import Generation
 from device_runtime.request import Options
 from device_runtime.templates.template import Template
 
+MOST = 1 << 15  # tokens of an answer where nobody says; a base station allows no more by default
 NO_TEMPLATE = (
     "this bundle has no chat template: its model was not made for chats, or its files did not say;"
     " give one as a Jinja file"
@@ -36,7 +37,7 @@ class Talk:
         before = [{"role": "system", "content": self.system}] if self.system else []
         written = await self._template.rendering([*before, *self.turns, said])
         ids = self._tokenizer.encode(written, add_special_tokens=False).ids
-        options.setdefault("max_tokens", self._conversation.client.welcome.context)
+        options.setdefault("max_tokens", MOST)
         generation = self._conversation.generate(ids, **options)
         self.turns.append(said)
         return generation

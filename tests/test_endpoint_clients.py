@@ -80,7 +80,7 @@ def test_many_at_once_and_some_that_leave(address):
 
             async def left() -> str:
                 stream = await client.chat.completions.create(
-                    **CHAT, max_tokens=100_000, stream=True
+                    **CHAT, max_tokens=30_000, stream=True
                 )
                 count = 0
                 async for _ in stream:
@@ -92,7 +92,7 @@ def test_many_at_once_and_some_that_leave(address):
 
             async def cancelled() -> str:
                 task = asyncio.create_task(
-                    client.chat.completions.create(**CHAT, max_tokens=100_000)
+                    client.chat.completions.create(**CHAT, max_tokens=30_000)
                 )
                 await asyncio.sleep(0)
                 task.cancel()

@@ -60,7 +60,7 @@ def test_a_stream_that_is_left_ends():
     loop = Loop()
     with served(FakeTarget(table)) as where:
         opened = loop.run(fake_device(where, table).open())
-        generation = opened.generate([1], max_tokens=1_000_000, sampling=Sampling())
+        generation = opened.generate([1], max_tokens=30_000, sampling=Sampling())
 
         async def ended(_: object) -> None:
             await opened.close()
@@ -68,7 +68,7 @@ def test_a_stream_that_is_left_ends():
         with Stream(loop, generation, ended) as stream:
             assert next(stream).text == next(iter(stream.text))
         assert stream.result.stop_reason == "cancel"
-        assert len(stream.result.tokens) < 1_000_000 and list(stream) == []
+        assert len(stream.result.tokens) < 30_000 and list(stream) == []
     loop.close()
 
 

@@ -136,9 +136,7 @@ def _lost(error: Exception) -> ApiError:
     """What a client is told of a text that cannot go on."""
     if not isinstance(error, LinkError):
         return ApiError(502, str(error) or type(error).__name__, code="text_failed")
-    return ApiError(
-        503, str(error), code="base_station_unreachable", retry_after_s=error.retry_after_s
-    )
+    return ApiError(503, str(error), code="base_station", retry_after_s=error.retry_after_s)
 
 
 def _refused(error: ValueError) -> ApiError:

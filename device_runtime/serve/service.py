@@ -15,6 +15,7 @@ from device_runtime.serve.answer import Wanted
 from device_runtime.serve.asked import ChatRequest, Common, TextRequest
 from device_runtime.serve.conversations import Conversations
 from device_runtime.serve.errors import ApiError, unsupported
+from device_runtime.talk import MOST
 from device_runtime.templates.template import Template, TemplateError
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol.frames import Welcome
@@ -142,7 +143,7 @@ class Service:
 
     def _wanted(self, asked: Common, most: int | None, ids: list[int], index: int) -> Wanted:
         options: Options = {
-            "max_tokens": self._welcome.context if most is None else most,
+            "max_tokens": MOST if most is None else most,
             "sampling": asked.sampling(self._welcome.sampling or Sampling()),
             "scheme": self._choices.scheme,
             "mode": self._choices.mode,

@@ -75,8 +75,9 @@ def chat(
                 "scheme": Coupled() if scheme == "coupled" else TopK(),
                 "mode": mode,
                 "seed": seed,
-                "max_tokens": max_tokens or welcome.context,
             }
+            if max_tokens is not None:
+                options["max_tokens"] = max_tokens
             talk = Talk(opened.own, opened.tokenizer, template, system)
             await chatting.Chatting(talk, opened.own, options).run(welcome.model)
 
