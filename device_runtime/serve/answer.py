@@ -15,7 +15,7 @@ from device_runtime.serve.errors import ApiError
 from device_runtime.transport.connecting import LinkError
 from draftlink.distribution.sampling import Sampling
 
-GRACE_S = 0.5  # for a text that nobody wants any more to end as texts do
+GRACE_S = 2.0  # for a text that nobody wants any more to end as texts do
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ class Answer:
             if not task.done():  # it waits for a base station that says nothing
                 task.cancel()
                 await asyncio.wait([task])
+                self.failed = True  # which would write on: its connection is closed
         if task is not None and not task.cancelled() and task.exception() is not None:
             self.failed = True
         if self.failed:
