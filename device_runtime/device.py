@@ -62,15 +62,19 @@ class Device:
         provider: str = "cpu",
         threads: int | None = None,
         token: str | None = None,
-        ca: Path | None = None,
+        ca: str | Path | None = None,
         insecure: bool = False,
     ) -> None:
         """Load the bundle; the connection is made by ``open``.
 
         ``threads``: measured if not given. ``token``: the base station's, if it wants one; ``ca``:
         certificates that ``wss`` trusts; ``insecure``: the token may cross a network in clear.
-        Raises BundleError, ValueError.
+        Raises BundleError, ValueError, TypeError.
         """
+        if not isinstance(bundle, str | Path | Bundle):
+            raise TypeError(f"bundle must be the path of a folder, not {bundle!r}")
+        if not isinstance(url, str):
+            raise TypeError(f"url must be an address such as ws://127.0.0.1:8765, not {url!r}")
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
         model = DraftModel(loaded, provider=provider, threads=threads)
         self._setup(
@@ -81,7 +85,7 @@ class Device:
             loaded.manifest.vocab_size,
             loaded.manifest.context,
             tuple(loaded.manifest.eos_token_ids),
-            connector(token, ca, insecure=insecure),
+            connector(token, None if ca is None else Path(ca), insecure=insecure),
             model.another,
             model.rest,
         )
@@ -208,6 +212,11 @@ class Device:
     # Its own conversation.
 
     @property
+    def own(self) -> Conversation:
+        """The conversation itself."""
+        return self._own
+
+    @property
     def client(self) -> Client:
         """The open connection. Raises LinkError before ``open``."""
         return self._own.client
@@ -273,28 +282,3 @@ class Device:
         before the next begins."""
         if self._rest is not None and not any(one.writes for one in self._conversations):
             self._resting = self.worker.run(self._rest)
-
-
-def generate(
-    bundle: str | Path | Bundle,
-    url: str,
-    prompt: str,
-    *,
-    token: str | None = None,
-    ca: Path | None = None,
-    insecure: bool = False,
-    **options: Unpack[Options],
-) -> Result:
-    """One text, blocking: the short form of ``Device.generate``, whose ``options`` it takes.
-
-    The others are those of ``Device``. Raises BundleError, LinkError, ValueError.
-    """
-
-    async def once() -> Result:
-        async with Device(bundle, url, token=token, ca=ca, insecure=insecure) as device:
-            generation = device.generate(prompt, **options)
-            async for _ in generation:
-                pass
-            return generation.result
-
-    return asyncio.run(once())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tokenizers import Tokenizer
 
@@ -56,6 +56,8 @@ def suppressed_ids(asked: Sequence[int] | None, welcome: Welcome, size: int) -> 
 
 def _known(name: str, ids: Sequence[int], most: int, vocab_size: int) -> list[int]:
     """Ids of a request. Raises ValueError for more than ``most``, or others than the target's."""
+    if isinstance(ids, str) or not isinstance(ids, Collection):
+        raise ValueError(f"{name} must be ids, which are whole numbers, not {ids!r}")
     if len(ids) > most:
         raise ValueError(f"{name} has {len(ids)} ids; give at most {most}")
     if not all(0 <= i < vocab_size for i in ids):

@@ -46,7 +46,7 @@ class Generation:
         self.text = ""
         self.tokens: list[int] = []
         self.provisional: list[int] = []
-        self.result: Result
+        self._result: Result | None = None
         self._device = device
         self._request = request
         self._start = start = request.start(0, 0)  # but for its number, and what is sent of the ids
@@ -75,6 +75,15 @@ class Generation:
 
     def __aiter__(self) -> AsyncIterator[Token]:
         return self._iterator
+
+    @property
+    def result(self) -> Result:
+        """What the text took. Raises RuntimeError before its end."""
+        if self._result is None:
+            raise RuntimeError(
+                "there is no result before the text has ended: iterate to its end first"
+            )
+        return self._result
 
     @property
     def estimates(self) -> Estimates:
@@ -146,7 +155,7 @@ class Generation:
         writing.tally.taken_back += len(self.provisional)
         self.provisional.clear()
         client.close_ledger()
-        self.result = writing.tally.result(
+        self._result = writing.tally.result(
             text=self.text,
             tokens=self.tokens,
             prompt_tokens=self._request.prompt_tokens,

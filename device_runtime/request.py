@@ -129,8 +129,10 @@ def check(
     Raises ValueError, or TypeError for what is not even of the right kind.
     """
     welcome = models.welcome
-    sampling = (facts.suggested(welcome) if sampling == "target" else sampling) or Sampling()
-    sampling.check()
+    if sampling == "target":
+        sampling = facts.suggested(welcome)
+    sampling = Sampling() if sampling is None else sampling
+    _check_sampling(sampling, welcome)
     scheme = scheme or TopK(k=min(TopK().k, models.shared))
     _check_scheme(scheme, sampling, models)
     mode = _resolved(mode, _hindered(scheme, sampling, welcome, learns=learn_temperature))
@@ -178,8 +180,24 @@ def _whole(name: str, value: int, least: int, most: int | None = None) -> int:
     return number
 
 
+def _check_sampling(sampling: Sampling, welcome: frames.Welcome) -> None:
+    """Raise ValueError for what is none, or what this base station cannot apply."""
+    if not isinstance(sampling, Sampling):
+        raise ValueError(f"sampling must be a Sampling or 'target', not {sampling!r}")
+    sampling.check()
+    if sampling.states_more and frames.PENALTIES not in welcome.features:
+        raise ValueError(
+            "this base station cannot apply logit_bias, presence_penalty or frequency_penalty (it"
+            f" lacks the feature {frames.PENALTIES}): update it, or do without"
+        )
+    if any(token >= welcome.vocab_size for token, _ in sampling.pairs):
+        raise ValueError(f"logit_bias has ids that are not among the target's {welcome.vocab_size}")
+
+
 def _check_offline(after_s: float | None, learns: bool) -> None:
     """Raise ValueError for a time that is none, or beside an option that rules it out."""
+    if after_s is not None and not isinstance(after_s, int | float):
+        raise ValueError(f"offline_after_s must be a number of seconds, not {after_s!r}")
     if after_s is not None and not 0.0 <= after_s < math.inf:
         raise ValueError(f"offline_after_s must not be negative, but is {after_s}")
     if after_s is not None and learns:
@@ -263,7 +281,10 @@ def _prompt_ids(
     elif isinstance(prompt, str):
         ids = facts.prompt_ids(prompt, tokenizer, welcome, first=not history)
     else:
-        ids = list(prompt)
+        try:
+            ids = list(prompt)
+        except TypeError:
+            raise ValueError(f"the prompt is neither text nor ids: {prompt!r}") from None
     if not ids or not len(prompt):
         raise ValueError("the prompt is empty; give at least one character")
     try:

@@ -226,6 +226,8 @@ class Text:
 
 def stop_strings(stop: str | Iterable[str]) -> tuple[str, ...]:
     """Stop strings as a caller gives them; a string alone is one. Raises ValueError."""
+    if not isinstance(stop, Iterable):
+        raise ValueError(f"stop must be a text or several, not {stop!r}")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     for one in stops:
         if not isinstance(one, str) or not one:

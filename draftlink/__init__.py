@@ -4,6 +4,7 @@
 
     async with draftlink.Device("draft", "ws://127.0.0.1:8765") as device: ...
     result = draftlink.generate("draft", "ws://127.0.0.1:8765", "Once upon a time")
+    answer = draftlink.chat("draft", "ws://127.0.0.1:8765").say("Hello")
 
 These names are loaded when they are first used (PEP 562), so that ``import draftlink`` needs
 neither ONNX Runtime nor PyTorch. The rooms of this package are what both ends agree on.
@@ -15,12 +16,13 @@ from typing import Any
 from draftlink.host.extras import advice
 
 __version__ = "0.1.0"
-__all__ = ["Device", "Sampling", "__version__", "generate"]
+__all__ = ["Device", "Sampling", "__version__", "chat", "generate"]
 
 _PLACES = {
     "Device": ("device_runtime.device", "Device"),
     "Sampling": ("draftlink.distribution.sampling", "Sampling"),
-    "generate": ("device_runtime.device", "generate"),
+    "chat": ("device_runtime.short", "chat"),
+    "generate": ("device_runtime.short", "generate"),
 }
 
 

@@ -209,6 +209,7 @@ def manifest_of(
         buckets=buckets,
         chat_template=words.template,
         sampling=facts.sampling,
+        tokens=words.tokens,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from bs_runtime.verify import verify
+from bs_runtime.verify import distribution, verify
 from draftlink.distribution import sampling
 from draftlink.distribution.sampling import Sampling
 from draftlink.schemes.coupled import Coupled
@@ -32,7 +32,7 @@ def target_law(table: np.ndarray, params: Sampling) -> dict[tuple[int, ...], flo
     for text in itertools.product(range(len(table)), repeat=LENGTH):
         probability, past = 1.0, [0]
         for token in text:
-            probability *= sampling.distribution(table[past[-1]], params, past)[token]
+            probability *= sampling.distribution(table[past[-1]], params, past, 1)[token]
             past.append(token)
         law[text] = probability
     return law
@@ -128,6 +128,44 @@ def test_suppressed_ids_are_not_in_the_law(monkeypatch, kind):
     if kind == "split":  # and the device, which corrects
         monkeypatch.setattr(sampling, "without", lambda logits, ids: logits)
         assert worst() > 1e-2
+
+
+def changing(seed: int, size: int) -> Sampling:
+    """A bias, and penalties over what is written, but not over the prompt."""
+    rng = np.random.default_rng(seed)
+    ids = sorted(rng.choice(size, min(2, size), replace=False).tolist())
+    return Sampling(
+        temperature=float(rng.choice([0.7, 1.0])),
+        repetition_penalty=float(rng.choice([1.0, 1.3])),
+        frequency_penalty=float(rng.choice([-1.0, 0.7])),
+        presence_penalty=float(rng.choice([-0.8, 1.5])),
+        logit_bias=tuple((i, float(rng.normal(0.0, 2.0))) for i in ids),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bias_and_penalties_are_in_the_law(monkeypatch, kind):
+    """The target's law with them; where either end forgot one it would be another."""
+    oracle = Oracle()
+    install(monkeypatch, oracle)
+    cases = []
+    for seed in (1, 2, 3, 5):
+        target, draft, scheme, _, gamma = case(kind, seed)
+        params = changing(seed, len(target))
+        cases.append(((target, draft, scheme, params, gamma), target_law(target, params)))
+
+    def worst() -> float:
+        laws = ((oracle.law(partial(write, *given, LENGTH)), wanted) for given, wanted in cases)
+        return max(worst_difference(found, wanted) for found, wanted in laws)
+
+    assert worst() < 1e-9
+    for name in ("_biased", "_lessened", "_penalised"):  # controls: the base station forgets one
+        with monkeypatch.context() as patch:
+            patch.setattr(distribution, name, lambda scores, jobs: scores)
+            assert worst() > 1e-3, name
+    if kind == "split":  # and the device, which corrects
+        monkeypatch.setattr(sampling, "penalised", lambda logits, *_: logits)
+        assert worst() > 1e-3
 
 
 def test_the_enumeration_can_fail(monkeypatch):

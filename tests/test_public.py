@@ -55,6 +55,15 @@ def test_a_command_says_so_too():
     assert (done.returncode, done.stderr.splitlines()) == (1, [line])
 
 
+def test_serve_names_its_own_extra():
+    code = LACKS.format(module="starlette") + (
+        "from draftlink.cli import main; sys.argv = ['draftlink', 'serve', 'draft']; main()"
+    )
+    done = fresh(code)
+    line = "error: serve needs starlette: pip install 'draftlink[serve]'"
+    assert (done.returncode, done.stderr.splitlines()) == (1, [line])
+
+
 def test_the_extras_do_bring_them():
     """Each library is in the extra that the advice names, or that one's own requirements."""
     brought = PROJECT["project"]["optional-dependencies"]

@@ -139,7 +139,7 @@ class Generation:
         start = self.start
         return Job(
             drafted, self.history, start.sampling, self._scheme, self._key, purpose,
-            start.surprisals, self._suppressed,
+            start.surprisals, self._suppressed, start.begins,
         )  # fmt: skip
 
     def kept_row(self) -> Tensor | None:

@@ -17,12 +17,12 @@ from bs_runtime.engine.slots import Slots
 from bs_runtime.model.target import Target
 from bs_runtime.operations.limits import Limits, Refusal
 from bs_runtime.serving.auth import Tokens
-from bs_runtime.serving.hosts import Hosts
 from bs_runtime.serving.metrics import Collector
 from bs_runtime.serving.snapshot import snapshot
 from bs_runtime.serving.station import SESSIONS, Station
 from bs_runtime.serving.tickets import Sealer
 from draftlink import __version__
+from draftlink.host.hosts import Hosts
 
 PATH = "/v1/draft"
 _MISLED = "this base station does not go by that name; it is told its names by --host-name"

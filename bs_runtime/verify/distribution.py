@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bs_runtime.verify.job import Job
@@ -22,8 +23,8 @@ def distributions(logits: Tensor, jobs: Sequence[Job]) -> Tensor:
     """
     params = [job.sampling for job in jobs for _ in range(len(job.drafted) + 1)]
     scores = logits.double()
-    if any(p.repetition_penalty != 1.0 for p in params):
-        scores = _penalised(scores, jobs)
+    if not all(p.plain for p in params):
+        scores = _lessened(_penalised(_biased(scores, jobs), jobs), jobs)
     # The largest goes first: by a low temperature it can become so large that its rounding is seen.
     cold = (scores - scores.amax(-1, keepdim=True)).div_(
         _column(scores, [p.temperature or 1.0 for p in params])
@@ -78,6 +79,54 @@ def _penalised(scores: Tensor, jobs: Sequence[Job]) -> Tensor:
     penalty = torch.from_numpy(np.concatenate(penalties)).to(scores.device)
     found = scores[index]
     return scores.index_put(index, torch.where(found > 0, found / penalty, found * penalty))
+
+
+def _biased(scores: Tensor, jobs: Sequence[Job]) -> Tensor:
+    """Scores after each job's bias, the same for all of its positions."""
+    where, ids, added = [], [], []
+    row = 0
+    for job in jobs:
+        biased, values = job.sampling.bias
+        known = biased < scores.shape[1]
+        for at in range(row, row + len(job.drafted) + 1):
+            where.append(np.full(known.sum(), at))
+            ids.append(biased[known])
+            added.append(values[known])
+        row += len(job.drafted) + 1
+    return _plus(scores, where, ids, added)
+
+
+def _lessened(scores: Tensor, jobs: Sequence[Job]) -> Tensor:
+    """Scores after each position's penalties for how often tokens were written before it."""
+    where, ids, added = [], [], []
+    row = 0
+    for job in jobs:
+        sampling, written = job.sampling, list(job.history[job.begins :])
+        for token in (*job.drafted, None):
+            if sampling.counts and written:
+                found, times = np.unique(np.asarray(written, dtype=np.int64), return_counts=True)
+                where.append(np.full(len(found), row))
+                ids.append(found)
+                added.append(-(sampling.frequency * times + sampling.presence))
+            row += 1
+            if token is not None:
+                written.append(token.token)
+    return _plus(scores, where, ids, added)
+
+
+def _plus(
+    scores: Tensor,
+    where: Sequence[NDArray[np.int64]],
+    ids: Sequence[NDArray[np.int64]],
+    added: Sequence[NDArray[np.floating]],
+) -> Tensor:
+    """Scores, to some of which something is added: rows and ids, each pair once."""
+    if not sum(map(len, ids)):
+        return scores
+    index = tuple(torch.from_numpy(np.concatenate(x)).to(scores.device) for x in (where, ids))
+    return scores.index_put(
+        index, scores[index] + torch.from_numpy(np.concatenate(added)).to(scores.device)
+    )
 
 
 def _column(like: Tensor, values: Sequence[float]) -> Tensor:

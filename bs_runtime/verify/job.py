@@ -22,7 +22,8 @@ class Job:
     Its rows are len(drafted) + 1: one behind each token. ``purpose`` is what the target's own
     token, behind a block that was accepted whole, is drawn for. Draws are functions of (key,
     position, purpose). ``surprisals``: whether they are wanted. ``suppressed``: ids (n,) that the
-    target is not to write, nor is a drafted one of them to be accepted.
+    target is not to write, nor is a drafted one of them to be accepted. ``begins``: where in the
+    history the output does.
     """
 
     drafted: Sequence[Drafted]
@@ -33,6 +34,7 @@ class Job:
     purpose: Purpose = Purpose.BONUS
     surprisals: bool = True
     suppressed: Tensor | None = None
+    begins: int = 0
 
     @cached_property
     def rule(self) -> Literal["sample", "coupled", "greedy", "stream"]:

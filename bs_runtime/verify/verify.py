@@ -71,8 +71,7 @@ def _groups(cases: Sequence[_Case]) -> Iterator[list[_Case]]:
 
 def _is_bare(job: Job) -> bool:
     """Whether the arg max of the logits is all that is wanted of the target."""
-    plain = job.sampling.repetition_penalty == 1.0
-    return job.rule == "greedy" and plain and not job.surprisals
+    return job.rule == "greedy" and job.sampling.plain and not job.surprisals
 
 
 def _judge(logits: Tensor, jobs: Sequence[Job]) -> list[Outcome]:

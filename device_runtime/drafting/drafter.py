@@ -62,7 +62,7 @@ class Drafter:
     ) -> None:
         self.scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
         self._model = model
-        self._sampling = start.sampling
+        self._sampling, self._begins = start.sampling, start.begins
         self._suppressed = start.suppressed
         self._ids = IdModel(vocab_size)
         self._key = key
@@ -115,7 +115,7 @@ class Drafter:
                 row = self._model.forward(unfed)[: self._ids.vocab_size]
                 logits = sampling.without(row, self._suppressed)
                 if learned is not None:
-                    learned.drafted(sampling.penalised(logits, params, past))
+                    learned.drafted(sampling.penalised(logits, params, past, self._begins))
                 proposals.append(self._draw(logits, params, past, key))
             past.append(proposals[-1].drafted.token)
             unfed = past[-1:]
@@ -130,11 +130,11 @@ class Drafter:
     ) -> Proposal:
         """The token drafted after ``past``, whose row of logits is (≤ V,)."""
         if params.greedy:
-            scores = sampling.penalised(logits, params, past)
+            scores = sampling.penalised(logits, params, past, self._begins)
             drafted = self.scheme.propose(scores, key, len(past))
             chance = 1.0 / np.exp(scores - scores[drafted.token]).sum()
         else:
-            weight = sampling.weights_in(self._q[: len(logits)], logits, params, past)
+            weight = sampling.weights_in(self._q[: len(logits)], logits, params, past, self._begins)
             drafted = self.scheme.propose(self._q, key, len(past), weight)
             chance = self._q[drafted.token] / weight
         return Proposal(drafted, float(chance))
@@ -153,7 +153,7 @@ class Drafter:
         Raises ValueError for a row that does not unpack.
         """
         logits = sampling.without(split.unpack_row(row, self._ids.vocab_size), self._suppressed)
-        p = sampling.distribution(logits, self._sampling, history)
+        p = sampling.distribution(logits, self._sampling, history, self._begins)
         return split.correct(p, rejected, self._key, len(history))
 
     def rollback(self, length: int) -> None:

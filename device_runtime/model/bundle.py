@@ -11,6 +11,7 @@ from msgspec import Meta
 from tokenizers import Tokenizer
 
 from device_runtime.model.costs import Costs, Kernel
+from device_runtime.templates.template import Template
 from draftlink.distribution.sampling import Sampling
 from draftlink.host.plain import printable
 from draftlink.protocol.validate import MAX_CONTEXT, MAX_EOS, MAX_VOCAB
@@ -111,6 +112,8 @@ class Manifest(msgspec.Struct, frozen=True):
     chat_template: Annotated[str, Meta(max_length=1 << 19)] | None = None
     sampling: Sampling | None = None
     quantization: Quantization | None = None
+    # Texts of tokens that a template names, such as eos_token.
+    tokens: Annotated[dict[Name, Name], Meta(max_length=100)] = {}
 
 
 class Bundle:
@@ -136,6 +139,19 @@ class Bundle:
             return Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers has no exceptions of its own
             raise BundleError(f"{path} is no tokenizer ({error}); {AGAIN}") from None
+
+    def tokens(self) -> dict[str, str]:
+        """The tokens that a chat template may name, such as ``eos_token``. Raises BundleError."""
+        manifest, tokenizer = self.manifest, self.tokenizer()
+        ids = {"bos_token": manifest.bos_token_id}
+        ids["eos_token"] = manifest.eos_token_ids[0] if manifest.eos_token_ids else None
+        known = {name: tokenizer.id_to_token(i) for name, i in ids.items() if i is not None}
+        return known | manifest.tokens
+
+    def template(self) -> Template | None:
+        """How a chat is written; None where the model does not say. Raises BundleError."""
+        source = self.manifest.chat_template
+        return None if source is None else Template(source, self.tokens())
 
 
 def bucket_file(count: int) -> str:

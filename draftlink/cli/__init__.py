@@ -8,7 +8,16 @@ import sys
 from rich.text import Text
 
 # Each registers its commands.
-from draftlink.cli import bs, device, export, links, loopback, timeline  # noqa: F401
+from draftlink.cli import (  # noqa: F401
+    bs,
+    chat,
+    device,
+    export,
+    links,
+    loopback,
+    serve,
+    timeline,
+)
 from draftlink.cli.common import app, err
 from draftlink.cli.consoles import escape_what_has_no_code
 from draftlink.host.extras import advice

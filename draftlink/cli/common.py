@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -13,6 +14,10 @@ from rich.text import Text
 
 from draftlink.cli.consoles import Console
 from draftlink.host import files
+
+if TYPE_CHECKING:  # a command that needs no device loads none of it
+    from device_runtime.model.bundle import Bundle
+    from device_runtime.templates.template import Template
 
 app = typer.Typer(
     help="Lossless distributed speculative decoding: draft on the device, verify at the base "
@@ -25,9 +30,12 @@ out = Console()
 err = Console(stderr=True)
 
 
+STDOUT = Path("-")
+
+
 def _writable(path: Path | None) -> Path | None:
     """An output, known to be writable before minutes of work are spent on it. Raises FileError."""
-    if path is not None:
+    if path not in (None, STDOUT):
         files.check(path)
     return path
 
@@ -51,17 +59,19 @@ def _source(source: str | None) -> str | None:
     return source
 
 
-def utf8(argument: str) -> str:
+def utf8(argument: str | None) -> str | None:
     """A text of the command line: UTF-8, whatever the locale says. Raises a usage error."""
     try:
-        return argument if argument.isascii() else os.fsencode(argument).decode()
+        if argument is None or argument.isascii():
+            return argument
+        return os.fsencode(argument).decode()
     except UnicodeError:
         raise typer.BadParameter("it is no text in UTF-8") from None
 
 
 def texts(arguments: list[str] | None) -> list[str]:
     """Several of those."""
-    return [utf8(argument) for argument in arguments or ()]
+    return [argument for each in arguments or () if (argument := utf8(each)) is not None]
 
 
 def _threads(count: int | None) -> int | None:
@@ -79,6 +89,14 @@ def _threads(count: int | None) -> int | None:
 Json = Annotated[
     Path | None,
     typer.Option("--json", help="Write machine-readable results here.", callback=_writable),
+]
+JsonOrStdout = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        help="Write machine-readable results here; - is stdout, without the text.",
+        callback=_writable,
+    ),
 ]
 Plot = Annotated[Path | None, typer.Option(help="Write a .png or an .svg here.", callback=_plot)]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
@@ -103,6 +121,13 @@ PaceDraft = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(help="Threads of the model; as many as pay, if not given.", callback=_threads),
+]
+
+Token = Annotated[
+    str | None, typer.Option(envvar="DRAFTLINK_TOKEN", help="bearer token, if it wants one")
+]
+Ca = Annotated[
+    Path | None, typer.Option(help="wss: certificates to trust instead of the system's, PEM")
 ]
 
 
@@ -152,6 +177,53 @@ def sampling(welcome: Any, source: str | None, stated: dict[str, float | None], 
     return used
 
 
+def prompt(stated: str | None, file: Path | None) -> str:
+    """The text to go on from: as stated, of a file, or of stdin. Raises ValueError, OSError."""
+    if file is not None:
+        if stated is not None:
+            raise typer.BadParameter("a prompt and --file are both given; leave one")
+        data = file.read_bytes()
+    elif stated in (None, "-"):
+        if sys.stdin.isatty():
+            raise typer.BadParameter("there is no prompt; give it here, by --file or on stdin")
+        data = sys.stdin.buffer.read()
+    else:
+        return stated
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise ValueError("the prompt is no text in UTF-8") from None
+
+
+def chatted(bundle: Bundle, text: str) -> str:
+    """A user's turn as the bundle's chat template writes it, up to the answer.
+
+    Raises ValueError where it has none, TemplateError, BundleError.
+    """
+    found = bundle.template()
+    if found is None:
+        raise ValueError("this bundle has no chat template; leave out --chat")
+    try:
+        return found.render([{"role": "user", "content": text}])
+    finally:
+        found.close()
+
+
+def template(bundle: Bundle, stated: Path | None) -> Template | None:
+    """How a chat is written: by the ``stated`` file, or as the bundle says; None where it does not.
+
+    Raises BundleError, and ValueError for a file that is none.
+    """
+    from device_runtime.templates.template import Template
+
+    if stated is None:
+        return bundle.template()
+    try:
+        return Template(stated.read_text(encoding="utf-8"), bundle.tokens())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the chat template {stated} cannot be read ({error})") from None
+
+
 def hold(model: Any, stated: str | None) -> None:
     """Pace a model's forwards, where a time is stated. Raises ValueError for what is no time."""
     from draftlink.link.pacing import pace
@@ -163,6 +235,9 @@ def hold(model: Any, stated: str | None) -> None:
 
 
 def write_json(path: Path | None, value: Any) -> None:
-    """Write a result to ``path``, where one is given. Raises FileError."""
-    if path is not None:
-        files.write(path, msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+    """Write a result to ``path``, where one is given; ``-`` is stdout. Raises FileError."""
+    data = msgspec.json.format(msgspec.json.encode(value)) + b"\n"
+    if path == STDOUT:
+        sys.stdout.buffer.write(data)
+    elif path is not None:
+        files.write(path, data)

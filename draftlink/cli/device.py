@@ -10,8 +10,9 @@ import typer
 
 from draftlink.cli import common
 from draftlink.cli.common import (
+    STDOUT,
     AsTarget,
-    Json,
+    JsonOrStdout,
     PaceDraft,
     Seed,
     Threads,
@@ -20,7 +21,7 @@ from draftlink.cli.common import (
     hold,
     write_json,
 )
-from draftlink.cli.output import show
+from draftlink.cli.output import lines, show
 from draftlink.host import files
 
 
@@ -41,7 +42,12 @@ def _measure(path: Path | None) -> None:
 @app.command(epilog='Example: draftlink device ./draft --bs ws://127.0.0.1:8765 "Once upon a time"')
 def device(
     bundle: Annotated[Path, typer.Argument(help="draft bundle")],
-    prompt: Annotated[str, typer.Argument(help="the text to go on from", callback=common.utf8)],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            help="the text to go on from; from stdin if it is - or not given", callback=common.utf8
+        ),
+    ] = None,
     url: Annotated[str, typer.Option("--bs", help="base station")] = "ws://127.0.0.1:8765",
     mode: Annotated[
         str, typer.Option(help="stop-and-wait, run-ahead, stream, both or auto")
@@ -84,12 +90,8 @@ def device(
             " would write, until it is checked; such as 2s"
         ),
     ] = None,
-    token: Annotated[
-        str | None, typer.Option(envvar="DRAFTLINK_TOKEN", help="bearer token, if it wants one")
-    ] = None,
-    ca: Annotated[
-        Path | None, typer.Option(help="wss: certificates to trust instead of the system's, PEM")
-    ] = None,
+    token: common.Token = None,
+    ca: common.Ca = None,
     insecure: Annotated[
         bool,
         typer.Option("--insecure", help="send the token in clear over ws:// (a VPN encrypts)"),
@@ -105,10 +107,21 @@ def device(
             is_eager=True,
         ),
     ] = None,
-    json: Json = None,
+    file: Annotated[Path | None, typer.Option(help="read the prompt from this file")] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="the prompt is a user's turn: apply the chat template")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="the text, and nothing else")
+    ] = False,
+    stream_json: Annotated[
+        bool, typer.Option("--stream-json", help="a line of JSON for each token, and the result")
+    ] = False,
+    json: JsonOrStdout = None,
 ) -> None:
     """Generate a text on the device with a base station's help."""
     from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
+    from device_runtime.model.bundle import load_bundle
     from device_runtime.result import MODES
     from draftlink.planning import units
     from draftlink.schemes import AnyScheme
@@ -127,6 +140,9 @@ def device(
     }
     if scheme not in known:
         raise typer.BadParameter(f"{scheme!r} is not one of {', '.join(known)}")
+    text = common.prompt(prompt, file)
+    if chat:
+        text = common.chatted(load_bundle(bundle), text)
 
     async def run() -> Any:
         opened = Device(
@@ -141,7 +157,7 @@ def device(
         hold(opened.model, pace_draft)
         async with opened:
             generation = opened.generate(
-                prompt,
+                opened.tokenizer.encode(text, add_special_tokens=False).ids if chat else text,
                 max_tokens=max_tokens,
                 sampling=common.sampling(
                     opened.client.welcome,
@@ -159,12 +175,19 @@ def device(
                 learn_temperature=learn_temperature,
                 offline_after_s=None if offline_after is None else units.seconds(offline_after),
             )
-            return await show(prompt, generation)
+            if stream_json:
+                return await lines(generation)
+            if json == STDOUT:
+                async for _ in generation:
+                    pass
+                return generation.result
+            return await show("" if quiet or chat else text, generation, opened.own)
 
     result = asyncio.run(run())
-    err.print(
-        f"[dim]{result.tokens_per_s:.0f} tokens/s, {result.accepted} of {result.drafted} drafted"
-        f" tokens accepted, {result.uplink_bytes} bytes up, {result.downlink_bytes} down[/dim]\n"
-        f"[dim]{result.summary}[/dim]"
-    )
+    if not (quiet or stream_json):
+        err.print(
+            f"[dim]{result.tokens_per_s:.0f} tokens/s, {result.accepted} of {result.drafted}"
+            f" drafted tokens accepted, {result.uplink_bytes} bytes up, {result.downlink_bytes}"
+            f" down[/dim]\n[dim]{result.summary}[/dim]"
+        )
     write_json(json, result)

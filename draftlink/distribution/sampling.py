@@ -2,18 +2,21 @@
 
 ``bs_runtime/verify/distribution.py`` has the same in torch, for all rows of a step at once.
 
-Ids that the request suppresses go first (``without``). The order of the rest is transformers' own:
-penalties, temperature, top-k, top-p, min-p. A temperature of 0 is greedy decoding, a branch of its
-own: only the arg max counts.
+Ids that the request suppresses go first (``without``), then the bias. The order of the rest is
+vLLM's: penalties for repetition, frequency and presence; temperature; top-k, top-p, min-p. A
+temperature of 0 is greedy decoding, a branch of its own: only the arg max counts.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from draftlink.distribution import largest
@@ -30,6 +33,9 @@ LARGEST = 1e30  # sum of exponentials that is still far from float32's limit
 COLDEST = 1e-6  # of temperatures above 0: scores divided by less could overflow to inf − inf
 # Beyond float32 a penalty or a low temperature could overflow, and leave inf − inf.
 LARGEST_LOGIT = float(np.finfo(np.float32).max)
+MOST_PENALTY = 2.0  # OpenAI's bounds, as is the next
+MOST_BIAS = 100.0
+MOST_BIASED = 1024  # ids
 BROKEN = "the logits hold no largest number: the model is broken"
 
 
@@ -41,9 +47,20 @@ class Sampling(msgspec.Struct, frozen=True):
     top_p: float = 1.0  # 1: off
     min_p: float = 0.0  # 0: off
     repetition_penalty: float = 1.0  # as in CTRL (arXiv 1909.05858); over prompt and output
+    # OpenAI's, over the output alone: taken off a token's score for each time that it was written,
+    # and once if it was; and what is added to some ids' scores in any case, ids ascending. What is
+    # not stated is not sent either: an older base station knows nothing of these.
+    frequency_penalty: float | UnsetType = UNSET
+    presence_penalty: float | UnsetType = UNSET
+    logit_bias: tuple[tuple[int, float], ...] | UnsetType = UNSET
 
     def check(self) -> None:
         """Raise ValueError, with a line that names the parameter, when one is out of range."""
+        numbers = {name: getattr(self, name) for name in self.__struct_fields__[:5]}
+        more = {"frequency_penalty": self.frequency, "presence_penalty": self.presence}
+        for name, value in (numbers | more).items():
+            if not isinstance(value, int | float):
+                raise ValueError(f"{name} must be a number, not {value!r}")
         # Written so that NaN fails every test.
         if not (self.temperature == 0.0 or COLDEST <= self.temperature <= 100.0):
             raise ValueError(
@@ -60,6 +77,52 @@ class Sampling(msgspec.Struct, frozen=True):
             raise ValueError(
                 f"repetition_penalty must be between 0.01 and 100, not {self.repetition_penalty}"
             )
+
+        for name, value in more.items():
+            if not -MOST_PENALTY <= value <= MOST_PENALTY:
+                raise ValueError(
+                    f"{name} must be between {-MOST_PENALTY:g} and {MOST_PENALTY:g}, not {value}"
+                )
+        _check_bias(self.pairs)
+
+    @property
+    def frequency(self) -> float:
+        """The frequency penalty; 0 is off."""
+        return 0.0 if self.frequency_penalty is UNSET else self.frequency_penalty
+
+    @property
+    def presence(self) -> float:
+        """The presence penalty; 0 is off."""
+        return 0.0 if self.presence_penalty is UNSET else self.presence_penalty
+
+    @property
+    def pairs(self) -> tuple[tuple[int, float], ...]:
+        """The bias as it is stated."""
+        return () if self.logit_bias is UNSET else self.logit_bias
+
+    @property
+    def bias(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Ids, ascending, and what is added to their scores."""
+        return (
+            np.array([token for token, _ in self.pairs], dtype=np.int64),
+            np.array([value for _, value in self.pairs], dtype=np.float64),
+        )
+
+    @property
+    def counts(self) -> bool:
+        """Whether it matters what was written."""
+        return self.frequency != 0.0 or self.presence != 0.0
+
+    @property
+    def states_more(self) -> bool:
+        """Whether it has what only some base stations know."""
+        more = (self.frequency_penalty, self.presence_penalty, self.logit_bias)
+        return any(value is not UNSET for value in more)
+
+    @property
+    def plain(self) -> bool:
+        """Whether scores are the logits themselves."""
+        return self.repetition_penalty == 1.0 and not self.counts and not self.pairs
 
     @property
     def greedy(self) -> bool:
@@ -81,16 +144,44 @@ def without(logits: Floats, suppressed: NDArray[np.int64]) -> Floats:
     return logits
 
 
-def penalised(logits: Floats, sampling: Sampling, history: Sequence[int]) -> Floats:
-    """Logits (V,) after the repetition penalty over the token ids in ``history``."""
-    if sampling.repetition_penalty == 1.0 or not history:
+def _check_bias(pairs: tuple[tuple[int, float], ...]) -> None:
+    """Raise ValueError for a logit_bias that cannot be."""
+    try:
+        ids, values = [operator.index(i) for i, _ in pairs], [float(value) for _, value in pairs]
+    except (TypeError, ValueError):
+        raise ValueError("logit_bias must be pairs of an id and a number") from None
+    if len(ids) > MOST_BIASED:
+        raise ValueError(f"logit_bias has {len(ids)} ids; give at most {MOST_BIASED}")
+    if any(i < 0 for i in ids[:1]) or any(a >= b for a, b in pairwise(ids)):
+        raise ValueError("logit_bias must have ids that ascend, each once")
+    if not all(-MOST_BIAS <= value <= MOST_BIAS for value in values):
+        raise ValueError(f"logit_bias must be between {-MOST_BIAS:g} and {MOST_BIAS:g}")
+
+
+def penalised(
+    logits: Floats, sampling: Sampling, history: Sequence[int], begins: int = 0
+) -> Floats:
+    """Scores: logits (V,) after bias and penalties; the output is ``history`` from ``begins`` on.
+
+    Ids from V on are none.
+    """
+    if sampling.plain:
         return logits
-    logits = logits.astype(np.float64)
-    ids = np.unique(np.asarray(history, dtype=np.int64))
-    seen = logits[ids]
-    penalty = sampling.repetition_penalty
-    logits[ids] = np.where(seen > 0, seen / penalty, seen * penalty)
-    return logits
+    scores = logits.astype(np.float64)
+    ids, values = sampling.bias
+    known = ids < len(scores)
+    scores[ids[known]] += values[known]
+    if sampling.repetition_penalty != 1.0 and history:
+        ids = np.unique(np.asarray(history, dtype=np.int64))
+        ids = ids[ids < len(scores)]
+        seen, penalty = scores[ids], sampling.repetition_penalty
+        scores[ids] = np.where(seen > 0, seen / penalty, seen * penalty)
+    if sampling.counts and len(history) > begins:
+        written = np.asarray(history[begins:], dtype=np.int64)
+        ids, times = np.unique(written, return_counts=True)
+        known = ids < len(scores)
+        scores[ids[known]] -= sampling.frequency * times[known] + sampling.presence
+    return scores
 
 
 def overflowing() -> np.errstate:
@@ -98,26 +189,30 @@ def overflowing() -> np.errstate:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def distribution(logits: Floats, sampling: Sampling, history: Sequence[int]) -> NDArray[np.float64]:
+def distribution(
+    logits: Floats, sampling: Sampling, history: Sequence[int], begins: int = 0
+) -> NDArray[np.float64]:
     """The distribution (V,), float64, that one token is drawn from at temperature > 0.
+
+    The output is ``history`` from ``begins`` on.
 
     Raises ValueError for logits without a largest number.
     """
     p = np.empty(len(logits))
     with overflowing():
-        p /= weights_in(p, logits, sampling, history)
+        p /= weights_in(p, logits, sampling, history, begins)
     return p
 
 
 def weights_in(
-    p: NDArray[Any], logits: Floats, sampling: Sampling, history: Sequence[int]
+    p: NDArray[Any], logits: Floats, sampling: Sampling, history: Sequence[int], begins: int = 0
 ) -> float:
     """``distribution`` times some weight, in p (V,) and in its precision; the weight, their sum.
 
     To be called under ``overflowing``, which a loop enters once. Few passes and few calls: behind
     a forward the logits are out of the caches, and so is numpy's code.
     """
-    scores = penalised(logits, sampling, history)
+    scores = penalised(logits, sampling, history, begins)
     np.multiply(scores, 1.0 / sampling.temperature, out=p, dtype=p.dtype, casting="same_kind")
     np.exp(p, out=p)
     total = np.add.reduce(p)

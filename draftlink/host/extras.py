@@ -11,6 +11,8 @@ _BY_MODULE: Final = {
     "onnxruntime": _DEVICE,
     "tokenizers": _DEVICE,
     "websockets": _DEVICE,
+    "jinja2": _DEVICE,
+    "prompt_toolkit": _DEVICE,
     "torch": _BS,
     "transformers": _BS,
     "prometheus_client": _BS,

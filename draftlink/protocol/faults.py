@@ -77,7 +77,7 @@ def _start(session: Standing, frame: Start) -> str | None:
         return "the prompt is empty or has ids out of range"
     if frame.generation <= session.generation or frame.max_tokens < 1:
         return "generation numbers rise, and max_tokens is at least 1"
-    return validate.mode(session.welcome, frame) or validate.ends(session.welcome, frame)
+    return validate.options(session.welcome, frame)
 
 
 def _resume(session: Standing, frame: Resume) -> str | None:
@@ -92,7 +92,7 @@ def _resume(session: Standing, frame: Resume) -> str | None:
         return f"{frame.length - start.base} tokens of at most {start.max_tokens} are written"
     if not 1 <= frame.epoch < MAX_EPOCH or frame.seen < 0 or len(frame.digest) != 16:
         return "an epoch, a count of frames or a digest that cannot be"
-    return validate.mode(session.welcome, start) or validate.ends(session.welcome, start)
+    return validate.options(session.welcome, start)
 
 
 def _of_current(

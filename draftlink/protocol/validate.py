@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draftlink import schemes
+from draftlink.distribution.sampling import MOST_BIASED
 from draftlink.protocol.control import packed
-from draftlink.protocol.frames import BOTH, SUPPRESSED, Hello, Start, Welcome
+from draftlink.protocol.frames import BOTH, PENALTIES, SUPPRESSED, Hello, Start, Welcome
 from draftlink.protocol.progress import Progress
 
 MAX_FEATURES = 64  # that are told, and schemes
@@ -101,6 +102,26 @@ def mode(welcome: Welcome | None, start: Start) -> str | None:
         return f"both ends are to write, and the feature {BOTH} was not agreed on"
     if schemes.in_effect(start.scheme, greedy=start.sampling.greedy).rule == "sample":
         return "both ends are to write, and the text would depend on who proposes it"
+    return None
+
+
+def options(welcome: Welcome | None, start: Start) -> str | None:
+    """What is wrong with a request's options, where they hang on what was agreed on."""
+    return mode(welcome, start) or penalties(welcome, start) or ends(welcome, start)
+
+
+def penalties(welcome: Welcome | None, start: Start) -> str | None:
+    """What is wrong with the bias and the penalties that a request asks for."""
+    assert welcome is not None
+    sampling = start.sampling
+    if not sampling.states_more:
+        return None
+    if PENALTIES not in welcome.features:
+        return f"a bias or penalties, and the feature {PENALTIES} was not agreed on"
+    if len(sampling.pairs) > MOST_BIASED:
+        return f"a bias of {len(sampling.pairs)} ids, where {MOST_BIASED} are the most"
+    if not all(0 <= token < welcome.vocab_size for token, _ in sampling.pairs):
+        return f"a bias of ids that are not among the target's {welcome.vocab_size}"
     return None
 
 

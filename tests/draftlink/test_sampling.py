@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -38,6 +39,61 @@ def test_equal_to_transformers(params, seed):
     scores = warpers(torch.tensor([history]), torch.from_numpy(logits)[None].clone())
     expected = scores.softmax(-1)[0].numpy()
     assert np.abs(sampling.distribution(logits, params, history) - expected).max() < 1e-12
+
+
+def test_bias_and_penalties_are_openais():
+    """mu[j] - c[j] * frequency - (c[j] > 0) * presence, over the output alone; the bias before."""
+    logits = np.random.default_rng(3).normal(0, 3, 8)
+    params = Sampling(
+        frequency_penalty=0.5, presence_penalty=-0.25, logit_bias=((1, 2.0), (6, -100.0), (9, 5.0))
+    )
+    params.check()
+    found = sampling.penalised(logits, params, [1, 1, 4, 2, 4], 2)  # written: 4, 2, 4
+    expected = logits.copy()
+    expected[1] += 2.0
+    expected[6] -= 100.0
+    expected[2] -= 0.5 - 0.25
+    expected[4] -= 1.0 - 0.25
+    assert np.array_equal(found, expected)
+    assert np.array_equal(sampling.penalised(logits, params, [1, 4], 2)[[2, 4]], logits[[2, 4]])
+    # With the repetition penalty, which counts the prompt, as transformers has it.
+    both = msgspec.structs.replace(params, repetition_penalty=1.3, logit_bias=msgspec.UNSET)
+    seen = sampling.penalised(logits, both, [1, 4], 1)
+    penalty = generation.RepetitionPenaltyLogitsProcessor(1.3)
+    expected = penalty(torch.tensor([[1, 4]]), torch.from_numpy(logits)[None].clone())[0].numpy()
+    expected[4] -= 0.25
+    assert np.abs(seen - expected).max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"presence_penalty": 2.1}, "presence_penalty must be between"),
+        ({"frequency_penalty": float("nan")}, "frequency_penalty must be between"),
+        ({"frequency_penalty": "a"}, "frequency_penalty must be a number"),
+        ({"logit_bias": ((1, 101.0),)}, "logit_bias must be between"),
+        ({"logit_bias": ((1, float("nan")),)}, "logit_bias must be between"),
+        ({"logit_bias": ((2, 1.0), (1, 1.0))}, "ascend"),
+        ({"logit_bias": ((1, 1.0), (1, 1.0))}, "ascend"),
+        ({"logit_bias": ((-1, 1.0),)}, "ascend"),
+        ({"logit_bias": ((0.5, 1.0),)}, "pairs"),
+        ({"logit_bias": 5}, "pairs"),
+        ({"logit_bias": tuple((i, 1.0) for i in range(1025))}, "at most 1024"),
+    ],
+)
+def test_bias_and_penalties_that_cannot_be(changes, says):
+    with pytest.raises(ValueError, match=says):
+        Sampling(**changes).check()
+
+
+def test_what_is_not_stated_is_not_sent():
+    """A frame without them has the bytes that it had before there were any."""
+    data = msgspec.msgpack.encode(Sampling(0.7))
+    assert b"penalties" not in data and b"bias" not in data and b"presence" not in data
+    assert data[0] == 0x85  # a map of five
+    stated = Sampling(presence_penalty=0.5, logit_bias=((3, 1.0),))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(stated), type=Sampling) == stated
+    assert hash(stated) != hash(Sampling())
 
 
 def test_draws_follow_the_weights_and_never_take_a_weight_of_zero():

@@ -1,4 +1,4 @@
-"""Names that a base station goes by, where no token protects it.
+"""Names that a server goes by, where no token protects it.
 
 A page in somebody's browser may have its own name resolve to this machine once it is loaded (DNS
 rebinding), and then reads what is here as if it were its own. The ``Host`` header still has the

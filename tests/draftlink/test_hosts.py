@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bs_runtime.serving.hosts import Hosts
+from draftlink.host.hosts import Hosts
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,154 @@
+"""What is served: a device, its conversations and template, and how a request becomes a text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from device_runtime import facts
+from device_runtime.device import Coupled, Device
+from device_runtime.request import Options
+from device_runtime.result import Mode, Result
+from device_runtime.serve.answer import Wanted
+from device_runtime.serve.asked import ChatRequest, Common, TextRequest
+from device_runtime.serve.conversations import Conversations
+from device_runtime.serve.errors import ApiError, unsupported
+from device_runtime.talk import MOST
+from device_runtime.templates.template import Template, TemplateError
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol.frames import Welcome
+from draftlink.schemes import AnyScheme
+
+COUPLED = Coupled()
+CONVERSATIONS = 4  # KV caches of the draft
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How every text is written. With ``coupled`` a seed fixes it, on any link."""
+
+    scheme: AnyScheme = COUPLED
+    mode: Mode = "auto"
+
+
+class Service:
+    """Made by ``open``; ``close`` leaves the base station, and ends the template's process."""
+
+    def __init__(
+        self,
+        device: Device,
+        template: Template | None,
+        welcome: Welcome,
+        conversations: Conversations,
+        *,
+        name: str | None,
+        choices: Choices,
+    ) -> None:
+        self.conversations = conversations
+        self._device, self._template, self._welcome = device, template, welcome
+        self._choices = choices
+        self.name = name or PurePath(welcome.model).name or "draftlink"
+        self.card = {
+            "id": self.name,
+            "object": "model",
+            "created": int(time.time()),
+            "owned_by": "draftlink",
+            "max_model_len": welcome.context,
+        }
+
+    @classmethod
+    async def open(
+        cls,
+        device: Device,
+        template: Template | None,
+        *,
+        most: int = CONVERSATIONS,
+        name: str | None = None,
+        choices: Choices | None = None,
+    ) -> Service:
+        """Greet the base station with a first conversation. Raises LinkError, TemplateError.
+
+        ``device`` need not be open. ``name``: of the model, the target's if not given.
+        """
+        conversations = Conversations(device, most)
+        first = await conversations.take([])
+        conversations.give(first)
+        if template is not None:
+            template.start()
+        return cls(
+            device, template, first.client.welcome, conversations,
+            name=name, choices=choices or Choices(),
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        """The end."""
+        await self._device.close()
+        if self._template is not None:
+            self._template.close()
+
+    async def chat(self, asked: ChatRequest) -> list[Wanted]:
+        """The texts that a request asks for, each the assistant's next turn. Raises ApiError."""
+        self.check_model(asked.model)
+        if self._template is None:
+            raise unsupported(
+                "messages",
+                "this model has no chat template; use /v1/completions, or serve it with"
+                " --chat-template FILE",
+            )
+        turns = asked.turns()
+        try:
+            text = await self._template.rendering(turns, more=asked.chat_template_kwargs)
+        except TemplateError as error:
+            raise ApiError(400, str(error), param="messages", code="invalid_value") from None
+        ids = self._device.tokenizer.encode(text, add_special_tokens=False).ids
+        return [self._wanted(asked, asked.most, ids, i) for i in range(asked.choices)]
+
+    def texts(self, asked: TextRequest) -> list[Wanted]:
+        """Those of a completion, of one prompt after the other. Raises ApiError."""
+        self.check_model(asked.model)
+        found = []
+        for prompt in asked.prompts():
+            ids = self._ids(prompt) if isinstance(prompt, str) else prompt
+            found += [self._wanted(asked, asked.most, ids, i) for i in range(asked.choices)]
+        return found
+
+    def _ids(self, prompt: str) -> list[int]:
+        try:
+            return facts.prompt_ids(prompt, self._device.tokenizer, self._welcome, first=True)
+        except ValueError as error:
+            raise ApiError(400, str(error), param="prompt", code="invalid_value") from None
+
+    def check_model(self, name: str | None) -> None:
+        """Raise ApiError for another model than the one that there is."""
+        if name not in (None, "", self.name):
+            raise ApiError(
+                404,
+                f"there is no model {name!r} here; the one that is served is {self.name!r}",
+                param="model",
+                code="model_not_found",
+            )
+
+    def alone(self, results: Sequence[Result]) -> str | None:
+        """Why the base station wrote alone; None where the device drafted."""
+        if any(each.drafted for each in results):
+            return None
+        if self._choices.mode == "stream":
+            return "this server was started with --mode stream"
+        context = self._device.draft_context
+        if results[0].prompt_tokens >= context:
+            return f"the prompt fills the draft's context of {context} tokens"
+        return "the text ended before drafting had begun, or drafting would not have paid"
+
+    def _wanted(self, asked: Common, most: int | None, ids: list[int], index: int) -> Wanted:
+        options: Options = {
+            "max_tokens": MOST if most is None else most,
+            "sampling": asked.sampling(self._welcome.sampling or Sampling()),
+            "scheme": self._choices.scheme,
+            "mode": self._choices.mode,
+            "seed": asked.seed_of(index),
+            "stop": asked.stops,
+            "eos_ids": () if asked.ignore_eos else None,
+        }
+        return Wanted(ids, options)

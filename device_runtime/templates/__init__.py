@@ -1,0 +1,1 @@
+"""Chat templates: programs of strangers, run in a sandbox in a process of their own."""
