@@ -13,9 +13,9 @@ from typing import Literal, TypedDict
 from msgspec import UNSET
 from tokenizers import Tokenizer
 
-from device_runtime import facts
+from device_runtime import facts, modes
 from device_runtime.prompt import prompt_ids
-from device_runtime.result import MODES, Mode
+from device_runtime.result import Mode
 from device_runtime.text import Detokenizer, stop_strings
 from draftlink import schemes
 from draftlink.distribution.sampling import Sampling
@@ -129,14 +129,11 @@ def check(
     Raises ValueError, or TypeError for what is not even of the right kind.
     """
     welcome = models.welcome
-    if sampling == "target":
-        sampling = facts.suggested(welcome)
-    sampling = Sampling() if sampling is None else sampling
-    _check_sampling(sampling, welcome)
+    sampling = _sampling(sampling, welcome)
     scheme = scheme or TopK(k=min(TopK().k, models.shared))
     _check_scheme(scheme, sampling, models)
-    mode = _resolved(mode, _hindered(scheme, sampling, welcome, learns=learn_temperature))
-    _check_price(draft_price, mode)
+    mode = modes.resolved(mode, modes.hindered(scheme, sampling, welcome, learns=learn_temperature))
+    modes.check_price(draft_price, mode)
     _check_offline(offline_after_s, learn_temperature)
     if seed is None and scheme.shares_seed:
         seed = secrets.randbits(63)
@@ -180,8 +177,11 @@ def _whole(name: str, value: int, least: int, most: int | None = None) -> int:
     return number
 
 
-def _check_sampling(sampling: Sampling, welcome: frames.Welcome) -> None:
-    """Raise ValueError for what is none, or what this base station cannot apply."""
+def _sampling(sampling: Sampling | Literal["target"] | None, welcome: frames.Welcome) -> Sampling:
+    """What is asked for. Raises ValueError for what is none, or this base station cannot apply."""
+    if sampling == "target":
+        sampling = facts.suggested(welcome)
+    sampling = Sampling() if sampling is None else sampling
     if not isinstance(sampling, Sampling):
         raise ValueError(f"sampling must be a Sampling or 'target', not {sampling!r}")
     sampling.check()
@@ -192,6 +192,7 @@ def _check_sampling(sampling: Sampling, welcome: frames.Welcome) -> None:
         )
     if any(token >= welcome.vocab_size for token, _ in sampling.pairs):
         raise ValueError(f"logit_bias has ids that are not among the target's {welcome.vocab_size}")
+    return sampling
 
 
 def _check_offline(after_s: float | None, learns: bool) -> None:
@@ -202,51 +203,6 @@ def _check_offline(after_s: float | None, learns: bool) -> None:
         raise ValueError(f"offline_after_s must not be negative, but is {after_s}")
     if after_s is not None and learns:
         raise ValueError("offline_after_s and learn_temperature do not go together; leave one")
-
-
-def _resolved(mode: Mode, hindered: str | None) -> Mode:
-    """The mode, which is ``both`` for ``auto`` where nothing hinders both ends from writing.
-
-    Raises ValueError for a mode that there is not, or cannot be.
-    """
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
-    if mode == "both" and hindered:
-        raise ValueError(hindered)
-    return "both" if mode == "auto" and not hindered else mode
-
-
-def _check_price(price: float | None, mode: Mode) -> None:
-    """Raise ValueError for a price that is none, or where nothing is weighed by it."""
-    if price is None:
-        return
-    if not 0.0 <= price <= 1.0:
-        raise ValueError(f"draft_price must be between 0 and 1, not {price}")
-    if mode != "both":
-        raise ValueError(
-            "draft_price goes with texts that both ends write (mode auto or both, with the coupled"
-            f" scheme or temperature 0), and this one is written by {mode}; leave it out"
-        )
-
-
-def _hindered(
-    scheme: AnyScheme,
-    sampling: Sampling,
-    welcome: frames.Welcome,
-    *,
-    learns: bool,
-) -> str | None:
-    """Why both ends cannot write at once, or None: where they can, ``auto`` has them do it."""
-    if schemes.in_effect(scheme, greedy=sampling.greedy).rule == "sample":
-        return (
-            f"with {scheme.name} the text depends on who proposes it, so both ends cannot write;"
-            " choose the coupled scheme, temperature 0, or another mode"
-        )
-    if frames.BOTH not in welcome.features:
-        return "the base station does not let both ends write; choose another mode"
-    if learns and not sampling.greedy:
-        return "learn_temperature and mode both do not go together; leave one"
-    return None
 
 
 def _check_scheme(scheme: AnyScheme, sampling: Sampling, models: Models) -> None:

@@ -1,0 +1,54 @@
+"""Which mode a request is written in: what is asked, and what stands in its way."""
+
+from __future__ import annotations
+
+from device_runtime.result import MODES, Mode
+from draftlink import schemes
+from draftlink.distribution.sampling import Sampling
+from draftlink.protocol import frames
+from draftlink.schemes import AnyScheme
+
+
+def resolved(mode: Mode, hindered: str | None) -> Mode:
+    """The mode, which is ``both`` for ``auto`` where nothing hinders both ends from writing.
+
+    Raises ValueError for a mode that there is not, or cannot be.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    if mode == "both" and hindered:
+        raise ValueError(hindered)
+    return "both" if mode == "auto" and not hindered else mode
+
+
+def hindered(
+    scheme: AnyScheme,
+    sampling: Sampling,
+    welcome: frames.Welcome,
+    *,
+    learns: bool,
+) -> str | None:
+    """Why both ends cannot write at once, or None: where they can, ``auto`` has them do it."""
+    if schemes.in_effect(scheme, greedy=sampling.greedy).rule == "sample":
+        return (
+            f"with {scheme.name} the text depends on who proposes it, so both ends cannot write;"
+            " choose the coupled scheme, temperature 0, or another mode"
+        )
+    if frames.BOTH not in welcome.features:
+        return "the base station does not let both ends write; choose another mode"
+    if learns and not sampling.greedy:
+        return "learn_temperature and mode both do not go together; leave one"
+    return None
+
+
+def check_price(price: float | None, mode: Mode) -> None:
+    """Raise ValueError for a price that is none, or where nothing is weighed by it."""
+    if price is None:
+        return
+    if not 0.0 <= price <= 1.0:
+        raise ValueError(f"draft_price must be between 0 and 1, not {price}")
+    if mode != "both":
+        raise ValueError(
+            "draft_price goes with texts that both ends write (mode auto or both, with the coupled"
+            f" scheme or temperature 0), and this one is written by {mode}; leave it out"
+        )
