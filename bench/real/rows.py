@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -47,7 +48,7 @@ class Kept:
         self._seconds: list[float] = []
         self._key = noise.key_from_seed(SEED, "device")
 
-    def add(self, p: overlap.Row, q: overlap.Row, ids: IdModel) -> None:
+    def add(self, p: NDArray[np.float64], q: NDArray[np.float64], ids: IdModel) -> None:
         """A position's distributions (V,), of the target and of the draft."""
         self._kept.append(sparse.expected_acceptance(p, self.scheme.rows(q)))
         begun = time.perf_counter()
