@@ -155,8 +155,11 @@ def test_the_text_is_the_streams(monkeypatch, limit, count):
 
 def test_what_was_written_while_the_link_was_away_comes_in_parts(monkeypatch):
     monkeypatch.setattr(frames, "MAX_TOKENS", 3)
-    away = Case(2, cuts=((0.3, 1.2),), rtt_s=0.3)  # a third of a second is under way
-    assert write(away).tokens == write(Case(2), "stream").tokens
+    away = Case(2, cuts=((1.2, 1.9),), rtt_s=0.3)  # a third of a second is under way
+    found = write(away)
+    assert found.tokens == write(Case(2), "stream").tokens
+    told = [entry.frames for entry in found.result.ledger if entry.kind == "Written"]
+    assert sum(told) > found.result.forwards + 1
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["parked", "forgotten"])
