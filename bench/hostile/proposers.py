@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 from msgspec.structs import replace
@@ -14,15 +15,13 @@ from bench.hostile.speaker import VOCAB, Speaker, masked, repeat, start
 from draftlink.coding.ids import IdModel
 from draftlink.distribution.sparse import Drafted
 from draftlink.protocol import frames
-from draftlink.protocol.both import MAX_LIVE
 from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.greedy import Greedy
 
 PROMPT = (5, 6, 7)
 TOKENS = 400  # of a text
-CHUNK = 50  # frames that are written at once,
-BUFFER = 1 << 16  # while no more bytes than that wait to be sent
-PAUSE_S = 0.001
+# As many as a device may send, and no more: one that leaves hundreds waiting is cut off.
+CHUNK, EVERY_S = 50, 0.1
 
 Flood = Callable[[Iterator[int], list[int]], list[frames.Propose]]
 
@@ -36,7 +35,7 @@ def wrong_block(context: Sequence[int]) -> bytes:
 
 
 async def _floods(place: Place, flood: Flood) -> None:
-    """Text after text, and what ``flood`` makes of path numbers and the text, as fast as can be."""
+    """Text after text, and every so often what ``flood`` makes of path numbers and the text."""
 
     async def once(speaker: Speaker) -> None:
         numbers = itertools.count(1)
@@ -47,11 +46,10 @@ async def _floods(place: Place, flood: Flood) -> None:
             reading = asyncio.create_task(_read(speaker, text, over))
             transport = speaker.socket.transport
             while not over.is_set() and not transport.is_closing():
-                if transport.get_write_buffer_size() < BUFFER:
-                    transport.write(
-                        b"".join(masked(frames.encode(one)) for one in flood(numbers, text))
-                    )
-                await asyncio.sleep(PAUSE_S)
+                found = flood(numbers, text)
+                transport.write(b"".join(masked(frames.encode(one)) for one in found))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(over.wait(), EVERY_S)
             await reading
             place.count("texts")
 
@@ -76,11 +74,11 @@ async def dead_paths(place: Place) -> None:
 
     def flood(numbers: Iterator[int], text: list[int]) -> list[frames.Propose]:
         path, begin = next(numbers), len(PROMPT)
-        older = [frames.Propose(max(1, path - 1), begin, begin, 0, 1, b"\xff")] * CHUNK
+        older = [frames.Propose(max(1, path - 1), begin, begin, 0, 1, b"\xff")] * (CHUNK // 2)
         first = frames.Propose(path, begin, begin, 0, MAX_DRAFT, payload)
         if len(text) == begin:  # none is dead yet, and what is not has to decode
             return [first]
-        rest = range(MAX_DRAFT, MAX_LIVE)
+        rest = range(MAX_DRAFT, min(MAX_DRAFT + CHUNK // 2 - 1, TOKENS))
         return [first, *(frames.Propose(path, begin, begin, at, 1, b"\xff") for at in rest), *older]
 
     payload = wrong_block(PROMPT)
