@@ -141,8 +141,9 @@ def _best_head(
         rounded = torch.from_numpy(nearest(whole, at).values())
         lost = losses.head(scaled, logits, rounded, at.block)
         if fold.table is not None:
-            gradient = sample.gradients[fold.table.output[0]] / factors
-            gradient = gradient @ basis if turned else gradient
+            gradient: Factors = sample.gradients[fold.table.output[0]] / factors
+            if turned:
+                gradient = gradient @ basis
             lost += losses.table(torch.from_numpy(whole), rounded, sample.ids, gradient)
         if lost < least:
             said = f"{alpha} {beta}" + ", rotated" * turned
