@@ -128,7 +128,7 @@ def test_the_llm_tool(address, tmp_path):
     if subprocess.run(probe, capture_output=True, timeout=60).returncode:
         pytest.skip("llm is not installed")
     (tmp_path / "extra-openai-models.yaml").write_text(
-        f"- model_id: here\n  model_name: fake\n  api_base: {address}\n"
+        f"- model_id: here\n  model_name: fake\n  api_base: {address}\n  api_key_name: here\n"
     )
     command = [sys.executable, "-m", "llm", "-m", "here", "--key", KEY, "abc", "--no-log"]
     command += ["-o", "max_tokens", "12", "-o", "seed", "3"]
