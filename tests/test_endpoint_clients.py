@@ -59,8 +59,8 @@ def test_its_errors(address):
         assert caught.value.param == "response_format"
         with pytest.raises(openai.NotFoundError, match="gpt-4"):
             client.chat.completions.create(**CHAT | {"model": "gpt-4"})
+        assert client.chat.completions.create(**CHAT, tools=[], max_tokens=3)
         with pytest.raises(openai.BadRequestError) as caught:
-            client.chat.completions.create(**CHAT, tools=[])
             client.chat.completions.create(**CHAT, top_p=0)
         assert caught.value.param == "top_p"
     stranger = openai.OpenAI(base_url=address, api_key="another", max_retries=0)
@@ -128,7 +128,7 @@ def test_the_llm_tool(address, tmp_path):
     if subprocess.run(probe, capture_output=True, timeout=60).returncode:
         pytest.skip("llm is not installed")
     (tmp_path / "extra-openai-models.yaml").write_text(
-        f"- model_id: here\n  model_name: fake\n  api_base: {address}\n"
+        f"- model_id: here\n  model_name: fake\n  api_base: {address}\n  api_key_name: here\n"
     )
     command = [sys.executable, "-m", "llm", "-m", "here", "--key", KEY, "abc", "--no-log"]
     command += ["-o", "max_tokens", "12", "-o", "seed", "3"]
