@@ -115,7 +115,7 @@ def measure(costs: Costs, records: Sequence[Record]) -> Cell:
     found = {mode: [play(costs, one, mode) for one in records] for mode in OTHERS}
     gamma = max(waits, key=lambda gamma: rate(waits[gamma]))
     count = sum(len(one.right) for one in records)
-    rates = {mode: rate(results) for mode, results in found.items()}
+    rates: dict[str, float] = {mode: rate(results) for mode, results in found.items()}
     return Cell(
         costs,
         {"stop-and-wait": rate(waits[gamma]), **rates},
