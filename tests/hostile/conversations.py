@@ -12,6 +12,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosedError
 
 from bs_runtime.engine.generation import Round
+from bs_runtime.engine.prices import Prices
 from bs_runtime.engine.turns import Turns
 from bs_runtime.serving.connection import Connection
 from bs_runtime.serving.conversations import Conversations
@@ -48,6 +49,7 @@ class Alone:
     def __init__(self, target: FakeTarget) -> None:
         self._target = target
         self.turns = Turns()
+        self.prices = Prices()
 
     def run(self, round: Round) -> asyncio.Future[Outcome]:
         outcome, done = None, asyncio.get_running_loop().create_future()
