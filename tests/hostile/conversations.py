@@ -58,6 +58,9 @@ class Alone:
         done.set_result(outcome)
         return done
 
+    def sits_out(self, slot: object) -> None:
+        pass
+
     def close(self, slot: object) -> None:
         pass
 
