@@ -149,7 +149,9 @@ def test_bias_and_penalties_are_in_the_law(monkeypatch, kind):
     oracle = Oracle()
     install(monkeypatch, oracle)
     cases = []
-    for seed in (1, 2, 5):
+    most = 2 if kind == "coupled" else 3  # whose draws are many
+    small = [seed for seed in range(1, 20) if len(case(kind, seed)[0]) <= most]
+    for seed in small[:3]:
         target, draft, scheme, _, gamma = case(kind, seed)
         params = changing(seed, len(target))
         cases.append(((target, draft, scheme, params, gamma), target_law(target, params)))
