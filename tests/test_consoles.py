@@ -17,7 +17,9 @@ from draftlink.planning import plan
 ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 ASCII |= {"COLUMNS": "120"}
 SETTING = plan.Setting(0.8, 0.010, 0.045, 0.045, shaping.profile("lte"))
-ROW = compare_view.Row("dense", 0.5, 0.5, 0.5, 1.0, 9.0, 9.0, 9.0, 9.0, 0.5, 9.0, 1.0)
+ROW = compare_view.Row(
+    "dense", 0.5, 0.5, 0.5, 1.0, 0.5, 0.5, 1.0, 9.0, 9.0, 9.0, 9.0, 0.5, 9.0, 1.0
+)
 
 
 def draftlink(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
