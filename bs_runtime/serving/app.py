@@ -23,17 +23,10 @@ from bs_runtime.serving.station import SESSIONS, Station
 from bs_runtime.serving.tickets import Sealer
 from draftlink import __version__
 from draftlink.host.hosts import Hosts
+from draftlink.host.pages import PAGE_HEADERS
 
 PATH = "/v1/draft"
 _MISLED = "this base station does not go by that name; it is told its names by --host-name"
-_PAGE_HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
 
 
 def create_app(
@@ -152,7 +145,7 @@ class _Endpoints:
     async def index(self, request: Request) -> Response:
         """The page."""
         return self._denied(request, operators=False) or Response(
-            self._page, media_type="text/html", headers=_PAGE_HEADERS
+            self._page, media_type="text/html", headers=PAGE_HEADERS
         )
 
 

@@ -24,17 +24,10 @@ from device_runtime.serve.replies import Replies
 from device_runtime.serve.service import Service
 from draftlink import __version__
 from draftlink.host.hosts import Hosts
+from draftlink.host.pages import PAGE_HEADERS
 
 MOST_BODY = 1 << 23  # bytes; far more than any context holds
 GONE = 499  # nginx's, for a client that went away
-_PAGE_HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
 
 T = TypeVar("T")
 
@@ -87,7 +80,7 @@ class _Endpoints:
     async def index(self, request: Request) -> Response:
         """The page."""
         return self._misled(request) or Response(
-            self._page, media_type="text/html", headers=_PAGE_HEADERS
+            self._page, media_type="text/html", headers=PAGE_HEADERS
         )
 
     async def health(self, request: Request) -> Response:
