@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from bench.virtual.loop import run
 from bench.virtual.record import CONTEXT, VOCAB, Draft, Record, Target
 from bench.virtual.world import World
-from device_runtime.device import Coupled, Result, Sampling
+from device_runtime.device import Coupled, Device, Result, Sampling
+from device_runtime.generation import Generation
 from device_runtime.result import Mode
 from draftlink.link.shaping import LinkProfile, make_link
 
@@ -64,16 +65,21 @@ class Costs:
         )  # fmt: skip
 
 
+def begun(device: Device, record: Record, mode: Mode, **options: Any) -> Generation:
+    """A record's text, written in a mode."""
+    return device.generate(
+        record.ids, max_tokens=len(record.right), eos_ids=(), mode=mode, scheme=Coupled(),
+        sampling=Sampling(0.0), seed=0, **options,
+    )  # fmt: skip
+
+
 def play(costs: Costs, record: Record, mode: Mode, **options: Any) -> Result:
     """One text. Raises RuntimeError where it is not the record's."""
     world = costs.world([record])
 
     async def one() -> Result:
         async with world.device(make_link(costs.link, seed=record.number)) as device:
-            generation = device.generate(
-                record.ids, max_tokens=len(record.right), eos_ids=(), mode=mode, scheme=Coupled(),
-                sampling=Sampling(0.0), seed=0, **options,
-            )  # fmt: skip
+            generation = begun(device, record, mode, **options)
             async for _ in generation:
                 pass
             return generation.result

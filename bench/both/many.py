@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.both.cells import GAMMAS, OTHERS, RATE, Costs
+from bench.both.cells import GAMMAS, OTHERS, RATE, Costs, begun
 from bench.virtual.loop import run
 from bench.virtual.record import Draft, Record
-from device_runtime.device import Coupled, Device, Sampling
+from device_runtime.device import Device
 from device_runtime.result import Mode
 from draftlink.link.shaping import LinkProfile, make_link
 
@@ -57,10 +57,7 @@ def play(
     asked = modes if len(modes) > 1 else modes * len(records)
 
     async def one(device: Device, record: Record, mode: Mode) -> tuple[float, int]:
-        generation = device.generate(
-            record.ids, max_tokens=len(record.right), eos_ids=(), mode=mode, scheme=Coupled(),
-            sampling=Sampling(0.0), seed=0, **options,
-        )  # fmt: skip
+        generation = begun(device, record, mode, **options)
         async for _ in generation:
             pass
         return generation.result.tokens_per_s, generation.result.drafted
