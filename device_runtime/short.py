@@ -81,7 +81,7 @@ def generate(
         loop.call(asyncio.get_running_loop().stop)
 
     try:
-        written = Stream(loop, loop.run(begin()), ended)
+        written = Stream(loop, loop.run(begin()), ended, loop.close)
     except BaseException:
         loop.close()
         raise

@@ -22,10 +22,12 @@ class Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="draftlink", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="draftlink", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What ``work`` comes to; where the caller is interrupted it is cancelled."""
@@ -55,11 +57,18 @@ class Stream:
     """A text that is being written: iterate over its tokens, with ``for`` or ``async for``.
 
     ``text`` is what has come so far; ``result`` is there when the iteration has ended. ``close``
-    ends the text where it is, as does leaving a ``with`` block.
+    ends the text where it is, as does leaving a ``with`` block. ``read`` is called by the reader,
+    once, when the iteration ends.
     """
 
-    def __init__(self, loop: Loop, generation: Generation, ended: Ended) -> None:
-        self._loop, self._generation = loop, generation
+    def __init__(
+        self,
+        loop: Loop,
+        generation: Generation,
+        ended: Ended,
+        read: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._loop, self._generation, self._read = loop, generation, read
         self._tokens: queue.SimpleQueue[Token | BaseException | None] = queue.SimpleQueue()
         self._over = False
         loop.soon(self._write(ended))
@@ -85,7 +94,9 @@ class Stream:
     def _took(self, item: Token | BaseException | None) -> Token:
         if isinstance(item, Token):
             return item
-        self._over = True
+        if not self._over:
+            self._over = True
+            self._read()
         if item is not None:
             raise item
         raise StopIteration
