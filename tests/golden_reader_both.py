@@ -15,10 +15,12 @@ def read_propose(
     ``text``: as far as the reader has it, which may be farther than the path's base; ``earlier``:
     the tokens of the path before these.
     """
-    assert data[0] == 5 and data[1] < 2
-    numbers, at = varints(data, 5)
-    path, base, above, first, length = numbers
-    assert first == len(earlier)
+    assert data[0] == 5 and data[1] < 8
+    names = ["path", "base", *["above"] * (data[1] >> 1 & 1), *["first"] * (data[1] >> 2), "length"]
+    values, at = varints(data, len(names))
+    numbers = {"above": 0, "first": 0, **dict(zip(names, values, strict=True))}
+    path, base, length = numbers["path"], numbers["base"], numbers["length"]
+    assert numbers["first"] == len(earlier) and 0 not in values[2:]
     source = Reader(data[at:])
     model = Model([*text[:base], *earlier], Prior(vocab_size))
     tokens = [model.read(source) for _ in range(length)]
@@ -26,9 +28,9 @@ def read_propose(
     return {
         "path": path,
         "base": base,
-        "known": base + above,
-        "first": first,
+        "known": base + numbers["above"],
+        "first": numbers["first"],
         "length": length,
-        "goes_on": data[1] == 1,
+        "goes_on": bool(data[1] & 1),
         "tokens": tokens,
     }

@@ -53,7 +53,7 @@ __all__ = [
 VERSION = 6  # the highest that is spoken here,
 LOWEST = 6  # and the lowest
 SUPPRESSED = "suppressed-ids"  # a Start may name ids that are never written
-BOTH = "both-write"  # a Start may have both ends write at once
+BOTH = "both-write-2"  # a Start may have both ends write at once
 PENALTIES = "penalties"  # its sampling may have a bias, and penalties over the output
 FEATURES: tuple[str, ...] = (SUPPRESSED, BOTH, PENALTIES)  # of this version that only some speak
 MAX_MESSAGE_BYTES = 1 << 20
@@ -66,10 +66,10 @@ PING_TIMEOUT_S = 60.0  # a small board under load can be silent for longer than 
 Frame = Control | Draft | Verdict | Tokens | Propose | Written
 
 _CONTROL, _DRAFT, _VERDICT, _TOKENS, _PROPOSE, _WRITTEN = 1, 2, 3, 4, 5, 6
-_GOES_ON = 1
+_GOES_ON, _HAS_KNOWN, _HAS_FIRST_NODE = 1, 2, 4
 _ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS = 1, 2, 4, 8
 _HAS_FIRST, _WAITS = 1, 2
-_HAS_ROWS = 2  # of a Written
+_HAS_ROWS, _HAS_COUNT = 2, 4  # of a Written
 _NAMES = {
     _DRAFT: "Draft", _VERDICT: "Verdict", _TOKENS: "Tokens", _PROPOSE: "Propose",
     _WRITTEN: "Written",
@@ -109,6 +109,12 @@ class _Reader:
                     break  # too large, or not the shortest form
                 return value
         raise ValueError("an integer of the frame is longer than 32 bits or padded")
+
+    def positive(self) -> int:
+        value = self.varint()
+        if not value:  # a frame has one form
+            raise ValueError("a number of the frame is 0, and would be left out")
+        return value
 
     def rest(self) -> bytes:
         begin, self._at = self._at, len(self._data)
@@ -150,13 +156,18 @@ def encode(frame: Frame) -> bytes:
         head = bytes((_TOKENS, _ENDED * frame.ended))
         return head + _varints(frame.epoch, frame.base, len(frame.ids), *frame.ids)
     if isinstance(frame, Propose):
-        where = frame.path, frame.base, frame.known - frame.base, frame.first, frame.length
-        return bytes((_PROPOSE, _GOES_ON * frame.goes_on)) + _varints(*where) + frame.payload
+        above = frame.known - frame.base  # it and ``first`` are most often 0, and then left out
+        flags = _GOES_ON * frame.goes_on | _HAS_KNOWN * (above != 0)
+        flags |= _HAS_FIRST_NODE * (frame.first != 0)
+        where = frame.path, frame.base, *filter(None, (above, frame.first)), frame.length
+        return bytes((_PROPOSE, flags)) + _varints(*where) + frame.payload
     if isinstance(frame, Written):
         rows = () if frame.rows is None else (frame.rows,)
-        flags = _ENDED * frame.ended | _HAS_ROWS * len(rows)
+        # Most often one token of the target's own stands behind those that were proposed.
+        count = () if len(frame.ids) == frame.accepted + 1 else (len(frame.ids),)
+        flags = _ENDED * frame.ended | _HAS_ROWS * len(rows) | _HAS_COUNT * len(count)
         flags |= _HAS_SURPRISALS * bool(frame.surprisals)
-        fields = (frame.base, frame.accepted, frame.queue_us, frame.step_us, *rows, len(frame.ids))
+        fields = (frame.base, frame.accepted, frame.queue_us, frame.step_us, *rows, *count)
         block = _varints(len(frame.surprisals)) + frame.surprisals if frame.surprisals else b""
         return bytes((_WRITTEN, flags)) + _varints(*fields, *frame.ids) + block
     return bytes((_CONTROL,)) + _encoder.encode(frame)
@@ -204,16 +215,21 @@ def decode(data: bytes) -> Frame:
         source.finish()
         return Tokens(epoch, base, ids, ended)
     if data[0] == _PROPOSE:
-        goes_on = bool(source.flags(_GOES_ON))
-        path, base, behind, begin, length = (source.varint() for _ in range(5))
-        return Propose(path, base, base + behind, begin, length, source.rest(), goes_on)
+        flags = source.flags(_GOES_ON | _HAS_KNOWN | _HAS_FIRST_NODE)
+        path, base = source.varint(), source.varint()
+        above = source.positive() if flags & _HAS_KNOWN else 0
+        begin = source.positive() if flags & _HAS_FIRST_NODE else 0
+        length, goes_on = source.varint(), bool(flags & _GOES_ON)
+        return Propose(path, base, base + above, begin, length, source.rest(), goes_on)
     if data[0] == _WRITTEN:
-        flags = source.flags(_ENDED | _HAS_ROWS | _HAS_SURPRISALS)
+        flags = source.flags(_ENDED | _HAS_ROWS | _HAS_COUNT | _HAS_SURPRISALS)
         base, accepted, queue_us, step_us = (source.varint() for _ in range(4))
         rows = source.varint() if flags & _HAS_ROWS else None
-        count = source.varint()
-        if count > MAX_TOKENS or rows == count:  # a frame has one form
-            raise ValueError(f"{count} tokens in a frame, or as many rows, which go without saying")
+        count = source.varint() if flags & _HAS_COUNT else accepted + 1
+        if count > MAX_TOKENS:
+            raise ValueError(f"{count} tokens in a frame, where {MAX_TOKENS} are the most")
+        if rows == count or (flags & _HAS_COUNT and count == accepted + 1):  # one form
+            raise ValueError("the frame says how many tokens or rows there are without need")
         ids = tuple(source.varint() for _ in range(count))
         surprisals = source.block() if flags & _HAS_SURPRISALS else b""
         source.finish()

@@ -194,9 +194,9 @@ def test_both_write_only_where_both_know_of_it():
     pair.up(msgspec.structs.replace(HELLO, features=BOTH))
     pair.down(WELCOME)
     asked = start("both", sampling=GREEDY)
-    with pytest.raises(LocalProtocolError, match="the feature both-write was not agreed on"):
+    with pytest.raises(LocalProtocolError, match="the feature both-write-2 was not agreed on"):
         pair.device.send(asked)
-    with pytest.raises(RemoteProtocolError, match="the feature both-write was not agreed on"):
+    with pytest.raises(RemoteProtocolError, match="the feature both-write-2 was not agreed on"):
         pair.bs.receive(frames.encode(asked))
     for mode in ("draft", "stream"):  # and nothing of it comes in another mode
         pair = greeted()
