@@ -50,8 +50,10 @@ class Batcher(Generic[T]):
     earlier pauses, within ``HOLD`` of the time that the last step took.
     """
 
-    def __init__(self, *, token_s: float = 4e-3) -> None:
+    def __init__(self, tokens: Callable[[T], int] | None = None, *, token_s: float = 4e-3) -> None:
+        """``tokens``: what a request has to feed in the end, asked when a step is made of it."""
         self.cap = LEAST_CAP
+        self._tokens = tokens
         self._token_s = token_s
         self._waiting: list[_Waiting[T]] = []
         self._sessions: dict[Hashable, _Session] = {}
@@ -90,6 +92,11 @@ class Batcher(Generic[T]):
         """Requests that nobody waits for any more."""
         self._waiting = [one for one in self._waiting if not unwanted(one.item)]
 
+    def sits_out(self, session: Hashable) -> None:
+        """It does not come back as usual: it waits for something else first."""
+        if (known := self._sessions.get(session)) is not None:
+            known.answered_s = None
+
     def forget(self, session: Hashable) -> None:
         """Nothing more is to come of a session."""
         self._sessions.pop(session, None)
@@ -120,8 +127,9 @@ class Batcher(Generic[T]):
         taken: list[tuple[T, int]] = []
         behind: list[_Waiting[T]] = []
         for one in sorted(self._waiting, key=lambda w: w.due_s):  # stable: first come, first served
-            count = min(one.tokens, left)
-            if count < min(one.tokens, LEAST_PART) or not admit(one.item):
+            tokens = one.tokens if self._tokens is None else self._tokens(one.item)
+            count = min(tokens, left)
+            if count < min(tokens, LEAST_PART) or not admit(one.item):
                 behind.append(one)
                 continue
             taken.append((one.item, count))

@@ -41,10 +41,9 @@ class Generation:
 
     Between rounds the slot is in one of two states: all of the history cached and the row behind it
     kept, or something of the history not yet fed. One round at a time is under way. Every draw is a
-    function of (key, position, purpose), so that the same draft at the same position is always
-    judged the same way; ``key`` is the session's secret. ``tenant``: whose it is. ``before`` was
-    the conversation's generation, whose history begins with the ``same`` first tokens: its decoder
-    of drafts goes on.
+    function of (key, position, purpose), so that a draft is always judged the same way; ``key`` is
+    the session's secret. ``tenant``: whose it is. ``before`` was the conversation's generation,
+    whose history begins with the ``same`` first tokens: its decoder of drafts goes on.
     """
 
     def __init__(
@@ -115,12 +114,14 @@ class Generation:
     def next(self, proposed: Sequence[int] = ()) -> Round:
         """One token of the target's own, while streaming, and those of ``proposed`` before it.
 
-        A proposed token is written if it is the one that the target writes at its position in any
-        case. So the text is the same whatever is proposed, and by whom; only more of it comes of
-        one round.
+        These are written where the target writes them in any case: whatever is proposed, and by
+        whom, the text is the same; only more of it comes of one round.
         """
-        block = self._block([Drafted(token, 1, 1) for token in proposed[:MAX_DRAFT]])
-        return Round(self, block, Purpose.STREAM)
+        return Round(self, self.proposed(proposed), Purpose.STREAM)
+
+    def proposed(self, ids: Sequence[int]) -> Sequence[Drafted]:
+        """A block of proposed tokens."""
+        return self._block([Drafted(token, 1, 1) for token in ids[:MAX_DRAFT]])
 
     def _block(self, drafted: Sequence[Drafted]) -> Sequence[Drafted]:
         """What of a block can be written: nothing behind an EOS, or the token limit."""
@@ -151,10 +152,9 @@ class Generation:
     ) -> Outcome:
         """Write what is accepted of a block, roll back the rest, and keep the row behind it.
 
-        ``rows`` (len(drafted) + 1, V); ``outcome`` is None for a prompt, behind which nothing is
-        written. What the round came to, in the end: the text may end before all that was accepted,
-        or nothing be drawn. Raises ModelFault where the text is to go on behind a row from which
-        nothing can be drawn.
+        ``rows`` (len(drafted) + 1, V); ``outcome`` None for a prompt. What the round came to, in
+        the end: the text may end before all that was accepted, or nothing be drawn. Raises
+        ModelFault where the text is to go on behind a row from which nothing can be drawn.
         """
         accepted = outcome.accepted if outcome else 0
         self.slot.rollback(len(self.history) + accepted)
@@ -222,13 +222,16 @@ class Round:
         self.copy: Prefix | None = None
         self.asked = 0  # rows, of the feed that is under way
         self.spare = True  # whether there is memory for more than the round needs
-        self._tokens = [d.token for d in drafted]
         self.base = len(generation.history)  # tokens before the drafted ones
         kept = generation.kept_row()
         self._rows = [] if kept is None else [kept]
         self._behind = self.base - (kept is None)  # the next token whose row is wanted
         if kept is None:  # the last row has to be made, again if the slot was rolled back
             self.slot.rollback(min(self.slot.length, self.base - 1))
+
+    def bind(self) -> int:
+        """What is ``left`` when a step is made: see ``late``."""
+        return self.left
 
     @property
     def left(self) -> int:
@@ -248,7 +251,7 @@ class Round:
         begin = self.slot.length
         ids = self.generation.history[begin : begin + limit]
         drafted = begin + len(ids) - self.base
-        block = self._tokens[drafted : drafted + limit - len(ids)]
+        block = [d.token for d in self.drafted[drafted : drafted + limit - len(ids)]]
         ids += block
         self.asked = max(0, begin + len(ids) - max(begin, self._behind))
         return Feed(self.slot, ids, self.asked, range(drafted - 1, drafted - 1 + len(block)))
@@ -266,7 +269,7 @@ class Round:
     @property
     def length(self) -> int:
         """Tokens that the slot holds at the end."""
-        return self.base + len(self._tokens)
+        return self.base + len(self.drafted)
 
     @property
     def longest(self) -> int:

@@ -49,7 +49,7 @@ class Scheduler:
         self.slots = Slots() if slots is None else slots
         self.progress = Progress()
         self.prices = prices or Prices()
-        self._waiting: Batcher[Request] = Batcher()
+        self._waiting: Batcher[Request] = Batcher(lambda request: request.round.bind())
         self._suspects: Suspects[Request] = Suspects(lambda request: request.round.slot)
         self._team = team or Team()
         self._changed = asyncio.Event()  # somebody has come, or a step has come back
@@ -100,7 +100,7 @@ class Scheduler:
 
     def sits_out(self, slot: Slot) -> None:
         """A conversation waits for something else: no step is held for its next round."""
-        self._waiting.forget(slot)
+        self._waiting.sits_out(slot)
 
     def close(self, slot: Slot) -> None:
         """Give a slot back once no step uses it; its rounds must have ended or been cancelled."""
@@ -140,6 +140,7 @@ class Scheduler:
 
     def _admit(self, request: Request) -> bool:
         """Whether a request can take part in the next step."""
+        request.round.bind()
         return self.slots.admit(request.round)
 
     def _admit_in_turn(self, request: Request) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from bs_runtime.engine.generation import Generation, Round
+from bs_runtime.engine.late import Late
 from bs_runtime.engine.paths import Paths
 from bs_runtime.engine.patience import LONGEST, Patience
 from bs_runtime.engine.scheduler import Scheduler
@@ -58,6 +60,8 @@ class Both:
         self._decoded = 0  # proposed tokens, since the last step
         self._since_s: float | None = None  # when the next step could have begun
         self._wait: _Wait | None = None
+        self._under_way = False  # a round is
+        self._reading: asyncio.Task[None] | None = None  # what has come meanwhile
 
     def take(self, frame: Propose) -> None:
         """A proposal has come."""
@@ -66,6 +70,8 @@ class Both:
             self._patience.proposed(_now(), frame.length, frame.known, goes_on=goes_on, waits=waits)
             self._proposals = [one for one in self._proposals if one.path == frame.path]
             self._proposals.append(frame)
+            if self._under_way and (self._reading is None or self._reading.done()):
+                self._reading = asyncio.create_task(self._read())
 
     async def tell(self, begin: int) -> None:
         """What was written behind the first ``begin`` tokens, over a new connection."""
@@ -83,7 +89,7 @@ class Both:
             return 0.0
         now, generation = _now(), self._generation
         if generation.kept_row() is not None:  # behind the prompt: a token that needs no step
-            await self._write([])
+            await self._write(generation.next())
             return 0.0
         if self._since_s is None:
             self._since_s = now
@@ -100,8 +106,18 @@ class Both:
         if wait is not None:
             self._patience.waited(now - wait.began_s, came=False)
         self._wait = None
-        await self._write(held[: self._patience.worth(len(held))])
+        await self._write(Late(generation, self._block))
         return 0.0
+
+    def _block(self) -> list[int]:
+        """The proposed tokens that a step is given which begins now."""
+        held = self._paths.following(LONGEST)
+        return held[: self._patience.worth(len(held))]
+
+    async def _read(self) -> None:
+        """Decode what comes while a round is under way: it may still be in its block."""
+        with contextlib.suppress(RemoteProtocolError):  # ``step`` meets it again, and raises it
+            await self._decode()
 
     async def _decode(self) -> None:
         """What is proposed, as far as it may be of use; not more between two steps than may live.
@@ -123,12 +139,17 @@ class Both:
     def _writes(self) -> bool:
         return self._session.state is State.WRITING
 
-    async def _write(self, held: list[int]) -> None:
+    async def _write(self, round: Round) -> None:
         generation, patience = self._generation, self._patience
         base = len(generation.history)
         free = generation.kept_row() is not None
-        round = generation.next(held)
-        outcome = await self._run(round)
+        self._under_way = True
+        try:
+            outcome = await self._run(round)
+        finally:
+            self._under_way = False
+            if self._reading is not None and not self._reading.done():
+                await self._reading
         self._since_s, self._decoded = None, 0
         assert outcome is not None
         self._surprisals += outcome.eighths
@@ -137,7 +158,7 @@ class Both:
         ids = tuple(generation.history[base:])
         step_us = 0 if free else outcome.verify_us
         if not free:
-            patience.stepped(step_us * 1e-6, len(held) + 1)
+            patience.stepped(step_us * 1e-6, len(round.drafted) + 1)
         paths = self._paths
         right, wrong = paths.met()
         patience.judged(right, wrong)

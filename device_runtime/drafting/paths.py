@@ -174,7 +174,10 @@ class Paths:
         full = ahead >= room or self._ends
         held = self._follows and ahead <= 1  # to look; more was drafted while nothing was heard
         fresh = 0 if held else min(ahead, MAX_LIVE) - self._sent
-        if connected and not unread and fresh and (full or fresh >= self.group):
+        # Behind a full window a group is not filled before something is heard, and is sent then;
+        # but a turn has no more, nor has the text.
+        last = self._ends or ahead >= self._counts.room or (full and self.turns)
+        if connected and not unread and fresh and (last or fresh >= self.group):
             self._sent += fresh
             message = self._counts.limits.message
             for begin in range(0, fresh, message):

@@ -69,7 +69,8 @@ _CONTROL, _DRAFT, _VERDICT, _TOKENS, _PROPOSE, _WRITTEN = 1, 2, 3, 4, 5, 6
 _GOES_ON, _HAS_KNOWN, _HAS_FIRST_NODE = 1, 2, 4
 _ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS = 1, 2, 4, 8
 _HAS_FIRST, _WAITS = 1, 2
-_HAS_ROWS, _HAS_COUNT = 2, 4  # of a Written
+_HAS_ROWS, _HAS_COUNT = 2, 4  # of a Written, whose highest bits are
+_FEW_AT, _FEW = 5, 7  # how many are accepted, or 7, and how many more stands by itself
 _NAMES = {
     _DRAFT: "Draft", _VERDICT: "Verdict", _TOKENS: "Tokens", _PROPOSE: "Propose",
     _WRITTEN: "Written",
@@ -166,8 +167,10 @@ def encode(frame: Frame) -> bytes:
         # Most often one token of the target's own stands behind those that were proposed.
         count = () if len(frame.ids) == frame.accepted + 1 else (len(frame.ids),)
         flags = _ENDED * frame.ended | _HAS_ROWS * len(rows) | _HAS_COUNT * len(count)
-        flags |= _HAS_SURPRISALS * bool(frame.surprisals)
-        fields = (frame.base, frame.accepted, frame.queue_us, frame.step_us, *rows, *count)
+        few = min(frame.accepted, _FEW)
+        flags |= _HAS_SURPRISALS * bool(frame.surprisals) | few << _FEW_AT
+        more = (frame.accepted - few,) if few == _FEW else ()
+        fields = (frame.base, *more, frame.queue_us, frame.step_us, *rows, *count)
         block = _varints(len(frame.surprisals)) + frame.surprisals if frame.surprisals else b""
         return bytes((_WRITTEN, flags)) + _varints(*fields, *frame.ids) + block
     return bytes((_CONTROL,)) + _encoder.encode(frame)
@@ -222,8 +225,11 @@ def decode(data: bytes) -> Frame:
         length, goes_on = source.varint(), bool(flags & _GOES_ON)
         return Propose(path, base, base + above, begin, length, source.rest(), goes_on)
     if data[0] == _WRITTEN:
-        flags = source.flags(_ENDED | _HAS_ROWS | _HAS_COUNT | _HAS_SURPRISALS)
-        base, accepted, queue_us, step_us = (source.varint() for _ in range(4))
+        known = _ENDED | _HAS_ROWS | _HAS_COUNT | _HAS_SURPRISALS | _FEW << _FEW_AT
+        flags = source.flags(known)
+        base, few = source.varint(), flags >> _FEW_AT
+        accepted = few + (source.varint() if few == _FEW else 0)
+        queue_us, step_us = source.varint(), source.varint()
         rows = source.varint() if flags & _HAS_ROWS else None
         count = source.varint() if flags & _HAS_COUNT else accepted + 1
         if count > MAX_TOKENS:

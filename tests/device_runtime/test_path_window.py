@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
-from device_runtime.drafting.actions import Draft, Propose, Wait
+from device_runtime.drafting.actions import Draft, Propose, Show, Wait
 from device_runtime.drafting.blocks import Proposed
 from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.counts import Limits
@@ -16,14 +17,16 @@ BEGINS = 10
 
 def window(*, shared: bool = False, gamma: int | None = None, ends: int = 500, context: int = 500,
            message: int = 64, rtt_s: float = 0.06, draft_s: float = 0.01,
-           step_s: float = 0.04, price: float = PRICE) -> Paths:  # fmt: skip
+           step_s: float = 0.04, price: float = PRICE, **options: Any) -> Paths:  # fmt: skip
     estimates = Estimates()
     estimates.rtt.add(rtt_s)
     for _ in range(10):
         estimates.draft.took(draft_s, beside=True)
         estimates.verify.took(step_s, beside=True)
     limits = Limits(BEGINS, ends, context, message, 64, foretells=True, corrects=False)
-    return Paths(Controller(estimates, gamma), limits, BEGINS, shared=shared, price=price)
+    return Paths(
+        Controller(estimates, gamma), limits, BEGINS, shared=shared, price=price, **options
+    )
 
 
 def play(one: Paths, tokens: int, ends: int | None = None) -> list:
@@ -53,6 +56,30 @@ def test_elsewhere_it_goes_on_under_a_window():
     assert all(a.goes_on and a.tokens == one.group for a in proposed[:-1])
     assert sum(a.tokens for a in proposed) == one.most <= MOST
     assert one.most >= (0.06 + 0.04) / 0.01
+
+
+def test_what_it_drafts_on_over_a_stalled_link_is_proposed_in_groups():
+    """Beyond its window, and behind a full one: a frame for each token would cost more than ids."""
+    one = window(offline_after_s=2.0, started_s=0.0)
+    sent, shown, now = [], 0, 10.0
+    one.due(0.0, cached=BEGINS)
+    one.drafted(0.0, [Proposed(0.7, False)])
+    for _ in range(100):
+        for action in one.due(now, cached=BEGINS):
+            if isinstance(action, Draft):
+                one.drafted(now, [Proposed(0.7, False)])
+            elif isinstance(action, Propose):
+                sent.append(action.tokens)
+            elif isinstance(action, Show):
+                shown = action.first + 1
+    assert shown > one.most and sum(sent) > one.most
+    assert min(sent) == one.group > 1
+    # Taking turns it rests behind a full window: what it has goes out.
+    turns = window(shared=True, gamma=3)
+    play(turns, 10)
+    turns.written(0.0, 1, 1, 1, step_s=0.04)
+    turns.commit(1)
+    assert [a for a in play(turns, 10) if isinstance(a, Propose)] == [Propose(1, goes_on=False)]
 
 
 def test_nothing_is_drafted_behind_an_eos_the_limit_or_a_full_context():
