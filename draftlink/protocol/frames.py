@@ -26,6 +26,7 @@ from draftlink.protocol.control import (
     Welcome,
 )
 from draftlink.protocol.hot import Draft, Propose, Tokens, Verdict, Written
+from draftlink.protocol.varints import Reader, block, varints
 
 __all__ = [
     "Control",
@@ -55,7 +56,8 @@ LOWEST = 6  # and the lowest
 SUPPRESSED = "suppressed-ids"  # a Start may name ids that are never written
 BOTH = "both-write"  # a Start may have both ends write at once
 PENALTIES = "penalties"  # its sampling may have a bias, and penalties over the output
-FEATURES: tuple[str, ...] = (SUPPRESSED, BOTH, PENALTIES)  # of this version that only some speak
+LOGPROBS = "logprobs"  # it may ask for the target's log-probabilities
+FEATURES: tuple[str, ...] = (SUPPRESSED, BOTH, PENALTIES, LOGPROBS)  # that only some speak
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_TOKENS = 4096  # in a Tokens frame: each is read on its own
 FENCED = 4001  # WebSocket close code: a newer connection has taken the session
@@ -67,7 +69,7 @@ Frame = Control | Draft | Verdict | Tokens | Propose | Written
 
 _CONTROL, _DRAFT, _VERDICT, _TOKENS, _PROPOSE, _WRITTEN = 1, 2, 3, 4, 5, 6
 _GOES_ON = 1
-_ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS = 1, 2, 4, 8
+_ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS, _HAS_LOGPROBS = 1, 2, 4, 8, 16
 _HAS_FIRST, _WAITS = 1, 2
 _HAS_ROWS = 2  # of a Written
 _NAMES = {
@@ -78,88 +80,38 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Control)
 
 
-def _varints(*values: int) -> bytes:
-    out = bytearray()
-    for value in values:
-        while value >= 0x80:
-            out.append(value & 0x7F | 0x80)
-            value >>= 7
-        out.append(value)
-    return bytes(out)
-
-
-class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 1  # after the kind
-
-    def byte(self) -> int:
-        if self._at >= len(self._data):
-            raise ValueError("the frame ends too early")
-        self._at += 1
-        return self._data[self._at - 1]
-
-    def varint(self) -> int:
-        value = 0
-        for shift in range(0, 35, 7):
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                if value >= 1 << 32 or (shift and not byte):
-                    break  # too large, or not the shortest form
-                return value
-        raise ValueError("an integer of the frame is longer than 32 bits or padded")
-
-    def rest(self) -> bytes:
-        begin, self._at = self._at, len(self._data)
-        return self._data[begin:]
-
-    def block(self) -> bytes:
-        length = self.varint()
-        begin, self._at = self._at, self._at + length
-        # An empty block is not sent: a frame has one form.
-        if not length or self._at > len(self._data):
-            raise ValueError("a block of the frame is empty or ends too early")
-        return self._data[begin : self._at]
-
-    def flags(self, known: int) -> int:
-        flags = self.byte()
-        if flags & ~known:
-            raise ValueError(f"unknown flags {flags:#x}")
-        return flags
-
-    def finish(self) -> None:
-        if self._at != len(self._data):
-            raise ValueError("the frame has bytes left over")
-
-
 def encode(frame: Frame) -> bytes:
     """A frame's bytes."""
     if isinstance(frame, Draft):
         first = () if frame.first is None else (frame.first,)
         head = bytes((_DRAFT, _HAS_FIRST * len(first) | _WAITS * frame.waits))
-        return head + _varints(frame.epoch, frame.base, frame.length, *first) + frame.payload
+        return head + varints(frame.epoch, frame.base, frame.length, *first) + frame.payload
     if isinstance(frame, Verdict):
         flags = _ENDED * frame.ended | _HAS_NEXT * (frame.next is not None)
-        flags |= _HAS_ROW * bool(frame.row) | _HAS_SURPRISALS * bool(frame.surprisals)
+        flags |= _HAS_ROW * bool(frame.row) | _told(frame)
         fields = (frame.epoch, frame.base, frame.accepted, frame.queue_us, frame.verify_us)
         following = () if frame.next is None else (frame.next,)
-        blocks = b"".join(_varints(len(b)) + b for b in (frame.row, frame.surprisals) if b)
-        return bytes((_VERDICT, flags)) + _varints(*fields, *following) + blocks
+        blocks = block(frame.row) + block(frame.surprisals) + block(frame.logprobs)
+        return bytes((_VERDICT, flags)) + varints(*fields, *following) + blocks
     if isinstance(frame, Tokens):
-        head = bytes((_TOKENS, _ENDED * frame.ended))
-        return head + _varints(frame.epoch, frame.base, len(frame.ids), *frame.ids)
+        head = bytes((_TOKENS, _ENDED * frame.ended | _HAS_LOGPROBS * bool(frame.logprobs)))
+        ids = varints(frame.epoch, frame.base, len(frame.ids), *frame.ids)
+        return head + ids + block(frame.logprobs)
     if isinstance(frame, Propose):
         where = frame.path, frame.base, frame.known - frame.base, frame.first, frame.length
-        return bytes((_PROPOSE, _GOES_ON * frame.goes_on)) + _varints(*where) + frame.payload
+        return bytes((_PROPOSE, _GOES_ON * frame.goes_on)) + varints(*where) + frame.payload
     if isinstance(frame, Written):
         rows = () if frame.rows is None else (frame.rows,)
-        flags = _ENDED * frame.ended | _HAS_ROWS * len(rows)
-        flags |= _HAS_SURPRISALS * bool(frame.surprisals)
+        flags = _ENDED * frame.ended | _HAS_ROWS * len(rows) | _told(frame)
         fields = (frame.base, frame.accepted, frame.queue_us, frame.step_us, *rows, len(frame.ids))
-        block = _varints(len(frame.surprisals)) + frame.surprisals if frame.surprisals else b""
-        return bytes((_WRITTEN, flags)) + _varints(*fields, *frame.ids) + block
+        blocks = block(frame.surprisals) + block(frame.logprobs)
+        return bytes((_WRITTEN, flags)) + varints(*fields, *frame.ids) + blocks
     return bytes((_CONTROL,)) + _encoder.encode(frame)
+
+
+def _told(frame: Verdict | Written) -> int:
+    """The flags for what is told of the tokens."""
+    return _HAS_SURPRISALS * bool(frame.surprisals) | _HAS_LOGPROBS * bool(frame.logprobs)
 
 
 def kind(data: bytes) -> str:
@@ -171,7 +123,7 @@ def decode(data: bytes) -> Frame:
     """The frame in ``data``. Raises ValueError for bytes that are none."""
     if not data:
         raise ValueError("an empty message")
-    source = _Reader(data)
+    source = Reader(data, 1)  # after the kind
     if data[0] == _CONTROL:
         try:
             control: Frame = _decoder.decode(data[1:])
@@ -185,30 +137,32 @@ def decode(data: bytes) -> Frame:
         first = source.varint() if flags & _HAS_FIRST else None
         return Draft(epoch, base, length, source.rest(), first, bool(flags & _WAITS))
     if data[0] == _VERDICT:
-        flags = source.flags(_ENDED | _HAS_NEXT | _HAS_ROW | _HAS_SURPRISALS)
+        flags = source.flags(_ENDED | _HAS_NEXT | _HAS_ROW | _HAS_SURPRISALS | _HAS_LOGPROBS)
         epoch, base, accepted, queue_us, verify_us = (source.varint() for _ in range(5))
         following = source.varint() if flags & _HAS_NEXT else None
         row = source.block() if flags & _HAS_ROW else b""
         surprisals = source.block() if flags & _HAS_SURPRISALS else b""
+        logprobs = source.block() if flags & _HAS_LOGPROBS else b""
         source.finish()
         ended = bool(flags & _ENDED)
         return Verdict(
-            epoch, base, accepted, following, ended, queue_us, verify_us, row, surprisals
+            epoch, base, accepted, following, ended, queue_us, verify_us, row, surprisals, logprobs
         )
     if data[0] == _TOKENS:
-        ended = bool(source.flags(_ENDED))
+        flags = source.flags(_ENDED | _HAS_LOGPROBS)
         epoch, base, count = source.varint(), source.varint(), source.varint()
         if count > MAX_TOKENS:
             raise ValueError(f"{count} tokens in a frame, where {MAX_TOKENS} are the most")
         ids = tuple(source.varint() for _ in range(count))
+        logprobs = source.block() if flags & _HAS_LOGPROBS else b""
         source.finish()
-        return Tokens(epoch, base, ids, ended)
+        return Tokens(epoch, base, ids, bool(flags & _ENDED), logprobs)
     if data[0] == _PROPOSE:
         goes_on = bool(source.flags(_GOES_ON))
         path, base, behind, begin, length = (source.varint() for _ in range(5))
         return Propose(path, base, base + behind, begin, length, source.rest(), goes_on)
     if data[0] == _WRITTEN:
-        flags = source.flags(_ENDED | _HAS_ROWS | _HAS_SURPRISALS)
+        flags = source.flags(_ENDED | _HAS_ROWS | _HAS_SURPRISALS | _HAS_LOGPROBS)
         base, accepted, queue_us, step_us = (source.varint() for _ in range(4))
         rows = source.varint() if flags & _HAS_ROWS else None
         count = source.varint()
@@ -216,7 +170,8 @@ def decode(data: bytes) -> Frame:
             raise ValueError(f"{count} tokens in a frame, or as many rows, which go without saying")
         ids = tuple(source.varint() for _ in range(count))
         surprisals = source.block() if flags & _HAS_SURPRISALS else b""
+        logprobs = source.block() if flags & _HAS_LOGPROBS else b""
         source.finish()
         ended = bool(flags & _ENDED)
-        return Written(base, ids, accepted, ended, queue_us, step_us, surprisals, rows)
+        return Written(base, ids, accepted, ended, queue_us, step_us, surprisals, rows, logprobs)
     raise ValueError(f"a message of unknown kind {data[0]}")
