@@ -10,7 +10,7 @@ from device_runtime.drafting.drafter import Drafter
 from device_runtime.drafting.estimators import Estimates
 from device_runtime.drafting.temperature import DraftTemperature
 from device_runtime.request import Request
-from device_runtime.result import Kind, Result, Token
+from device_runtime.result import Came, Result, Token
 from device_runtime.text import Text
 from device_runtime.writers.both import Both
 from device_runtime.writers.drafting import Drafting
@@ -128,17 +128,17 @@ class Generation:
                 await self._begin()
             while self._reason is None:
                 batch = await self._more()
-                for place, (token, kind) in enumerate(batch):
+                for place, came in enumerate(batch):
                     if self._cancelled:
                         self._reason = "cancel"
-                        writing.tally.behind([kind for _, kind in batch[place:]])
+                        writing.tally.behind([each.kind for each in batch[place:]])
                         break
-                    if kind == "provisional":
-                        yield self._guess(token)
+                    if came.kind == "provisional":
+                        yield self._guess(came.id)
                         continue
-                    yield self._take(token, kind)
+                    yield self._take(came)
                     if self._reason is not None:
-                        writing.tally.behind([kind for _, kind in batch[place + 1 :]])
+                        writing.tally.behind([each.kind for each in batch[place + 1 :]])
                         break
                 else:
                     if writing.agreed and client.session.state is State.READY:
@@ -195,7 +195,7 @@ class Generation:
         self._begun = True
         self._writing.open_window(auto=auto)
 
-    async def _more(self) -> list[tuple[int, Kind]]:
+    async def _more(self) -> list[Came]:
         """The next tokens, from whoever's turn it is; they may be none."""
         writing = self._writing
         wanted: type[Both | Drafting | Streaming]
@@ -209,11 +209,12 @@ class Generation:
             self._writers.append(writing.mode)
         return await self._writer.more()
 
-    def _take(self, token: int, kind: Kind) -> Token:
+    def _take(self, came: Came) -> Token:
         """A token has come: count it, decode it, see whether the text ends here."""
+        token, kind, told = came
         self.tokens.append(token)
         tally, takes_back = self._writing.tally, 0
-        tally.token(self._writing.now(), kind)
+        tally.token(self._writing.now(), kind, told)
         confirms = self.provisional[:1] == [token]
         if confirms:
             del self.provisional[0]
@@ -233,7 +234,8 @@ class Generation:
         if self._decoded.stopped:
             self._reason = "stop"
         self.text += piece
-        return Token(token, piece, kind, confirms, takes_back)
+        said = () if told is None else told
+        return Token(token, piece, kind, confirms, takes_back, *said)
 
     def _guess(self, token: int) -> Token:
         """A provisional token, behind the others."""

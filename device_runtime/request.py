@@ -20,6 +20,7 @@ from device_runtime.text import Detokenizer, stop_strings
 from draftlink import schemes
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
+from draftlink.protocol.logprobs import MOST
 from draftlink.schemes import AnyScheme
 from draftlink.schemes.topk import TopK
 
@@ -43,6 +44,7 @@ class Options(TypedDict, total=False):
     learn_temperature: bool
     offline_after_s: float | None
     draft_price: float | None
+    logprobs: int | None
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Request:
     learn_temperature: bool
     offline_after_s: float | None
     draft_price: float | None
+    logprobs: int | None
 
     def start(self, generation: int, base: int, *, drafts: bool = False) -> frames.Start:
         """The message that begins it, where the base station has ``base`` tokens of the prompt.
@@ -102,6 +105,7 @@ class Request:
             seed=self.seed,
             surprisals=self.learn_temperature,
             suppressed_ids=list(self.suppressed_ids) or UNSET,
+            logprobs=UNSET if self.logprobs is None else self.logprobs,
         )
 
 
@@ -123,6 +127,7 @@ def check(
     learn_temperature: bool = False,
     offline_after_s: float | None = None,
     draft_price: float | None = None,
+    logprobs: int | None = None,
 ) -> Request:
     """The request behind a ``history``. See ``Device.generate`` for what is asked.
 
@@ -160,6 +165,7 @@ def check(
         learn_temperature=learn_temperature,
         offline_after_s=offline_after_s,
         draft_price=draft_price,
+        logprobs=None if logprobs is None else _logprobs(logprobs, welcome),
     )
     _check_message(request)
     return request
@@ -175,6 +181,16 @@ def _whole(name: str, value: int, least: int, most: int | None = None) -> int:
         bounds = f"at least {least}" if most is None else f"between {least} and {most}"
         raise ValueError(f"{name} must be {bounds}, not {value}")
     return number
+
+
+def _logprobs(count: int, welcome: frames.Welcome) -> int:
+    """How many of the likeliest ids are told. Raises ValueError where they are not to be had."""
+    if frames.LOGPROBS not in welcome.features:
+        raise ValueError(
+            f"logprobs cannot be told by this base station (it lacks the feature"
+            f" {frames.LOGPROBS}): update it, or do without"
+        )
+    return _whole("logprobs", count, 0, MOST)
 
 
 def _sampling(sampling: Sampling | Literal["target"] | None, welcome: frames.Welcome) -> Sampling:

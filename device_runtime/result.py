@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
 from draftlink.link.ledger import Entry, total
+from draftlink.protocol.logprobs import Logprobs
 
 Mode = Literal["stop-and-wait", "run-ahead", "stream", "both", "auto"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 UP, DOWN = ("Draft", "Propose"), ("Verdict", "Tokens", "Written")  # what carries a text
 Kind = Literal["draft", "correction", "bonus", "stream", "provisional"]
+
+
+class Came(NamedTuple):
+    """A token of which the text is made; ``logprobs``: what the base station said of it, if it was
+    asked to, which it is of no provisional one."""
+
+    id: int
+    kind: Kind
+    logprobs: Logprobs | None = None
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,10 @@ class Token:
     One of the kind ``provisional`` is the draft's own, shown while nothing is heard of the base
     station. Every other token stands, and comes in the place of the first provisional one, if there
     are any: it ``confirms`` that one, or ``takes_back`` that many, which is all of them.
+
+    ``logprob``: the natural logarithm of the target's probability, before temperature, penalties
+    and cuts, where the request asked for it; ``top_logprobs``: the likeliest ids, with theirs. A
+    provisional token has none.
     """
 
     id: int
@@ -30,6 +44,8 @@ class Token:
     kind: Kind
     confirms: bool = False
     takes_back: int = 0
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -78,6 +94,8 @@ class Result(msgspec.Struct, frozen=True):
     overtaken: int  # proposals that were right, and which the text had reached without them
     forwards: int  # of the target, for this text: verdicts, and steps that wrote
     rows: int | None  # that it was fed for them; None where the base station does not say
+    # Of each token, if the request asked for that: its log-probability, and the likeliest ids'.
+    logprobs: list[Logprobs]
 
     @property
     def summary(self) -> str:
@@ -120,6 +138,7 @@ class Tally:
     counts_rows: bool = True  # of all forwards
     times_s: list[float] = field(default_factory=list)
     kinds: list[Kind] = field(default_factory=list)
+    logprobs: list[Logprobs] = field(default_factory=list)
     reached: int = 0  # tokens behind the last correction, with those of the last verdict
     first_s: float | None = None
     last_s: float = 0.0
@@ -177,13 +196,15 @@ class Tally:
         while self.histogram and not self.histogram[-1]:
             del self.histogram[-1]
 
-    def token(self, now: float, kind: Kind) -> None:
+    def token(self, now: float, kind: Kind, logprobs: Logprobs | None = None) -> None:
         """A token of the text came at ``now``."""
         if self.first_s is None:
             self.first_s = now
         self.last_s = now
         self.times_s.append(now - self.started_s)
         self.kinds.append(kind)
+        if logprobs is not None:
+            self.logprobs.append(logprobs)
 
     @property
     def _met(self) -> tuple[int, int]:
@@ -251,4 +272,5 @@ class Tally:
             overtaken=right - self.accepted,
             forwards=self.forwards,
             rows=self.rows if self.counts_rows else None,
+            logprobs=self.logprobs,
         )

@@ -140,7 +140,7 @@ class Generation:
         start = self.start
         return Job(
             drafted, self.history, start.sampling, self._scheme, self._key, purpose,
-            start.surprisals, self._suppressed, start.begins,
+            start.surprisals, self._suppressed, start.begins, start.tells,
         )  # fmt: skip
 
     def kept_row(self) -> Tensor | None:
@@ -178,8 +178,9 @@ class Generation:
                 row = pack_row(self._row[0].numpy(force=True))
         if outcome is None:
             return Outcome(0, None, self.ended)
-        surprisals = outcome.surprisals[: accepted + (following is not None)]
-        return Outcome(accepted, following, self.ended, row, surprisals)
+        written = accepted + (following is not None)
+        surprisals, logprobs = outcome.surprisals[:written], outcome.logprobs[:written]
+        return Outcome(accepted, following, self.ended, row, surprisals, logprobs=logprobs)
 
     def _write(self, token: int) -> None:
         self.history.append(token)

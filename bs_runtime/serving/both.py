@@ -12,6 +12,7 @@ from bs_runtime.engine.late import Late
 from bs_runtime.engine.paths import Paths
 from bs_runtime.engine.patience import LONGEST, Patience
 from bs_runtime.engine.scheduler import Scheduler
+from bs_runtime.serving.conversations import Told
 from bs_runtime.serving.outgoing import Outgoing
 from bs_runtime.verify.job import Outcome
 from draftlink import schemes
@@ -33,8 +34,7 @@ class _Wait:
 class Both:
     """One generation that a device writes too. ``run`` runs a round to its end.
 
-    ``surprisals``: of what it has written, as a Written frame has them, where they were asked for;
-    kept with the conversation, to be told over another connection.
+    ``told``: what was said of what it has written; kept with the conversation.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Both:
         out: Outgoing,
         scheduler: Scheduler,
         run: Callable[[Round], Awaitable[Outcome | None]],
-        surprisals: bytearray,
+        told: Told,
     ) -> None:
         self._generation = generation
         self._session = session
         self._out = out
         self._scheduler = scheduler
         self._run = run
-        self._surprisals = surprisals
+        self._told = told
         start = generation.start
         scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
         self._paths = Paths(scheme, session.vocab_size, generation.history)
@@ -78,9 +78,11 @@ class Both:
         generation, end = self._generation, len(self._generation.history)
         for first in range(begin, end, frames.MAX_TOKENS):
             ids = tuple(generation.history[first : first + frames.MAX_TOKENS])
-            bits = bytes(self._surprisals[first - end :][: len(ids)])
+            bits, logprobs = self._told.of(end - first, len(ids))
             ended = generation.ended and first + len(ids) == end
-            await self._out.send(frames.Written(first, ids, 0, ended, 0, 0, bits, rows=0))
+            await self._out.send(
+                frames.Written(first, ids, 0, ended, 0, 0, bits, rows=0, logprobs=logprobs)
+            )
 
     async def step(self) -> float:
         """Write what comes next, and 0; or the seconds to wait, unless a proposal comes before."""
@@ -152,7 +154,7 @@ class Both:
                 await self._reading
         self._since_s, self._decoded = None, 0
         assert outcome is not None
-        self._surprisals += outcome.eighths
+        self._told.add(outcome)
         if self._session.state is not State.WRITING:
             return
         ids = tuple(generation.history[base:])
@@ -175,6 +177,7 @@ class Both:
                 step_us,
                 outcome.eighths,
                 None if rows == len(ids) else rows,
+                b"".join(outcome.told),
             )
         )
 

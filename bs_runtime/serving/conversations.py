@@ -10,6 +10,7 @@ from typing import Protocol
 from bs_runtime.engine.generation import Generation
 from bs_runtime.model.kv import Slot
 from bs_runtime.serving.tickets import Sealer, Ticket
+from bs_runtime.verify.job import Outcome
 from draftlink.protocol.frames import Draft
 from draftlink.protocol.session import Session
 
@@ -25,11 +26,37 @@ class Owner(Protocol):
 
 
 @dataclass
+class Told:
+    """What was said of each token, as frames have it; empty where it was not asked for.
+
+    Kept where both ends write, to be said again over another connection: there frames are not kept.
+    """
+
+    surprisals: bytearray = field(default_factory=bytearray)
+    logprobs: list[bytes] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        """Tokens were written."""
+        self.surprisals += outcome.eighths
+        self.logprobs += outcome.told
+
+    def of(self, behind: int, count: int) -> tuple[bytes, bytes]:
+        """Surprisals and log-probabilities of the first ``count`` of the last ``behind`` tokens."""
+        said = self.logprobs[-behind:][:count]
+        return bytes(self.surprisals[-behind:][:count]), b"".join(said)
+
+    def clear(self) -> None:
+        """Another generation begins."""
+        self.surprisals.clear()
+        self.logprobs.clear()
+
+
+@dataclass
 class Conversation:
     """A device's history and cache.
 
     When it was parked, ``session`` was the protocol's view of it, and ``drafts`` were to be judged.
-    ``surprisals``: of the tokens that its generation wrote, where both ends write.
+    ``told``: what was said of the tokens that its generation wrote, where both ends write.
     """
 
     ticket: Ticket
@@ -38,7 +65,7 @@ class Conversation:
     generation: Generation | None = None
     session: Session | None = None
     drafts: list[Draft] = field(default_factory=list)
-    surprisals: bytearray = field(default_factory=bytearray)
+    told: Told = field(default_factory=Told)
     owner: Owner | None = None
     parked_s: float = 0.0
 

@@ -160,12 +160,12 @@ class Worker:
             same,
         )
         self._prompt = True
-        here.surprisals.clear()
+        here.told.clear()
         self._both = self._writes_too() if start.mode == "both" else None
 
     def _writes_too(self) -> Both:
-        session, out, surprisals = self._session, self._out, self._here().surprisals
-        return Both(self._current(), session, out, self._scheduler, self._run, surprisals)
+        session, out, told = self._session, self._out, self._here().told
+        return Both(self._current(), session, out, self._scheduler, self._run, told)
 
     async def _resume(self, asked: Resume) -> None:
         here = self._here()
@@ -236,6 +236,7 @@ class Worker:
             verify_us=outcome.verify_us,
             row=outcome.row,
             surprisals=outcome.eighths,
+            logprobs=b"".join(outcome.told),
         )
         if verdict.closes:  # what came meanwhile was drafted behind a token that does not stand
             self.drafts.clear()
@@ -254,7 +255,8 @@ class Worker:
             return
         assert outcome is not None
         ids = tuple(generation.history[base:])
-        await self._out.send(frames.Tokens(epoch, base, ids, outcome.ended))
+        told = b"".join(outcome.told)
+        await self._out.send(frames.Tokens(epoch, base, ids, outcome.ended, told))
 
     async def _run(self, round: Round) -> Outcome | None:
         """Run a round to its end, and tell the device how far it is if that takes long.

@@ -12,6 +12,8 @@ from torch import Tensor
 from draftlink.distribution.noise import Purpose
 from draftlink.distribution.sampling import Sampling
 from draftlink.distribution.sparse import Drafted
+from draftlink.protocol import logprobs
+from draftlink.protocol.logprobs import Logprobs
 from draftlink.schemes import Scheme
 
 
@@ -21,7 +23,8 @@ class Job:
 
     Its rows are len(drafted) + 1: one behind each token. ``purpose`` is what the target's own
     token, behind a block that was accepted whole, is drawn for. Draws are functions of (key,
-    position, purpose). ``surprisals``: whether they are wanted. ``suppressed``: ids (n,) that the
+    position, purpose). ``surprisals``: whether they are wanted; ``logprobs``: whether
+    log-probabilities are, and of how many of the likeliest ids. ``suppressed``: ids (n,) that the
     target is not to write, nor is a drafted one of them to be accepted. ``begins``: where in the
     history the output does.
     """
@@ -35,6 +38,7 @@ class Job:
     surprisals: bool = True
     suppressed: Tensor | None = None
     begins: int = 0
+    logprobs: int | None = None
 
     @cached_property
     def rule(self) -> Literal["sample", "coupled", "greedy", "stream"]:
@@ -56,9 +60,9 @@ class Outcome:
     The first ``accepted`` tokens of its block are accepted; ``next`` is the target's token behind
     them. It is None where nothing is drawn, or the device corrects: by ``row``, the target's row in
     bytes, then. ``ended``: the text has. ``surprisals``: −log2 p, in bits, of the accepted tokens
-    and of ``next``, if the job wants them. ``broken``: the row behind the accepted tokens has no
-    largest number, so nothing can be drawn from it. The times are those until the first step that
-    the round took part in, and from then on.
+    and of ``next``, if the job wants them; ``logprobs`` likewise. ``broken``: the row behind the
+    accepted tokens has no largest number, so nothing can be drawn from it. The times are those
+    until the first step that the round took part in, and from then on.
     """
 
     accepted: int
@@ -67,6 +71,7 @@ class Outcome:
     row: bytes = b""
     surprisals: list[float] = field(default_factory=list)
     broken: bool = False
+    logprobs: list[Logprobs] = field(default_factory=list)
     queue_us: int = field(default=0, compare=False)
     verify_us: int = field(default=0, compare=False)
 
@@ -74,3 +79,8 @@ class Outcome:
     def eighths(self) -> bytes:
         """The surprisals as a verdict has them: in eighths of a bit, up to 255."""
         return bytes(min(255, round(8 * bits)) for bits in self.surprisals)
+
+    @property
+    def told(self) -> list[bytes]:
+        """The log-probabilities as a frame has them, a part for each token."""
+        return logprobs.encode(self.logprobs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bs_runtime.model.forward import HAS_TRITON
+from bs_runtime.verify import logprobs
 from bs_runtime.verify.distribution import distributions
 from bs_runtime.verify.job import Job, Outcome
 from bs_runtime.verify.residual import accepts, draw, entries, residuals, wanted
@@ -45,6 +46,9 @@ def judge(rows: Sequence[Tensor], jobs: Sequence[Job]) -> list[Outcome]:
         found = _judge(torch.cat([case.rows for case in group]), [case.job for case in group])
         for case, outcome in zip(group, found, strict=True):
             case.outcome = outcome
+            if case.job.logprobs is not None:
+                told = logprobs.told(case.rows, case.job, outcome)
+                case.outcome = replace(outcome, logprobs=told)
     return [case.outcome for case in cases]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from device_runtime.drafting.actions import Draft, Propose, Show, Wait
 from device_runtime.drafting.drafter import Proposal
-from device_runtime.result import Kind
+from device_runtime.result import Came, Kind
 from device_runtime.transport.client import LinkError
 from device_runtime.writers.writing import Writing
 from draftlink.protocol import frames
@@ -20,7 +20,7 @@ class Both:
         self._reconnects = writing.device.client.reconnects
         self._leave_path()
 
-    async def more(self) -> list[tuple[int, Kind]]:
+    async def more(self) -> list[Came]:
         """The next tokens of the text."""
         writing = self._writing
         while True:
@@ -40,7 +40,7 @@ class Both:
                     if batch is not None:
                         return batch
 
-    async def _wait(self, action: Wait) -> list[tuple[int, Kind]] | None:
+    async def _wait(self, action: Wait) -> list[Came] | None:
         """Until something has come, or a time; what has been written, if that has come."""
         writing = self._writing
         await writing.event(action.until_s)
@@ -92,7 +92,7 @@ class Both:
         if self._window.drafted(writing.now(), seen, writing.waited_s):
             self._nodes += proposals
 
-    def _take(self, frame: frames.Written) -> list[tuple[int, Kind]]:
+    def _take(self, frame: frames.Written) -> list[Came]:
         """What the base station has written; the path is held against it."""
         writing, begin = self._writing, len(self._writing.history)
         agreed = 0
@@ -119,4 +119,4 @@ class Both:
         own: Kind = "correction" if differs else "bonus"
         kinds: list[Kind] = ["draft"] * frame.accepted
         kinds += [own] * (len(frame.ids) - frame.accepted)
-        return list(zip(frame.ids, kinds, strict=True))
+        return writing.came(frame.ids, kinds, frame.logprobs)

@@ -15,11 +15,13 @@ from device_runtime.drafting.actions import (
 )
 from device_runtime.drafting.blocks import Judged
 from device_runtime.drafting.drafter import Proposal
-from device_runtime.result import Kind
+from device_runtime.result import Came, Kind
 from device_runtime.transport.client import LinkError
 from device_runtime.writers.writing import Writing
 from draftlink.distribution.sparse import Drafted
-from draftlink.protocol import frames
+from draftlink.protocol import frames, logprobs
+from draftlink.protocol.logprobs import Logprobs
+from draftlink.schemes.split import unpack_row
 
 
 class Drafting:
@@ -37,7 +39,7 @@ class Drafting:
         if writing.alone is not None and not writing.drafter.foretells and writing.job is None:
             writing.drafter.rollback(len(writing.history))
 
-    async def more(self) -> list[tuple[int, Kind]]:
+    async def more(self) -> list[Came]:
         """What the next verdict adds to the text; nothing if the base station writes from here on.
 
         While nothing is heard of it, provisional tokens.
@@ -57,7 +59,7 @@ class Drafting:
                 else:
                     await self._carry_out(action)
 
-    async def _wait(self, action: Wait) -> list[tuple[int, Kind]] | None:
+    async def _wait(self, action: Wait) -> list[Came] | None:
         """Until something has come, or a time; what a verdict adds to the text, if one has."""
         writing = self._writing
         await writing.event(action.until_s)
@@ -112,7 +114,7 @@ class Drafting:
         if writing.window.drafted(writing.now(), seen, writing.waited_s):
             self._proposals += proposals
 
-    async def _apply(self, verdict: frames.Verdict) -> list[tuple[int, Kind]]:
+    async def _apply(self, verdict: frames.Verdict) -> list[Came]:
         """Apply a verdict to history and cache; the tokens that it adds to the text."""
         writing, window, accepted = self._writing, self._writing.window, verdict.accepted
         judged = window.judged
@@ -125,26 +127,38 @@ class Drafting:
         writing.tally.counts_rows = False
         tokens, behind = self._tokens[:accepted], self._proposals[accepted : accepted + 1]
         writing.commit(tokens)
-        batch: list[tuple[int, Kind]] = [(token, "draft") for token in tokens]
+        kinds: list[Kind] = ["draft"] * accepted
+        known: Logprobs | None = None
         if verdict.closes:
             self._proposals, self._in_flight = [], 0
             writing.drop()
             following = verdict.next
             if verdict.row:
                 following = writing.owed = await self._correct(behind[0].drafted, verdict.row)
+                known = self._known(verdict.row, following)
             if following is not None:
                 writing.commit([following])
-                batch.append((following, "correction" if rejected else "bonus"))
+                tokens.append(following)
+                kinds.append("correction" if rejected else "bonus")
         else:
             del self._proposals[:accepted]
             self._in_flight -= accepted
         if writing.learned is not None and verdict.surprisals and not judged:
-            writing.learned.observe(batch[0][0], verdict.surprisals[0])
+            writing.learned.observe(tokens[0], verdict.surprisals[0])
         if not verdict.ended:
             window.proceed(writing.now(), closes=verdict.closes, owes=writing.owed is not None)
             if verdict.closes:
                 self._begin_epoch()
-        return batch
+        return writing.came(tokens, kinds, verdict.logprobs, known)
+
+    def _known(self, row: bytes, token: int) -> Logprobs | None:
+        """What the target's row says of the token that was drawn from it, if that was asked for."""
+        count = self._writing.start.tells
+        if count is None:
+            return None
+        return logprobs.of(
+            unpack_row(row, self._writing.device.client.welcome.vocab_size), token, count
+        )
 
     async def _correct(self, rejected: Drafted, row: bytes) -> int:
         """The token in the place of a rejected one, by the device (``split``)."""

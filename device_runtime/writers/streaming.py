@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from device_runtime.drafting.actions import Follow, Guess, Show, Wait
 from device_runtime.drafting.drafter import Proposal
-from device_runtime.result import Kind
+from device_runtime.result import Came
 from device_runtime.transport.client import LinkError
 from device_runtime.writers.writing import Writing
 from draftlink.protocol import frames
@@ -17,7 +17,7 @@ class Streaming:
         self._writing = writing
         self._proposals: dict[int, Proposal] = {}  # by position, of tokens that have not come yet
 
-    async def more(self) -> list[tuple[int, Kind]]:
+    async def more(self) -> list[Came]:
         """The next tokens; nothing if the device drafts from here on.
 
         While nothing is heard of the base station, provisional tokens.
@@ -36,7 +36,7 @@ class Streaming:
                     if batch is not None:
                         return batch
 
-    async def _wait(self, action: Wait) -> list[tuple[int, Kind]] | None:
+    async def _wait(self, action: Wait) -> list[Came] | None:
         """Until something has come, or a time; the tokens of a frame, if one has."""
         writing = self._writing
         await writing.event(action.until_s)
@@ -54,7 +54,7 @@ class Streaming:
             raise LinkError(f"the base station sent {type(frame).__name__}, not Tokens")
         return await self._take(frame)
 
-    async def _take(self, frame: frames.Tokens) -> list[tuple[int, Kind]]:
+    async def _take(self, frame: frames.Tokens) -> list[Came]:
         writing, now = self._writing, self._writing.now()
         writing.tally.streamed(len(frame.ids))
         begin = len(writing.history)
@@ -65,7 +65,7 @@ class Streaming:
         switch = writing.window.streamed(now, len(frame.ids), ended=frame.ended)
         if switch is not None:
             await writing.send(frames.Switch(writing.start.generation, switch.mode))
-        return [(token, "stream") for token in frame.ids]
+        return writing.came(frame.ids, ["stream"] * len(frame.ids), frame.logprobs)
 
     async def _collect(self) -> None:
         """The draft has proposed a token; the target's own may be there already."""

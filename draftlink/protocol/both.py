@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from draftlink.protocol import validate
+from draftlink.protocol import logprobs, validate
 from draftlink.protocol.frames import Propose, Written
 from draftlink.protocol.standing import Standing
 from draftlink.schemes.base import MAX_DRAFT
@@ -48,4 +48,6 @@ def written(session: Standing, frame: Written) -> str | None:
         return f"{rows} rows for {len(frame.ids)} tokens"
     if len(frame.surprisals) != len(frame.ids) * start.surprisals:
         return f"{len(frame.surprisals)} surprisals for {len(frame.ids)} tokens"
-    return validate.limit(session.progress, len(frame.ids), frame.ended)
+    return logprobs.fault(session, frame.logprobs, len(frame.ids)) or validate.limit(
+        session.progress, len(frame.ids), frame.ended
+    )

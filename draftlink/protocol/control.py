@@ -89,7 +89,8 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     """A generation begins: keep ``base`` tokens of the history, append ``ids``.
 
     ``suppressed_ids``, ascending, are written by neither end: their logits are −∞ before all else.
-    Only where both ends have the feature may the key be there at all.
+    ``logprobs``: each token that is written comes with the target's log-probability of it, and of
+    so many of the likeliest ids. Only where both ends have the feature may either key be there.
     """
 
     generation: int
@@ -103,6 +104,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     seed: int | None
     surprisals: bool = False  # verdicts are to tell how likely the target found each token
     suppressed_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
+    logprobs: int | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def begins(self) -> int:
@@ -114,6 +116,11 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
         """The suppressed ids; none where the key is not there."""
         ids = () if self.suppressed_ids is msgspec.UNSET else self.suppressed_ids
         return np.array(ids, dtype=np.int64)
+
+    @property
+    def tells(self) -> int | None:
+        """How many of the likeliest ids are told with each token; None where nothing is."""
+        return None if self.logprobs is msgspec.UNSET else self.logprobs
 
 
 class Finish(msgspec.Struct, frozen=True, tag="finish"):

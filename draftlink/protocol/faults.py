@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from draftlink.protocol import both, validate
+from draftlink.protocol import both, logprobs, validate
 from draftlink.protocol.control import digest
 from draftlink.protocol.frames import (
     Done,
@@ -56,7 +56,9 @@ def _in_order(session: Standing, frame: Draft | Verdict | Tokens) -> str | None:
 def _tokens(session: Standing, frame: Tokens) -> str | None:
     if not frame.ids or max(frame.ids) >= session.vocab_size:
         return "no tokens, or ids out of range"
-    return validate.limit(session.progress, len(frame.ids), frame.ended)
+    return logprobs.fault(session, frame.logprobs, len(frame.ids)) or validate.limit(
+        session.progress, len(frame.ids), frame.ended
+    )
 
 
 def _progress(session: Standing, frame: Progress) -> str | None:
@@ -209,7 +211,9 @@ def _verdict(session: Standing, frame: Verdict) -> str | None:
     emitted = frame.accepted + (frame.next is not None)
     if len(frame.surprisals) != emitted * progress.start.surprisals:
         return f"{len(frame.surprisals)} surprisals for {emitted} tokens"
-    return validate.limit(session.progress, emitted, frame.ended)
+    return logprobs.fault(session, frame.logprobs, emitted) or validate.limit(
+        session.progress, emitted, frame.ended
+    )
 
 
 def _behind_accepted(session: Standing, frame: Verdict, *, rejected: bool) -> str | None:

@@ -26,6 +26,7 @@ from draftlink.protocol.control import (
     Welcome,
 )
 from draftlink.protocol.hot import Draft, Propose, Tokens, Verdict, Written
+from draftlink.protocol.varints import Reader, block, varints
 
 __all__ = [
     "Control",
@@ -55,7 +56,8 @@ LOWEST = 6  # and the lowest
 SUPPRESSED = "suppressed-ids"  # a Start may name ids that are never written
 BOTH = "both-write-2"  # a Start may have both ends write at once
 PENALTIES = "penalties"  # its sampling may have a bias, and penalties over the output
-FEATURES: tuple[str, ...] = (SUPPRESSED, BOTH, PENALTIES)  # of this version that only some speak
+LOGPROBS = "logprobs"  # it may ask for the target's log-probabilities
+FEATURES: tuple[str, ...] = (SUPPRESSED, BOTH, PENALTIES, LOGPROBS)  # that only some speak
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_TOKENS = 4096  # in a Tokens frame: each is read on its own
 FENCED = 4001  # WebSocket close code: a newer connection has taken the session
@@ -67,7 +69,7 @@ Frame = Control | Draft | Verdict | Tokens | Propose | Written
 
 _CONTROL, _DRAFT, _VERDICT, _TOKENS, _PROPOSE, _WRITTEN = 1, 2, 3, 4, 5, 6
 _GOES_ON, _HAS_KNOWN, _HAS_FIRST_NODE = 1, 2, 4
-_ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS = 1, 2, 4, 8
+_ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS, _HAS_LOGPROBS = 1, 2, 4, 8, 16
 _HAS_FIRST, _WAITS = 1, 2
 _HAS_ROWS, _HAS_COUNT = 2, 4  # of a Written, whose highest bits are
 _FEW_AT, _FEW = 5, 7  # how many are accepted, or 7, and how many more stands by itself
@@ -79,101 +81,46 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Control)
 
 
-def _varints(*values: int) -> bytes:
-    out = bytearray()
-    for value in values:
-        while value >= 0x80:
-            out.append(value & 0x7F | 0x80)
-            value >>= 7
-        out.append(value)
-    return bytes(out)
-
-
-class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 1  # after the kind
-
-    def byte(self) -> int:
-        if self._at >= len(self._data):
-            raise ValueError("the frame ends too early")
-        self._at += 1
-        return self._data[self._at - 1]
-
-    def varint(self) -> int:
-        value = 0
-        for shift in range(0, 35, 7):
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                if value >= 1 << 32 or (shift and not byte):
-                    break  # too large, or not the shortest form
-                return value
-        raise ValueError("an integer of the frame is longer than 32 bits or padded")
-
-    def positive(self) -> int:
-        value = self.varint()
-        if not value:  # a frame has one form
-            raise ValueError("a number of the frame is 0, and would be left out")
-        return value
-
-    def rest(self) -> bytes:
-        begin, self._at = self._at, len(self._data)
-        return self._data[begin:]
-
-    def block(self) -> bytes:
-        length = self.varint()
-        begin, self._at = self._at, self._at + length
-        # An empty block is not sent: a frame has one form.
-        if not length or self._at > len(self._data):
-            raise ValueError("a block of the frame is empty or ends too early")
-        return self._data[begin : self._at]
-
-    def flags(self, known: int) -> int:
-        flags = self.byte()
-        if flags & ~known:
-            raise ValueError(f"unknown flags {flags:#x}")
-        return flags
-
-    def finish(self) -> None:
-        if self._at != len(self._data):
-            raise ValueError("the frame has bytes left over")
-
-
 def encode(frame: Frame) -> bytes:
     """A frame's bytes."""
     if isinstance(frame, Draft):
         first = () if frame.first is None else (frame.first,)
         head = bytes((_DRAFT, _HAS_FIRST * len(first) | _WAITS * frame.waits))
-        return head + _varints(frame.epoch, frame.base, frame.length, *first) + frame.payload
+        return head + varints(frame.epoch, frame.base, frame.length, *first) + frame.payload
     if isinstance(frame, Verdict):
         flags = _ENDED * frame.ended | _HAS_NEXT * (frame.next is not None)
-        flags |= _HAS_ROW * bool(frame.row) | _HAS_SURPRISALS * bool(frame.surprisals)
+        flags |= _HAS_ROW * bool(frame.row) | _told(frame)
         fields = (frame.epoch, frame.base, frame.accepted, frame.queue_us, frame.verify_us)
         following = () if frame.next is None else (frame.next,)
-        blocks = b"".join(_varints(len(b)) + b for b in (frame.row, frame.surprisals) if b)
-        return bytes((_VERDICT, flags)) + _varints(*fields, *following) + blocks
+        blocks = block(frame.row) + block(frame.surprisals) + block(frame.logprobs)
+        return bytes((_VERDICT, flags)) + varints(*fields, *following) + blocks
     if isinstance(frame, Tokens):
-        head = bytes((_TOKENS, _ENDED * frame.ended))
-        return head + _varints(frame.epoch, frame.base, len(frame.ids), *frame.ids)
+        head = bytes((_TOKENS, _ENDED * frame.ended | _HAS_LOGPROBS * bool(frame.logprobs)))
+        ids = varints(frame.epoch, frame.base, len(frame.ids), *frame.ids)
+        return head + ids + block(frame.logprobs)
     if isinstance(frame, Propose):
         above = frame.known - frame.base  # it and ``first`` are most often 0, and then left out
         flags = _GOES_ON * frame.goes_on | _HAS_KNOWN * (above != 0)
         flags |= _HAS_FIRST_NODE * (frame.first != 0)
         where = frame.path, frame.base, *filter(None, (above, frame.first)), frame.length
-        return bytes((_PROPOSE, flags)) + _varints(*where) + frame.payload
+        return bytes((_PROPOSE, flags)) + varints(*where) + frame.payload
     if isinstance(frame, Written):
         rows = () if frame.rows is None else (frame.rows,)
         # Most often one token of the target's own stands behind those that were proposed.
         count = () if len(frame.ids) == frame.accepted + 1 else (len(frame.ids),)
         flags = _ENDED * frame.ended | _HAS_ROWS * len(rows) | _HAS_COUNT * len(count)
         few = min(frame.accepted, _FEW)
-        flags |= _HAS_SURPRISALS * bool(frame.surprisals) | few << _FEW_AT
+        flags |= _told(frame) | few << _FEW_AT
         more = (frame.accepted - few,) if few == _FEW else ()
         fields = (frame.base, *more, frame.queue_us, frame.step_us, *rows, *count)
-        block = _varints(len(frame.surprisals)) + frame.surprisals if frame.surprisals else b""
-        return bytes((_WRITTEN, flags)) + _varints(*fields, *frame.ids) + block
+        blocks = block(frame.surprisals) + block(frame.logprobs)
+        return bytes((_WRITTEN, flags)) + varints(*fields, *frame.ids) + blocks
     return bytes((_CONTROL,)) + _encoder.encode(frame)
+
+
+def _told(frame: Verdict | Written) -> int:
+    """The flags for what is told of the tokens."""
+    return _HAS_SURPRISALS * bool(frame.surprisals) | _HAS_LOGPROBS * bool(frame.logprobs)
 
 
 def kind(data: bytes) -> str:
@@ -185,7 +132,7 @@ def decode(data: bytes) -> Frame:
     """The frame in ``data``. Raises ValueError for bytes that are none."""
     if not data:
         raise ValueError("an empty message")
-    source = _Reader(data)
+    source = Reader(data, 1)  # after the kind
     if data[0] == _CONTROL:
         try:
             control: Frame = _decoder.decode(data[1:])
@@ -199,24 +146,26 @@ def decode(data: bytes) -> Frame:
         first = source.varint() if flags & _HAS_FIRST else None
         return Draft(epoch, base, length, source.rest(), first, bool(flags & _WAITS))
     if data[0] == _VERDICT:
-        flags = source.flags(_ENDED | _HAS_NEXT | _HAS_ROW | _HAS_SURPRISALS)
+        flags = source.flags(_ENDED | _HAS_NEXT | _HAS_ROW | _HAS_SURPRISALS | _HAS_LOGPROBS)
         epoch, base, accepted, queue_us, verify_us = (source.varint() for _ in range(5))
         following = source.varint() if flags & _HAS_NEXT else None
         row = source.block() if flags & _HAS_ROW else b""
         surprisals = source.block() if flags & _HAS_SURPRISALS else b""
+        logprobs = source.block() if flags & _HAS_LOGPROBS else b""
         source.finish()
         ended = bool(flags & _ENDED)
         return Verdict(
-            epoch, base, accepted, following, ended, queue_us, verify_us, row, surprisals
+            epoch, base, accepted, following, ended, queue_us, verify_us, row, surprisals, logprobs
         )
     if data[0] == _TOKENS:
-        ended = bool(source.flags(_ENDED))
+        flags = source.flags(_ENDED | _HAS_LOGPROBS)
         epoch, base, count = source.varint(), source.varint(), source.varint()
         if count > MAX_TOKENS:
             raise ValueError(f"{count} tokens in a frame, where {MAX_TOKENS} are the most")
         ids = tuple(source.varint() for _ in range(count))
+        logprobs = source.block() if flags & _HAS_LOGPROBS else b""
         source.finish()
-        return Tokens(epoch, base, ids, ended)
+        return Tokens(epoch, base, ids, bool(flags & _ENDED), logprobs)
     if data[0] == _PROPOSE:
         flags = source.flags(_GOES_ON | _HAS_KNOWN | _HAS_FIRST_NODE)
         path, base = source.varint(), source.varint()
@@ -225,7 +174,7 @@ def decode(data: bytes) -> Frame:
         length, goes_on = source.varint(), bool(flags & _GOES_ON)
         return Propose(path, base, base + above, begin, length, source.rest(), goes_on)
     if data[0] == _WRITTEN:
-        known = _ENDED | _HAS_ROWS | _HAS_COUNT | _HAS_SURPRISALS | _FEW << _FEW_AT
+        known = _ENDED | _HAS_ROWS | _HAS_COUNT | _HAS_SURPRISALS | _HAS_LOGPROBS | _FEW << _FEW_AT
         flags = source.flags(known)
         base, few = source.varint(), flags >> _FEW_AT
         accepted = few + (source.varint() if few == _FEW else 0)
@@ -238,7 +187,8 @@ def decode(data: bytes) -> Frame:
             raise ValueError("the frame says how many tokens or rows there are without need")
         ids = tuple(source.varint() for _ in range(count))
         surprisals = source.block() if flags & _HAS_SURPRISALS else b""
+        logprobs = source.block() if flags & _HAS_LOGPROBS else b""
         source.finish()
         ended = bool(flags & _ENDED)
-        return Written(base, ids, accepted, ended, queue_us, step_us, surprisals, rows)
+        return Written(base, ids, accepted, ended, queue_us, step_us, surprisals, rows, logprobs)
     raise ValueError(f"a message of unknown kind {data[0]}")

@@ -43,7 +43,7 @@ class Verdict:
     that did not wait were accepted. One verdict may answer several drafts of its epoch. ``ended``:
     an EOS or the token limit was reached; nothing more is drawn. ``surprisals``: where the start
     asked for them, −log2 p of each accepted token and of ``next``, in eighths of a bit, one byte
-    each.
+    each; ``logprobs`` likewise: see ``logprobs``.
     """
 
     epoch: int
@@ -55,6 +55,7 @@ class Verdict:
     verify_us: int  # how long the model and the judging took
     row: bytes = b""
     surprisals: bytes = b""
+    logprobs: bytes = b""
 
     @property
     def closes(self) -> bool:
@@ -64,12 +65,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens that the streaming base station wrote, for the positions from ``base`` on."""
+    """Tokens that the streaming base station wrote, for the positions from ``base`` on.
+
+    ``logprobs``: of each of them, where the start asked for them (see the module of that name).
+    """
 
     epoch: int
     base: int
     ids: tuple[int, ...]
     ended: bool
+    logprobs: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -102,9 +107,10 @@ class Written:
     """Tokens of the text from ``base`` on, where both ends write: what a step came to.
 
     The first ``accepted`` of them were proposed by the device, the others are the target's own.
-    ``step_us``: what the step took; ``queue_us``: how long it waited for the model. ``surprisals``:
-    see ``Verdict``. ``rows``: what the target was fed to write them, one more than the proposals
-    that the step was given; None for as many as there are ids, 0 for what is told once more.
+    ``step_us``: what the step took; ``queue_us``: how long it waited for the model. ``surprisals``,
+    ``logprobs``: see ``Verdict``. ``rows``: what the target was fed to write them, one more than
+    the proposals that the step was given; None for as many as there are ids, 0 for what is told
+    once more.
     """
 
     base: int
@@ -115,6 +121,7 @@ class Written:
     step_us: int
     surprisals: bytes = b""
     rows: int | None = None
+    logprobs: bytes = b""
 
     @property
     def fed(self) -> int:

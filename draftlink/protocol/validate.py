@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from draftlink import schemes
 from draftlink.distribution.sampling import MOST_BIASED
 from draftlink.protocol.control import packed
-from draftlink.protocol.frames import BOTH, PENALTIES, SUPPRESSED, Hello, Start, Welcome
+from draftlink.protocol.frames import (
+    BOTH,
+    LOGPROBS,
+    PENALTIES,
+    SUPPRESSED,
+    Hello,
+    Start,
+    Welcome,
+)
+from draftlink.protocol.logprobs import MOST
 from draftlink.protocol.progress import Progress
 
 MAX_FEATURES = 64  # that are told, and schemes
@@ -107,7 +116,20 @@ def mode(welcome: Welcome | None, start: Start) -> str | None:
 
 def options(welcome: Welcome | None, start: Start) -> str | None:
     """What is wrong with a request's options, where they hang on what was agreed on."""
-    return mode(welcome, start) or penalties(welcome, start) or ends(welcome, start)
+    finders = mode, penalties, logprobs, ends
+    return next((fault for find in finders if (fault := find(welcome, start)) is not None), None)
+
+
+def logprobs(welcome: Welcome | None, start: Start) -> str | None:
+    """What is wrong with the log-probabilities that a request asks for."""
+    assert welcome is not None
+    if start.tells is None:
+        return None
+    if LOGPROBS not in welcome.features:
+        return f"log-probabilities, and the feature {LOGPROBS} was not agreed on"
+    if not 0 <= start.tells <= MOST:
+        return f"log-probabilities of {start.tells} ids, where {MOST} are the most"
+    return None
 
 
 def penalties(welcome: Welcome | None, start: Start) -> str | None:

@@ -1,0 +1,97 @@
+"""Log-probabilities as verdicts, tokens and what both ends write carry them: of each token a few.
+
+They are the target's own, before suppressed ids, bias, penalties, temperature and cuts, as OpenAI's
+are. On the wire −log p is a whole number of ``UNIT``s, so that no bytes say NaN, infinity, or more
+than certainty; what is rounded away is at most half a unit, 3.1e-5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from draftlink.protocol.standing import Standing
+from draftlink.protocol.varints import Reader, varints
+
+MOST = 20  # of the likeliest ids, as OpenAI's
+UNIT = 2.0**-14
+LEAST = (1 << 32) - 1  # in units: all that is less likely, −∞ included, is told as this
+
+
+class Logprobs(NamedTuple):
+    """Of a token log p, the natural logarithm; and (id, log p) of the likeliest, the first first.
+
+    Of equals the lower id is the first.
+    """
+
+    own: float
+    top: tuple[tuple[int, float], ...]
+
+
+def of(logits: NDArray[np.floating[Any]], token: int, count: int) -> Logprobs:
+    """Those of a token behind which the target's row of logits is (V,)."""
+    scores = logits.astype(np.float64)
+    scores -= scores.max()
+    scores -= np.log(np.exp(scores).sum())
+    ids = np.argsort(-scores, kind="stable")[:count]
+    return Logprobs(
+        float(scores[token]), tuple(zip(ids.tolist(), scores[ids].tolist(), strict=True))
+    )
+
+
+def encode(told: Sequence[Logprobs]) -> list[bytes]:
+    """For each token its part of a block, in which they follow one another."""
+    return [_encode(each) for each in told]
+
+
+def decode(block: bytes, tokens: int, count: int, vocab_size: int) -> list[Logprobs]:
+    """What a block says of so many ``tokens``, with ``count`` ids each. Raises ValueError."""
+    source = Reader(block)
+    told = [_decode(source, min(count, vocab_size), vocab_size) for _ in range(tokens)]
+    source.finish()
+    return told
+
+
+def fault(session: Standing, block: bytes, tokens: int) -> str | None:
+    """What is wrong with the block of a frame that brings so many tokens, or None."""
+    start, welcome = session.progress.start, session.welcome
+    assert start is not None and welcome is not None
+    if start.tells is None or not tokens:
+        return "log-probabilities that nobody asked for" if block else None
+    try:
+        decode(block, tokens, start.tells, welcome.vocab_size)
+    except ValueError as error:
+        return f"log-probabilities of {tokens} tokens that cannot be ({error})"
+    return None
+
+
+def _encode(told: Logprobs) -> bytes:
+    units = [_units(value) for _, value in told.top]
+    fields = [_units(told.own)]
+    before = 0
+    for (token, _), value in zip(told.top, units, strict=True):
+        fields += token, value - before
+        before = value
+    return varints(*fields)
+
+
+def _units(value: float) -> int:
+    return min(LEAST, max(0, round(-value / UNIT))) if value > -np.inf else LEAST
+
+
+def _decode(source: Reader, count: int, vocab_size: int) -> Logprobs:
+    own = source.varint()
+    top: list[tuple[int, float]] = []
+    units = 0
+    for _ in range(count):
+        token = source.varint()
+        units += source.varint()
+        if token >= vocab_size or units > LEAST:
+            raise ValueError(f"the id {token} of {vocab_size}, or a number that is too large")
+        top.append((token, 0.0 - units * UNIT))
+    if len({token for token, _ in top}) < len(top):
+        raise ValueError("an id twice")
+    return Logprobs(0.0 - own * UNIT, tuple(top))
