@@ -187,50 +187,26 @@ def first_arrivals(
     holds NaN; for weights that are not float64; for shapes or positions that do not fit; for a
     ``count`` below 1.
     """
-    xp: Any = sys.modules[type(p).__module__.partition(".")[0]]  # numpy or torch, as p is
-    _check(keys, positions, p, xp)
+    rows = _Rows(keys, positions, p)
+    xp, host = rows.xp, rows.host
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
-
-    def device(array: NDArray[np.int64]) -> Array:
-        return array if xp is np else xp.asarray(array, device=p.device)
-
-    def host(array: Array) -> NDArray[Any]:
-        return np.asarray(array if xp is np else array.cpu())
-
-    known = [device(word) for word in words(keys, positions)]
-    row = device(np.arange(len(p)))[:, None]
-    block = device(np.arange(-(-p.shape[1] // BLOCK)))
-    place = device(np.arange(BLOCK))
-
-    def arrivals(row: Array, ids: Array, x: Array) -> Array:
-        """x / p of ``ids``; infinite past the vocabulary and where p is not above 0."""
-        inside = ids < p.shape[1]
-        weight = p[row, xp.where(inside, ids, 0)]
-        return xp.where(inside & (weight > 0.0), x / weight, xp.inf)
-
-    def opened(row: Array, block: Array) -> tuple[Array, Array]:
-        """Ids and arrivals (M, BLOCK) of the blocks (M, 1) of the rows (M, 1)."""
-        ids = block * BLOCK + place
-        x = _clocks([word[row[:, 0]] for word in known], block, place, xp)
-        return ids, arrivals(row, ids, x)
-
     peaks = _peaks(p, xp)
     check_largest(host(xp.amax(peaks, 1)))
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         # Nobody in a block arrives before least / peak: rounding is monotonic, so that holds for
         # the rounded quotients too, and closed blocks change nothing, not even a tie.
-        least, winner = _minima(known, block, xp)
+        least, winner = _minima(rows.words, rows.blocks, xp)
         bound = least / peaks
         # A time that ``count`` tokens have arrived by: of all the blocks' winners and the one block
         # that promises most, which alone counts where a few tokens hold all the weight.
         nearest = xp.argmin(bound, 1)[:, None]
-        _, near = opened(row, nearest)
-        others = arrivals(row, block * BLOCK + winner, least)
-        others = xp.where(block == nearest, xp.inf, others)  # its winner is among ``near`` already
+        _, near = rows.opened(rows.numbers, nearest)
+        others = rows.arrivals(rows.numbers, rows.blocks * BLOCK + winner, least)
+        others = xp.where(rows.blocks == nearest, xp.inf, others)  # it is among ``near`` already
         reached = _reached((near, others), count, xp)
         which, block = xp.where((bound <= reached[:, None]) & (bound < xp.inf))
-        ids, times = opened(which[:, None], block[:, None])
+        ids, times = rows.opened(which[:, None], block[:, None])
         heads = []
         for _ in range(min(count, BLOCK)):
             first = xp.amin(times, 1)
@@ -238,6 +214,44 @@ def first_arrivals(
             times = xp.where(ids == token[:, None], xp.inf, times)
             heads.append((host(which), host(first), host(token)))
     return _earliest(heads, len(p), count)
+
+
+class _Rows:
+    """Rows of weights (N, V) and the clocks that they race, where the weights are."""
+
+    def __init__(self, keys: Sequence[bytes], positions: Sequence[int], p: Array) -> None:
+        """Raises ValueError for weights that are not float64, or shapes that do not fit."""
+        self.xp: Any = sys.modules[type(p).__module__.partition(".")[0]]  # numpy or torch, as p is
+        self._p = p
+        if p.dtype != self.xp.float64:
+            raise ValueError(f"weights must be float64, not {p.dtype}")
+        if p.ndim != 2 or not 0 < p.shape[1] <= LIMIT or not len(keys) == len(positions) == len(p):
+            raise ValueError(
+                f"{len(keys)} keys and {len(positions)} positions for weights {tuple(p.shape)}"
+            )
+        self.words = [self._there(word) for word in words(keys, positions)]
+        self.numbers = self._there(np.arange(len(p)))[:, None]
+        self.blocks = self._there(np.arange(-(-p.shape[1] // BLOCK)))
+        self._places = self._there(np.arange(BLOCK))
+
+    def _there(self, array: NDArray[np.int64]) -> Array:
+        return array if self.xp is np else self.xp.asarray(array, device=self._p.device)
+
+    def host(self, array: Array) -> NDArray[Any]:
+        """An array as numpy's, on the host."""
+        return np.asarray(array if self.xp is np else array.cpu())
+
+    def arrivals(self, row: Array, ids: Array, x: Array) -> Array:
+        """x / p of ``ids``; infinite past the vocabulary and where p is not above 0."""
+        xp, inside = self.xp, ids < self._p.shape[1]
+        weight = self._p[row, xp.where(inside, ids, 0)]
+        return xp.where(inside & (weight > 0.0), x / weight, xp.inf)
+
+    def opened(self, row: Array, block: Array) -> tuple[Array, Array]:
+        """Ids and arrivals (M, BLOCK) of the blocks (M, 1) of the rows (M, 1)."""
+        ids = block * BLOCK + self._places
+        x = _clocks([word[row[:, 0]] for word in self.words], block, self._places, self.xp)
+        return ids, self.arrivals(row, ids, x)
 
 
 def _reached(times: Sequence[Array], count: int, xp: Any) -> Array:
@@ -265,16 +279,6 @@ def _earliest(
     ids[which[kept], rank[kept]] = token[kept]
     times[which[kept], rank[kept]] = first[kept]
     return ids, times
-
-
-def _check(keys: Sequence[bytes], positions: Sequence[int], p: Array, xp: Any) -> None:
-    """Raises ValueError for weights that are not float64, or shapes that do not fit."""
-    if p.dtype != xp.float64:
-        raise ValueError(f"weights must be float64, not {p.dtype}")
-    if p.ndim != 2 or not 0 < p.shape[1] <= LIMIT or not len(keys) == len(positions) == len(p):
-        raise ValueError(
-            f"{len(keys)} keys and {len(positions)} positions for weights {tuple(p.shape)}"
-        )
 
 
 def check_largest(weights: ArrayLike) -> None:
