@@ -161,72 +161,124 @@ class Race:
 def pick_many(keys: Sequence[bytes], positions: Sequence[int], p: Array) -> NDArray[np.int64]:
     """The token arg min x(v) / p(v) of each row, the lowest id of equals: (N,), on the host.
 
+    It is ``first_arrivals`` with a ``count`` of 1.
+    """
+    picks: NDArray[np.int64] = first_arrivals(keys, positions, p, 1)[0][:, 0]
+    return picks
+
+
+def first_arrivals(
+    keys: Sequence[bytes], positions: Sequence[int], p: Array, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The ``count`` tokens of least x(v) / p(v) of each row and those quotients, least first.
+
+    Ids and arrivals are (N, count), on the host; of equal arrivals the lowest id comes first. Where
+    a row has weight on fewer tokens the rest are -1, at infinity. The first is the race's winner;
+    the others are the ones to propose beside it: the probability that another distribution's winner
+    is among them grows with each (Kobus and Gündüz, arXiv 2504.15475;
+    ``theory.candidates_acceptance_bound``).
+
     ``p`` (N, V): float64 weights, a numpy array or a torch tensor. They need not be normalised; a
-    token whose weight is not above 0 never wins. Row i races the clocks of ``keys[i]`` at
+    token whose weight is not above 0 never arrives. Row i races the clocks of ``keys[i]`` at
     ``positions[i]``. A tensor stays on its device: a few numbers for each row leave it. (On a CPU
     ``tensor.numpy()`` picks the same tokens sooner, and copies nothing.)
 
     Raises ValueError for a row whose largest weight is not finite or not above 1e-300, or that
-    holds NaN; for weights that are not float64; for shapes or positions that do not fit.
+    holds NaN; for weights that are not float64; for shapes or positions that do not fit; for a
+    ``count`` below 1.
     """
-    xp: Any = sys.modules[type(p).__module__.partition(".")[0]]  # numpy or torch, as p is
-    _check(keys, positions, p, xp)
-
-    def device(array: NDArray[np.int64]) -> Array:
-        return array if xp is np else xp.asarray(array, device=p.device)
-
-    def host(array: Array) -> NDArray[Any]:
-        return np.asarray(array if xp is np else array.cpu())
-
-    known = [device(word) for word in words(keys, positions)]
-    row = device(np.arange(len(p)))[:, None]
-    block = device(np.arange(-(-p.shape[1] // BLOCK)))
-    place = device(np.arange(BLOCK))
-
-    def arrivals(row: Array, ids: Array, x: Array) -> Array:
-        """x / p of ``ids``; infinite past the vocabulary and where p is not above 0."""
-        inside = ids < p.shape[1]
-        weight = p[row, xp.where(inside, ids, 0)]
-        return xp.where(inside & (weight > 0.0), x / weight, xp.inf)
-
-    def opened(row: Array, block: Array) -> tuple[Array, Array]:
-        """Ids and arrivals (M, BLOCK) of the blocks (M, 1) of the rows (M, 1)."""
-        ids = block * BLOCK + place
-        x = _clocks([word[row[:, 0]] for word in known], block, place, xp)
-        return ids, arrivals(row, ids, x)
-
+    rows = _Rows(keys, positions, p)
+    xp, host = rows.xp, rows.host
+    if count < 1:
+        raise ValueError(f"count must be at least 1, not {count}")
     peaks = _peaks(p, xp)
     check_largest(host(xp.amax(peaks, 1)))
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         # Nobody in a block arrives before least / peak: rounding is monotonic, so that holds for
         # the rounded quotients too, and closed blocks change nothing, not even a tie.
-        least, winner = _minima(known, block, xp)
+        least, winner = _minima(rows.words, rows.blocks, xp)
         bound = least / peaks
-        # A time that somebody has arrived by: the first of all the blocks' winners, or of the one
-        # block that promises most, which alone counts where a few tokens hold all the weight.
-        _, near = opened(row, xp.argmin(bound, 1)[:, None])
-        reached = xp.amin(arrivals(row, block * BLOCK + winner, least), 1)
-        reached = xp.minimum(reached, xp.amin(near, 1))
-        which, block = xp.where(bound <= reached[:, None])
-        ids, times = opened(which[:, None], block[:, None])
-        first = xp.amin(times, 1)
-        token = xp.amin(xp.where(times == first[:, None], ids, LIMIT), 1)
-    # Earliest first within each row, then the lowest id; the first of each row is its pick.
-    which_, first_, token_ = host(which), host(first), host(token)
-    order = np.lexsort((token_, first_, which_))
-    _, heads = np.unique(which_[order], return_index=True)
-    picks: NDArray[np.int64] = token_[order][heads]
-    return picks
+        # A time that ``count`` tokens have arrived by: of all the blocks' winners and the one block
+        # that promises most, which alone counts where a few tokens hold all the weight.
+        nearest = xp.argmin(bound, 1)[:, None]
+        _, near = rows.opened(rows.numbers, nearest)
+        others = rows.arrivals(rows.numbers, rows.blocks * BLOCK + winner, least)
+        others = xp.where(rows.blocks == nearest, xp.inf, others)  # it is among ``near`` already
+        reached = _reached((near, others), count, xp)
+        which, block = xp.where((bound <= reached[:, None]) & (bound < xp.inf))
+        ids, times = rows.opened(which[:, None], block[:, None])
+        heads = []
+        for _ in range(min(count, BLOCK)):
+            first = xp.amin(times, 1)
+            token = xp.amin(xp.where(times == first[:, None], ids, LIMIT), 1)
+            times = xp.where(ids == token[:, None], xp.inf, times)
+            heads.append((host(which), host(first), host(token)))
+    return _earliest(heads, len(p), count)
 
 
-def _check(keys: Sequence[bytes], positions: Sequence[int], p: Array, xp: Any) -> None:
-    """Raises ValueError for weights that are not float64, or shapes that do not fit."""
-    if p.dtype != xp.float64:
-        raise ValueError(f"weights must be float64, not {p.dtype}")
-    if p.ndim != 2 or not 0 < p.shape[1] <= LIMIT or not len(keys) == len(positions) == len(p):
-        raise ValueError(
-            f"{len(keys)} keys and {len(positions)} positions for weights {tuple(p.shape)}"
-        )
+class _Rows:
+    """Rows of weights (N, V) and the clocks that they race, where the weights are."""
+
+    def __init__(self, keys: Sequence[bytes], positions: Sequence[int], p: Array) -> None:
+        """Raises ValueError for weights that are not float64, or shapes that do not fit."""
+        self.xp: Any = sys.modules[type(p).__module__.partition(".")[0]]  # numpy or torch, as p is
+        self._p = p
+        if p.dtype != self.xp.float64:
+            raise ValueError(f"weights must be float64, not {p.dtype}")
+        if p.ndim != 2 or not 0 < p.shape[1] <= LIMIT or not len(keys) == len(positions) == len(p):
+            raise ValueError(
+                f"{len(keys)} keys and {len(positions)} positions for weights {tuple(p.shape)}"
+            )
+        self.words = [self._there(word) for word in words(keys, positions)]
+        self.numbers = self._there(np.arange(len(p)))[:, None]
+        self.blocks = self._there(np.arange(-(-p.shape[1] // BLOCK)))
+        self._places = self._there(np.arange(BLOCK))
+
+    def _there(self, array: NDArray[np.int64]) -> Array:
+        return array if self.xp is np else self.xp.asarray(array, device=self._p.device)
+
+    def host(self, array: Array) -> NDArray[Any]:
+        """An array as numpy's, on the host."""
+        return np.asarray(array if self.xp is np else array.cpu())
+
+    def arrivals(self, row: Array, ids: Array, x: Array) -> Array:
+        """x / p of ``ids``; infinite past the vocabulary and where p is not above 0."""
+        xp, inside = self.xp, ids < self._p.shape[1]
+        weight = self._p[row, xp.where(inside, ids, 0)]
+        return xp.where(inside & (weight > 0.0), x / weight, xp.inf)
+
+    def opened(self, row: Array, block: Array) -> tuple[Array, Array]:
+        """Ids and arrivals (M, BLOCK) of the blocks (M, 1) of the rows (M, 1)."""
+        ids = block * BLOCK + self._places
+        x = _clocks([word[row[:, 0]] for word in self.words], block, self._places, self.xp)
+        return ids, self.arrivals(row, ids, x)
+
+
+def _reached(times: Sequence[Array], count: int, xp: Any) -> Array:
+    """A time (N,) by which ``count`` of the arrivals (N, M) have come, or all that ever come."""
+    for left in range(count - 1, -1, -1):
+        first = xp.amin(times[0], 1)
+        for more in times[1:]:
+            first = xp.minimum(first, xp.amin(more, 1))
+        if left:  # Equals go together: the time is then later than need be, which is no harm.
+            times = [xp.where(each == first[:, None], xp.inf, each) for each in times]
+    return first
+
+
+def _earliest(
+    heads: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]], rows: int, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The ``count`` earliest of each row, from rows, arrivals and tokens of the opened blocks."""
+    which, first, token = (np.concatenate(each) for each in zip(*heads, strict=True))
+    order = np.lexsort((token, first, which))  # by row, then the earliest, then the lowest id
+    which, first, token = which[order], first[order], token[order]
+    rank = np.arange(len(which)) - np.searchsorted(which, which)
+    kept = (rank < count) & (first < np.inf)
+    ids = np.full((rows, count), -1, dtype=np.int64)
+    times = np.full((rows, count), np.inf)
+    ids[which[kept], rank[kept]] = token[kept]
+    times[which[kept], rank[kept]] = first[kept]
+    return ids, times
 
 
 def check_largest(weights: ArrayLike) -> None:

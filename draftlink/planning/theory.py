@@ -220,13 +220,36 @@ def coupled_acceptance(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
     Σ_x 1 / Σ_y max(p_y/p_x, q_y/q_x) (Moulton and Jiang, arXiv 1809.04052, definition 1), in
     O(V log V): sorted by p/q, the first ratio is the greater from x on, the second before it.
     """
+    x, sums = _greater(p, q)
+    return float((p[x] / sums).sum())
+
+
+def _greater(
+    p: NDArray[np.float64], q: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The tokens x that both can draw, and Σ_y max(p_y, q_y p_x / q_x) of each."""
     both = (p > 0) & (q > 0)
     x = np.flatnonzero(both)
     x = x[np.argsort(p[x] / q[x], kind="stable")]
     # Tokens that only one of the two can draw count in that one's sum, wherever x stands.
     after = np.cumsum(p[x][::-1])[::-1] + p[~both].sum()
     before = np.cumsum(q[x]) - q[x] + q[~both].sum()
-    return float((1.0 / (after / p[x] + before / q[x])).sum())
+    return x, after + before * (p[x] / q[x])
+
+
+def candidates_acceptance_bound(
+    p: NDArray[np.float64], q: NDArray[np.float64], count: int
+) -> float:
+    """A lower bound of P[p's winner is among q's ``count`` first arrivals], for one shared noise.
+
+    1 − Σ_j p_j (1 − 1 / Σ_i max(p_i, q_i p_j / q_j))^count (Kobus and Gündüz, arXiv 2504.15475),
+    in O(V log V); with a ``count`` of 1 it is ``coupled_acceptance``, exactly. A token that q never
+    draws is never among them. Raises ValueError for a ``count`` below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, not {count}")
+    x, sums = _greater(p, q)
+    return float(1.0 - p[(p > 0) & (q <= 0)].sum() - (p[x] * (1.0 - 1.0 / sums) ** count).sum())
 
 
 def coupled_acceptance_bound(best: float) -> float:
