@@ -1,8 +1,10 @@
-"""The hot frames as values: what is said for every block of tokens (see ``frames`` for bytes)."""
+"""The hot frames as values: what is said for every block of tokens (see ``compact`` for bytes)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+MAX_TOKENS = 4096  # in a Tokens or Written frame: each is read on its own
 
 
 @dataclass(frozen=True)
