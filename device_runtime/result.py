@@ -213,6 +213,11 @@ class Tally:
             return max(self.right, self.accepted), max(both, self.accepted)
         return self.accepted, self.accepted + self.rejected
 
+    def _rate(self, count: int) -> float:
+        """Tokens a second; 0 where no time has passed."""
+        elapsed_s = self.last_s - self.started_s
+        return count / elapsed_s if elapsed_s > 0.0 else 0.0
+
     def result(
         self,
         *,
@@ -230,7 +235,6 @@ class Tally:
         """The finished generation's result."""
         first = self.started_s if self.first_s is None else self.first_s
         count, (right, met) = len(tokens), self._met
-        elapsed = max(self.last_s - self.started_s, 0.0)
         up, down = total(ledger, "up"), total(ledger, "down")
         return Result(
             text=text,
@@ -249,7 +253,7 @@ class Tally:
             discarded=self.drafted - met,
             ttft_s=first - self.started_s,
             tpot_s=(self.last_s - first) / (count - 1) if count > 1 else 0.0,
-            tokens_per_s=count / elapsed if elapsed > 0 else 0.0,
+            tokens_per_s=self._rate(count),
             draft_s=self.draft_s,
             wait_s=self.wait_s,
             verify_s=self.verify_s,

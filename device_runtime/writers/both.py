@@ -6,6 +6,7 @@ from device_runtime.drafting.actions import Draft, Propose, Show, Wait
 from device_runtime.drafting.drafter import Proposal
 from device_runtime.result import Came, Kind
 from device_runtime.transport.client import LinkError
+from device_runtime.writers.told import came
 from device_runtime.writers.writing import Writing
 from draftlink.protocol import frames
 
@@ -119,4 +120,4 @@ class Both:
         own: Kind = "correction" if differs else "bonus"
         kinds: list[Kind] = ["draft"] * frame.accepted
         kinds += [own] * (len(frame.ids) - frame.accepted)
-        return writing.came(frame.ids, kinds, frame.logprobs)
+        return came(writing, frame.ids, kinds, frame.logprobs)

@@ -17,11 +17,11 @@ from device_runtime.drafting.blocks import Judged
 from device_runtime.drafting.drafter import Proposal
 from device_runtime.result import Came, Kind
 from device_runtime.transport.client import LinkError
+from device_runtime.writers.told import by_row, came
 from device_runtime.writers.writing import Writing
 from draftlink.distribution.sparse import Drafted
-from draftlink.protocol import frames, logprobs
+from draftlink.protocol import frames
 from draftlink.protocol.logprobs import Logprobs
-from draftlink.schemes.split import unpack_row
 
 
 class Drafting:
@@ -135,7 +135,7 @@ class Drafting:
             following = verdict.next
             if verdict.row:
                 following = writing.owed = await self._correct(behind[0].drafted, verdict.row)
-                known = self._known(verdict.row, following)
+                known = by_row(writing, verdict.row, following)
             if following is not None:
                 writing.commit([following])
                 tokens.append(following)
@@ -149,16 +149,7 @@ class Drafting:
             window.proceed(writing.now(), closes=verdict.closes, owes=writing.owed is not None)
             if verdict.closes:
                 self._begin_epoch()
-        return writing.came(tokens, kinds, verdict.logprobs, known)
-
-    def _known(self, row: bytes, token: int) -> Logprobs | None:
-        """What the target's row says of the token that was drawn from it, if that was asked for."""
-        count = self._writing.start.tells
-        if count is None:
-            return None
-        return logprobs.of(
-            unpack_row(row, self._writing.device.client.welcome.vocab_size), token, count
-        )
+        return came(writing, tokens, kinds, verdict.logprobs, known)
 
     async def _correct(self, rejected: Drafted, row: bytes) -> int:
         """The token in the place of a rejected one, by the device (``split``)."""

@@ -6,6 +6,7 @@ from device_runtime.drafting.actions import Follow, Guess, Show, Wait
 from device_runtime.drafting.drafter import Proposal
 from device_runtime.result import Came
 from device_runtime.transport.client import LinkError
+from device_runtime.writers.told import came
 from device_runtime.writers.writing import Writing
 from draftlink.protocol import frames
 
@@ -65,7 +66,7 @@ class Streaming:
         switch = writing.window.streamed(now, len(frame.ids), ended=frame.ended)
         if switch is not None:
             await writing.send(frames.Switch(writing.start.generation, switch.mode))
-        return writing.came(frame.ids, ["stream"] * len(frame.ids), frame.logprobs)
+        return came(writing, frame.ids, ["stream"] * len(frame.ids), frame.logprobs)
 
     async def _collect(self) -> None:
         """The draft has proposed a token; the target's own may be there already."""

@@ -16,12 +16,11 @@ from device_runtime.drafting.drafter import Drafter, Proposal
 from device_runtime.drafting.paths import PRICE, Paths
 from device_runtime.drafting.temperature import DraftTemperature
 from device_runtime.drafting.window import Window
-from device_runtime.result import Came, Kind, Tally
+from device_runtime.result import Came, Tally
 from device_runtime.worker import Job
 from device_runtime.writers.host import Host
 from draftlink.host.address import is_loopback
-from draftlink.protocol import frames, logprobs
-from draftlink.protocol.logprobs import Logprobs
+from draftlink.protocol import frames
 from draftlink.protocol.session import Session
 
 LEAST_S = 1e-6  # that a time ahead is waited for
@@ -275,21 +274,6 @@ class Writing:
             self.tally.drafted += 1
             self.window.guessed(ends=fresh[0].drafted.token in self.start.eos_ids)
         return [Came(token, "provisional") for token in alone.show(fresh)]
-
-    def came(
-        self, ids: Sequence[int], kinds: Sequence[Kind], told: bytes, own: Logprobs | None = None
-    ) -> list[Came]:
-        """Tokens that stand, with what the base station ``told`` of them, if it was asked to.
-
-        ``own``: what this end knows of the last, which it drew itself from the target's row.
-        """
-        count = self.start.tells
-        if count is None:
-            return [Came(token, kind) for token, kind in zip(ids, kinds, strict=True)]
-        size = self.device.client.welcome.vocab_size
-        said = logprobs.decode(told, len(ids) - (own is not None), count, size)
-        said += [] if own is None else [own]
-        return [Came(*each) for each in zip(ids, kinds, said, strict=True)]
 
     def commit(self, ids: Sequence[int]) -> int | None:
         """``ids`` join the history. The place of the one that refutes what was shown, or None."""

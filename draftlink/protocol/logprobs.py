@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from draftlink.protocol import varints
 from draftlink.protocol.standing import Standing
-from draftlink.protocol.varints import Reader, varints
 
 MOST = 20  # of the likeliest ids, as OpenAI's
 UNIT = 2.0**-14
@@ -49,10 +49,12 @@ def encode(told: Sequence[Logprobs]) -> list[bytes]:
 
 def decode(block: bytes, tokens: int, count: int, vocab_size: int) -> list[Logprobs]:
     """What a block says of so many ``tokens``, with ``count`` ids each. Raises ValueError."""
-    source = Reader(block)
-    told = [_decode(source, min(count, vocab_size), vocab_size) for _ in range(tokens)]
-    source.finish()
-    return told
+    own, ids, units = _fields(block, tokens, count, vocab_size)
+    tops = zip(ids.tolist(), (0.0 - units * UNIT).tolist(), strict=True)
+    return [
+        Logprobs(value, tuple(zip(*top, strict=True)))
+        for value, top in zip((0.0 - own * UNIT).tolist(), tops, strict=True)
+    ]
 
 
 def fault(session: Standing, block: bytes, tokens: int) -> str | None:
@@ -62,7 +64,7 @@ def fault(session: Standing, block: bytes, tokens: int) -> str | None:
     if start.tells is None or not tokens:
         return "log-probabilities that nobody asked for" if block else None
     try:
-        decode(block, tokens, start.tells, welcome.vocab_size)
+        _fields(block, tokens, start.tells, welcome.vocab_size)
     except ValueError as error:
         return f"log-probabilities of {tokens} tokens that cannot be ({error})"
     return None
@@ -75,23 +77,26 @@ def _encode(told: Logprobs) -> bytes:
     for (token, _), value in zip(told.top, units, strict=True):
         fields += token, value - before
         before = value
-    return varints(*fields)
+    return varints.varints(*fields)
 
 
 def _units(value: float) -> int:
     return min(LEAST, max(0, round(-value / UNIT))) if value > -np.inf else LEAST
 
 
-def _decode(source: Reader, count: int, vocab_size: int) -> Logprobs:
-    own = source.varint()
-    top: list[tuple[int, float]] = []
-    units = 0
-    for _ in range(count):
-        token = source.varint()
-        units += source.varint()
-        if token >= vocab_size or units > LEAST:
-            raise ValueError(f"the id {token} of {vocab_size}, or a number that is too large")
-        top.append((token, 0.0 - units * UNIT))
-    if len({token for token, _ in top}) < len(top):
+def _fields(
+    block: bytes, tokens: int, count: int, vocab_size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The tokens' own −log p (tokens,), likeliest ids (tokens, n) and their −log p, in units."""
+    each = 1 + 2 * min(count, vocab_size)
+    values = varints.read(block)
+    if len(values) != tokens * each:
+        raise ValueError(f"{len(values)} numbers, where {tokens * each} are due")
+    values = values.reshape(tokens, each)
+    ids, units = values[:, 1::2], values[:, 2::2].cumsum(1)
+    if (ids >= vocab_size).any() or (units > LEAST).any():
+        raise ValueError("ids out of range, or numbers that are too large")
+    ordered = np.sort(ids, axis=1)
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
         raise ValueError("an id twice")
-    return Logprobs(0.0 - own * UNIT, tuple(top))
+    return values[:, 0], ids, units

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_BYTES = 5  # of an integer
+
 
 def varints(*values: int) -> bytes:
     """Each value, from 0 to 2³² − 1, in seven bits a byte, the least significant first."""
@@ -17,6 +22,27 @@ def varints(*values: int) -> bytes:
 def block(data: bytes) -> bytes:
     """A block as a frame has it: its length before it; nothing for an empty one."""
     return varints(len(data)) + data if data else b""
+
+
+def read(data: bytes) -> NDArray[np.int64]:
+    """All integers of which ``data`` is made. Raises ValueError for anything else.
+
+    As ``Reader`` reads them, and many at once in far less time.
+    """
+    octets = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(octets < 0x80)
+    if len(octets) and (not len(ends) or ends[-1] != len(octets) - 1):
+        raise ValueError("the last integer ends too early")
+    begins = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
+    sizes = ends - begins + 1
+    if (sizes > MOST_BYTES).any() or ((sizes > 1) & (octets[ends] == 0)).any():
+        raise ValueError("an integer is longer than 32 bits or padded")
+    shifts = 7 * (np.arange(len(octets)) - np.repeat(begins, sizes))
+    parts = (octets & 0x7F).astype(np.int64) << shifts
+    values = np.add.reduceat(parts, begins) if len(begins) else parts
+    if (values >= 1 << 32).any():
+        raise ValueError("an integer is longer than 32 bits")
+    return values
 
 
 class Reader:

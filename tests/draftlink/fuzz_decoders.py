@@ -23,7 +23,7 @@ with contextlib.ExitStack() as stack:
     from draftlink.distribution import noise
     from draftlink.distribution.sampling import Sampling
     from draftlink.distribution.sparse import Drafted
-    from draftlink.protocol import frames
+    from draftlink.protocol import frames, logprobs
     from draftlink.schemes import AnyScheme
     from draftlink.schemes.coupled import Coupled
     from draftlink.schemes.dense import Dense
@@ -71,6 +71,20 @@ def _bits(data: bytes) -> None:
     assert again.bytes() == data[1 + count :]
 
 
+def _logprobs(data: bytes) -> None:
+    """Of how many tokens and ids, the input chooses, as a frame and its start would."""
+    if not data:
+        raise ValueError("no counts")
+    tokens, count = data[0] % 8, data[0] // 8
+    told = logprobs.decode(data[1:], tokens, count, SIZE)
+    assert len(told) == tokens and b"".join(logprobs.encode(told)) == data[1:]
+    for each in told:
+        values = [value for _, value in each.top]
+        assert each.own <= 0.0 and values == sorted(values, reverse=True)
+        assert len({token for token, _ in each.top} & set(range(SIZE))) == min(count, SIZE)
+        assert all(np.isfinite(values)) and np.isfinite(each.own)
+
+
 def _row(data: bytes) -> None:
     row = unpack_row(data, SIZE)
     assert row.shape == (SIZE,) and (unpack_row(pack_row(row), SIZE) == row).all()
@@ -111,6 +125,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "planted": _planted,
     "bits": _bits,
     "row": _row,
+    "logprobs": _logprobs,
     **{name: _payload(scheme) for name, scheme in SCHEMES.items()},
 }
 
@@ -121,6 +136,10 @@ def seeds(target: str) -> list[bytes]:
         return [bytes((count,)) + _drafts(SCHEMES[target], count) for count in range(4)]
     if target == "row":
         return [pack_row(np.arange(SIZE, dtype=kind)) for kind in (np.float32, np.float64)]
+    if target == "logprobs":
+        row = np.arange(SIZE, dtype=np.float32)
+        told = b"".join(logprobs.encode([logprobs.of(row, 3, 2)] * 3))
+        return [bytes((8 * 2 + 3,)) + told, bytes((1,)) + b"\x05"]
     if target == "bits":
         return [bytes((3, 0x22, 0x43, 0x35)) + bytes(12)]
     start = frames.Start(3, 0, [1], Sampling(), TopK(), "draft", 9, [0], None)
@@ -140,6 +159,9 @@ def seeds(target: str) -> list[bytes]:
             frames.Propose(300, 70_000, 70_100, 90, 5, b"\x01\x02"),
             frames.Written(300, (5, 70_000, 7), 2, False, 12, 3400, b"\x01\x02\x03"),
             frames.Written(300, (5, 7), 1, False, 12, 3400, rows=9),
+            frames.Verdict(1, 2, 3, None, False, 0, 0, b"", b"\1", b"\x80\x10\5\x90\1"),
+            frames.Tokens(1, 2, (5, 6), True, b"\x80\x10\0"),
+            frames.Written(300, (5,), 1, False, 12, 3400, b"", 9, b"\x80\x10\5\x90\1"),
         )
     ]
 

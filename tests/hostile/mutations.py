@@ -14,6 +14,7 @@ import numpy as np
 from draftlink.coding.ids import IdModel
 from draftlink.distribution.sparse import Drafted, SparseRow
 from draftlink.protocol import frames
+from draftlink.protocol.varints import varints
 from draftlink.schemes import AnyScheme
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
@@ -124,6 +125,8 @@ class Mutator:
         if name == "payload":
             other = frames.decode(pick(self._corpus))
             return other.payload if isinstance(other, frames.Draft | frames.Propose) else b""
+        if name == "logprobs":
+            return pick((b"", value[:-1], value * 2, self._told(), self._told()))
         if name in ("row", "surprisals"):
             return pick((b"", value[:-1], value * 2, self._row(), self._random.randbytes(3)))
         if name == "ids":
@@ -132,6 +135,14 @@ class Mutator:
             return pick((None, self._small(), value + 1))
         near = 0 if value is None else value + pick((-1, 1))
         return max(0, pick((near, near, self._small(), pick(NUMBERS))))
+
+    def _told(self) -> bytes:
+        """Log-probabilities: of ids out of range or twice, of too many, beyond all numbers."""
+        count = self._random.choice((0, 1, 2, 3, 21))
+        fields = [self._random.choice((0, 5, 1 << 20, 2**32 - 1))]
+        for _ in range(count):
+            fields += self._small(), self._random.choice((0, 1, 70_000, 2**32 - 1))
+        return varints(*fields) * self._random.choice((1, 1, 2, 4))
 
     def _small(self) -> int:
         return self._random.choice((self._random.randrange(self._vocab_size + 2), 2**32 - 1))
@@ -232,7 +243,9 @@ class Mutator:
     def _varints(self, data: bytes) -> bytes:
         """A hot frame's kind and flags, and integers that are huge, padded, or do not end."""
         forms = [b"\xff" * 4 + b"\x0f", b"\xff" * 4 + b"\x7f", b"\xff" * 40, b"\x80\x00", b"\x01"]
-        head = bytes((self._random.randrange(8), self._random.choice((0, 1, 2, 4, 8, 15, 255))))
+        head = bytes(
+            (self._random.randrange(8), self._random.choice((0, 1, 2, 4, 8, 15, 16, 31, 255)))
+        )
         return head + b"".join(self._random.choices(forms, k=self._random.randrange(9)))
 
     def _noise(self, data: bytes) -> bytes:

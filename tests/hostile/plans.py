@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
 from draftlink.coding.ids import IdModel
 from draftlink.distribution import noise
@@ -139,7 +141,9 @@ class Ahead(Plan):
 
 @dataclass(frozen=True)
 class Proposes(Plan):
-    """Both ends write, by the session's rules alone."""
+    """Both ends write, by the session's rules alone. ``told``: log-probabilities of so many ids."""
+
+    told: int | msgspec.UnsetType = msgspec.UNSET
 
     async def speak(self, device: Device) -> None:
         """Two tokens at a time, on a path as long as it is right; now and then on another."""
@@ -149,10 +153,13 @@ class Proposes(Plan):
             return
         if frames.BOTH not in welcome.features or welcome.frame_entries < 2 * ID_ENTRIES:
             return
+        told = self.told if frames.LOGPROBS in welcome.features else msgspec.UNSET
         history[:] = [1, 2, 3]
         rounds, most, base, path = 0, 40, 3, list[int]()
         await client.send(
-            frames.Start(1, 0, [1, 2, 3], AT_POINT_NINE, Coupled(), "both", most, [], 5)
+            frames.Start(
+                1, 0, [1, 2, 3], AT_POINT_NINE, Coupled(), "both", most, [], 5, logprobs=told
+            )
         )
         while session.state is State.WRITING:
             rounds += 1
@@ -225,4 +232,8 @@ PLANS = [
     Proposes("both"),
     Proposes("both-resumed", breaks=(1, 4, 6)),
     Proposes("both-replayed", breaks=(1, 4, 6), forgets=True),
+    Proposes("both-told", breaks=(1, 4, 6), told=2),
+    Plan("told", {**_sampled(), "scheme": TopK(6, 16), "logprobs": 2}),
+    Plan("told-split", {**_sampled(), "scheme": Split(6, 16), "logprobs": 3}, breaks=(1, 2, 6)),
+    Plan("told-stream", {**_sampled(), "mode": "stream", "logprobs": 0}),
 ]

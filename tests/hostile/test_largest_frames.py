@@ -18,8 +18,9 @@ from draftlink.coding.ids import IdModel
 from draftlink.coding.slices import Slices
 from draftlink.distribution.sampling import Sampling
 from draftlink.distribution.sparse import Drafted, SparseRow
-from draftlink.protocol import frames
+from draftlink.protocol import frames, logprobs
 from draftlink.protocol.control import FRAME_ENTRIES, digest
+from draftlink.protocol.logprobs import Logprobs
 from draftlink.protocol.session import Session
 from draftlink.schemes import Coupled, Dense, TopK
 
@@ -190,6 +191,13 @@ UP["an older proposal"] = (
     frames.encode(frames.Propose(1, 3, 3, 0, 64, bytes(MIB - 99))),
 )
 TOLD = msgspec.structs.replace(START, surprisals=True)
+ASKS = [
+    msgspec.structs.replace(HELLO, features=[frames.BOTH, frames.LOGPROBS]),
+    msgspec.structs.replace(WELCOME, features=[frames.BOTH, frames.LOGPROBS]),
+]
+SAID = b"".join(
+    logprobs.encode([Logprobs(-1e4, tuple((100_000 + i, -1e4 - i) for i in range(20)))])
+)
 DOWN: dict[str, tuple[list[frames.Frame], bytes]] = {
     "many features": ([HELLO], control(WELCOME, features=STRINGS)),
     "many suppressed ids": ([HELLO], control(WELCOME, suppressed_ids=MANY[: 1 << 16])),
@@ -221,6 +229,24 @@ DOWN: dict[str, tuple[list[frames.Frame], bytes]] = {
     "a verdict's surprisals": (
         [HELLO, WELCOME, TOLD, frames.Draft(1, 3, 64, b"")],
         frames.encode(frames.Verdict(1, 3, 64, 5, False, 0, 0, b"", bytes(MIB - 99))),
+    ),
+    "log-probabilities of what is written": (
+        [*ASKS, msgspec.structs.replace(BOTH[2], surprisals=False, logprobs=20)],
+        frames.encode(
+            frames.Written(
+                3,
+                tuple(MANY[: frames.MAX_TOKENS]),
+                0,
+                False,
+                0,
+                0,
+                logprobs=SAID * frames.MAX_TOKENS,
+            )
+        ),
+    ),
+    "log-probabilities of one byte": (
+        [*ASKS, msgspec.structs.replace(STREAM, logprobs=20)],
+        frames.encode(frames.Tokens(1, 3, (5,), False, bytes(MIB - 99))),
     ),
     "a verdict's row": (
         [HELLO, WELCOME, START, frames.Draft(1, 3, 64, b"")],
