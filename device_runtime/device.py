@@ -205,7 +205,9 @@ class Device:
         text ends before this string, or the first of these. ``learn_temperature``: the draft's
         follows the verdicts (one byte down per token). ``offline_after_s``: after so long without a
         word from the base station the draft goes on alone, with provisional tokens (see ``Token``).
-        Raises ValueError for what cannot work; history and a generation under way are as they were.
+        ``logprobs``: each token that stands comes with the target's log-probability, and those of
+        so many of the likeliest ids (0 to 20). Raises ValueError for what cannot work; history and
+        a generation under way are as they were.
         """
         return self._own.generate(prompt, **options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from device_runtime import reasons
 from device_runtime.drafting.alone import Alone
 from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.drafter import Drafter
@@ -166,6 +167,7 @@ class Generation:
             draft_temperature=1.0 if writing.learned is None else writing.learned.value,
             ledger=client.ledger.entries(),
             reconnects=client.reconnects - reconnects,
+            alone=reasons.alone(self._request, writing),
         )
         device.rest()
 

@@ -96,6 +96,7 @@ class Result(msgspec.Struct, frozen=True):
     rows: int | None  # that it was fed for them; None where the base station does not say
     # Of each token, if the request asked for that: its log-probability, and the likeliest ids'.
     logprobs: list[Logprobs]
+    alone: str | None  # why the base station wrote all of it; None where the device drafted
 
     @property
     def summary(self) -> str:
@@ -231,6 +232,7 @@ class Tally:
         draft_temperature: float,
         ledger: list[Entry],
         reconnects: int,
+        alone: str | None = None,
     ) -> Result:
         """The finished generation's result."""
         first = self.started_s if self.first_s is None else self.first_s
@@ -277,4 +279,5 @@ class Tally:
             forwards=self.forwards,
             rows=self.rows if self.counts_rows else None,
             logprobs=self.logprobs,
+            alone=alone,
         )

@@ -150,3 +150,22 @@ def certificate(tmp_path_factory) -> tuple[Path, Path, Path]:
     issued.private_key_pem.write_to_path(key)
     ca.cert_pem.write_to_path(signer)
     return chain, key, signer
+
+
+@pytest.fixture(scope="module")
+def station():
+    """The address of a base station over a target without weights."""
+    from tests.endpoints import TABLE
+    from tests.fakes import FakeTarget, served
+
+    with served(FakeTarget(TABLE)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def address(station):
+    """That of an endpoint over it."""
+    from tests.endpoints import endpoint
+
+    with endpoint(station) as (where, _):
+        yield where

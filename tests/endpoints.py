@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import socket
 import threading
-from collections.abc import Iterator
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import pytest
 
 from device_runtime.device import Device
 from device_runtime.serve.app import Access, create_app
@@ -80,3 +86,60 @@ def endpoint(
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive() and not failures, failures
+
+
+def post(address: str, path: str, body: dict | bytes, **headers: str) -> dict:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    asked = urllib.request.Request(
+        address + path, data, {"content-type": "application/json", **headers}
+    )
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        return json.load(answer)
+
+
+def refused(address: str, path: str, body: dict | bytes, **headers: str) -> tuple[int, dict]:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        post(address, path, body, **headers)
+    with caught.value:
+        return caught.value.code, json.load(caught.value)["error"]
+
+
+def events(address: str, path: str, body: dict) -> list[dict]:
+    """The parts of a stream, which must end as OpenAI's do."""
+    asked = urllib.request.Request(
+        address + path, json.dumps(body | {"stream": True}).encode(),
+        {"content-type": "application/json"},
+    )  # fmt: skip
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = answer.read().decode().split("\n\n")
+    assert lines[-2:] == ["data: [DONE]", ""]
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+
+
+def got(address: str, path: str, **headers: str) -> str:
+    with urllib.request.urlopen(urllib.request.Request(address + path, headers=headers)) as answer:
+        return answer.read().decode()
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def leave(address: str, body: dict, read: int) -> None:
+    """Ask, read so many bytes of the answer, and hang up."""
+    data = json.dumps(body).encode()
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+            b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(data), data)
+        )
+        seen = b""
+        while len(seen) < read:
+            part = connection.recv(64)
+            assert part, seen
+            seen += part

@@ -13,6 +13,13 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 
+def resident_bytes(pid: int) -> int:
+    """Of a process's memory, what is its own: without the files that it maps."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    anonymous = next(line for line in status.splitlines() if line.startswith("RssAnon"))
+    return int(anonymous.split()[1]) * 1024
+
+
 class Station:
     """``draftlink bs tinypair`` as a process of its own, with ``options``."""
 
@@ -38,10 +45,13 @@ class Station:
     @property
     def resident_bytes(self) -> int:
         """Of its memory, what is its own: without the files that it maps."""
+        return resident_bytes(self.pid)
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
         assert self._process is not None
-        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
-        anonymous = next(line for line in status.splitlines() if line.startswith("RssAnon"))
-        return int(anonymous.split()[1]) * 1024
+        return self._process.pid
 
     def metric(self, name: str) -> float:
         """Of ``/metrics``, a sample without labels."""

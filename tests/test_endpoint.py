@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-import urllib.error
-import urllib.request
 
 import pytest
 
@@ -14,51 +11,10 @@ from device_runtime.device import Coupled, Sampling
 from device_runtime.serve.service import Choices
 from draftlink.distribution import gumbel, noise, sampling
 from draftlink.link.pacing import pace
-from tests.endpoints import DRAFT, TABLE, device, endpoint
+from tests.endpoints import DRAFT, TABLE, device, endpoint, events, post, refused
 from tests.fakes import FakeTarget, served
 
 PROMPT, SEEDS, TOKENS = "qabct", range(4), 60
-
-
-def post(address: str, path: str, body: dict | bytes, **headers: str) -> dict:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    asked = urllib.request.Request(
-        address + path, data, {"content-type": "application/json", **headers}
-    )
-    with urllib.request.urlopen(asked, timeout=60) as answer:
-        return json.load(answer)
-
-
-def refused(address: str, path: str, body: dict | bytes, **headers: str) -> tuple[int, dict]:
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        post(address, path, body, **headers)
-    with caught.value:
-        return caught.value.code, json.load(caught.value)["error"]
-
-
-def events(address: str, path: str, body: dict) -> list[dict]:
-    """The parts of a stream, which must end as OpenAI's do."""
-    asked = urllib.request.Request(
-        address + path, json.dumps(body | {"stream": True}).encode(),
-        {"content-type": "application/json"},
-    )  # fmt: skip
-    with urllib.request.urlopen(asked, timeout=60) as answer:
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        lines = answer.read().decode().split("\n\n")
-    assert lines[-2:] == ["data: [DONE]", ""]
-    return [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
-
-
-@pytest.fixture(scope="module")
-def station():
-    with served(FakeTarget(TABLE)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def address(station):
-    with endpoint(station) as (where, _):
-        yield where
 
 
 def own(ids: list[int], seed: int, greedy: bool) -> str:
@@ -133,38 +89,6 @@ def test_a_stream_is_the_same_text(address):
     assert all(part["usage"] is None for part in parts[:-1]) and parts[-1]["choices"] == []
     assert parts[-1]["usage"]["completion_tokens"] == TOKENS
     assert parts[-1]["usage"]["total_tokens"] == TOKENS + len("qabctr")
-
-
-APPS = {
-    # NextChat (app/client/platforms/openai.ts), and its request for a title.
-    "NextChat": {
-        "messages": [
-            {"role": "system", "content": "abc"},
-            {"role": "user", "content": [{"type": "text", "text": "abc"}]},
-        ],
-        "stream": True, "model": "fake", "temperature": 0.5, "presence_penalty": 0,
-        "frequency_penalty": 0, "top_p": 1,
-    },
-    # Open WebUI (backend/open_webui/utils/payload.py): what its settings add, if they are set.
-    "Open WebUI": {
-        "model": "fake", "messages": [{"role": "user", "content": "abc"}], "stream": True,
-        "stream_options": {"include_usage": True}, "temperature": 0.8, "top_p": 0.9,
-        "max_tokens": 24, "frequency_penalty": 1.1, "seed": 42, "stop": ["\n\n"],
-        "user": {"name": "me", "id": "1", "role": "user"},
-    },
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("app", APPS)
-def test_what_chat_apps_send_is_answered(address, app):
-    body = {"max_tokens": 24} | APPS[app]
-    parts = events(address, "/v1/chat/completions", body)
-    text = "".join(
-        choice["delta"].get("content", "") for part in parts for choice in part["choices"]
-    )
-    assert len(text) == 24
-    if "stream_options" in body:
-        assert parts[-1]["usage"]["completion_tokens"] == 24
 
 
 def test_completions_of_texts_and_ids(address):

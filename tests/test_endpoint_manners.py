@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import random
-import socket
 import threading
-import time
 import urllib.request
 
 import numpy as np
@@ -19,37 +16,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from device_runtime.serve import app
 from device_runtime.serve.app import Access
 from device_runtime.serve.errors import ApiError
-from draftlink.protocol import frames
-from tests.endpoints import DRAFT, TABLE, device, endpoint
+from tests.endpoints import TABLE, device, endpoint, events, got, leave, post, refused, until
 from tests.fakes import FakeTarget, served
-from tests.fragile import connector
-from tests.test_endpoint import events, post, refused
 
 CHAT = {"messages": [{"role": "user", "content": "abc"}], "max_tokens": 10}
-
-
-@pytest.fixture(scope="module")
-def station():
-    with served(FakeTarget(TABLE)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def address(station):
-    with endpoint(station) as (where, _):
-        yield where
-
-
-def got(address: str, path: str, **headers: str) -> str:
-    with urllib.request.urlopen(urllib.request.Request(address + path, headers=headers)) as answer:
-        return answer.read().decode()
-
-
-def until(holds, what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def test_what_there_is(address):
@@ -124,22 +94,6 @@ def test_pages_elsewhere_may_not_ask(station):
             assert answer.headers["access-control-allow-origin"] == "http://evil.example"
 
 
-def leave(address: str, body: dict, read: int) -> None:
-    """Ask, read so many bytes of the answer, and hang up."""
-    data = json.dumps(body).encode()
-    host, port = address.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
-        connection.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
-            b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(data), data)
-        )
-        seen = b""
-        while len(seen) < read:
-            part = connection.recv(64)
-            assert part, seen
-            seen += part
-
-
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_ends_its_text(stream):
     """At the base station too: no text of 30,000 tokens is written for nobody."""
@@ -211,57 +165,3 @@ def test_characters_and_stop_strings_over_several_tokens():
         parts = [part["choices"][0] for part in events(where, "/v1/completions", body)]
         assert "".join(part["text"] for part in parts) == "é日"
         assert parts[-1]["finish_reason"] == "stop"
-
-
-@pytest.mark.parametrize(
-    ("clients", "requests"), [(4, 40), pytest.param(8, 200, marks=pytest.mark.full)]
-)
-def test_many_clients_over_a_link_that_breaks(clients, requests):
-    """No error but the cancelled ones, and every second turn finds its cache."""
-    cuts, lock = random.Random(1), threading.Lock()
-    lost: list[bool] = []
-
-    def breaks(direction: str, frame: object, rejection: bool) -> bool:
-        # A greeting that fails is told at once, and not tried again.
-        greets = isinstance(frame, frames.Hello | frames.Welcome)
-        lost.append(not greets and cuts.random() < 0.005)
-        return lost[-1]
-
-    cached: list[int] = []
-    failures: list[BaseException] = []
-
-    def client(number: int, url: str) -> None:
-        rng = random.Random(number)
-        try:
-            for turn in range(requests // clients // 2):
-                said = "".join(rng.choice("abcdefgh") for _ in range(12))
-                turns = [{"role": "user", "content": said}]
-                body = {"messages": turns, "max_tokens": 16, "seed": turn}
-                first = post(url, "/v1/chat/completions", body)
-                if rng.random() < 0.25:
-                    other = [{"role": "user", "content": said[::-1]}]
-                    more = {"messages": other, "max_tokens": 5000, "stream": True}
-                    leave(url, body | more, 300)
-                text = first["choices"][0]["message"]["content"]
-                turns += [{"role": "assistant", "content": text}, {"role": "user", "content": "ab"}]
-                second = post(url, "/v1/chat/completions", body | {"messages": turns})
-                with lock:
-                    details = second["usage"]["prompt_tokens_details"]
-                    cached.append(details["cached_tokens"])
-        except BaseException as error:
-            failures.append(error)
-
-    with served(FakeTarget(TABLE)) as url:
-        made = device(url, DRAFT)
-        made._connect = connector(breaks)
-        # More conversations than clients: nobody's is taken between two turns.
-        with endpoint(url, made=made, most=2 * clients) as (where, _):
-            threads = [threading.Thread(target=client, args=(n, where)) for n in range(clients)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(300)
-    assert not failures and any(lost)
-    assert len(cached) == requests // clients // 2 * clients
-    # Over a new connection the base station may have to be sent all of it again.
-    assert sum(count == 0 for count in cached) <= sum(lost)

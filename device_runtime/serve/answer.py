@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from device_runtime.conversation import Conversation
 from device_runtime.generation import Generation
 from device_runtime.request import Options
-from device_runtime.result import Result
+from device_runtime.result import Result, Token
 from device_runtime.serve.conversations import Conversations
 from device_runtime.serve.errors import ApiError
 from device_runtime.transport.connecting import LinkError
@@ -28,10 +28,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Piece:
-    """What comes next of the text ``index``."""
+    """What comes next of the text ``index``: of a ``token``, if log-probabilities are asked for."""
 
     index: int
     text: str
+    token: Token | None
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Answer:
         self._generations = generations
         self._current: Generation | None = None
         self._task: asyncio.Task[None] | None = None
-        self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        self._pieces: asyncio.Queue[tuple[str, Token | None] | None] = asyncio.Queue()
         self.failed = False
         self.count = len(generations)
         self.over = False  # all texts have ended
@@ -88,7 +89,7 @@ class Answer:
             self._current = generation
             self._task = asyncio.create_task(self._write(generation))
             while (piece := await self._pieces.get()) is not None:
-                yield Piece(index, piece)
+                yield Piece(index, *piece)
             try:
                 await self._task
             except Exception as error:
@@ -101,13 +102,14 @@ class Answer:
         shown = 0
         try:
             async for token in generation:
-                if token.text:
+                told = None if token.logprob is None else token
+                if token.text or told:
                     shown += len(token.text)
-                    self._pieces.put_nowait(token.text)
+                    self._pieces.put_nowait((token.text, told))
         finally:
             rest = generation.text[shown:]  # of a text that no token ended
             if rest:
-                self._pieces.put_nowait(rest)
+                self._pieces.put_nowait((rest, None))
             self._pieces.put_nowait(None)
 
     def leave(self) -> asyncio.Task[None]:

@@ -12,6 +12,7 @@ import msgspec
 from device_runtime.serve.errors import ApiError, unsupported, wrong
 from draftlink.distribution.sampling import Sampling
 from draftlink.host.plain import printable
+from draftlink.protocol.logprobs import MOST
 
 log = logging.getLogger("draftlink.serve")
 
@@ -49,6 +50,14 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
+
+    @property
+    def likeliest(self) -> int | None:
+        """Of how many ids log-probabilities are told with each token; None for none, nor its own.
+
+        Raises ApiError.
+        """
+        raise NotImplementedError
 
     @property
     def usage(self) -> bool:
@@ -126,6 +135,18 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     messages: list[Message]
     max_completion_tokens: int | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+    @property
+    def likeliest(self) -> int | None:
+        """``top_logprobs``, where ``logprobs`` asks for any. Raises ApiError."""
+        count = self.top_logprobs or 0
+        if self.logprobs:
+            return _count("top_logprobs", count)
+        if count:
+            raise wrong("top_logprobs", "it is told only with logprobs: true")
+        return None
 
     @property
     def most(self) -> int | None:
@@ -143,6 +164,16 @@ class TextRequest(Common, frozen=True, kw_only=True):
     """The body of /v1/completions."""
 
     prompt: str | list[str | int | list[int]]
+    logprobs: int | bool | None = None
+
+    @property
+    def likeliest(self) -> int | None:
+        """``logprobs`` is their number here. Raises ApiError."""
+        if self.logprobs is None or self.logprobs is False:
+            return None
+        if self.logprobs is True:
+            raise wrong("logprobs", f"it must be a number of ids, from 0 to {MOST}")
+        return _count("logprobs", self.logprobs)
 
     @property
     def most(self) -> int | None:
@@ -175,7 +206,6 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "modalities": (["text"], []),
     "audio": (),
     "prediction": (),
-    "logprobs": (False,),
     "top_logprobs": (0,),
     "prompt_logprobs": (0,),
     "echo": (False,),
@@ -212,7 +242,7 @@ def read(kind: type[T], body: bytes) -> T:
     if not isinstance(said, dict):
         raise ApiError(400, "the body is no JSON object", code="invalid_json")
     for name, neutral in _NEUTRAL.items():
-        value = said.get(name)
+        value = None if name in kind.__struct_fields__ else said.get(name)
         # The types of equals may differ: 0 is not False.
         if value is not None and not any(
             value == each and type(value) is type(each) for each in neutral
@@ -226,6 +256,12 @@ def read(kind: type[T], body: bytes) -> T:
         found = _PATH.search(text)
         param = found[1] if found and found[1] else _missing(text)
         raise ApiError(400, text, param=param, code="invalid_value") from None
+
+
+def _count(name: str, count: int) -> int:
+    if not 0 <= count <= MOST:
+        raise wrong(name, f"it must be between 0 and {MOST}, not {count}")
+    return count
 
 
 def _missing(text: str) -> str | None:

@@ -16,6 +16,7 @@ from device_runtime.serve.answer import Answer, Ended, Wanted
 from device_runtime.serve.asked import Common
 from device_runtime.serve.counts import Counts
 from device_runtime.serve.errors import ApiError
+from device_runtime.serve.likely import Placed, shaped
 from device_runtime.serve.service import Service
 from device_runtime.serve.shapes import Head, Kind, told
 
@@ -48,43 +49,51 @@ class Replies:
     async def _whole(self, answer: Answer, head: Head, count: int) -> Response:
         texts = [""] * count
         results: list[Result] = []
+        placed: list[list[Placed]] = [[] for _ in texts]
         async for event in answer.events():
             if isinstance(event, Ended):
                 results.append(event.result)
                 self._counts.ended(event.result)
-            else:
-                texts[event.index] += event.text
-        body = head.whole(texts, results, told(results, self._service.alone(results)))
+                continue
+            if event.token is not None:
+                placed[event.index].append(Placed(event.token, len(texts[event.index])))
+            texts[event.index] += event.text
+        body = head.whole(texts, results, [self._likely(head, tokens) for tokens in placed])
         return Response(msgspec.json.encode(body), media_type="application/json")
 
     async def _events(self, answer: Answer, head: Head, *, usage: bool) -> AsyncIterator[bytes]:
         """Server-sent events. What vLLM and we tell is in the last part that has an object."""
         results: list[Result] = []
-        begun = -1
+        begun, offset = -1, 0
         try:
             async for event in answer.events():
                 if event.index > begun:
-                    begun = event.index
+                    begun, offset = event.index, 0
                     first = head.first(begun)
                     if first is not None:
                         yield _event(first, usage)
                 if not isinstance(event, Ended):
-                    yield _event(head.piece(event.index, event.text), usage)
+                    tokens = [] if event.token is None else [Placed(event.token, offset)]
+                    likely = self._likely(head, tokens)
+                    yield _event(head.piece(event.index, event.text, likely), usage)
+                    offset += len(event.text)
                     continue
                 results.append(event.result)
                 self._counts.ended(event.result)
                 last = head.last(event.index, event.result)
                 if len(results) == answer.count and not usage:
-                    last |= told(results, self._service.alone(results))
+                    last |= told(results)
                 yield _event(last, usage)
             if usage:
-                yield _event(
-                    head.totals(results) | told(results, self._service.alone(results)), False
-                )
+                yield _event(head.totals(results) | told(results), False)
         except ApiError as error:  # the status has gone out already
             self._counts.failed(error.status)
             yield _event(error.body, False)
         yield b"data: [DONE]\n\n"
+
+    def _likely(self, head: Head, tokens: Sequence[Placed]) -> dict[str, Any] | None:
+        """What is told of tokens, if log-probabilities were asked for."""
+        return shaped(head.kind, tokens, self._service.spelling) if tokens else None
 
     def _end(self, answer: Answer) -> None:
         self._counts.running.dec()

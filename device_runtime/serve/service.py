@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePath
 
 from device_runtime import facts
 from device_runtime.device import Coupled, Device
 from device_runtime.request import Options
-from device_runtime.result import Mode, Result
+from device_runtime.result import Mode
 from device_runtime.serve.answer import Wanted
 from device_runtime.serve.asked import ChatRequest, Common, TextRequest
 from device_runtime.serve.conversations import Conversations
 from device_runtime.serve.errors import ApiError, unsupported
+from device_runtime.spelling import Spelling
 from device_runtime.talk import MOST
 from device_runtime.templates.template import Template, TemplateError
 from draftlink.distribution.sampling import Sampling
@@ -130,16 +131,10 @@ class Service:
                 code="model_not_found",
             )
 
-    def alone(self, results: Sequence[Result]) -> str | None:
-        """Why the base station wrote alone; None where the device drafted."""
-        if any(each.drafted for each in results):
-            return None
-        if self._choices.mode == "stream":
-            return "this server was started with --mode stream"
-        context = self._device.draft_context
-        if results[0].prompt_tokens >= context:
-            return f"the prompt fills the draft's context of {context} tokens"
-        return "the text ended before drafting had begun, or drafting would not have paid"
+    @cached_property
+    def spelling(self) -> Spelling:
+        """How single tokens are written."""
+        return Spelling(self._device.tokenizer, self._device.detokenizer)
 
     def _wanted(self, asked: Common, most: int | None, ids: list[int], index: int) -> Wanted:
         options: Options = {
@@ -150,5 +145,6 @@ class Service:
             "seed": asked.seed_of(index),
             "stop": asked.stops,
             "eos_ids": () if asked.ignore_eos else None,
+            "logprobs": asked.likeliest,
         }
         return Wanted(ids, options)

@@ -31,9 +31,12 @@ class Head:
         return {"id": self.id, "object": name, "created": self.created, "model": self.model}
 
     def whole(
-        self, texts: Sequence[str], results: Sequence[Result], told: dict[str, Any]
+        self,
+        texts: Sequence[str],
+        results: Sequence[Result],
+        logprobs: Sequence[dict[str, Any] | None],
     ) -> dict[str, Any]:
-        """All of an answer at once."""
+        """All of an answer at once; ``logprobs``: of each text, in its endpoint's shape."""
         choices = []
         for i, (text, result) in enumerate(zip(texts, results, strict=True)):
             said = (
@@ -41,8 +44,10 @@ class Head:
                 if self.kind == "chat"
                 else {"text": text}
             )
-            choices.append({"index": i, **said, "logprobs": None, "finish_reason": reason(result)})
-        return {**self._frame(False), "choices": choices, "usage": self._usage(results), **told}
+            said |= {"logprobs": logprobs[i], "finish_reason": reason(result)}
+            choices.append({"index": i, **said})
+        usage = self._usage(results)
+        return {**self._frame(False), "choices": choices, "usage": usage, **told(results)}
 
     def first(self, index: int) -> dict[str, Any] | None:
         """The part that begins a choice; completions have none."""
@@ -50,9 +55,11 @@ class Head:
             return None
         return self._part(index, {"role": "assistant", "content": ""}, None)
 
-    def piece(self, index: int, text: str) -> dict[str, Any]:
-        """The part that brings a piece of a text."""
-        return self._part(index, {"content": text}, None)
+    def piece(
+        self, index: int, text: str, logprobs: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The part that brings a piece of a text, and what is told of its token."""
+        return self._part(index, {"content": text}, None, logprobs)
 
     def last(self, index: int, result: Result) -> dict[str, Any]:
         """The part that ends a choice."""
@@ -75,9 +82,15 @@ class Head:
             "prompt_tokens_details": {"cached_tokens": cached},
         }
 
-    def _part(self, index: int, delta: dict[str, str], ended: str | None) -> dict[str, Any]:
+    def _part(
+        self,
+        index: int,
+        delta: dict[str, str],
+        ended: str | None,
+        logprobs: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         said = {"delta": delta} if self.kind == "chat" else {"text": delta.get("content", "")}
-        choice = {"index": index, **said, "logprobs": None, "finish_reason": ended}
+        choice = {"index": index, **said, "logprobs": logprobs, "finish_reason": ended}
         return {**self._frame(True), "choices": [choice]}
 
 
@@ -86,11 +99,13 @@ def reason(result: Result) -> str:
     return _REASONS.get(result.stop_reason, "stop")
 
 
-def told(results: Sequence[Result], alone: str | None) -> dict[str, Any]:
+def told(results: Sequence[Result]) -> dict[str, Any]:
     """What vLLM tells of speculative decoding, where there is one text, and what we do.
 
-    ``alone``: why the base station wrote alone, if it did.
+    Of each text, and of all together, why the base station wrote alone, if it did.
     """
+    alone = [each.alone for each in results]
+    common = None if None in alone else "; ".join(dict.fromkeys(filter(None, alone)))
     ours = [
         {
             "seed": each.seed,
@@ -103,13 +118,14 @@ def told(results: Sequence[Result], alone: str | None) -> dict[str, Any]:
             "downlink_bytes": each.downlink_bytes,
             "reconnects": each.reconnects,
             "draft_cached_tokens": each.cached_tokens,
+            "base_station_alone": each.alone,
         }
         for each in results
     ]
     metrics = {"speculative_decoding": speculative(results[0])} | timing(results[0])
     return {
         "metrics": metrics if len(results) == 1 else None,
-        "draftlink": {"choices": ours, "base_station_alone": alone},
+        "draftlink": {"choices": ours, "base_station_alone": common},
     }
 
 

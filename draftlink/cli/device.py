@@ -117,6 +117,13 @@ def device(
     stream_json: Annotated[
         bool, typer.Option("--stream-json", help="a line of JSON for each token, and the result")
     ] = False,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            help="with --stream-json or --json: each token's log-probability, and those of so many"
+            " of the likeliest ids (0 to 20)"
+        ),
+    ] = None,
     json: JsonOrStdout = None,
 ) -> None:
     """Generate a text on the device with a base station's help."""
@@ -140,6 +147,8 @@ def device(
     }
     if scheme not in known:
         raise typer.BadParameter(f"{scheme!r} is not one of {', '.join(known)}")
+    if logprobs is not None and not (stream_json or json):
+        raise typer.BadParameter("--logprobs are told in --stream-json and --json: give one")
     text = common.prompt(prompt, file)
     if chat:
         text = common.chatted(load_bundle(bundle), text)
@@ -173,6 +182,7 @@ def device(
                 stop=tuple(stop or ()),
                 seed=seed,
                 learn_temperature=learn_temperature,
+                logprobs=logprobs,
                 offline_after_s=None if offline_after is None else units.seconds(offline_after),
             )
             if stream_json:

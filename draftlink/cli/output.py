@@ -73,6 +73,8 @@ async def lines(generation: Any) -> Any:
             "kind": token.kind,
             "confirms": token.confirms,
             "takes_back": token.takes_back,
+            "logprob": token.logprob,
+            "top_logprobs": [{"id": each, "logprob": p} for each, p in token.top_logprobs],
         }
         file.write(msgspec.json.encode(said).decode() + "\n")
         file.flush()

@@ -1,0 +1,45 @@
+"""Single tokens as bytes: joined they are the text, whatever each of them is alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from device_runtime.spelling import Spelling
+from device_runtime.text import Detokenizer
+from tests.device_runtime.tokenizers_by_kind import KINDS
+
+TEXTS = ["a boat, and a table", "é日🙂 x", "two\n\nlines\t. 👨‍👩‍👧"]
+WHOLE = ["gpt-2", "llama-3", "qwen", "llama-2", "phi-3", "gemma"]  # any text is in their bytes
+
+
+def made(kind: str):
+    tokenizer = KINDS[kind]()
+    return tokenizer, Spelling(tokenizer, Detokenizer(tokenizer))
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_bytes_joined_are_the_text(kind):
+    tokenizer, spelling = made(kind)
+    partial = 0
+    for text in TEXTS:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        joined = b"".join(spelling.bytes(token) for token in ids)
+        assert joined.decode().lstrip() == tokenizer.decode(ids).lstrip() == text
+        partial += sum("\\x" in spelling.text(token) for token in ids)
+    assert partial > 3  # tokens that are a part of a character
+
+
+def test_what_is_no_text():
+    tokenizer, spelling = made("qwen")
+    assert spelling.text(tokenizer.token_to_id("<|im_end|>")) == "<|im_end|>"
+    assert spelling.text(tokenizer.token_to_id("<tool_call>")) == "<tool_call>"
+    assert spelling.bytes(1 << 20) == b"" and spelling.text(1 << 40) == ""
+    first = tokenizer.encode("🙂", add_special_tokens=False).ids[0]
+    assert spelling.text(first).startswith("\\xf0")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in WHOLE])
+def test_every_other_kind_says_something_of_every_word(kind):
+    tokenizer, spelling = made(kind)
+    for token in tokenizer.encode("the boat", add_special_tokens=False).ids:
+        assert spelling.text(token).strip()
