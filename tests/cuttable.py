@@ -17,7 +17,7 @@ class Cuttable:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"ws://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: list[socket.socket] = []
-        self._cut = False
+        self._cut = self._armed = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -27,6 +27,10 @@ class Cuttable:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         self._open.clear()
+
+    def cut_at_the_next_answer(self) -> None:
+        """Cut when the base station says something, which is lost."""
+        self._armed = True
 
     def mend(self) -> None:
         """New connections are carried again."""
@@ -45,14 +49,17 @@ class Cuttable:
                     continue
                 far = socket.create_connection(self._to)
                 self._open += [near, far]
-                for ends in ((near, far), (far, near)):
+                for ends in ((near, far, False), (far, near, True)):
                     threading.Thread(target=self._carry, args=ends, daemon=True).start()
 
-    @staticmethod
-    def _carry(near: socket.socket, far: socket.socket) -> None:
+    def _carry(self, source: socket.socket, sink: socket.socket, down: bool) -> None:
         with contextlib.suppress(OSError):
-            while data := near.recv(1 << 16):
-                far.sendall(data)
-        for end in (near, far):
+            while data := source.recv(1 << 16):
+                if down and self._armed:
+                    self._armed = False
+                    self.cut()
+                    return
+                sink.sendall(data)
+        for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

@@ -24,8 +24,9 @@ from draftlink.distribution import gumbel, noise, sampling, sparse
 from draftlink.distribution.prior import IdPrior, prior
 from draftlink.distribution.sampling import Sampling
 from draftlink.distribution.sparse import Drafted, SparseRow
-from draftlink.protocol import frames
+from draftlink.protocol import frames, logprobs
 from draftlink.protocol.control import Turn
+from draftlink.protocol.logprobs import UNIT, Logprobs
 from draftlink.protocol.session import ProtocolError, Session
 from draftlink.protocol.tokenizer import tokenizer_hash
 from draftlink.schemes import AnyScheme, split
@@ -37,9 +38,10 @@ Entry = dict[str, Any]
 FOLDER = Path(__file__).parent / "golden"
 FILES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 BOTH = FILES["both"]  # what the feature of that name adds, of each kind
-CONTROL = FILES["control"]["control"] + BOTH["control"]
-HOT = FILES["hot"]["hot"] + BOTH["hot"]
-MALFORMED = FILES["hot"]["malformed"] + BOTH["malformed"]
+TOLD, PENALTIES = FILES["logprobs"], FILES["penalties"]  # likewise
+CONTROL = FILES["control"]["control"] + BOTH["control"] + TOLD["control"] + PENALTIES["control"]
+HOT = FILES["hot"]["hot"] + BOTH["hot"] + TOLD["hot"]
+MALFORMED = FILES["hot"]["malformed"] + BOTH["malformed"] + TOLD["malformed"]
 PROPOSALS = [{**path, **entry} for path in BOTH["paths"] for entry in path["proposals"]]
 DRAFTS = FILES["drafts"]["drafts"]
 CODER, NOISE, ROWS = FILES["coder"], FILES["noise"], FILES["rows"]
@@ -58,6 +60,7 @@ def test_the_files_are_of_this_version_and_small():
     sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
     assert sizes.pop("window.json") < 60_000
     assert sizes.pop("both.json") < 50_000
+    assert sizes.pop("logprobs.json") + sizes.pop("penalties.json") < 30_000
     assert sum(sizes.values()) < 100_000
 
 
@@ -87,9 +90,10 @@ def test_every_frame_scheme_and_coding_has_an_entry():
     refused = [entry["fields"]["code"] for entry in CONTROL if entry["type"] == "Refused"]
     assert sorted(refused) == sorted(codes)
     for entry in HOT:
-        assert set(entry["fields"]) == set(getattr(frames, entry["type"]).__dataclass_fields__)
-    flags = {"Verdict": {1, 2, 4, 8}, "Tokens": {1}, "Propose": {1, 2, 4}}
-    flags["Written"] = {1, 2, 4, 8, 32, 64, 128}
+        known = set(getattr(frames, entry["type"]).__dataclass_fields__)
+        assert set(entry["fields"]) == (known if entry in TOLD["hot"] else known - {"logprobs"})
+    flags = {"Verdict": {1, 2, 4, 8, 16}, "Tokens": {1, 16}, "Propose": {1, 2, 4}}
+    flags["Written"] = {1, 2, 4, 8, 16, 32, 64, 128}
     for name, known in flags.items():
         sets = [bytes.fromhex(entry["hex"])[1] for entry in HOT if entry["type"] == name]
         assert {given & flag for given in sets for flag in known} == {0, *known}
@@ -108,7 +112,7 @@ def test_control_messages(entry):
 @each(HOT)
 def test_hot_frames(entry):
     fields = dict(entry["fields"])
-    for name in {"row", "surprisals", "payload"} & fields.keys():
+    for name in {"row", "surprisals", "payload", "logprobs"} & fields.keys():
         fields[name] = bytes.fromhex(fields[name])
     if "ids" in fields:
         fields["ids"] = tuple(fields["ids"])
@@ -244,7 +248,34 @@ def test_a_base_station_reads_paths(entry):
     assert paths.following(len(found)) == (found[len(text) :] if right else [])
 
 
-SESSIONS = FILES["sessions"]["sessions"] + BOTH["sessions"]
+@each(TOLD["hot"])
+def test_log_probabilities(entry):
+    """In units, as they are written, and back."""
+    told = [
+        Logprobs(-one["own"] * UNIT, tuple((i, -units * UNIT) for i, units in one["top"]))
+        for one in entry["told"]
+    ]
+    block = bytes.fromhex(entry["fields"]["logprobs"])
+    assert b"".join(logprobs.encode(told)) == block
+    assert logprobs.decode(block, len(told), entry["count"], entry["vocab_size"]) == told
+
+
+@each(TOLD["refused"])
+def test_log_probabilities_that_cannot_be(entry):
+    counts = entry["tokens"], entry["count"], entry["vocab_size"]
+    with pytest.raises(ValueError):
+        logprobs.decode(bytes.fromhex(entry["hex"]), *counts)
+
+
+@each(PENALTIES["refused"])
+def test_penalties_that_cannot_be(entry):
+    start = frames.decode(bytes.fromhex(entry["hex"]))
+    assert isinstance(start, frames.Start)
+    with pytest.raises(ValueError):
+        start.sampling.check()
+
+
+SESSIONS = FILES["sessions"]["sessions"] + BOTH["sessions"] + TOLD["sessions"]
 
 
 class Conversation:
@@ -465,10 +496,11 @@ def test_truncation_and_rounding(entry):
     assert row.total == entry["total"]
 
 
-@each(ROWS["sampling"])
+@each(ROWS["sampling"] + PENALTIES["sampling"])
 def test_sampling(entry):
     params = msgspec.convert(entry["sampling"], Sampling)
-    p = sampling.distribution(np.array(entry["logits"]), params, entry["history"])
+    where = entry["history"], entry.get("begins", 0)
+    p = sampling.distribution(np.array(entry["logits"]), params, *where)
     assert p == pytest.approx(np.array(entry["p"]), rel=1e-12, abs=0)
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import golden_reader, golden_reader_both
+from tests import golden_reader, golden_reader_both, golden_reader_logprobs
 
 GOLDEN = Path(__file__).parent / "golden"
 DRAFTS = json.loads((GOLDEN / "drafts.json").read_text())["drafts"]
 PATHS = json.loads((GOLDEN / "both.json").read_text())["paths"]
+TOLD = json.loads((GOLDEN / "logprobs.json").read_text())
 RANGE_CODED = [
     e for e in DRAFTS if e["scheme"]["type"] != "dense" and e["scheme"].get("coding") != "fp16"
 ]
@@ -58,6 +59,25 @@ def test_reads_golden_proposals(entry):
         earlier = [*earlier, *proposal["tokens"]]
 
 
+@pytest.mark.parametrize("entry", TOLD["hot"], ids=lambda entry: entry["name"])
+def test_reads_golden_log_probabilities(entry):
+    data, rest = bytes.fromhex(entry["hex"]), (entry["vocab_size"], entry["count"])
+    assert golden_reader_logprobs.read_told(data, *rest) == entry["told"]
+    for other in (data + b"\0", data[:-1], data[:-1] + bytes((data[-1] ^ 0x40,))):
+        try:
+            found = golden_reader_logprobs.read_told(other, *rest)
+        except (AssertionError, IndexError):
+            continue
+        assert found != entry["told"]
+
+
+@pytest.mark.parametrize("entry", TOLD["refused"], ids=lambda entry: entry["name"])
+def test_refuses_what_cannot_be_said(entry):
+    counts = entry["tokens"], entry["vocab_size"], entry["count"]
+    with pytest.raises((AssertionError, IndexError)):
+        golden_reader_logprobs.read_block(bytes.fromhex(entry["hex"]), *counts)
+
+
 def modules_of(reader):
     tree = ast.parse(Path(reader.__file__).read_text())
     modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
@@ -66,6 +86,7 @@ def modules_of(reader):
 
 
 def test_they_import_the_standard_library_alone():
-    modules = modules_of(golden_reader) | modules_of(golden_reader_both)
+    readers = golden_reader, golden_reader_both, golden_reader_logprobs
+    modules = set().union(*map(modules_of, readers))
     modules.remove("tests.golden_reader")
     assert {name.partition(".")[0] for name in modules} <= set(sys.stdlib_module_names)
