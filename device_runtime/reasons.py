@@ -17,11 +17,8 @@ def alone(request: Request, writing: Writing) -> str | None:
         return f"the prompt of {prompt} tokens fills the draft's context of {device.draft_context}"
     here = writing.controller.estimates
     draft_s, step_s = here.draft.mean, here.verify_s
-    if device.model.length < prompt:
-        fed = device.model.length
-        return f"the text ended while the draft had read {fed} of the prompt's {prompt} tokens"
-    if not draft_s or not step_s:
-        return "the text ended before the draft's first token"
+    if not writing.rests or not draft_s or not step_s:
+        return f"the text ended before the draft, behind a prompt of {prompt} tokens, had begun"
     return (
         f"drafting would not have paid: a token of the draft takes {1e3 * draft_s:.1f} ms, a step"
         f" of the base station {1e3 * step_s:.1f} ms, the way there and back"

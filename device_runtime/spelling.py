@@ -24,7 +24,7 @@ class Spelling:
         self._letters = _letters() if by_byte else {}
         self._known: dict[int, bytes] = {}
 
-    def bytes(self, token: int) -> bytes:
+    def octets(self, token: int) -> bytes:
         """What a token adds to a text; nothing for an id that the tokenizer lacks."""
         if token not in self._known:
             self._known[token] = self._bytes(token)
@@ -32,7 +32,7 @@ class Spelling:
 
     def text(self, token: int) -> str:
         """The same as text; bytes that are none as OpenAI writes them: ``\\xf0\\x9f``."""
-        return self.bytes(token).decode("utf-8", "backslashreplace")
+        return self.octets(token).decode("utf-8", "backslashreplace")
 
     def _bytes(self, token: int) -> bytes:
         word = self._detokenizer.word(token)

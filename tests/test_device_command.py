@@ -70,6 +70,20 @@ def test_tokens_as_lines_of_json(folder, url):
     assert "".join(line["text"] for line in lines[:-1]) == result["text"]
     assert [line["id"] for line in lines[:-1]] == result["tokens"]
     assert {line["kind"] for line in lines[:-1]} <= {"draft", "correction", "bonus", "stream"}
+    assert all(line["logprob"] is None and not line["top_logprobs"] for line in lines[:-1])
+
+
+def test_log_probabilities_as_lines_of_json(folder, url):
+    done = device(folder, url, "a table", "--stream-json", "--logprobs", "2")
+    *lines, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    for line, told in zip(lines, last["result"]["logprobs"], strict=True):
+        first, second = line["top_logprobs"]
+        assert first["id"] == line["id"] and first["logprob"] == line["logprob"]  # it is greedy
+        assert second["logprob"] <= line["logprob"] <= 0.0
+        assert told == [line["logprob"], [[e["id"], e["logprob"]] for e in (first, second)]]
+    done = device(folder, url, "a table", "--logprobs", "2")
+    assert done.returncode == 2 and b"--stream-json" in done.stderr
 
 
 def test_a_chat_is_what_the_template_makes_of_it(folder, url):

@@ -47,6 +47,14 @@ def test_openais_own(address):
         assert parts[-1].usage.completion_tokens == 30
         done = client.completions.create(model="fake", prompt="abc", max_tokens=5)
         assert len(done.choices[0].text) == 5
+        told = client.chat.completions.create(
+            **CHAT, max_tokens=30, logprobs=True, top_logprobs=3
+        ).choices[0]
+        assert "".join(each.token for each in told.logprobs.content) == text
+        assert all(len(each.top_logprobs) == 3 for each in told.logprobs.content)
+        assert bytes(b for each in told.logprobs.content for b in each.bytes).decode() == text
+        done = client.completions.create(model="fake", prompt="abc", max_tokens=5, logprobs=2)
+        assert done.choices[0].logprobs.tokens == list(done.choices[0].text)
         stopped = client.chat.completions.create(**CHAT, max_tokens=30, stop=[text[4:6]])
         assert stopped.choices[0].message.content == text[: text.find(text[4:6])]
         assert stopped.choices[0].finish_reason == "stop"

@@ -104,6 +104,11 @@ class Paths:
         """Whether both ends take turns."""
         return self._shared or self._estimates.draft.slowdown > 1.0
 
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is drafted, but to look, since it would not pay."""
+        return self._follows or self._counts.length < self._resumes
+
     def _costs_s(self) -> tuple[float, float]:
         """A forward of the draft's, and a step of the base station's; 0 for what is not known."""
         here, turns = self._estimates, self.turns

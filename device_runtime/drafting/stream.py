@@ -43,7 +43,7 @@ class Stream:
         self._first_s = 0.0  # when the first one of the last burst came
         # The round trip is bounded once a generation, by the stream that it begins with.
         self._bounded = counts.length > counts.limits.begins
-        self._leaves = False
+        self.leaves = False  # the controller has ended it
         self._forward: _Forward | None = None
 
     @property
@@ -68,7 +68,7 @@ class Stream:
     def _looks(self) -> bool:
         """Whether the draft is to follow: always, if that tells what would be accepted."""
         foretells = self._counts.limits.foretells
-        return self._auto and not self._leaves and (foretells or len(self._estimates.draft) < LOOKS)
+        return self._auto and not self.leaves and (foretells or len(self._estimates.draft) < LOOKS)
 
     def followed(self, now: float, waited_s: float = 0.0) -> None:
         """The draft has proposed a token, and was at work for others for ``waited_s``."""
@@ -89,12 +89,12 @@ class Stream:
         self._last_s = now
         self._bound_rtt()
         room = self._counts.room
-        if not self._auto or self._leaves or room <= 0 or ended:
+        if not self._auto or self.leaves or room <= 0 or ended:
             return None
         self._controller.streamed(tokens)
         if self._controller.choose(room) == "stream":
             return None
-        self._leaves = True
+        self.leaves = True
         return Switch("draft")
 
     def _bound_rtt(self) -> None:

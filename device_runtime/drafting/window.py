@@ -66,6 +66,11 @@ class Window:
         return isinstance(self._writes, Stream)
 
     @property
+    def rests(self) -> bool:
+        """Whether the base station writes since drafting would not pay, as far as that is known."""
+        return isinstance(self._writes, Stream) and not self._writes.leaves
+
+    @property
     def gone(self) -> bool:
         """Whether ``due`` gives back as soon as a connection is there, whatever is unread."""
         return isinstance(self._writes, Epochs) and self._writes.gone

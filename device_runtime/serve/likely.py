@@ -38,7 +38,7 @@ def _one(token: int, value: float | None, spelling: Spelling) -> dict[str, Any]:
     return {
         "token": spelling.text(token),
         "logprob": value,
-        "bytes": list(spelling.bytes(token)),
+        "bytes": list(spelling.octets(token)),
     }
 
 

@@ -39,7 +39,7 @@ class Head:
         """All of an answer at once; ``logprobs``: of each text, in its endpoint's shape."""
         choices = []
         for i, (text, result) in enumerate(zip(texts, results, strict=True)):
-            said = (
+            said: dict[str, Any] = (
                 {"message": {"role": "assistant", "content": text, "refusal": None}}
                 if self.kind == "chat"
                 else {"text": text}

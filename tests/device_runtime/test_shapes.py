@@ -84,8 +84,10 @@ WRONG = [
     ({"functions": [{}]}, "functions"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"logprobs": True}, "logprobs"),
+    ({"logprobs": 5}, "logprobs"),
     ({"top_logprobs": 5}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"prompt_logprobs": 1}, "prompt_logprobs"),
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"stop": 5}, "stop"),
     ({"stream_options": True}, "stream_options"),
@@ -99,7 +101,7 @@ def test_what_cannot_be_names_its_parameter(body, param):
     with pytest.raises(ApiError) as caught:
         found = chat(**body)
         found.turns()
-        assert found.choices and found.sampling(Sampling())
+        assert found.choices and found.sampling(Sampling()) and found.likeliest
     assert caught.value.status == 400
     if param is not None:
         assert (caught.value.param or "").startswith(param)

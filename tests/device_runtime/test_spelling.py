@@ -23,7 +23,7 @@ def test_bytes_joined_are_the_text(kind):
     partial = 0
     for text in TEXTS:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
-        joined = b"".join(spelling.bytes(token) for token in ids)
+        joined = b"".join(spelling.octets(token) for token in ids)
         assert joined.decode().lstrip() == tokenizer.decode(ids).lstrip() == text
         partial += sum("\\x" in spelling.text(token) for token in ids)
     assert partial > 3  # tokens that are a part of a character
@@ -33,7 +33,7 @@ def test_what_is_no_text():
     tokenizer, spelling = made("qwen")
     assert spelling.text(tokenizer.token_to_id("<|im_end|>")) == "<|im_end|>"
     assert spelling.text(tokenizer.token_to_id("<tool_call>")) == "<tool_call>"
-    assert spelling.bytes(1 << 20) == b"" and spelling.text(1 << 40) == ""
+    assert spelling.octets(1 << 20) == b"" and spelling.text(1 << 40) == ""
     first = tokenizer.encode("🙂", add_special_tokens=False).ids[0]
     assert spelling.text(first).startswith("\\xf0")
 
