@@ -23,9 +23,16 @@ def told(rows: Tensor, job: Job, outcome: Outcome) -> list[Logprobs]:
         return []
     scores = torch.log_softmax(rows[: len(tokens)].double(), dim=-1)
     own = scores.gather(1, torch.tensor(tokens, device=scores.device)[:, None])[:, 0].tolist()
-    found, ids = scores.topk(min(job.logprobs, scores.shape[1]), dim=-1)
-    tops = [
-        tuple(sorted(zip(these, values, strict=True), key=lambda pair: (-pair[1], pair[0])))
-        for these, values in zip(ids.tolist(), found.tolist(), strict=True)
-    ]
+    tops = [_likeliest(row, job.logprobs) for row in scores]
     return [Logprobs(value, top) for value, top in zip(own, tops, strict=True)]
+
+
+def _likeliest(row: Tensor, count: int) -> tuple[tuple[int, float], ...]:
+    """The ids of a row (V,) with the largest entries, and these; of equals the lower id first."""
+    if not count:
+        return ()
+    least = row.topk(min(count, len(row))).values[-1]
+    ids = (row >= least).nonzero()[:, 0]  # ascending, and with all equals of the last
+    values, order = row[ids].sort(descending=True, stable=True)
+    chosen = ids[order[:count]].tolist()
+    return tuple(zip(chosen, values[:count].tolist(), strict=True))
