@@ -156,6 +156,7 @@ class Generation:
         writing.tally.taken_back += len(self.provisional)
         self.provisional.clear()
         client.close_ledger()
+        writing.tally.alone = reasons.alone(self._request, writing)
         self._result = writing.tally.result(
             text=self.text,
             tokens=self.tokens,
@@ -167,7 +168,6 @@ class Generation:
             draft_temperature=1.0 if writing.learned is None else writing.learned.value,
             ledger=client.ledger.entries(),
             reconnects=client.reconnects - reconnects,
-            alone=reasons.alone(self._request, writing),
         )
         device.rest()
 

@@ -17,7 +17,8 @@ def alone(request: Request, writing: Writing) -> str | None:
         return f"the prompt of {prompt} tokens fills the draft's context of {device.draft_context}"
     here = writing.controller.estimates
     draft_s, step_s = here.draft.mean, here.verify_s
-    if not writing.rests or not draft_s or not step_s:
+    rests = writing.paths.rests if writing.both else writing.window.rests
+    if not rests or not draft_s or not step_s:
         return f"the text ended before the draft, behind a prompt of {prompt} tokens, had begun"
     return (
         f"drafting would not have paid: a token of the draft takes {1e3 * draft_s:.1f} ms, a step"

@@ -140,6 +140,7 @@ class Tally:
     times_s: list[float] = field(default_factory=list)
     kinds: list[Kind] = field(default_factory=list)
     logprobs: list[Logprobs] = field(default_factory=list)
+    alone: str | None = None
     reached: int = 0  # tokens behind the last correction, with those of the last verdict
     first_s: float | None = None
     last_s: float = 0.0
@@ -214,6 +215,11 @@ class Tally:
             return max(self.right, self.accepted), max(both, self.accepted)
         return self.accepted, self.accepted + self.rejected
 
+    @property
+    def _begins_s(self) -> float:
+        """When the first token came; the beginning where none did."""
+        return self.started_s if self.first_s is None else self.first_s
+
     def _rate(self, count: int) -> float:
         """Tokens a second; 0 where no time has passed."""
         elapsed_s = self.last_s - self.started_s
@@ -232,10 +238,8 @@ class Tally:
         draft_temperature: float,
         ledger: list[Entry],
         reconnects: int,
-        alone: str | None = None,
     ) -> Result:
         """The finished generation's result."""
-        first = self.started_s if self.first_s is None else self.first_s
         count, (right, met) = len(tokens), self._met
         up, down = total(ledger, "up"), total(ledger, "down")
         return Result(
@@ -253,8 +257,8 @@ class Tally:
             accept_histogram=self.histogram,
             alpha=right / met if met else 0.0,
             discarded=self.drafted - met,
-            ttft_s=first - self.started_s,
-            tpot_s=(self.last_s - first) / (count - 1) if count > 1 else 0.0,
+            ttft_s=self._begins_s - self.started_s,
+            tpot_s=(self.last_s - self._begins_s) / (count - 1) if count > 1 else 0.0,
             tokens_per_s=self._rate(count),
             draft_s=self.draft_s,
             wait_s=self.wait_s,
@@ -279,5 +283,5 @@ class Tally:
             forwards=self.forwards,
             rows=self.rows if self.counts_rows else None,
             logprobs=self.logprobs,
-            alone=alone,
+            alone=self.alone,
         )

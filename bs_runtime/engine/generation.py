@@ -178,9 +178,7 @@ class Generation:
                 row = pack_row(self._row[0].numpy(force=True))
         if outcome is None:
             return Outcome(0, None, self.ended)
-        written = accepted + (following is not None)
-        surprisals, logprobs = outcome.surprisals[:written], outcome.logprobs[:written]
-        return Outcome(accepted, following, self.ended, row, surprisals, logprobs=logprobs)
+        return outcome.written(accepted, following, row, ended=self.ended)
 
     def _write(self, token: int) -> None:
         self.history.append(token)

@@ -75,6 +75,13 @@ class Outcome:
     queue_us: int = field(default=0, compare=False)
     verify_us: int = field(default=0, compare=False)
 
+    def written(self, accepted: int, next: int | None, row: bytes, *, ended: bool) -> Outcome:
+        """What it came to in the end, where the text ends before all that was accepted, or nothing
+        was to be drawn: what is told of the other tokens goes with them."""
+        count = accepted + (next is not None)
+        surprisals, logprobs = self.surprisals[:count], self.logprobs[:count]
+        return Outcome(accepted, next, ended, row, surprisals, logprobs=logprobs)
+
     @property
     def eighths(self) -> bytes:
         """The surprisals as a verdict has them: in eighths of a bit, up to 255."""

@@ -135,11 +135,6 @@ class Writing:
         return self._decides.mode
 
     @property
-    def rests(self) -> bool:
-        """Whether drafting would not pay, as far as that is known."""
-        return self._decides.rests
-
-    @property
     def both(self) -> bool:
         """Whether both ends write."""
         return isinstance(self._decides, Paths)
