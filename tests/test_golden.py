@@ -36,8 +36,8 @@ from draftlink.schemes.topk import Coding, TopK
 Entry = dict[str, Any]
 FOLDER = Path(__file__).parent / "golden"
 FILES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
-BOTH = FILES["both"]  # what the feature of that name adds, of each kind
-CONTROL = FILES["control"]["control"] + BOTH["control"]
+BOTH, RECOVERY = FILES["both"], FILES["recovery"]  # what these features add, of each kind
+CONTROL = FILES["control"]["control"] + BOTH["control"] + RECOVERY["control"]
 HOT = FILES["hot"]["hot"] + BOTH["hot"]
 MALFORMED = FILES["hot"]["malformed"] + BOTH["malformed"]
 PROPOSALS = [{**path, **entry} for path in BOTH["paths"] for entry in path["proposals"]]
@@ -58,6 +58,7 @@ def test_the_files_are_of_this_version_and_small():
     sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
     assert sizes.pop("window.json") < 60_000
     assert sizes.pop("both.json") < 50_000
+    assert sizes.pop("recovery.json") < 25_000
     assert sum(sizes.values()) < 100_000
 
 
@@ -94,7 +95,8 @@ def test_every_frame_scheme_and_coding_has_an_entry():
         sets = [bytes.fromhex(entry["hex"])[1] for entry in HOT if entry["type"] == name]
         assert {given & flag for given in sets for flag in known} == {0, *known}
     assert {proposal["scheme"]["type"] for proposal in PROPOSALS} == {"coupled", "greedy"}
-    assert {draw["purpose"] for draw in NOISE["draws"]} == set(noise.Purpose.__members__)
+    draws = NOISE["draws"] + RECOVERY["draws"]
+    assert {draw["purpose"] for draw in draws} == set(noise.Purpose.__members__)
 
 
 @each(CONTROL)
@@ -244,7 +246,7 @@ def test_a_base_station_reads_paths(entry):
     assert paths.following(len(found)) == (found[len(text) :] if right else [])
 
 
-SESSIONS = FILES["sessions"]["sessions"] + BOTH["sessions"]
+SESSIONS = FILES["sessions"]["sessions"] + BOTH["sessions"] + RECOVERY["sessions"]
 
 
 class Conversation:
