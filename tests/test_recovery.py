@@ -131,11 +131,13 @@ def bits_down(url: str, device_speaks, **options) -> tuple[int, list[int]]:
 
 
 def test_who_does_not_know_of_pairs_is_sent_rows(monkeypatch):
-    """Either end, whatever is asked for; and so is who asks for none."""
+    """Either end, whatever is asked for; and so is who asks for none, or for log-probabilities."""
     with served(FakeTarget(TARGET)) as url:
         rows = bits_down(url, True, scheme=Split(4, 16, 0))
         pairs, _ = bits_down(url, True, scheme=Split(4, 16))
         assert pairs < 0.9 * rows[0]
+        told, tokens = bits_down(url, True, scheme=Split(4, 16), logprobs=0)
+        assert tokens == rows[1] and told > rows[0]
         without = tuple(name for name in frames.FEATURES if name != frames.RECOVERY)
         monkeypatch.setattr(frames, "FEATURES", without)
         for stated in ({}, {"pairs": 8}, {"pairs": 0}):

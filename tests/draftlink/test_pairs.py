@@ -149,6 +149,20 @@ def test_they_are_told_only_where_both_ends_know_of_them():
     pair.up(start(scheme=Split()))
 
 
+def test_log_probabilities_come_of_rows():
+    """A device takes those of its own corrections from the row; pairs do not have them."""
+    pair = Pair()
+    both = [*FEATURES, frames.LOGPROBS]
+    pair.up(msgspec.structs.replace(HELLO, features=both))
+    pair.down(msgspec.structs.replace(WELCOME, features=both))
+    asked = start(scheme=Split(pairs=8), logprobs=2)
+    with pytest.raises(LocalProtocolError, match="no log-probabilities"):
+        pair.device.send(asked)
+    with pytest.raises(RemoteProtocolError, match="no log-probabilities"):
+        pair.bs.receive(frames.encode(asked))
+    pair.up(start(scheme=Split(pairs=0), logprobs=2))
+
+
 def test_a_scheme_without_them_has_the_bytes_that_it_had():
     assert msgspec.msgpack.encode(Split()) == b"\x83\xa4type\xa5split\xa1k\x40\xa5total\xcd\x04\x00"
 
