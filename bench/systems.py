@@ -65,7 +65,7 @@ class Systems:
             ratio = (DRAFT_S + 16 * PAPER_K / shape.rate_up) / TARGET_S
             gamma = theory.optimal_draft_length(found, ratio)
             paper = rate(self.run(link, gamma=gamma, **published))
-            dssd = rate(self.run(link, scheme=Split(), mode="stop-and-wait"))
+            dssd = rate(self.run(link, scheme=Split(pairs=0), mode="stop-and-wait"))
             ours = rate(self.run(link, scheme=Coupled(), mode="auto"))
             topk = rate(self.run(link, scheme=TopK(), mode="auto"))
             print(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
 from device_runtime.result import MODES, Mode
 from draftlink import schemes
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme
+from draftlink.schemes.split import MOST_PAIRS, Split
 
 
 def resolved(mode: Mode, hindered: str | None) -> Mode:
@@ -39,6 +43,19 @@ def hindered(
     if learns and not sampling.greedy:
         return "learn_temperature and mode both do not go together; leave one"
     return None
+
+
+def corrected(scheme: AnyScheme, welcome: frames.Welcome, *, tells: bool) -> AnyScheme:
+    """The scheme as it is stated to a base station, which may know nothing of pairs.
+
+    ``tells``: log-probabilities are asked for. What a device corrects itself it takes them of from
+    the target's row, so that is what comes.
+    """
+    if not isinstance(scheme, Split):
+        return scheme
+    if frames.RECOVERY not in welcome.features or tells:
+        return replace(scheme, pairs=UNSET)
+    return replace(scheme, pairs=MOST_PAIRS) if scheme.pairs is UNSET else scheme
 
 
 def check_price(price: float | None, mode: Mode) -> None:

@@ -136,7 +136,7 @@ def check(
     welcome = models.welcome
     sampling = _sampling(sampling, welcome)
     scheme = scheme or TopK(k=min(TopK().k, models.shared))
-    _check_scheme(scheme, sampling, models)
+    scheme = _checked(scheme, sampling, models, tells=logprobs is not None)
     mode = modes.resolved(mode, modes.hindered(scheme, sampling, welcome, learns=learn_temperature))
     modes.check_price(draft_price, mode)
     _check_offline(offline_after_s, learn_temperature)
@@ -221,8 +221,9 @@ def _check_offline(after_s: float | None, learns: bool) -> None:
         raise ValueError("offline_after_s and learn_temperature do not go together; leave one")
 
 
-def _check_scheme(scheme: AnyScheme, sampling: Sampling, models: Models) -> None:
-    """Raise ValueError for a scheme that does not fit these models, or not this base station."""
+def _checked(scheme: AnyScheme, sampling: Sampling, models: Models, *, tells: bool) -> AnyScheme:
+    """The scheme as it is stated. Raises ValueError for one that does not fit these models, or not
+    this base station."""
     welcome = models.welcome
     if not isinstance(scheme, AnyScheme):
         raise ValueError(f"the scheme must be one of {', '.join(schemes.BY_NAME)}, not {scheme!r}")
@@ -241,6 +242,7 @@ def _check_scheme(scheme: AnyScheme, sampling: Sampling, models: Models) -> None
             f" {frames.MAX_MESSAGE_BYTES} bytes and {welcome.frame_entries} entries holds; send"
             " fewer entries with topk"
         )
+    return modes.corrected(scheme, welcome, tells=tells)
 
 
 def _prompt_ids(

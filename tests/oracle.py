@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from bs_runtime.engine.generation import Generation, Round
-from bs_runtime.verify import verify
+from bs_runtime.verify import recovery, verify
 from bs_runtime.verify.job import Outcome
-from device_runtime.drafting.drafter import Drafter
+from device_runtime.drafting.drafter import Drafter, Missed
 from draftlink.distribution import gumbel, noise, sampling, sparse
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
-from draftlink.schemes import AnyScheme
+from draftlink.schemes import AnyScheme, split
 from tests.fake_models import FakeModel
 from tests.fakes import FakeTarget, stepped
 
@@ -89,6 +89,19 @@ def install(monkeypatch, oracle: Oracle) -> None:
     monkeypatch.setattr(
         verify, "draw", lambda weights, u: [oracle.choose(row) for row in weights.numpy()]
     )
+    really = split.stands
+
+    def stands(share: float, drafted: float, uniform: float) -> bool:
+        low, high = 0.0, 1.0  # the measure of the uniforms that the real test takes
+        while high - low > 1e-16 and (middle := (low + high) / 2) not in (low, high):
+            taken = really(share, drafted, middle)
+            low, high = (middle, high) if taken else (low, middle)
+        return oracle.choose([1.0 - low, low]) == 1
+
+    monkeypatch.setattr(split, "stands", stands)
+    monkeypatch.setattr(
+        recovery, "draws", lambda p, uniforms: [oracle.choose(p.numpy()) for _ in uniforms]
+    )
     monkeypatch.setattr(sampling, "draw", lambda weights, u: oracle.choose(weights))
     monkeypatch.setattr(
         sparse.SparseRow, "draw", lambda row, number: oracle.choose([*row.counts, row.rest])
@@ -141,7 +154,12 @@ def write(
         drafter.rollback(len(history))
         owed, following = None, verdict.next
         if verdict.row:
-            following = owed = drafter.correct(history, drafted[verdict.accepted], verdict.row)
+            rejected, row = drafted[verdict.accepted], verdict.row
+            found = drafter.correct(history, rejected, row)
+            while isinstance(found, Missed):
+                row = run(model, station.draft([], had=found.had)).row
+                found = drafter.correct(history, rejected, row, found.had)
+            following = owed = found
         if following is not None:
             history.append(following)
     return tuple(history[1:])

@@ -38,8 +38,12 @@ Entry = dict[str, Any]
 FOLDER = Path(__file__).parent / "golden"
 FILES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 BOTH = FILES["both"]  # what the feature of that name adds, of each kind
-TOLD, PENALTIES = FILES["logprobs"], FILES["penalties"]  # likewise
-CONTROL = FILES["control"]["control"] + BOTH["control"] + TOLD["control"] + PENALTIES["control"]
+TOLD, PENALTIES, RECOVERY = FILES["logprobs"], FILES["penalties"], FILES["recovery"]  # likewise
+CONTROL = [
+    entry
+    for file in (FILES["control"], BOTH, TOLD, PENALTIES, RECOVERY)
+    for entry in file["control"]
+]
 HOT = FILES["hot"]["hot"] + BOTH["hot"] + TOLD["hot"]
 MALFORMED = FILES["hot"]["malformed"] + BOTH["malformed"] + TOLD["malformed"]
 PROPOSALS = [{**path, **entry} for path in BOTH["paths"] for entry in path["proposals"]]
@@ -61,6 +65,7 @@ def test_the_files_are_of_this_version_and_small():
     assert sizes.pop("window.json") < 60_000
     assert sizes.pop("both.json") < 50_000
     assert sizes.pop("logprobs.json") + sizes.pop("penalties.json") < 30_000
+    assert sizes.pop("recovery.json") < 25_000
     assert sum(sizes.values()) < 100_000
 
 
@@ -98,7 +103,8 @@ def test_every_frame_scheme_and_coding_has_an_entry():
         sets = [bytes.fromhex(entry["hex"])[1] for entry in HOT if entry["type"] == name]
         assert {given & flag for given in sets for flag in known} == {0, *known}
     assert {proposal["scheme"]["type"] for proposal in PROPOSALS} == {"coupled", "greedy"}
-    assert {draw["purpose"] for draw in NOISE["draws"]} == set(noise.Purpose.__members__)
+    draws = NOISE["draws"] + RECOVERY["draws"]
+    assert {draw["purpose"] for draw in draws} == set(noise.Purpose.__members__)
 
 
 @each(CONTROL)
@@ -276,6 +282,7 @@ def test_penalties_that_cannot_be(entry):
 
 
 SESSIONS = FILES["sessions"]["sessions"] + BOTH["sessions"] + TOLD["sessions"]
+SESSIONS += RECOVERY["sessions"]
 
 
 class Conversation:

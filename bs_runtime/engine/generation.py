@@ -7,17 +7,18 @@ many steps as the scheduler likes, and is committed once it is verified.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from bs_runtime.engine import corrections
+from bs_runtime.engine.corrections import Corrections
 from bs_runtime.engine.decoding import Decoder
-from bs_runtime.engine.prefixes import Chain
+from bs_runtime.engine.faults import ModelFault
+from bs_runtime.engine.prefixes import Chain, Prefix
 from bs_runtime.model.commands import Command
 from bs_runtime.model.kv import Feed, Slot
-from bs_runtime.operations.limits import Refusal
 from bs_runtime.verify.job import Job, Outcome
 from draftlink import schemes
 from draftlink.coding.slices import Slices, whole
@@ -27,13 +28,6 @@ from draftlink.distribution.sparse import Drafted
 from draftlink.protocol import frames
 from draftlink.schemes.base import MAX_DRAFT
 from draftlink.schemes.split import pack_row
-
-
-class ModelFault(Refusal, ValueError):
-    """The target cannot go on with a text; its device is not to blame."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__("internal", reason)
 
 
 class Generation:
@@ -76,6 +70,7 @@ class Generation:
         suppressed = start.suppressed
         self._suppressed = torch.from_numpy(suppressed) if len(suppressed) else None
         self._row: Tensor | None = None  # (1, V): the row after the whole history, once known
+        self.corrections = Corrections(vocab_size)
 
     def decode(self, drafts: Sequence[frames.Draft]) -> list[Drafted]:
         """The tokens of drafts that follow one another.
@@ -100,16 +95,18 @@ class Generation:
         return Round(self, (), None)
 
     def draft(
-        self, drafted: Sequence[Drafted], first: int | None = None, *, waits: bool = True
-    ) -> Round:
+        self, drafted: Sequence[Drafted], first: int | None = None, *,
+        waits: bool = True, had: int = 0,
+    ) -> Round:  # fmt: skip
         """Verify each drafted token, then write one token of the target's own.
 
         ``first`` is the token that the device owed. Nothing is drawn behind an accepted EOS or the
-        token limit, nor behind a draft that is accepted whole and does not wait.
+        token limit, nor behind a draft that is accepted whole and does not wait. Where the device
+        ``had`` pairs to correct by, and asks for more, nothing is drafted, nor written.
         """
         if first is not None:
             self._write(first)
-        return Round(self, self._block(drafted), Purpose.BONUS, waits=waits)
+        return Round(self, self._block(drafted), Purpose.BONUS, waits=waits, had=had)
 
     def next(self, proposed: Sequence[int] = ()) -> Round:
         """One token of the target's own, while streaming, and those of ``proposed`` before it.
@@ -141,6 +138,7 @@ class Generation:
         return Job(
             drafted, self.history, start.sampling, self._scheme, self._key, purpose,
             start.surprisals, self._suppressed, start.begins, start.tells,
+            self.corrections.at_first,
         )  # fmt: skip
 
     def kept_row(self) -> Tensor | None:
@@ -164,18 +162,15 @@ class Generation:
         if self.ended or (accepted == len(drafted) and not waits):
             following = None
         elif outcome is not None and outcome.broken:
-            raise ModelFault(
-                f"the target's logits behind token {len(self.history)} hold no largest number: the"
-                " model is broken; have its weights checked, or try another text"
-            )
+            raise ModelFault.behind(len(self.history))
         if following is not None:
             self._row = None
             self._write(following)
         else:
             # A copy: the rows belong to a whole step, which a part would keep in memory.
             self._row = rows[accepted : accepted + 1].clone()
-            if accepted < len(drafted) and not self.ended:  # the device corrects
-                row = pack_row(self._row[0].numpy(force=True))
+            if outcome and accepted < len(drafted) and not self.ended:  # the device corrects
+                row = outcome.row or pack_row(self._row[0].numpy(force=True))
         if outcome is None:
             return Outcome(0, None, self.ended)
         return outcome.written(accepted, following, row, ended=self.ended)
@@ -186,22 +181,15 @@ class Generation:
         self.ended = self.left <= 0 or token in self.start.eos_ids
 
 
-@dataclass(frozen=True)
-class Prefix:
-    """The first ``length`` tokens of ``source`` are those of a round, and need not be fed."""
-
-    source: Slot
-    length: int
-
-
 class Round:
     """A prompt, or a block of tokens that somebody proposes, on its way through the model.
 
     Steps feed it in parts (``feed``, then ``take``) until nothing is ``left``; its rows are then
     those behind the history and behind each proposed token. ``purpose``: what the target's own
     token is drawn for, and with it the rule by which the block is verified (``Job.rule``); None if
-    nothing is verified. ``waits``: it is drawn behind a whole block, too. The slot may be emptied
-    before a step; what it held is then fed again, or copied from another slot.
+    nothing is verified. ``waits``: it is drawn behind a whole block, too. ``had``: see
+    ``Generation.draft``. The slot may be emptied before a step; what it held is then fed again, or
+    copied from another slot.
     """
 
     def __init__(
@@ -211,10 +199,11 @@ class Round:
         purpose: Purpose | None,
         *,
         waits: bool = True,
+        had: int = 0,
     ) -> None:
         self.drafted = list(drafted)
         self.purpose = purpose
-        self._waits = waits
+        self._waits, self._had = waits, had
         self.generation = generation
         self.slot = generation.slot
         self.tenant = generation.tenant
@@ -290,10 +279,16 @@ class Round:
 
     def job(self) -> Job | None:
         """What is to be verified, if anything is."""
-        if self.purpose is None:
+        if self.purpose is None or self._had:
             return None
         return self.generation.job(self.drafted, self.purpose)
 
     def commit(self, outcome: Outcome | None) -> Outcome:
         """Carry out what was verified: see ``Generation.commit``."""
-        return self.generation.commit(self.drafted, self.rows(), outcome, waits=self._waits)
+        generation, rows = self.generation, self.rows()
+        found = generation.commit(self.drafted, rows, outcome, waits=self._waits)
+        if self.purpose is Purpose.BONUS:
+            generation.corrections.judged(len(self.drafted), found.accepted)
+        if not self._had:
+            return found
+        return corrections.more(found, rows[-1], generation.job((), Purpose.BONUS), self._had)

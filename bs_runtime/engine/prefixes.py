@@ -32,6 +32,14 @@ def extend(digests: list[int], ids: Sequence[int], depth: int) -> None:
         digests.append(digest(digests[-1] if digests else SEED, ids[begin : begin + BLOCK]))
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """The first ``length`` tokens of ``source`` are those of a round, and need not be fed."""
+
+    source: Slot
+    length: int
+
+
 class Chain:
     """A text that does not change, with the hashes of its prefixes, made when they are wanted."""
 

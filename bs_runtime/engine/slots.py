@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 
 from bs_runtime.engine import prefixes
-from bs_runtime.engine.generation import Prefix, Round
+from bs_runtime.engine.generation import Round
 from bs_runtime.engine.places import Place
-from bs_runtime.engine.prefixes import Entry, Index
+from bs_runtime.engine.prefixes import Entry, Index, Prefix
 from bs_runtime.model.kv import Slot
 from bs_runtime.operations import memory
 from draftlink.planning.units import binary

@@ -72,6 +72,7 @@ class Counts:
     drafted: int = 0
     accepted: int = 0
     forwards: int = 0  # verdicts, and steps that wrote
+    asked: int = 0  # times that a device had too little to correct by (``split``)
     # Where both ends write:
     checked: int = 0  # proposals that a step was given
     right: int = 0  # proposals behind the right prefix that the text has, too, in time or not,
@@ -215,9 +216,10 @@ def _count(counts: Counts, frame: frames.Frame, size: int, pending: int) -> None
     elif isinstance(frame, frames.Draft | frames.Propose):
         counts.drafted += frame.length
         counts.draft_bytes += message
+        counts.asked += isinstance(frame, frames.Draft) and frame.had > 0
     elif isinstance(frame, frames.Verdict):
         counts.tokens += frame.accepted + (frame.next is not None)
-        counts.forwards += 1
+        counts.forwards += pending > 0 or frame.next is not None  # else it answers who asked
         _judged(counts, pending, frame.accepted)
         counts.queue.add(frame.queue_us * 1e-6)
         counts.verify.add(frame.verify_us * 1e-6)

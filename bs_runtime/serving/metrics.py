@@ -29,6 +29,7 @@ OWN_COUNTERS = {
     "connections": ("connections", "Connections of devices."),
     "generations": ("generations", "Generations begun."),
     "forwards": ("forwards", "Verdicts and steps that wrote; by generation_tokens, per token."),
+    "split_asked": ("asked", "split: times that a device had too little to correct by."),
     "proposals_checked": ("checked", "Both ends writing: proposed tokens that a step was given."),
     "proposals_right": ("right", "Both ends writing: proposals that the text has, in time or not."),
     "proposals_wrong": ("wrong", "Both ends writing: proposals that the text has not."),

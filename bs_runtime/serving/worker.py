@@ -221,7 +221,7 @@ class Worker:
         if drafted is None:
             return
         del self.drafts[: len(drafts)]
-        round = generation.draft(drafted, drafts[0].first, waits=last.waits)
+        round = generation.draft(drafted, drafts[0].first, waits=last.waits, had=last.had)
         outcome = await self._run(round)
         if self._session.state in (State.FINISHING, State.CLOSED):
             return

@@ -26,7 +26,7 @@ class Job:
     position, purpose). ``surprisals``: whether they are wanted; ``logprobs``: whether
     log-probabilities are, and of how many of the likeliest ids. ``suppressed``: ids (n,) that the
     target is not to write, nor is a drafted one of them to be accepted. ``begins``: where in the
-    history the output does.
+    history the output does. ``pairs``: so many are drawn where the device corrects by them.
     """
 
     drafted: Sequence[Drafted]
@@ -39,6 +39,7 @@ class Job:
     suppressed: Tensor | None = None
     begins: int = 0
     logprobs: int | None = None
+    pairs: int = 0
 
     @cached_property
     def rule(self) -> Literal["sample", "coupled", "greedy", "stream"]:
@@ -58,10 +59,11 @@ class Outcome:
     """What a round came to: what its verdict says.
 
     The first ``accepted`` tokens of its block are accepted; ``next`` is the target's token behind
-    them. It is None where nothing is drawn, or the device corrects: by ``row``, the target's row in
-    bytes, then. ``ended``: the text has. ``surprisals``: −log2 p, in bits, of the accepted tokens
-    and of ``next``, if the job wants them; ``logprobs`` likewise. ``broken``: the row behind the
-    accepted tokens has no largest number, so nothing can be drawn from it. The times are those
+    them. It is None where nothing is drawn, or the device corrects: by ``row``, in bytes, then,
+    which is the target's row or stands for it. ``ended``: the text has. ``surprisals``: −log2 p, in
+    bits, of the accepted tokens and of ``next``, if the job wants them; ``logprobs`` likewise.
+    ``broken``: the row behind the accepted tokens has no largest number, so nothing can be drawn
+    from it. The times are those
     until the first step that the round took part in, and from then on.
     """
 

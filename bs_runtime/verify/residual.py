@@ -124,14 +124,26 @@ def _passed(below: Tensor, tier: _Tier) -> Tensor:
 
 def draw(weights: Tensor, uniforms: Sequence[float]) -> list[int]:
     """Per row of weights (n, V), not normalised: the token whose share holds the uniform."""
+    u = torch.tensor(uniforms, dtype=weights.dtype, device=weights.device)
+    tokens: list[int] = _owners(weights, u[:, None])[:, 0].tolist()
+    return tokens
+
+
+def draws(weights: Tensor, uniforms: Sequence[float]) -> list[int]:
+    """``draw`` from the same weights (V,) by each of some uniforms."""
+    u = torch.tensor(uniforms, dtype=weights.dtype, device=weights.device)
+    tokens: list[int] = _owners(weights[None], u[None])[0].tolist()
+    return tokens
+
+
+def _owners(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """Whose share of weights (n, V) each of uniforms (n, m) lies in, (n, m)."""
     edges = weights.cumsum(-1)
     total = edges[:, -1:]
-    u = torch.tensor(uniforms, dtype=weights.dtype, device=weights.device)[:, None]
-    index = torch.searchsorted(edges, u * total, right=True)
+    index = torch.searchsorted(edges, uniforms * total, right=True)
     # u * total can round up to the total; the token that ends there is then the right one.
     last = torch.searchsorted(edges, total.contiguous())
-    tokens: list[int] = torch.minimum(index, last)[:, 0].tolist()
-    return tokens
+    return torch.minimum(index, last)
 
 
 def entries(p: Tensor, rows: Sequence[int], tokens: Sequence[int]) -> Tensor:

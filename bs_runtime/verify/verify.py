@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bs_runtime.model.forward import HAS_TRITON
-from bs_runtime.verify import logprobs
+from bs_runtime.verify import logprobs, recovery
 from bs_runtime.verify.distribution import distributions
 from bs_runtime.verify.job import Job, Outcome
 from bs_runtime.verify.residual import accepts, draw, entries, residuals, wanted
 from draftlink.distribution import noise
 from draftlink.distribution.gumbel import pick_many
 from draftlink.distribution.noise import Purpose
-from draftlink.distribution.sampling import LARGEST_LOGIT
+from draftlink.distribution.sampling import BROKEN, LARGEST_LOGIT
 from draftlink.distribution.sparse import Drafted
 
 CPU_ELEMENTS = 1 << 16  # of rows judged together; in float64 half a megabyte, a core's own cache
@@ -105,9 +105,32 @@ def _judge(logits: Tensor, jobs: Sequence[Job]) -> list[Outcome]:
             following[j] = None
     bits = _surprisals(p, jobs, begins, accepted, following)
     return [
-        Outcome(n, token, surprisals=mine, broken=end in broken)
-        for n, token, mine, end in zip(accepted, following, bits, ends, strict=True)
+        Outcome(n, token, False, _pairs(p[end], job, n), mine, broken=end in broken)
+        for job, n, token, mine, end in zip(jobs, accepted, following, bits, ends, strict=True)
     ]
+
+
+def recover(row: Tensor, job: Job, had: int) -> bytes:
+    """What a device corrects by behind the history, that has had so many pairs; ``row`` (V,).
+
+    The pairs that are left, or where none are b"": the row itself is to be sent. Raises ValueError
+    where nothing can be drawn from it.
+    """
+    if had >= job.scheme.recovers:
+        return b""
+    logits = row[None].clone()
+    _suppress(logits, [job], [0])
+    if _broken(logits):
+        raise ValueError(BROKEN)
+    (p,) = distributions(logits, [job])
+    return recovery.packed(p, job, len(job.history), had, job.scheme.recovers)
+
+
+def _pairs(p: Tensor, job: Job, accepted: int) -> bytes:
+    """What the device corrects by at p (V,), behind the accepted ones, if it has no row for it."""
+    if accepted == len(job.drafted) or job.rule != "sample" or not job.scheme.recovers:
+        return b""
+    return recovery.packed(p, job, len(job.history) + accepted, 0, job.pairs)
 
 
 def _surprisals(

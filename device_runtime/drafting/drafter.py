@@ -46,6 +46,12 @@ class Proposal(NamedTuple):
     chance: float
 
 
+class Missed(NamedTuple):
+    """No pair was the correction, of all ``had`` so far."""
+
+    had: int
+
+
 class Drafter:
     """Drafts for one generation. ``vocab_size``: ids from there on are never drafted.
 
@@ -146,15 +152,32 @@ class Drafter:
             self._ids.extend(past[self._ids.length :])
         return self.scheme.encode(drafted, self._ids)
 
-    def correct(self, history: Sequence[int], rejected: Drafted, row: bytes) -> int:
-        """The token after ``history``, in the place of a rejected one; ``row`` is the target's.
+    def correct(
+        self, history: Sequence[int], rejected: Drafted, row: bytes, had: int = 0
+    ) -> int | Missed:
+        """The token after ``history``, in the place of a rejected one, drawn by ``row``.
 
-        It is drawn once at its position, where it stands: a number of the generation's own will do.
-        Raises ValueError for a row that does not unpack.
+        It is the target's, or pairs behind those that the device ``had``; if none is the correction
+        more is to be asked for. It is drawn once at its position, where it stands: numbers of the
+        generation's own will do. Raises ValueError for a row that does not unpack.
         """
-        logits = sampling.without(split.unpack_row(row, self._ids.vocab_size), self._suppressed)
-        p = sampling.distribution(logits, self._sampling, history, self._begins)
-        return split.correct(p, rejected, self._key, len(history))
+        size, most, position = self._ids.vocab_size, self.scheme.recovers, len(history)
+        if had < most and split.brings_draws(row):
+            draws = split.unpack_draws(row, had, most, size)
+            if len(self._suppressed) and np.isin([y for y, _ in draws], self._suppressed).any():
+                raise ValueError("it has drawn an id that is never written")
+            token = split.recover(draws, had, rejected, self._key, position)
+            return Missed(had + len(draws)) if token is None else token
+        if not had and most and split.brings_support(row):
+            p = split.unpack_support(row, size)
+            if p[self._suppressed[self._suppressed < size]].any():
+                raise ValueError("an id that is never written is likely")
+        elif had < most:
+            raise ValueError("a target row where pairs were to be drawn")
+        else:
+            logits = sampling.without(split.unpack_row(row, size), self._suppressed)
+            p = sampling.distribution(logits, self._sampling, history, self._begins)
+        return split.correct(p, rejected, self._key, position)
 
     def rollback(self, length: int) -> None:
         """Keep at most the first ``length`` tokens that were fed."""

@@ -14,14 +14,13 @@ from device_runtime.drafting.actions import (
     Wait,
 )
 from device_runtime.drafting.blocks import Judged
-from device_runtime.drafting.drafter import Proposal
+from device_runtime.drafting.drafter import Missed, Proposal
 from device_runtime.result import Came, Kind
 from device_runtime.transport.client import LinkError
 from device_runtime.writers.told import by_row, came
 from device_runtime.writers.writing import Writing
 from draftlink.distribution.sparse import Drafted
 from draftlink.protocol import frames
-from draftlink.protocol.logprobs import Logprobs
 
 
 class Drafting:
@@ -31,6 +30,8 @@ class Drafting:
         self._writing = writing
         self._proposals: list[Proposal] = []  # drafted and not judged, and of them
         self._in_flight = 0  # those that have been sent
+        self._rejected: Drafted | None = None  # whose correction is still to be drawn, by more
+        self._had = 0  # pairs than these
         self._begin_epoch()
 
     def _begin_epoch(self) -> None:
@@ -45,6 +46,8 @@ class Drafting:
         While nothing is heard of it, provisional tokens.
         """
         writing = self._writing
+        if self._rejected is not None:
+            return await self._answered()
         while True:
             for action in writing.due():
                 if isinstance(action, GiveBack):
@@ -128,38 +131,71 @@ class Drafting:
         tokens, behind = self._tokens[:accepted], self._proposals[accepted : accepted + 1]
         writing.commit(tokens)
         kinds: list[Kind] = ["draft"] * accepted
-        known: Logprobs | None = None
         if verdict.closes:
             self._proposals, self._in_flight = [], 0
             writing.drop()
-            following = verdict.next
-            if verdict.row:
-                following = writing.owed = await self._correct(behind[0].drafted, verdict.row)
-                known = by_row(writing, verdict.row, following)
-            if following is not None:
-                writing.commit([following])
-                tokens.append(following)
+            if verdict.next is not None:
+                writing.commit([verdict.next])
+                tokens.append(verdict.next)
                 kinds.append("correction" if rejected else "bonus")
         else:
             del self._proposals[:accepted]
             self._in_flight -= accepted
         if writing.learned is not None and verdict.surprisals and not judged:
             writing.learned.observe(tokens[0], verdict.surprisals[0])
+        stands = came(writing, tokens, kinds, verdict.logprobs)
+        if verdict.row:
+            self._rejected, self._had = behind[0].drafted, 0
+            return stands + await self._correct(verdict.row)
         if not verdict.ended:
-            window.proceed(writing.now(), closes=verdict.closes, owes=writing.owed is not None)
-            if verdict.closes:
-                self._begin_epoch()
-        return came(writing, tokens, kinds, verdict.logprobs, known)
+            self._proceed(closes=verdict.closes)
+        return stands
 
-    async def _correct(self, rejected: Drafted, row: bytes) -> int:
-        """The token in the place of a rejected one, by the device (``split``)."""
+    def _proceed(self, *, closes: bool) -> None:
+        """All that a verdict brought is in the text, which goes on."""
         writing = self._writing
+        writing.window.proceed(writing.now(), closes=closes, owes=writing.owed is not None)
+        if closes:
+            self._begin_epoch()
+
+    async def _correct(self, row: bytes) -> list[Came]:
+        """The token in the place of the rejected one, by the device (``split``).
+
+        Nothing where what came for it does not do: more is asked for.
+        """
+        writing, session = self._writing, self._writing.session
         if writing.job is not None:
             await self._collect()
         try:
-            token: int = await writing.call(writing.drafter.correct, writing.history, rejected, row)
-            if token >= writing.session.vocab_size:
-                raise ValueError(f"its row has the token {token}, which the draft lacks")
+            found: int | Missed = await writing.call(
+                writing.drafter.correct, writing.history, self._rejected, row, self._had
+            )
+            if isinstance(found, int) and found >= session.vocab_size:
+                raise ValueError(f"its row has the token {found}, which the draft lacks")
         except ValueError as error:
             raise LinkError(f"the base station broke the protocol: {error}") from None
-        return token
+        if isinstance(found, Missed):
+            self._had = found.had
+            expected = session.progress.expected
+            await writing.send(
+                frames.Draft(session.epoch, expected, 0, b"", had=found.had), payload_bits=0
+            )
+            return []
+        self._rejected, writing.owed = None, found
+        writing.commit([found])
+        self._proceed(closes=True)
+        return [Came(found, "correction", by_row(writing, row, found))]
+
+    async def _answered(self) -> list[Came]:
+        """What has come of asking for more to correct by.
+
+        Nothing can be drafted behind a token that is not there, nor shown: while this is waited for
+        there are no provisional tokens either.
+        """
+        writing, begun = self._writing, self._writing.now()
+        frame = await writing.receive()
+        if not isinstance(frame, frames.Verdict):
+            raise LinkError(f"the base station sent {type(frame).__name__}, not Verdict")
+        writing.tally.wait_s += writing.now() - begun
+        writing.tally.verify_s += frame.verify_us * 1e-6
+        return await self._correct(frame.row)

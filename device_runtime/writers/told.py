@@ -11,24 +11,16 @@ from draftlink.protocol.logprobs import Logprobs
 from draftlink.schemes.split import unpack_row
 
 
-def came(
-    writing: Writing,
-    ids: Sequence[int],
-    kinds: Sequence[Kind],
-    told: bytes,
-    own: Logprobs | None = None,
-) -> list[Came]:
+def came(writing: Writing, ids: Sequence[int], kinds: Sequence[Kind], told: bytes) -> list[Came]:
     """Tokens, with the log-probabilities that a frame brought: ``told``.
 
-    ``own``: those of the last, which the device drew itself. Nothing is made up where none came:
-    the session has seen to it that they are there, and can be.
+    Nothing is made up where none came: the session has seen to it that they are there, and can be.
     """
     count = writing.start.tells
     if count is None:
         return [Came(token, kind) for token, kind in zip(ids, kinds, strict=True)]
     size = writing.device.client.welcome.vocab_size
-    said = logprobs.decode(told, len(ids) - (own is not None), count, size)
-    said += [] if own is None else [own]
+    said = logprobs.decode(told, len(ids), count, size)
     return [Came(*each) for each in zip(ids, kinds, said, strict=True)]
 
 

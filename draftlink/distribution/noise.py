@@ -22,6 +22,8 @@ class Purpose(IntEnum):
     RESIDUAL = 2
     BONUS = 3
     STREAM = 4
+    PAIR = 5  # of the target's, which a device corrects by (``split``),
+    RECOVER = 6  # and whether one of them is the correction
 
 
 def fresh_key() -> bytes:

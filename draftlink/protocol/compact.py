@@ -15,7 +15,7 @@ Hot = Draft | Verdict | Tokens | Propose | Written
 DRAFT, VERDICT, TOKENS, PROPOSE, WRITTEN = 2, 3, 4, 5, 6
 _GOES_ON, _HAS_KNOWN, _HAS_FIRST_NODE = 1, 2, 4
 _ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS, _HAS_LOGPROBS = 1, 2, 4, 8, 16
-_HAS_FIRST, _WAITS = 1, 2
+_HAS_FIRST, _WAITS, _ASKS = 1, 2, 4
 _HAS_ROWS, _HAS_COUNT = 2, 4  # of a Written, whose highest bits are
 _FEW_AT, _FEW = 5, 7  # how many are accepted, or 7, and how many more stands by itself
 
@@ -24,8 +24,10 @@ def encode(frame: Hot) -> bytes:
     """A hot frame's bytes."""
     if isinstance(frame, Draft):
         first = () if frame.first is None else (frame.first,)
-        head = bytes((DRAFT, _HAS_FIRST * len(first) | _WAITS * frame.waits))
-        return head + varints(frame.epoch, frame.base, frame.length, *first) + frame.payload
+        had = (frame.had,) if frame.had else ()
+        flags = _HAS_FIRST * len(first) | _WAITS * frame.waits | _ASKS * len(had)
+        fields = frame.epoch, frame.base, frame.length, *first, *had
+        return bytes((DRAFT, flags)) + varints(*fields) + frame.payload
     if isinstance(frame, Verdict):
         flags = _ENDED * frame.ended | _HAS_NEXT * (frame.next is not None)
         flags |= _HAS_ROW * bool(frame.row) | _told(frame)
@@ -61,10 +63,11 @@ def _told(frame: Verdict | Written) -> int:
 
 
 def _draft(source: Reader) -> Draft:
-    flags = source.flags(_HAS_FIRST | _WAITS)
+    flags = source.flags(_HAS_FIRST | _WAITS | _ASKS)
     epoch, base, length = (source.varint() for _ in range(3))
     first = source.varint() if flags & _HAS_FIRST else None
-    return Draft(epoch, base, length, source.rest(), first, bool(flags & _WAITS))
+    had = source.positive() if flags & _ASKS else 0
+    return Draft(epoch, base, length, source.rest(), first, bool(flags & _WAITS), had)
 
 
 def _verdict(source: Reader) -> Verdict:

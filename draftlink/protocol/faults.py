@@ -185,6 +185,8 @@ def _draft(session: Standing, frame: Draft) -> str | None:
             f"{flight} drafted tokens of up to {entries} entries each without a verdict, where"
             f" {welcome.flight_entries} entries may be in flight"
         )
+    if frame.had:
+        return _asks(session, frame)
     if (frame.first is not None) != progress.owed:
         return "the token after a rejection is owed" if progress.owed else "no token is owed"
     if frame.first is not None:
@@ -196,12 +198,30 @@ def _draft(session: Standing, frame: Draft) -> str | None:
     return None
 
 
+def _asks(session: Standing, frame: Draft) -> str | None:
+    """The fault of a draft that asks for more pairs, or the row, to correct by."""
+    progress = session.progress
+    assert progress.scheme is not None
+    if not progress.owed or progress.drafts:
+        return "what a token is drawn by is asked for, and no token is owed"
+    if frame.length or frame.payload or frame.first is not None or not frame.waits:
+        return "a draft that asks for what a token is drawn by, and brings something"
+    if frame.had > progress.scheme.recovers:
+        return f"{frame.had} pairs of at most {progress.scheme.recovers} have been had"
+    return None
+
+
 def _verdict(session: Standing, frame: Verdict) -> str | None:
     progress = session.progress
     assert progress.start is not None
     drafted = sum(progress.drafts)  # positions
     if not progress.drafts:
         return "a verdict, and no draft waits for one"
+    if progress.asks:
+        bare = Verdict(
+            frame.epoch, frame.base, 0, None, False, frame.queue_us, frame.verify_us, frame.row
+        )
+        return None if frame.row and frame == bare else "an answer that is not what was asked for"
     if frame.accepted > drafted:
         return f"{frame.accepted} accepted of {drafted} drafted"
     if frame.next is not None and frame.next >= session.vocab_size:

@@ -15,7 +15,8 @@ class Draft:
     station writes one token of its own behind it; a length of 0 then means "write one token".
     Without it, drafts may follow at once (run-ahead). ``first`` is the token that the device owed
     after a rejection (``split``): it stands at ``base``, is not judged, and the drafted tokens
-    follow it.
+    follow it. ``had``, where it is not 0: nothing is drafted; of the token that the device owes it
+    has had so many pairs, none of which was one, and it asks for what comes behind them.
     """
 
     epoch: int
@@ -24,6 +25,7 @@ class Draft:
     payload: bytes
     first: int | None = None
     waits: bool = True
+    had: int = 0
 
     @property
     def positions(self) -> int:
@@ -40,8 +42,8 @@ class Verdict:
     """Of the drafts at and behind ``base``, ``accepted`` tokens stand, and ``next`` follows them.
 
     ``next`` is a correction where fewer were accepted than drafted, else the bonus token; None
-    when the generation ended within the accepted tokens, where ``row``, the packed logits of the
-    target, comes instead (the device then owes the correction: ``split``), and where whole drafts
+    when the generation ended within the accepted tokens, where ``row``, by which the device draws
+    the correction that it then owes, comes instead (``split``), and where whole drafts
     that did not wait were accepted. One verdict may answer several drafts of its epoch. ``ended``:
     an EOS or the token limit was reached; nothing more is drawn. ``surprisals``: where the start
     asked for them, −log2 p of each accepted token and of ``next``, in eighths of a bit, one byte

@@ -50,6 +50,11 @@ class Progress:
         return schemes.in_effect(self.start.scheme, greedy=self.start.sampling.greedy)
 
     @property
+    def asks(self) -> bool:
+        """Whether the draft in flight asks for more of what the token that is owed is drawn by."""
+        return self.owed and bool(self.drafts)
+
+    @property
     def expected(self) -> int:
         """The base of the next draft."""
         return self.length + sum(self.drafts)
@@ -84,7 +89,11 @@ class Progress:
         self.proposed = frame.first + frame.length
 
     def draft(self, draft: Draft) -> None:
-        """A draft has been sent or received, and what was owed with it."""
+        """A draft has been sent or received, and what was owed with it, unless it asks for that."""
+        if draft.had:
+            self.drafts.append(draft.positions)
+            self.waits = True
+            return
         self.first = self.first or self.owed
         self.grow(self.owed)
         self.owed = False

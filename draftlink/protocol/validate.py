@@ -15,6 +15,7 @@ from draftlink.protocol.frames import (
     BOTH,
     LOGPROBS,
     PENALTIES,
+    RECOVERY,
     SUPPRESSED,
     Hello,
     Start,
@@ -22,6 +23,7 @@ from draftlink.protocol.frames import (
 )
 from draftlink.protocol.logprobs import MOST
 from draftlink.protocol.progress import Progress
+from draftlink.schemes.split import Split
 
 MAX_FEATURES = 64  # that are told, and schemes
 MAX_NAME = 256  # characters; a session keeps its Hello
@@ -116,8 +118,20 @@ def mode(welcome: Welcome | None, start: Start) -> str | None:
 
 def options(welcome: Welcome | None, start: Start) -> str | None:
     """What is wrong with a request's options, where they hang on what was agreed on."""
-    finders = mode, penalties, logprobs, ends
+    finders = mode, penalties, logprobs, recovery, ends
     return next((fault for find in finders if (fault := find(welcome, start)) is not None), None)
+
+
+def recovery(welcome: Welcome | None, start: Start) -> str | None:
+    """Why a device cannot correct by pairs, if a request asks for that."""
+    assert welcome is not None
+    if not isinstance(start.scheme, Split) or start.scheme.pairs is msgspec.UNSET:
+        return None
+    if RECOVERY not in welcome.features:
+        return f"a device is to correct by pairs, and the feature {RECOVERY} was not agreed on"
+    if start.scheme.pairs and start.tells is not None:
+        return "a device is to correct by pairs, which have no log-probabilities of others"
+    return None
 
 
 def logprobs(welcome: Welcome | None, start: Start) -> str | None:

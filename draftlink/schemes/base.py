@@ -44,6 +44,11 @@ class Scheme(msgspec.Struct, frozen=True):
     corrects: ClassVar[Literal["bs", "device"]] = "bs"
 
     @property
+    def recovers(self) -> int:
+        """The most pairs that a device which corrects is sent before it is sent a whole row."""
+        return 0
+
+    @property
     def name(self) -> str:
         """The scheme and its coding, as results report it."""
         raise NotImplementedError

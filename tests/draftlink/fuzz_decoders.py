@@ -24,7 +24,7 @@ with contextlib.ExitStack() as stack:
     from draftlink.distribution.sampling import Sampling
     from draftlink.distribution.sparse import Drafted
     from draftlink.protocol import frames, logprobs
-    from draftlink.schemes import AnyScheme
+    from draftlink.schemes import AnyScheme, split
     from draftlink.schemes.coupled import Coupled
     from draftlink.schemes.dense import Dense
     from draftlink.schemes.split import Split, pack_row, unpack_row
@@ -90,6 +90,18 @@ def _row(data: bytes) -> None:
     assert row.shape == (SIZE,) and (unpack_row(pack_row(row), SIZE) == row).all()
 
 
+def _pairs(data: bytes) -> None:
+    pairs = split.unpack_draws(data, 3, 40, SIZE)
+    assert 0 < len(pairs) <= 37 and all(0 <= y < SIZE and 0.0 < p <= 1.0 for y, p in pairs)
+    again = split.pack_draws(pairs, 3, 40, SIZE)
+    assert split.unpack_draws(again, 3, 40, SIZE) == pairs
+
+
+def _support(data: bytes) -> None:
+    p = split.unpack_support(data, SIZE)
+    assert p.shape == (SIZE,) and abs(p.sum() - 1.0) < 1e-5 and (p >= 0.0).all()
+
+
 def _payload(scheme: AnyScheme) -> Callable[[bytes], None]:
     def target(data: bytes) -> None:
         if not data:
@@ -126,6 +138,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "bits": _bits,
     "row": _row,
     "logprobs": _logprobs,
+    "pairs": _pairs,
+    "support": _support,
     **{name: _payload(scheme) for name, scheme in SCHEMES.items()},
 }
 
@@ -140,6 +154,13 @@ def seeds(target: str) -> list[bytes]:
         row = np.arange(SIZE, dtype=np.float32)
         told = b"".join(logprobs.encode([logprobs.of(row, 3, 2)] * 3))
         return [bytes((8 * 2 + 3,)) + told, bytes((1,)) + b"\x05"]
+    if target == "pairs":
+        return [split.pack_draws([(i % 3, 0.25) for i in range(n)], 3, 40, SIZE) for n in (1, 9)]
+    if target == "support":
+        return [
+            split.pack_support([(3, 0.5), (9, 0.5)], SIZE),
+            split.pack_support([(0, 1.0)], SIZE),
+        ]
     if target == "bits":
         return [bytes((3, 0x22, 0x43, 0x35)) + bytes(12)]
     start = frames.Start(3, 0, [1], Sampling(), TopK(), "draft", 9, [0], None)
@@ -153,6 +174,7 @@ def seeds(target: str) -> list[bytes]:
             frames.Resumed(3, 2, True),
             frames.Draft(300, 70_000, 5, b"\x01\x02", 19),
             frames.Draft(300, 70_000, 5, b"\x01\x02", waits=False),
+            frames.Draft(300, 70_000, 0, b"", had=21),
             frames.Verdict(300, 70_000, 4, 19, False, 12, 3400, b"", b"\x01"),
             frames.Verdict(1, 2, 3, None, False, 0, 0, b"row"),
             frames.Tokens(1, 2, (5, 6, 7), True),

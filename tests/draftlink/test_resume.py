@@ -23,8 +23,9 @@ from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
 
 VOCAB = 1 << 20
-HELLO = frames.Hello(frames.VERSION, "x", VOCAB, ["topk"], "t")
-WELCOME = frames.Welcome(frames.VERSION, "x", VOCAB, 1 << 20, ["topk"], "m", "float32")
+SPEAKS = {"features": [frames.RECOVERY]}
+HELLO = frames.Hello(frames.VERSION, "x", VOCAB, ["topk"], "t", **SPEAKS)
+WELCOME = frames.Welcome(frames.VERSION, "x", VOCAB, 1 << 20, ["topk"], "m", "float32", **SPEAKS)
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Walk:
         self.device_says(
             frames.Start(
                 self.device.generation + 1, base, text[base:], Sampling(),
-                Split() if self.split else TopK(), self.chance.choice(["draft", "stream"]),
+                Split(pairs=4) if self.split else TopK(), self.chance.choice(["draft", "stream"]),
                 self.chance.randint(1, 60), [], None,
             )
         )  # fmt: skip
@@ -92,6 +93,12 @@ class Walk:
         if sum(progress.drafts) > 40:
             return
         first = None
+        if progress.owed and chance.random() < 0.3:  # by what has come none can be drawn
+            had, self.payloads[b""] = chance.randint(1, 4), []
+            self.device_says(frames.Draft(progress.epoch, progress.expected, 0, b"", had=had))
+            self.drafts.append([])
+            self.seen["asked"] += 1
+            return
         if progress.owed:
             if progress.start.max_tokens - progress.written < 2:  # it ends the text
                 self.device_says(frames.Finish(self.device.generation, self.device.length))
@@ -179,6 +186,10 @@ class Walk:
     def judge(self) -> None:
         chance, progress = self.chance, self.bs.progress
         taken = [self.queue.popleft() for _ in range(chance.randint(1, len(self.queue)))]
+        if taken[0][0].had:
+            numbers = progress.epoch, progress.length
+            self.bs_says(frames.Verdict(*numbers, 0, None, False, 0, 0, b"more"))
+            return
         first = taken[0][0].first
         if first is not None:
             self.texts[1].append(first)
@@ -294,8 +305,9 @@ def walk(seed: int, steps: int, *, split: bool = False) -> Counter[str]:
 @pytest.mark.parametrize("split", [False, True], ids=["bs corrects", "device corrects"])
 @pytest.mark.parametrize("seed", range(20))
 def test_a_link_that_is_lost_at_any_moment(seed, split):
-    seen = walk(seed, 2000, split=split)
+    seen = walk(seed, 3000 if split else 2000, split=split)
     assert all(seen[what] > 5 for what in ("lost", "live", "replay", "verdict", "tokens", "stale"))
+    assert (seen["asked"] > 5) == split
 
 
 @pytest.mark.full

@@ -18,7 +18,7 @@ from draftlink.protocol.varints import varints
 from draftlink.schemes import AnyScheme
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
-from draftlink.schemes.split import Split, pack_row
+from draftlink.schemes.split import Split, pack_draws, pack_row, pack_support
 from draftlink.schemes.topk import TopK
 
 KINDS = (frames.Draft, frames.Verdict, frames.Tokens, frames.Propose, frames.Written)
@@ -197,9 +197,21 @@ class Mutator:
             lambda: pack_row(row) + b"\x00",
             lambda: bytes((4,)) + zlib.compress(bytes(1 << 20), 9),
             lambda: bytes((self._random.randrange(256),)) + pack_row(row)[1:],
+            self._pairs,
+            self._pairs,
         ]
         with np.errstate(all="ignore"):
             return self._random.choice(ways)()
+
+    def _pairs(self) -> bytes:
+        """Pairs, or all of a small p: true, or with what is no probability, or too much of it."""
+        size, pick = self._vocab_size, self._random.choice
+        share = pick([1 / 64, 1 / 64, 0.0, 1.0, *FLOATS])
+        ids = [self._random.randrange(size) for _ in range(self._random.randrange(1, 40))]
+        shares = {token: share if pick((0, 0, 1)) else 1 / 64 for token in ids}
+        if pick((True, False)):
+            return pack_draws([(token, shares[token]) for token in ids], pick((0, 9)), 256, size)
+        return pack_support(sorted(shares.items())[: min(32, size)], size)
 
     def _leaf(self, data: bytes) -> bytes:
         """A control message with one value of it, anywhere, replaced, taken out or added."""
