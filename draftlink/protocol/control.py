@@ -90,8 +90,9 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
 
     ``suppressed_ids``, ascending, are written by neither end: their logits are −∞ before all else.
     ``logprobs``: each token that is written comes with the target's log-probability of it, and of
-    so many of the likeliest ids. Only where both ends have the feature may either key be there. ``turns``:
-    where both ends write, the device drafts while no step is under way, and rests beside one; a hint.
+    so many of the likeliest ids. Only where both ends have the feature may either key be there.
+    ``turns``: where both ends write, the device drafts while no step is under way, and rests beside
+    one; a hint.
     """
 
     generation: int
