@@ -190,8 +190,9 @@ class Generation:
         tally.cached, tally.target_cached = min(device.model.length, len(prompt) - 1), base
         auto = self._request.mode == "auto"
         drafts = auto and self._writing.controller.begin(near=self._writing.near) != "stream"
+        turns = self._writing.near or self._writing.controller.estimates.draft.slowdown > 1.0
         self._start = self._writing.start = self._request.start(
-            client.session.generation + 1, base, drafts=drafts
+            client.session.generation + 1, base, drafts=drafts, turns=turns
         )
         await self._writing.send(self._start)
         self._begun = True

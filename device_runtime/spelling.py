@@ -46,7 +46,8 @@ class Spelling:
         # Behind itself, since decoders take the space off the first of all.
         alone = self._detokenizer.decode([token])
         both = self._detokenizer.decode([token, token])
-        return (both[len(alone) :] if both.startswith(alone) else alone).encode()
+        spelled: str = both[len(alone) :] if both.startswith(alone) else alone
+        return spelled.encode()
 
 
 def _letters() -> dict[str, int]:

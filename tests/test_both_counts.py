@@ -27,11 +27,11 @@ def test_the_result_counts_steps_rows_and_who_wrote_each_token(monkeypatch):
     fed: list[int] = []
     writes = Both._write
 
-    async def written(self, held):
+    async def written(self, round):
         before = len(self._generation.history)
-        await writes(self, held)
+        await writes(self, round)
         room = self._generation.start.begins + self._generation.start.max_tokens - before
-        fed.append(min(len(held), room) + 1)
+        fed.append(min(len(round.drafted), room) + 1)
 
     monkeypatch.setattr(Both, "_write", written)
     for seed in (1, 2, 3):

@@ -7,6 +7,7 @@ import random
 from bench.both.cells import Costs
 from bench.both.many import play
 from bench.virtual.record import Record
+from bs_runtime.engine import prices
 from device_runtime.writers.both import Both
 
 COSTS = Costs(20.0, 4.0, 15.0, row_ms=0.2)
@@ -28,6 +29,16 @@ def test_each_of_many_has_its_share_and_more_than_from_the_target_alone():
     assert both.tokens_per_s > 1.2 * alone.tokens_per_s
     assert both.slowest > 0.5
     assert both.forwards < alone.forwards
+
+
+def test_a_busy_base_station_is_fed_hardly_more_than_by_the_target_alone(monkeypatch):
+    """Rows that are refused serve nobody: of 32 conversations few are worth theirs."""
+    texts = records(32, tokens=40)
+    alone, both = play(COSTS, texts, "stream"), play(COSTS, texts, "auto")
+    assert both.tokens_per_s > alone.tokens_per_s
+    assert both.rows < 1.2 * alone.rows and both.forwards < 1.1 * alone.forwards
+    monkeypatch.setattr(prices, "SPARING", 1.0)  # the control: at what they cost at the moment
+    assert play(COSTS, texts, "auto").rows > 1.3 * alone.rows
 
 
 def test_a_device_that_announces_and_never_sends_costs_the_others_hardly_anything(monkeypatch):

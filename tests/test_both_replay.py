@@ -31,10 +31,16 @@ def settled(monkeypatch, case: Case) -> tuple[int, int]:
         arrived.update({(frame.path, begin + i): token for i, token in enumerate(ids)})
         take(self, frame)
 
-    async def written(self, held):
-        begin, before = len(self._generation.history), dict(arrived)
-        await writes(self, held)
-        steps.append((begin, before, len(held)))
+    async def written(self, round):
+        begin, before, feed = len(self._generation.history), dict(arrived), round.feed
+
+        def fed(limit):  # the block is what had come by when the step began
+            before.update(arrived)
+            return feed(limit)
+
+        round.feed = fed
+        await writes(self, round)
+        steps.append((begin, before, len(round.drafted)))
 
     def sent(self, frame):
         if isinstance(frame, frames.Propose):

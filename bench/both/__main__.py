@@ -11,6 +11,7 @@ run-ahead, and the target alone. All write the same text. Parts, all if none is 
     sure     some of them with a draft that is right 97 times of a hundred
     shared   both ends on one machine, where each slows the other
     many     1, 8 and 32 devices at one base station
+    apart    two links that nothing was chosen on, with their rates and stalls
     frontier tokens/s against what both ends spend, over the two prices (--plot)
     sockets  in real time, over loopback, with the pair itself (only where it is named)
 """
@@ -33,6 +34,7 @@ from bench.both import frontier, many, shared, sockets
 from bench.both.cells import DRAFTS_MS, RTTS_MS, STEPS_MS, Cell, Costs, measure
 from bench.both.records import records
 from bench.virtual.record import Record
+from draftlink.link.shaping import PROFILES
 
 QUICK = (
     (8.0, 1.0, 0.5), (8.0, 1.0, 15.0), (20.0, 4.0, 2.0), (20.0, 4.0, 15.0), (20.0, 4.0, 60.0),
@@ -41,7 +43,9 @@ QUICK = (
 )  # fmt: skip
 TEXTS, TOKENS = 3, 120
 SURE = 0.97
-PARTS = ("cells", "sure", "shared", "many", "frontier", "sockets")
+APART = ("satellite", "uav_nlos")  # looked at once a change is made, not while it is
+PACES_MS = ((20.0, 4.0), (45.0, 10.0))
+PARTS = ("cells", "sure", "shared", "many", "frontier", "apart", "sockets")
 
 
 def table(cells: Iterable[Cell]) -> Table:
@@ -53,7 +57,7 @@ def table(cells: Iterable[Cell]) -> Table:
     for cell in cells:
         costs, rates = cell.costs, cell.tokens_per_s
         out.add_row(
-            f"{costs.step_ms:g}, {costs.draft_ms:g}, {costs.rtt_ms:g}",
+            f"{costs.step_ms:g}, {costs.draft_ms:g}, {costs.profile or f'{costs.rtt_ms:g}'}",
             f"{costs.slowdown:g}{', known' if costs.shared else ''}",
             f"{rates['stop-and-wait']:.1f} ({cell.gamma})",
             *(f"{rates[mode]:.1f}" for mode in modes[1:]),
@@ -136,6 +140,10 @@ def main() -> None:
     if "sure" in parts:
         sure: list[Record] = [text.better(SURE, seed=text.number) for text in texts]
         show("sure", (measure(Costs(*cell), sure) for cell in QUICK))
+    if "apart" in parts:
+        every = itertools.product(APART, PACES_MS)
+        apart = [Costs(*pace, PROFILES[link].rtt_s * 1e3, profile=link) for link, pace in every]
+        show("apart", (measure(costs, texts) for costs in apart))
     if "shared" in parts:
         show("shared", shared.cells(texts))
     if "many" in parts:

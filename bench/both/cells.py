@@ -14,7 +14,7 @@ from bench.virtual.world import World
 from device_runtime.device import Coupled, Device, Result, Sampling
 from device_runtime.generation import Generation
 from device_runtime.result import Mode
-from draftlink.link.shaping import LinkProfile, make_link
+from draftlink.link.shaping import PROFILES, LinkProfile, make_link
 
 STEPS_MS, DRAFTS_MS = (8.0, 20.0, 50.0, 100.0), (1.0, 4.0, 10.0, 20.0)
 RTTS_MS = (0.5, 2.0, 15.0, 60.0, 150.0)
@@ -39,7 +39,8 @@ TOKENIZER = tokenizer()
 class Costs:
     """Milliseconds. ``slowdown``: of both ends while both are at work; ``shared``: and the device
     knows it, since the address is its own machine's. ``row_ms``: of a row beyond the first.
-    ``tariff``: tokens that a second of the base station's model is worth.
+    ``tariff``: tokens that a second of the base station's model is worth. ``profile``: whose rates,
+    stalls and round trip the link has, instead of a round trip alone.
     """
 
     step_ms: float
@@ -49,10 +50,13 @@ class Costs:
     slowdown: float = 1.0
     shared: bool = False
     tariff: float = 0.0
+    profile: str = ""
 
     @property
     def link(self) -> LinkProfile:
         """The link."""
+        if self.profile:
+            return PROFILES[self.profile]
         return LinkProfile(RATE, RATE, self.rtt_ms / 1e3)
 
     def world(self, records: Sequence[Record]) -> World:

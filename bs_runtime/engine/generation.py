@@ -167,8 +167,7 @@ class Generation:
             self._row = None
             self._write(following)
         else:
-            # A copy: the rows belong to a whole step, which a part would keep in memory.
-            self._row = rows[accepted : accepted + 1].clone()
+            self._row = rows[accepted : accepted + 1].clone()  # a view would keep the whole step's
             if outcome and accepted < len(drafted) and not self.ended:  # the device corrects
                 row = outcome.row or pack_row(self._row[0].numpy(force=True))
         if outcome is None:

@@ -28,6 +28,8 @@ HOPE = 0.8  # how often what is due is taken to come, as long as waiting in vain
 VAIN = 0.01  # has taken no larger share of the time
 BESIDE = 1.5  # rounds of a step, from which on others are taken to be at work all the time
 BRIEF = 0.15  # of a step: as long a turn is tried before any has been seen
+FIRST_S = 0.05  # as long a step is taken to last before any has been seen
+HASTE = 0.5  # of a turn beside a step: as soon it is looked for where none was waited for so far
 LATE = 2.0  # times the usual pause: a proposal that is later is not waited for any more
 
 
@@ -44,10 +46,14 @@ class _Usual:
 
 
 class Patience:
-    """One conversation's. Times are seconds of any one clock. ``prices``: everybody's."""
+    """One conversation's. Times are seconds of any one clock. ``prices``: everybody's.
 
-    def __init__(self, prices: Prices) -> None:
+    ``turns``: the device has said that it drafts while no step is under way, and rests beside one.
+    """
+
+    def __init__(self, prices: Prices, *, turns: bool = False) -> None:
         self._prices = prices
+        self._turns = turns
         self._accepted, self._judged = PRIOR_ACCEPTED, PRIOR_JUDGED
         self._one = _Usual()  # a step, but for what its rows beyond the first add
         self._pause = _Usual()  # between two proposals of a path, for each token of the second
@@ -126,7 +132,9 @@ class Patience:
         ``left`` is what the text may still have.
         """
         if not self._one.count:
-            return 0.0
+            # Who takes turns has the first: a step beside it would slow both, and tell nothing.
+            first = self._turns and not held and not self._tokens.count
+            return max(since + LIMIT * (self._prices.step_s or FIRST_S) - now, 0.0) * first
         step_s, most = self._one.mean, min(LONGEST, left - 1)
         now_rate = max(self._rate(count, 0.0) for count in range(held + 1))
         gain = AHEAD_GAIN if self._goes_on else LEAST_GAIN
@@ -172,6 +180,8 @@ class Patience:
         turn_s = late_s = self._turn.mean
         if self._awaited.count:
             turn_s, late_s = sorted((turn_s, self._awaited.mean))
+        elif not self._goes_on and self._turn.count:
+            turn_s = HASTE * turn_s  # it rests: beside a step it may have been slowed
         elif not self._turn.count and pause_s <= BRIEF * self._one.mean:
             turn_s = late_s = pause_s  # of the first no more is known: to try costs little
         if self._told_s is not None and turn_s and now - self._told_s <= LATE * late_s:

@@ -55,7 +55,7 @@ class Both:
         start = generation.start
         scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
         self._paths = Paths(scheme, session.vocab_size, generation.history)
-        self._patience = Patience(scheduler.prices)
+        self._patience = Patience(scheduler.prices, turns=start.turns is True)
         self._proposals: list[Propose] = []
         self._decoded = 0  # proposed tokens, since the last step
         self._since_s: float | None = None  # when the next step could have begun

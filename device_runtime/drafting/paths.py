@@ -36,6 +36,7 @@ from draftlink.planning import theory
 from draftlink.protocol.both import MAX_LIVE
 
 PRICE = 0.02  # tokens of text that a drafted token must save, unless the caller says another
+BEGUN = 1.25  # times the price: a path goes on until it is known to be wrong
 MOST = 64  # tokens of a path that the text has not reached at the device
 LONG = 192  # tokens of a path, after which a new one begins
 TRIED = 15.0  # weight of text, which comes to 25, from which what was of no use is given up
@@ -166,7 +167,7 @@ class Paths:
         if step_s <= draft_s or most < late_s / step_s:  # by so much the text is ahead
             return False
         first = late_s / (step_s - draft_s)
-        return math.pow(alpha, first) / (1.0 - alpha) >= self._price * most
+        return math.pow(alpha, first) / (1.0 - alpha) >= BEGUN * self._price * most
 
     def due(
         self, now: float, *, cached: int, connected: bool = True, unread: bool = False

@@ -91,6 +91,8 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     ``suppressed_ids``, ascending, are written by neither end: their logits are −∞ before all else.
     ``logprobs``: each token that is written comes with the target's log-probability of it, and of
     so many of the likeliest ids. Only where both ends have the feature may either key be there.
+    ``turns``: where both ends write, the device drafts while no step is under way, and rests beside
+    one; a hint.
     """
 
     generation: int
@@ -105,6 +107,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     surprisals: bool = False  # verdicts are to tell how likely the target found each token
     suppressed_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
     logprobs: int | msgspec.UnsetType = msgspec.UNSET
+    turns: bool | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def begins(self) -> int:

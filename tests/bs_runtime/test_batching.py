@@ -143,11 +143,21 @@ def test_a_step_is_held_only_for_company_that_is_expected_soon():
     batcher.answered("soon", 3.0)
     round("here", 3.0)
     assert batcher.due(3.0) > 3.0
-    batcher.forget("soon")
+    # Who sits out is not waited for; when it comes again is still known.
+    batcher.sits_out("soon")
     assert batcher.due(3.0) == 3.0
-    batcher.answered("soon", 3.0)
-    batcher.add("prompt", batcher.cap, 3.0)
-    assert batcher.due(3.0) == 3.0  # the step is full
+    round("soon", 3.5)
+    batcher.take()
+    batcher.answered("soon", 4.0)
+    round("here", 4.0)
+    assert 4.0 < batcher.due(4.0) <= 4.0 + HOLD * 0.02
+    batcher.add("prompt", batcher.cap, 4.0)
+    assert batcher.due(4.0) == 4.0  # the step is full
+    batcher.take()
+    round("here", 4.0)
+    assert batcher.due(4.0) > 4.0
+    batcher.forget("soon")
+    assert batcher.due(4.0) == 4.0
 
 
 def test_who_is_not_admitted_goes_on_waiting():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bs_runtime.engine.patience import LIMIT, LONGEST, VAIN, Patience
-from bs_runtime.engine.prices import Prices
+from bs_runtime.engine.patience import FIRST_S, LIMIT, LONGEST, VAIN, Patience
+from bs_runtime.engine.prices import SPARING, Prices
 
 STEP_S, ROW_S = 0.05, 0.0005
 
@@ -92,12 +92,14 @@ def test_a_step_is_given_as_many_rows_as_they_are_worth():
 
 def test_where_others_write_a_row_must_bring_what_it_costs_them():
     alone, beside = learned(alpha=0.8), learned(alpha=0.8)
+    every_s = 0.1 * SPARING
     for number in range(200):  # 32 conversations, each step with about as many rows as the others
         rows = 96 + number % 9
-        beside._prices.stepped(rows, STEP_S + (rows - 1) * ROW_S, 32, 60, 0.1 * number)
-    assert beside._prices.others == pytest.approx(600 * 31 / 32, rel=0.01)
+        beside._prices.stepped(rows, STEP_S + (rows - 1) * ROW_S, 32, 60, every_s * number)
+    assert beside._prices.others == pytest.approx(60 / every_s * 31 / 32, rel=0.01)
     assert beside._prices.row_s == pytest.approx(ROW_S, rel=0.05)
-    # At 580 tokens/s of the others' half a millisecond costs .29: .8 to the sixth is less.
+    # Of the others' tokens half a millisecond is worth .083, and a row must bring 3.5 times that:
+    # .8 to the sixth is less.
     assert alone.worth(16) > 10 and 3 <= beside.worth(16) <= 6
 
 
@@ -144,6 +146,31 @@ def test_the_first_turn_is_tried_where_it_may_be_short_beside_a_step():
         one.proposed(1.0 + 4 * draft_s, 4, 0, goes_on=False)
         one.told(2.0, 1, alive=False)
         assert (one.wait_s(2.0, 2.0, 0, 50) > 0.0) is waits
+
+
+def test_who_takes_turns_has_the_first_and_is_not_waited_for_for_ever():
+    """Before any step: how long one takes is not known, or by other conversations' alone."""
+    for turns, others_s in ((True, 0.0), (True, STEP_S), (False, STEP_S)):
+        prices = Prices()
+        if others_s:
+            for number in range(9):
+                prices.stepped(1 + number % 2, others_s, 1, 1, float(number))
+        one = Patience(prices, turns=turns)
+        wait_s = one.wait_s(5.0, 5.0, 0, 50)
+        assert (wait_s > 0.0) is turns and wait_s <= LIMIT * (others_s or FIRST_S) + 1e-9
+        assert one.wait_s(5.0 + wait_s, 5.0, 0, 50) == 0.0
+        assert one.wait_s(5.01, 5.0, 1, 50) == 0.0  # something is there to be checked
+        one.proposed(5.02, 2, 0, goes_on=False)
+        assert one.wait_s(5.03, 5.0, 0, 50) == 0.0  # it was wrong
+
+
+def test_a_device_that_rests_is_looked_for_sooner_than_it_came_beside_a_step():
+    """Who is slowed by a step comes sooner without one; to try once tells. Who drafts on is not."""
+    for goes_on, waits in ((False, True), (True, False)):
+        one = learned(alpha=0.8, turn_s=0.09)
+        one.proposed(99.0, 2, 400, goes_on=goes_on)
+        one.told(100.0, 500, alive=False)
+        assert (one.wait_s(100.0, 100.0, 0, 50) > 0.0) is waits
 
 
 def test_a_tariff_makes_it_wait_for_what_would_not_pay_alone():

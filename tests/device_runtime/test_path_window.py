@@ -73,7 +73,7 @@ def test_what_it_drafts_on_over_a_stalled_link_is_proposed_in_groups():
             elif isinstance(action, Show):
                 shown = action.first + 1
     assert shown > one.most and sum(sent) > one.most
-    assert min(sent) == one.group > 1
+    assert min(sent) > 1
     # Taking turns it rests behind a full window: what it has goes out.
     turns = window(shared=True, gamma=3)
     play(turns, 10)

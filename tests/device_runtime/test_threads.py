@@ -54,6 +54,17 @@ def test_the_draft_takes_the_count_that_was_fastest(bundle, monkeypatch):
     assert abs(model.forward([3, 4]) - one.forward([3, 4])).max() < 1e-5
 
 
+def test_weights_are_shared_though_the_first_has_them_run_as_nobody_begins(bundle, monkeypatch):
+    """One thread that sleeps is tried beside others; a second device is opened while it does."""
+    monkeypatch.setattr(draft_model, "available", lambda: 2)
+    monkeypatch.setattr(draft_model, "fastest", lambda seconds, most: 2)
+    first = DraftModel(bundle())
+    first._load(threads.Setting(1, spins=False))
+    second = DraftModel(bundle())
+    assert second.threads == 1 and second._settings[second._trials.at] == (1, False)
+    assert second.forward([3, 4]).shape == first.forward([3, 4]).shape
+
+
 def test_no_threads_are_an_error(bundle):
     with pytest.raises(ValueError, match="threads must be at least 1, not 0"):
         DraftModel(bundle(), threads=0)
