@@ -57,6 +57,7 @@ def test_the_files_are_of_this_version_and_small():
     )
     sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
     assert sizes.pop("window.json") < 60_000
+    assert sizes.pop("paths.json") < 55_000
     assert sizes.pop("both.json") < 50_000
     assert sum(sizes.values()) < 100_000
 
