@@ -103,7 +103,7 @@ class Paths:
         if not less(draft_s, step_s) or less(most, late_s / step_s):
             return False
         gain = math.pow(alpha, late_s / (step_s - draft_s)) / (1.0 - alpha)
-        return not less(gain, self.price * most)
+        return not less(gain, 1.25 * self.price * most)
 
     # Section 8.3: what is due.
 

@@ -88,6 +88,7 @@ def test_every_action_event_and_situation_has_its_place():
 
 
 CHANGED = [
+    (paths, "BEGUN", 0.2),
     (paths, "MOST", 6),
     (paths, "LONG", 12),
     (paths, "TRIED", 3.0),
