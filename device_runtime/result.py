@@ -92,6 +92,9 @@ class Result(msgspec.Struct, frozen=True):
     times_s: list[float]
     draft_share: float  # of the tokens, those that the device had proposed
     overtaken: int  # proposals that were right, and which the text had reached without them
+    followed: (
+        int  # tokens of the text that came while nothing was proposed: it would have been late
+    )
     forwards: int  # of the target, for this text: verdicts, and steps that wrote
     rows: int | None  # that it was fed for them; None where the base station does not say
     # Of each token, if the request asked for that: its log-probability, and the likeliest ids'.
@@ -109,7 +112,9 @@ class Result(msgspec.Struct, frozen=True):
         each += " a token" if count else ""
         judged = f"; {self.drafted} drafted, {self.discarded} of them dropped" * bool(self.drafted)
         alpha = f", α {self.alpha:.2f}" * bool(self.drafted - self.discarded)
-        return f"base station wrote {100 - drafts}%, drafts {drafts}%{each}{judged}{alpha}"
+        said = f"base station wrote {100 - drafts}%, drafts {drafts}%{each}{judged}{alpha}"
+        late = round(100 * self.followed / count) if count else 0
+        return said + f"; followed {late}%, where proposals would come too late" * bool(late)
 
 
 def alpha(results: Sequence[Result]) -> float:
@@ -134,6 +139,7 @@ class Tally:
     histogram: list[int] = field(default_factory=list)
     right: int = 0  # proposals behind the right prefix that are the text's, where both ends write,
     wrong: int = 0  # and those that are not
+    followed: int = 0  # tokens of the text that the device followed
     forwards: int = 0
     rows: int = 0
     counts_rows: bool = True  # of all forwards
@@ -160,8 +166,11 @@ class Tally:
         """
         self.rounds += 1
         self.forwards += 1
-        self.accepted += accepted
         self.rejected += rejected
+        self._stand(position, accepted)
+
+    def _stand(self, position: int, accepted: int) -> None:
+        self.accepted += accepted
         self.histogram += [0] * (position + accepted - len(self.histogram))
         for place in range(position, position + accepted):
             self.histogram[place] += 1
@@ -170,11 +179,13 @@ class Tally:
     def wrote(self, accepted: int, rows: int) -> None:
         """Where both ends write, a step of so many rows has: proposals first, then its own token.
 
-        Without rows it was told before, over a connection that was lost.
+        Without rows it was told before, over a connection that was lost, and is no step.
         """
         if rows:
             self.verdict(0, accepted, rejected=False)
             self.rows += rows
+        else:
+            self._stand(0, accepted)
 
     def streamed(self, tokens: int) -> None:
         """The base station wrote alone, in a step of a row for each of the ``tokens``."""
@@ -280,6 +291,7 @@ class Tally:
             times_s=self.times_s,
             draft_share=self.kinds.count("draft") / count if count else 0.0,
             overtaken=right - self.accepted,
+            followed=min(self.followed, count),
             forwards=self.forwards,
             rows=self.rows if self.counts_rows else None,
             logprobs=self.logprobs,

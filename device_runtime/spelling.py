@@ -18,7 +18,8 @@ class Spelling:
 
     def __init__(self, tokenizer: Tokenizer, detokenizer: Detokenizer) -> None:
         self._tokenizer, self._detokenizer = tokenizer, detokenizer
-        self._added = {i: each.content for i, each in tokenizer.get_added_tokens_decoder().items()}
+        added = tokenizer.get_added_tokens_decoder()
+        self._added: dict[int, str] = {token: each.content for token, each in added.items()}
         # What a decoder does is seen by what comes out, as the detokenizer does.
         by_byte = tokenizer.decoder is not None and tokenizer.decoder.decode([_SPACE]) == " "
         self._letters = _letters() if by_byte else {}
@@ -46,8 +47,7 @@ class Spelling:
         # Behind itself, since decoders take the space off the first of all.
         alone = self._detokenizer.decode([token])
         both = self._detokenizer.decode([token, token])
-        spelled: str = both[len(alone) :] if both.startswith(alone) else alone
-        return spelled.encode()
+        return (both[len(alone) :] if both.startswith(alone) else alone).encode()
 
 
 def _letters() -> dict[str, int]:

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bs_runtime.serving.both import Both
+from bs_runtime.serving.conversations import Told
 from device_runtime.device import Coupled
 from device_runtime.result import alpha
 from draftlink.link.ledger import total
@@ -71,6 +72,42 @@ def test_what_is_told_again_over_a_new_connection_is_no_step():
     assert result.reconnects == 1
     told = total(result.ledger, "down", "Written").frames
     assert result.forwards < told <= len(result.tokens)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_what_is_told_again_counts_as_who_wrote_it(monkeypatch, forgets):
+    """What the base station wrote and what reached the device: proposals all, but for the control.
+
+    It takes all that it tells again for its own.
+    """
+    sent: list[list[int]] = []
+    add = Told.add
+
+    def noted(self, outcome):
+        add(self, outcome)
+        before = len(sent[-1])
+        sent[-1] += self.proposed[before:]
+        if forgets:
+            self.proposed[before:] = bytes(len(self.proposed) - before)
+
+    monkeypatch.setattr(Told, "add", noted)
+    again = []
+    for begin in range(20):
+        sent.append([])
+        case = Case(2, "right", cuts=((0.3 + 0.01 * begin, 0.2),), rtt_s=0.05)
+        result = play(case).result
+        kinds = [int(kind == "draft") for kind in result.kinds]
+        again.append(kinds != sent[-1])
+        assert result.accepted == sum(kinds) == sum(result.accept_histogram)
+    assert any(again) == forgets
+
+
+def test_the_result_says_where_the_device_follows():
+    """Half a second away the text is there first; next door it is not, and nothing is said."""
+    far = play(Case(3, rtt_s=0.5, draft_s=0.02)).result
+    near = play(Case(3, rtt_s=0.001, draft_s=0.001)).result
+    assert 0 < far.followed <= len(far.tokens) and near.followed == 0
+    assert "followed" in far.summary and "followed" not in near.summary
 
 
 @pytest.mark.parametrize("mode", ["both", "stream", "stop-and-wait"])

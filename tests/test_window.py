@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -78,17 +79,18 @@ def test_a_window_is_a_value():
     assert all(agrees(in_copies, vector) for vector in VECTORS)
 
 
+def imports(module: ModuleType) -> set[str | None]:
+    """The modules that one imports."""
+    tree = ast.parse(Path(str(module.__file__)).read_text())
+    names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    return names | {alias.name for node in found for alias in node.names}
+
+
 def test_the_second_reader_shares_nothing_with_the_project():
+    allowed = {"__future__", "math", "typing", "tests.window_estimates"}
     for module in (window_reader, window_estimates):
-        tree = ast.parse(Path(module.__file__).read_text())
-        names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        names |= {
-            alias.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Import)
-            for alias in node.names
-        }
-        assert names <= {"__future__", "math", "typing", "tests.window_estimates"}
+        assert imports(module) <= allowed
 
 
 def test_the_file_is_what_the_generator_makes():

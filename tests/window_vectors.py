@@ -28,9 +28,8 @@ NEAREST = 1e-6
 Vector = dict[str, Any]
 
 
-def window_of(vector: Vector) -> Window:
-    """The window that a vector begins with."""
-    given, known = vector["controller"], vector["estimates"]
+def estimates_of(known: dict[str, Any]) -> Estimates:
+    """What a device knows when a vector begins."""
     here = Estimates()
     for name in ("rtt", "queue", "target"):
         for sample in known.get(name, []):
@@ -41,6 +40,12 @@ def window_of(vector: Vector) -> Window:
     for chance, accepted, rejected in known.get("acceptance", []):
         for number in range(accepted + rejected):
             here.acceptance.foretold(chance, number < accepted)
+    return here
+
+
+def window_of(vector: Vector) -> Window:
+    """The window that a vector begins with."""
+    given, here = vector["controller"], estimates_of(vector["estimates"])
     limits = Limits(**vector["limits"])
     controller = Controller(here, given.get("gamma"), given["writer"], limits.foretells)
     controller._since = given.get("since", 0)

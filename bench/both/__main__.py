@@ -13,7 +13,8 @@ run-ahead, and the target alone. All write the same text. Parts, all if none is 
     many     1, 8 and 32 devices at one base station
     apart    two links that nothing was chosen on, with their rates and stalls
     frontier tokens/s against what both ends spend, over the two prices (--plot)
-    sockets  in real time, over loopback, with the pair itself (only where it is named)
+
+``python -m bench.both sockets`` is in real time: see ``bench.both.sockets``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import argparse
 import itertools
 import json
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +47,7 @@ TEXTS, TOKENS = 3, 120
 SURE = 0.97
 APART = ("satellite", "uav_nlos")  # looked at once a change is made, not while it is
 PACES_MS = ((20.0, 4.0), (45.0, 10.0))
-PARTS = ("cells", "sure", "shared", "many", "frontier", "apart", "sockets")
+PARTS = ("cells", "sure", "shared", "many", "frontier", "apart")
 
 
 def table(cells: Iterable[Cell]) -> Table:
@@ -105,6 +107,9 @@ def chosen(*, quick: bool) -> list[Costs]:
 
 def main() -> None:
     """Print the tables."""
+    if sys.argv[1:2] == ["sockets"]:
+        sockets.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -113,19 +118,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, help="of the frontier, PNG or SVG")
     options = parser.parse_args()
-    parts, told = options.parts or PARTS[:-1], Console(width=150)
-    if "sockets" in parts:
-        found = sockets.rates()
-        best, each = sockets.ratios(found)
-        low, high = sockets.interval(each)
-        for name, rates in found.items():
-            told.print(f"{name}: {statistics.median(rates):.0f} tokens/s")
-        told.print(
-            f"auto / {best}, median of {len(each)} turns: {statistics.median(each):.3f}"
-            f" [{low:.2f}, {high:.2f}]"
-        )
-        if len(parts) == 1:
-            return
+    parts, told = options.parts or PARTS, Console(width=150)
     texts = records(TEXTS, TOKENS)
     told.print("alpha of the texts:", *(f"{text.alpha:.3f}" for text in texts))
     out: dict[str, Any] = {}

@@ -76,13 +76,15 @@ class Both:
     async def tell(self, begin: int) -> None:
         """What was written behind the first ``begin`` tokens, over a new connection."""
         generation, end = self._generation, len(self._generation.history)
-        for first in range(begin, end, frames.MAX_TOKENS):
-            ids = tuple(generation.history[first : first + frames.MAX_TOKENS])
-            bits, logprobs = self._told.of(end - first, len(ids))
-            ended = generation.ended and first + len(ids) == end
+        while begin < end:
+            count, accepted = self._told.step(end - begin, frames.MAX_TOKENS)
+            ids = tuple(generation.history[begin : begin + count])
+            bits, logprobs = self._told.of(end - begin, count)
+            ended = generation.ended and begin + count == end
             await self._out.send(
-                frames.Written(first, ids, 0, ended, 0, 0, bits, rows=0, logprobs=logprobs)
+                frames.Written(begin, ids, accepted, ended, 0, 0, bits, rows=0, logprobs=logprobs)
             )
+            begin += count
 
     async def step(self) -> float:
         """Write what comes next, and 0; or the seconds to wait, unless a proposal comes before."""

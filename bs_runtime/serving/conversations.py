@@ -29,16 +29,27 @@ class Owner(Protocol):
 class Told:
     """What was said of each token, as frames have it; empty where it was not asked for.
 
+    ``proposed``: 1 for one that was written because the device had proposed it, else 0.
     Kept where both ends write, to be said again over another connection: there frames are not kept.
     """
 
+    proposed: bytearray = field(default_factory=bytearray)
     surprisals: bytearray = field(default_factory=bytearray)
     logprobs: list[bytes] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         """Tokens were written."""
+        self.proposed += b"\1" * outcome.accepted + b"\0" * (outcome.next is not None)
         self.surprisals += outcome.eighths
         self.logprobs += outcome.told
+
+    def step(self, behind: int, most: int) -> tuple[int, int]:
+        """Of at most so many of the last ``behind`` tokens, how many one frame can tell of, and
+        how many of those had been proposed: they come first in a frame."""
+        proposed = bytes(self.proposed[-behind:]).rjust(behind, b"\0")[:most]
+        accepted = len(proposed) - len(proposed.lstrip(b"\1"))
+        again = proposed.find(1, accepted)
+        return (len(proposed) if again < 0 else again), accepted
 
     def of(self, behind: int, count: int) -> tuple[bytes, bytes]:
         """Surprisals and log-probabilities of the first ``count`` of the last ``behind`` tokens."""
@@ -47,6 +58,7 @@ class Told:
 
     def clear(self) -> None:
         """Another generation begins."""
+        self.proposed.clear()
         self.surprisals.clear()
         self.logprobs.clear()
 

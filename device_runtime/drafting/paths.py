@@ -45,6 +45,7 @@ MEMORY = 0.96  # what a token of text weighs after the next one
 REST = (8, 64)  # tokens of text between two trials, at first and at the most
 LOOKS = (8, 64)  # tokens of text between two looks while it follows: where there is hope, or none
 EARLY = 4  # tokens that are proposed before anything is known of times
+BRIEF_S = 0.008  # in turns, forwards that together take no longer are one job for the worker
 
 
 class Paths:
@@ -87,10 +88,11 @@ class Paths:
         self._counts = Counts(limits, length)
         self._gamma = controller.gamma
         self._chances: list[float] = []  # of the path's tokens behind the text
-        self._ends = False  # the last of them is an EOS
+        self._ends = False  # one of them is an EOS
         self._sent = 0  # of them, those that were proposed
         self._age = 0  # tokens of the path that the text has reached
-        self._asked_s: float | None = None  # since when a token is being drafted
+        self._asked_s: float | None = None  # since when tokens are being drafted
+        self._asked = 0  # how many
         self._fed = 0
         self._void = False  # it is drafted for a path that was left
         self._follows = False  # nothing is proposed, since the text would be there first
@@ -109,6 +111,11 @@ class Paths:
     def rests(self) -> bool:
         """Whether nothing is drafted, but to look, since it would not pay."""
         return self._follows or self._counts.length < self._resumes
+
+    @property
+    def follows(self) -> bool:
+        """Whether nothing is proposed, since the text would be there first."""
+        return self._follows
 
     def _costs_s(self) -> tuple[float, float]:
         """A forward of the draft's, and a step of the base station's; 0 for what is not known."""
@@ -158,11 +165,16 @@ class Paths:
         drafted on its way there. Token j of a path is in time for a step if j times what a step
         takes longer than a draft makes up for the round trip and a step: if all before it are
         right, that is, α^j. From there on each token that is right saves a step, 1/(1 − α) on
-        average. Where both ends take turns nothing is overtaken.
+        average. In turns nothing is overtaken, if the base station waits: it does where a turn
+        brings more in its time than its own steps would.
         """
         draft_s, step_s = self._costs_s()
-        if self.turns or not draft_s or not step_s or self._price <= 0.0:
+        asked = self.turns and self._gamma is not None
+        if asked or not draft_s or not step_s or self._price <= 0.0:
             return True
+        if self.turns:
+            turn_s = self._estimates.rtt.mean + step_s + self.group * draft_s
+            return theory.expected_tokens(alpha, self.group) * step_s >= turn_s
         late_s, most = self._estimates.rtt.mean + step_s, self.most
         if step_s <= draft_s or most < late_s / step_s:  # by so much the text is ahead
             return False
@@ -191,7 +203,7 @@ class Paths:
                 actions.append(Propose(tokens, goes_on=not (full and self.turns)))
         rests = not ahead and self._counts.length < self._resumes
         if self._asked_s is None and not full and not unread and not rests:
-            actions.append(self._draft(now, cached))
+            actions.append(self._draft(now, cached, self._at_once(room - ahead)))
         if actions:
             return actions
         alone_s = None if unread else self._offline.begins_s(self._started_s)
@@ -201,11 +213,22 @@ class Paths:
             alone_s = None  # there is no more than that, for now
         return [Wait(alone_s)]
 
-    def _draft(self, now: float, cached: int) -> Draft:
+    def _draft(self, now: float, cached: int, tokens: int = 1) -> Draft:
         ahead = len(self._chances)
-        self._asked_s = now
+        self._asked_s, self._asked = now, tokens
         self._fed = self._counts.length + ahead - cached
-        return Draft(1, self._counts.limits.begins, not ahead)
+        return Draft(tokens, self._counts.limits.begins, not ahead)
+
+    def _at_once(self, most: int) -> int:
+        """Up to ``most`` tokens that are drafted without a look at what has come meanwhile.
+
+        In turns nothing comes meanwhile, and to hand a forward over to the worker and back takes
+        as long as a small draft's forward.
+        """
+        draft_s, _ = self._costs_s()
+        if not self.turns or self._follows or not draft_s:
+            return 1
+        return max(1, min(most, int(BRIEF_S / draft_s)))
 
     def _alone(self, now: float, cached: int) -> Show | Draft | None:
         """While nothing is heard: what of the path is shown next, or is drafted for that."""
@@ -228,13 +251,15 @@ class Paths:
         asked_s, self._asked_s = self._asked_s, None
         assert asked_s is not None
         if self._fed <= BACKLOG:
-            self._estimates.draft.took(now - asked_s - waited_s, beside=None)
-            self._beside.drafted(asked_s + waited_s, now)
+            each_s = (now - asked_s - waited_s) / self._asked
+            for place in range(self._asked, 0, -1):
+                self._estimates.draft.took(each_s, beside=None)
+                self._beside.drafted(now - place * each_s, now - (place - 1) * each_s)
         void, self._void = self._void, False
         if void:
             return False
         self._chances += [one.chance for one in proposed]
-        self._ends = proposed[-1].ends
+        self._ends = any(one.ends for one in proposed)
         return True
 
     def written(

@@ -158,7 +158,7 @@ class DraftModel:
         loaded = self._loaded.setting
         chosen = threads is not None or provider != "cpu"
         tried = [] if chosen else settings(loaded.threads, available())
-        # Another model has them that may have found out by now that fewer threads, asleep, are best.
+        # Another model has them that may have found by now that fewer threads, asleep, are best.
         self._settings = tried if loaded in tried else [loaded, *tried]
         best = self._settings.index(loaded)
         self._trials = Trials(len(self._settings), best, least=1, most=3, recent=1)

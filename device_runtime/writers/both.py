@@ -106,6 +106,7 @@ class Both:
         writing.tally.verify_s += frame.step_us * 1e-6
         writing.tally.wrote(frame.accepted, frame.fed)
         writing.tally.met(agreed, differs=differs)
+        writing.tally.followed += len(frame.ids) * self._window.follows
         goes_on = self._window.written(
             writing.now(), agreed, frame.accepted, len(frame.ids), step_s=frame.step_us * 1e-6
         )

@@ -18,8 +18,7 @@ The last block is drawn in full like any other, and ids past the vocabulary are 
 race. So x does not depend on the size of the vocabulary: ends that pad theirs differently (151,936
 at the device, 152,064 at the base station) see the same noise for every id they share.
 
-The generator is Philox-4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as
-1, 2, 3", SC 2011). It is no cipher, and need not be: both ends hold the key.
+The generator is Philox (see ``philox``). It is no cipher, and need not be: both ends hold the key.
 
 Everything is computed by integer operations and by +, -, * and / of float64, which IEEE 754 rounds
 in one way only; the logarithm too, for libraries differ in theirs. numpy and torch therefore agree
@@ -30,6 +29,7 @@ dividing a tensor by a Python number: CUDA multiplies by the rounded reciprocal.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -37,6 +37,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from draftlink.distribution.philox import MASK, Array, exponential, in_pairs, philox
 
 BLOCK_BITS = 6
 BLOCK = 1 << BLOCK_BITS  # ids whose minimum is drawn first; part of the noise's definition
@@ -46,58 +48,10 @@ LIMIT = 1 << 32  # ids are below it; their counters then fit 32 bits
 # Second word of the counter: what the counter's bits are for.
 MINIMUM, REMAINDER = 0, 1
 
+AHEAD = 1 << 12  # minima of blocks that are drawn at once, of one position or of several
+KEPT = 64  # times as many are remembered
+
 TINIEST = 1e-300  # a row's largest weight must be above it, so that its x / p is finite
-MASK = 0xFFFF_FFFF
-
-Array = Any  # a numpy array or a torch tensor; torch is not imported here
-
-
-def philox(counter: Sequence[Array], key: Sequence[Array]) -> tuple[Array, Array, Array, Array]:
-    """Philox-4x32-10: four words for a counter of four words under a key of two.
-
-    Words are int64 arrays (or Python integers) in [0, 2**32) whose shapes broadcast together.
-    """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        # The 64 bits of each product are right though int64 wraps; >> keeps the sign, so mask.
-        a, b = c0 * 0xD251_1F53, c2 * 0xCD9E_8D57
-        c0, c1 = ((b >> 32) & MASK) ^ (c1 ^ k0), b & MASK
-        c2, c3 = ((a >> 32) & MASK) ^ (c3 ^ k1), a & MASK
-        k0, k1 = (k0 + 0x9E37_79B9) & MASK, (k1 + 0xBB67_AE85) & MASK
-    return c0, c1, c2, c3
-
-
-def log(u: Array, xp: Any) -> Array:
-    """Natural logarithm of positive normal float64 ``u``, within 1 ulp, the same bits anywhere.
-
-    The method of FDLIBM's e_log.c (Sun Microsystems, 1993): u = 2**k (1 + f) with 1 + f between
-    sqrt(1/2) and sqrt(2); log(1 + f) = f - f*f/2 + s (f*f/2 + R(s*s)) with s = f / (2 + f).
-    """
-    shifted = u.view(xp.int64) + (0x3FF0_0000_0000_0000 - 0x3FE6_A09E_0000_0000)
-    reduced = (shifted & 0x000F_FFFF_FFFF_FFFF) + 0x3FE6_A09E_0000_0000
-    f = reduced.view(xp.float64) - 1.0
-    # k as a float: near 1.5 * 2**52 one step of the bit pattern is one step of the value.
-    k = ((shifted >> 52) + (0x4338_0000_0000_0000 - 1023)).view(xp.float64) - 6755399441055744.0
-    s = f / (f + 2.0)
-    z = s * s
-    w = z * z
-    even = (w * 1.531383769920937332e-01 + 2.222219843214978396e-01) * w + 3.999999999940941908e-01
-    odd = (w * 1.479819860511658591e-01 + 1.818357216161805012e-01) * w + 2.857142874366239149e-01
-    r = even * w + (odd * w + 6.666666666666735130e-01) * z
-    half_square = f * f * 0.5
-    small = s * (half_square + r) + k * 1.90821492927058770002e-10
-    return (small - half_square + f) + k * 6.93147180369123816490e-01
-
-
-def exponential(high: Array, low: Array, xp: Any) -> Array:
-    """Exp(1) float64 from two Philox words: -log(u), u = (2n + 1) / 2**53 for n of 52 bits.
-
-    u is exact and neither 0 nor 1, so the result is between 2**-53 and 36.8.
-    """
-    bits = (high << 20) | (low >> 12)
-    one_and_more = (bits | 0x3FF0_0000_0000_0000).view(xp.float64)  # 1 + n / 2**52
-    return -log(one_and_more - (1.0 - 2.0**-53), xp)
 
 
 def words(keys: Sequence[bytes], positions: Sequence[int]) -> list[NDArray[np.int64]]:
@@ -120,15 +74,50 @@ def words(keys: Sequence[bytes], positions: Sequence[int]) -> list[NDArray[np.in
 def _minima(words: Sequence[Array], blocks: Array, xp: Any) -> tuple[Array, Array]:
     """The least x of each of ``blocks``, and its place in the block; shapes broadcast."""
     k0, k1, p0, p1 = words
-    high, low, place, _ = philox((blocks, MINIMUM, p0, p1), (k0, k1))
+    rounds = in_pairs if xp is np else philox
+    high, low, place, _ = rounds((blocks, MINIMUM, p0, p1), (k0, k1))
     return exponential(high, low, xp) * (1.0 / BLOCK), place >> (32 - BLOCK_BITS)
 
 
-def _clocks(words: Sequence[Array], blocks: Array, places: Array, xp: Any) -> Array:
-    """All x (M, BLOCK) of ``blocks`` (M, 1); ``places`` is arange(BLOCK)."""
+def _nearby(
+    key: bytes, positions: Sequence[int], blocks: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """``_minima`` of the first blocks for one key: each of shape (N, blocks).
+
+    Who writes a text asks for one position after the other, and several take hardly longer than
+    one. So a whole group of them is drawn, and remembered.
+    """
+    count = 1 << max((AHEAD // blocks).bit_length() - 1, 0)  # a power of two, so groups end at 2⁶⁴
+    found = [_group(key, at // count * count, count, blocks) for at in positions]
+    each = zip(found, positions, strict=True)
+    least, winner = zip(*((a[at % count], b[at % count]) for (a, b), at in each), strict=True)
+    return np.stack(least), np.stack(winner)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _group(
+    key: bytes, first: int, count: int, blocks: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """``_minima`` of the first blocks at ``count`` positions: each of shape (count, blocks)."""
+    known = words([key], range(first, first + count))
+    return _minima(known, np.arange(blocks), np)
+
+
+def _clocks(
+    words: Sequence[Array],
+    blocks: Array,
+    places: Array,
+    xp: Any,
+    minima: tuple[Array, Array] | None = None,
+) -> Array:
+    """All x (M, BLOCK) of ``blocks`` (M, 1); ``places`` is arange(BLOCK).
+
+    ``minima``: what ``_minima`` gives for them, where it is known.
+    """
     k0, k1, p0, p1 = words
-    least, winner = _minima(words, blocks, xp)
-    a, b, c, d = philox((blocks * HALF + places[:HALF], REMAINDER, p0, p1), (k0, k1))
+    least, winner = minima or _minima(words, blocks, xp)
+    rounds = in_pairs if xp is np else philox
+    a, b, c, d = rounds((blocks * HALF + places[:HALF], REMAINDER, p0, p1), (k0, k1))
     high, low = xp.concatenate((a, c), 1), xp.concatenate((b, d), 1)
     return xp.where(places == winner, least, least + exponential(high, low, xp))
 
@@ -196,17 +185,21 @@ def first_arrivals(
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         # Nobody in a block arrives before least / peak: rounding is monotonic, so that holds for
         # the rounded quotients too, and closed blocks change nothing, not even a tie.
-        least, winner = _minima(rows.words, rows.blocks, xp)
+        least, winner = minima = rows.minima()
         bound = least / peaks
         # A time that ``count`` tokens have arrived by: of all the blocks' winners and the one block
         # that promises most, which alone counts where a few tokens hold all the weight.
         nearest = xp.argmin(bound, 1)[:, None]
-        _, near = rows.opened(rows.numbers, nearest)
+        ids, near = rows.opened(rows.numbers, nearest, minima)
         others = rows.arrivals(rows.numbers, rows.blocks * BLOCK + winner, least)
         others = xp.where(rows.blocks == nearest, xp.inf, others)  # it is among ``near`` already
         reached = _reached((near, others), count, xp)
-        which, block = xp.where((bound <= reached[:, None]) & (bound < xp.inf))
-        ids, times = rows.opened(which[:, None], block[:, None])
+        early = (bound <= reached[:, None]) & (bound < xp.inf) & (rows.blocks != nearest)
+        which, block = xp.where(early)
+        if len(block):
+            found = rows.opened(which[:, None], block[:, None], minima)
+            ids, near = xp.concatenate((ids, found[0])), xp.concatenate((near, found[1]))
+        which, times = xp.concatenate((rows.numbers[:, 0], which)), near
         heads = []
         for _ in range(min(count, BLOCK)):
             first = xp.amin(times, 1)
@@ -229,6 +222,7 @@ class _Rows:
             raise ValueError(
                 f"{len(keys)} keys and {len(positions)} positions for weights {tuple(p.shape)}"
             )
+        self._keys, self._positions = keys, positions
         self.words = [self._there(word) for word in words(keys, positions)]
         self.numbers = self._there(np.arange(len(p)))[:, None]
         self.blocks = self._there(np.arange(-(-p.shape[1] // BLOCK)))
@@ -247,10 +241,17 @@ class _Rows:
         weight = self._p[row, xp.where(inside, ids, 0)]
         return xp.where(inside & (weight > 0.0), x / weight, xp.inf)
 
-    def opened(self, row: Array, block: Array) -> tuple[Array, Array]:
+    def minima(self) -> tuple[Array, Array]:
+        """Of all blocks: the least x, and its place in the block, each (N, blocks)."""
+        if self.xp is np and len(set(self._keys)) == 1:
+            return _nearby(self._keys[0], self._positions, len(self.blocks))
+        return _minima(self.words, self.blocks, self.xp)
+
+    def opened(self, row: Array, block: Array, minima: tuple[Array, Array]) -> tuple[Array, Array]:
         """Ids and arrivals (M, BLOCK) of the blocks (M, 1) of the rows (M, 1)."""
-        ids = block * BLOCK + self._places
-        x = _clocks([word[row[:, 0]] for word in self.words], block, self._places, self.xp)
+        ids, (least, winner) = block * BLOCK + self._places, minima
+        known = [word[row[:, 0]] for word in self.words]
+        x = _clocks(known, block, self._places, self.xp, (least[row, block], winner[row, block]))
         return ids, self.arrivals(row, ids, x)
 
 

@@ -49,6 +49,49 @@ def test_taking_turns_it_proposes_once_and_rests():
     assert sum(isinstance(a, Draft) for a in asked) == 3
 
 
+def test_taking_turns_a_small_draft_is_asked_for_all_at_once():
+    """To hand over each forward would take as long as it; a slow one is looked at in between."""
+    one = window(shared=True, gamma=4, draft_s=0.001)
+    assert one.due(0.0, cached=BEGINS) == [Draft(4, BEGINS, True)]
+    assert one.drafted(0.004, [Proposed(0.7, False)] * 4)
+    assert one.due(0.004, cached=BEGINS + 4) == [Propose(4, goes_on=False)]
+    one.written(0.02, 4, 4, 5, step_s=0.008)
+    one.commit(5)
+    assert one.due(0.02, cached=BEGINS + 3)[0] == Draft(4, BEGINS, True)
+    for other in (window(shared=True, gamma=4), window(gamma=4, draft_s=0.001)):
+        assert other.due(0.0, cached=BEGINS)[0] == Draft(1, BEGINS, True)
+
+
+def test_the_time_of_forwards_at_once_is_each_ones():
+    one = window(shared=True, gamma=4, draft_s=0.001)
+    for turn in range(20):
+        assert one.due(turn, cached=BEGINS + 5 * turn - 1)[0].tokens == 4
+        one.drafted(turn + 0.0038, [Proposed(0.7, False)] * 4)
+        one.due(turn + 0.0038, cached=BEGINS + 5 * turn + 4)
+        one.written(turn + 0.1, 4, 4, 5, step_s=0.008)
+        one.commit(5)
+    assert abs(one._estimates.draft.mean_s(beside=False, slowdown=1.0) - 0.00095) < 1e-6
+
+
+def test_behind_an_eos_among_several_nothing_more_is_drafted():
+    one = window(shared=True, gamma=9, draft_s=0.002)
+    assert one.due(0.0, cached=BEGINS)[0].tokens == 4
+    one.drafted(0.008, [Proposed(0.7, place == 1) for place in range(4)])
+    assert one.due(0.008, cached=BEGINS + 4) == [Propose(4, goes_on=False)]
+
+
+def test_in_turns_it_follows_where_the_base_station_would_not_wait():
+    """A turn that brings less in its time than the target's own steps; not where it was asked."""
+    near, far = window(shared=True, rtt_s=0.001), window(shared=True, rtt_s=0.2)
+    assert not follows_at_first(near) and follows_at_first(far)
+    assert not follows_at_first(window(shared=True, rtt_s=0.2, gamma=4))
+
+
+def follows_at_first(one: Paths) -> bool:
+    one.due(0.0, cached=BEGINS)
+    return one.follows
+
+
 def test_elsewhere_it_goes_on_under_a_window():
     one = window()
     asked = play(one, 100)

@@ -9,12 +9,22 @@ import pytest
 import torch
 from scipy import stats
 
-from draftlink.distribution import gumbel
+from draftlink.distribution import gumbel, philox
 from draftlink.distribution.gumbel import BLOCK, Race, pick_many
 from draftlink.distribution.noise import key_from_seed
 
 KEY = key_from_seed(1, "coupled")
 ONES = 0xFFFF_FFFF
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered():
+    """What one test draws with something broken is not another's noise."""
+    gumbel._group.cache_clear()
+    yield
+    gumbel._group.cache_clear()
+
+
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
@@ -64,8 +74,17 @@ def weights(seed: int, size: int) -> np.ndarray:
     "word", [int, lambda n: np.array([n]), lambda n: torch.tensor([n])], ids=["int", "np", "torch"]
 )
 def test_philox_gives_the_published_answers(counter, key, expected, word):
-    out = gumbel.philox([word(c) for c in counter], [word(k) for k in key])
+    out = philox.philox([word(c) for c in counter], [word(k) for k in key])
     assert " ".join(f"{int(np.ravel(w)[0]):08x}" for w in out) == expected
+
+
+def test_pairs_of_words_are_the_same_words():
+    rng = np.random.default_rng(0)
+    counter = rng.integers(0, 1 << 32, (4, 50, 33))
+    key = rng.integers(0, 1 << 32, (2, 50, 1))
+    for c, k in ((counter, key), ((counter[0], 1, counter[2, :, :1], ONES), key[:, :1])):
+        expected = np.stack(np.broadcast_arrays(*philox.philox(c, k)))
+        assert np.array_equal(philox.in_pairs(c, k), expected)
 
 
 def test_logarithm_is_accurate_over_its_whole_range():
@@ -82,12 +101,12 @@ def test_logarithm_is_accurate_over_its_whole_range():
     )
     u = u[(u > 0) & (u < 1)]
     exact = np.log(u.astype(np.longdouble))  # where that is no longer than float64, within 1 ulp
-    error_ulp = np.abs(gumbel.log(u, np) - exact) / np.spacing(np.abs(exact.astype(float)))
+    error_ulp = np.abs(philox.log(u, np) - exact) / np.spacing(np.abs(exact.astype(float)))
     assert error_ulp.max() < 2
 
 
 def test_exponential_at_its_ends_is_finite_and_above_zero():
-    x = gumbel.exponential(np.array([0, ONES]), np.array([0, ONES]), np)
+    x = philox.exponential(np.array([0, ONES]), np.array([0, ONES]), np)
     assert x == pytest.approx([53 * math.log(2), 2.0**-53], rel=1e-15)
 
 
@@ -114,11 +133,11 @@ def test_noise_is_what_the_module_says():
         return -math.log((2 * ((high << 20) | (low >> 12)) + 1) / 2**53)
 
     for block in (0, 5):
-        high, low, place, _ = gumbel.philox((block, 0, *words[2:]), words[:2])
+        high, low, place, _ = philox.philox((block, 0, *words[2:]), words[:2])
         least = exponential(high, low) / 64
         expected = []
         for i in range(64):
-            four = gumbel.philox((block * 32 + i % 32, 1, *words[2:]), words[:2])
+            four = philox.philox((block * 32 + i % 32, 1, *words[2:]), words[:2])
             expected.append(least + exponential(*(four[:2] if i < 32 else four[2:])))
         expected[place >> 26] = least
         assert Race(KEY).entries(3, block * 64 + np.arange(64)) == pytest.approx(
@@ -180,6 +199,19 @@ def test_ties_go_to_the_lowest_id():
 def test_weights_below_zero_never_win():
     p = np.where(np.arange(200) % 2, 1.0, -1.0)
     assert (picks(p, 200) % 2 == 1).all()
+
+
+def test_positions_in_any_order_and_beside_other_keys_pick_the_same():
+    """Minima are drawn for groups of positions, and kept: not where a step has several keys."""
+    places = [5, 4, 40, 31, 32, 5, 2**64 - 1, 0, 1000]
+    p = np.stack([weights(seed, 3000) for seed in range(len(places))])
+    together = pick_many([KEY] * len(places), places, p).tolist()
+    assert together == [Race(KEY).pick(at, row) for at, row in zip(places, p, strict=True)]
+    other = key_from_seed(2, "coupled")
+    twice = [at for at in places for _ in range(2)]
+    mixed = pick_many([KEY, other] * len(places), twice, p.repeat(2, 0))
+    assert together == mixed[::2].tolist()
+    assert mixed[1::2].tolist() == pick_many([other] * len(places), places, p).tolist()
 
 
 def test_padding_of_the_vocabulary_changes_nothing():
@@ -249,7 +281,9 @@ def break_purposes(monkeypatch):
 def break_winner(monkeypatch):
     """Nobody in the block rings at its minimum."""
     clocks = gumbel._clocks
-    monkeypatch.setattr(gumbel, "_clocks", lambda w, b, places, xp: clocks(w, b, places + 64, xp))
+    monkeypatch.setattr(
+        gumbel, "_clocks", lambda w, b, places, *rest: clocks(w, b, places + 64, *rest)
+    )
 
 
 def break_minimum(monkeypatch):

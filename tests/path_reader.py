@@ -1,0 +1,230 @@
+"""The window where both ends write, by section 8 of ``docs/window.md``: nothing of draftlink.
+
+``replay`` goes through a vector of ``golden/paths.json`` and gives what is due, step by step.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tests.window_estimates import Estimates, best_gamma, expected, floor, less, nearest
+
+Action = list[Any]
+
+
+class Beside:
+    """Section 8.5."""
+
+    def __init__(self, here: Estimates) -> None:
+        self.here = here
+        self.forwards: list[list[float]] = []  # begun, ended, beside
+
+    def stepped(self, now: float, step: float) -> None:
+        end = now - self.here.rtt.typical / 2.0
+        begin, kept = end - step, []
+        for forward in self.forwards:
+            begun, ended, _ = forward
+            forward[2] += max(0.0, min(ended, end) - max(begun, begin))
+            if less(end, ended):
+                kept.append(forward)
+            elif not less(0.1 * (ended - begun), forward[2]):
+                self.here.draft.alone.add(ended - begun)
+            elif not less(forward[2], 0.9 * (ended - begun)):
+                self.here.draft.beside.add(ended - begun)
+        self.forwards = kept
+
+
+class Paths:
+    """Section 8."""
+
+    def __init__(self, vector: dict[str, Any]) -> None:
+        self.limits, given = vector["limits"], vector["given"]
+        self.here = Estimates(vector["estimates"])
+        self.beside = Beside(self.here)
+        self.length = vector["length"]
+        self.gamma, self.shared, self.price = given["gamma"], given["shared"], given["price"]
+        self.told_s, self.row_s = given["step_s"], given["row_s"]
+        self.heard, self.after = vector["started_s"], given["offline_after_s"]
+        self.path: list[tuple[float, bool]] = []
+        self.sent = self.age = self.resumes = 0
+        self.rest = 8
+        self.text = self.stood = 0.0
+        self.job: tuple[float, int, int] | None = None  # asked, fed, tokens
+        self.void = self.follows = False
+        self.shown: list[bool] = []
+
+    @property
+    def room(self) -> int:
+        return min(self.limits["ends"], self.limits["context"]) - self.length
+
+    # Section 8.2: what things cost.
+
+    def turns(self) -> bool:
+        return self.shared or self.here.draft.slowdown() > 1.0
+
+    def costs(self) -> tuple[float, float]:
+        here = self.here
+        draft_s = here.draft.cost(not self.turns(), here.draft.slowdown())
+        return draft_s, here.verify_s or self.told_s
+
+    def deep(self) -> int:
+        if self.price <= 0.0:
+            return 64
+        return max(1, min(64, floor(math.log(self.price) / math.log(self.here.alpha))))
+
+    def group(self) -> int:
+        draft_s, step_s = self.costs()
+        if self.gamma is not None:
+            return int(self.gamma)
+        if not draft_s or not step_s:
+            return 4
+        fixed_s = self.here.rtt.mean + step_s
+        pays = min(best_gamma(self.here.alpha, fixed_s, draft_s + self.row_s), self.deep())
+        return pays if self.turns() else max(1, min(pays, nearest(step_s / (2.0 * draft_s))))
+
+    def most(self) -> int:
+        draft_s, step_s = self.costs()
+        if self.turns() or not draft_s or self.rest > 8:
+            return self.group()
+        under_way = -floor(-(self.here.rtt.mean + step_s) / draft_s)
+        return min(64, self.group() + under_way, max(self.group(), self.deep()))
+
+    def pays(self, alpha: float) -> bool:
+        draft_s, step_s = self.costs()
+        if not draft_s or not step_s or self.price <= 0.0:
+            return True
+        if self.turns() and self.gamma is not None:
+            return True
+        if self.turns():
+            turn_s = self.here.rtt.mean + step_s + self.group() * draft_s
+            return not less(expected(alpha, self.group()) * step_s, turn_s)
+        late_s, most = self.here.rtt.mean + step_s, self.most()
+        if not less(draft_s, step_s) or less(most, late_s / step_s):
+            return False
+        gain = math.pow(alpha, late_s / (step_s - draft_s)) / (1.0 - alpha)
+        return not less(gain, 1.25 * self.price * most)
+
+    # Section 8.3: what is due.
+
+    def due(self, now: float, cached: int, link: str) -> list[Action]:
+        ahead, actions = len(self.path), []
+        if not ahead and self.job is None:
+            self.follows = not self.pays(self.here.alpha)
+        room = min(1 if self.follows else self.most(), self.room)
+        ends = any(eos for _, eos in self.path)
+        full = ahead >= room or ends
+        fresh = 0 if self.follows and ahead <= 1 else min(ahead, 256) - self.sent
+        last = ends or ahead >= self.room or (full and self.turns())
+        if not link and fresh and (last or fresh >= self.group()):
+            self.sent += fresh
+            message = self.limits["message"]
+            for begin in range(0, fresh, message):
+                goes_on = not (full and self.turns())
+                actions.append(["propose", min(message, fresh - begin), goes_on])
+        rests = not ahead and self.length < self.resumes
+        if self.job is None and not full and link != "unread" and not rests:
+            actions.append(self.draft(now, cached, self.at_once(room - ahead)))
+        return actions or self.alone(now, cached, link)
+
+    def at_once(self, most: int) -> int:
+        draft_s, _ = self.costs()
+        if not self.turns() or self.follows or not draft_s:
+            return 1
+        return max(1, min(most, floor(0.008 / draft_s)))
+
+    def draft(self, now: float, cached: int, tokens: int) -> Action:
+        self.job = now, self.length + len(self.path) - cached, tokens
+        return ["draft", tokens, self.limits["begins"], not self.path]
+
+    def alone(self, now: float, cached: int, link: str) -> list[Action]:
+        """Section 8.3, its end."""
+        until = None
+        if link != "unread" and self.after is not None:
+            until = self.heard + self.after
+            if not less(now, until):
+                shown = len(self.shown)
+                if len(self.path) > shown:
+                    ends = any(eos for _, eos in self.path)
+                    last = len(self.path) - 1
+                    self.shown += [ends and i == last for i in range(shown, last + 1)]
+                    return [["show", shown]]
+                if self.job is None and not (shown and self.shown[-1]) and self.room > shown:
+                    return [self.draft(now, cached, 1)]
+                until = None
+        return [["wait", until]]
+
+    # Section 8.4: what it is told.
+
+    def drafted(self, now: float, tokens: list[list[Any]], waited: float) -> bool:
+        assert self.job
+        (asked, fed, count), self.job = self.job, None
+        if fed <= 2:
+            each = (now - asked - waited) / count
+            for place in range(count, 0, -1):
+                self.here.draft.took(each, None)
+                forward = [now - place * each, now - (place - 1) * each, 0.0]
+                self.beside.forwards = [*self.beside.forwards, forward][-64:]
+        void, self.void = self.void, False
+        if not void:
+            self.path += [(chance, eos) for chance, eos in tokens]
+        return not void
+
+    def written(self, now: float, agreed: int, accepted: int, tokens: int, step_s: float) -> bool:
+        self.heard = now
+        faded = 0.96**tokens
+        self.text, self.stood = faded * self.text + tokens, faded * self.stood + accepted
+        differs = agreed < min(tokens, len(self.path))
+        for i in range(agreed + differs):
+            if i < len(self.path):
+                self.here.judge(self.path[i][0], i < agreed)
+        if step_s:
+            self.here.verify.took(step_s, None)
+            self.beside.stepped(now, step_s)
+        self.age += tokens
+        tried = bool(self.path) or self.job is not None
+        if agreed == tokens:
+            del self.path[:tokens]
+            if tokens <= self.sent and self.age < 192:
+                self.sent -= tokens
+                return True
+        else:
+            self.path, self.void = [], self.job is not None
+        self.sent = self.age = 0
+        if self.follows and tried:
+            hope = min(self.here.alpha + self.here.error, 0.98)
+            self.resumes = self.length + tokens + (8 if self.pays(hope) else 64)
+        elif accepted:
+            self.rest = 8
+        elif tried and not less(self.text, 15.0) and less(self.stood, 0.03 * self.text):
+            self.resumes = self.length + tokens + self.rest
+            self.rest = min(2 * self.rest, 64)
+        return False
+
+    def commit(self, tokens: int, confirmed: int, refuted: bool) -> None:
+        self.length += tokens
+        self.shown = [] if refuted else self.shown[confirmed:]
+
+    def lost(self) -> None:
+        self.sent = self.age = 0
+
+
+def replay(vector: dict[str, Any]) -> list[list[Action]]:
+    """What is due after each of a vector's steps."""
+    window, found = Paths(vector), []
+    for now, cached, link, events, _ in vector["steps"]:
+        actions: list[Action] = []
+        waited = 0.0
+        for name, *values in events:
+            if name == "waited":
+                waited = values[0]
+            elif name == "drafted":
+                actions += [] if window.drafted(now, values, waited) else [["void"]]
+            elif name == "written":
+                actions += [] if window.written(now, *values) else [["leave"]]
+            else:
+                getattr(window, name)(*values)
+        while not actions or actions[-1][0] != "wait":
+            actions += window.due(now, cached, link)
+        found.append(actions)
+    return found

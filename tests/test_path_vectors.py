@@ -1,0 +1,121 @@
+"""The window where both ends write: its golden vectors, and a second reader of them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from device_runtime.drafting import beside, estimators, paths
+from device_runtime.drafting.paths import Paths
+from tests import path_reader, path_vectors, window_estimates, window_vectors
+from tests.path_vectors import Vector
+from tests.test_window import agrees, imports
+
+FILE = json.loads(path_vectors.PATH.read_text())
+VECTORS = [path_vectors.whole(vector) for vector in FILE["vectors"]]
+NAMES = [vector["name"] for vector in VECTORS]
+each = pytest.mark.parametrize("vector", VECTORS, ids=NAMES)
+
+
+@each
+def test_the_window_does_what_the_file_says(vector):
+    assert agrees(path_vectors.replay, vector)
+
+
+@each
+def test_a_second_reader_does_too_and_no_comparison_is_near_a_tie(vector):
+    window_estimates.Ties.least = 1.0
+    assert agrees(path_reader.replay, vector)
+    assert window_vectors.NEAREST < window_estimates.Ties.least < 1.0
+
+
+def test_a_window_is_a_value():
+    """A copy goes on as the original would have, whatever that does meanwhile."""
+
+    def in_copies(vector: Vector) -> list[list[list[Any]]]:
+        window, found = path_vectors.window_of(vector), []
+        for *given, _ in vector["steps"]:
+            copied = copy.deepcopy(window)
+            found.append(path_vectors.step(window, *given))
+            window = copied
+            assert path_vectors.step(window, *given) == found[-1]
+        return found
+
+    assert all(agrees(in_copies, vector) for vector in VECTORS)
+
+
+def test_the_second_reader_shares_nothing_with_the_project():
+    allowed = {"__future__", "math", "typing", "tests.window_estimates"}
+    assert imports(path_reader) <= allowed
+
+
+def test_the_file_is_what_the_generator_makes():
+    assert list(path_vectors.CASES) == NAMES
+    for name in ("limits", "given", "estimates"):
+        assert FILE[name] == getattr(path_vectors, name.upper())
+    for vector in FILE["vectors"]:
+        made = path_vectors.vector_of(vector["name"])
+        assert made | {"steps": None} == vector | {"steps": None}
+        assert len(made["steps"]) == len(vector["steps"])
+
+
+def test_every_action_event_and_situation_has_its_place():
+    actions, events, links = Counter[str](), Counter[str](), Counter[str]()
+    turns: set[tuple[bool, bool]] = set()
+    rests, follows = set(), set()
+    for vector in VECTORS:
+        window = path_vectors.window_of(vector)
+        for now, cached, link, told, due in vector["steps"]:
+            actions.update(action[0] for action in due)
+            events.update(event[0] for event in told)
+            links[link] += 1
+            was = window.turns
+            path_vectors.step(window, now, cached, link, told)
+            turns.add((was, window.turns))
+            follows.add(window.follows)
+            rests.add(window._rest)
+    assert set(actions) == {"draft", "propose", "show", "leave", "void", "wait"}
+    assert set(events) == {"drafted", "waited", "written", "commit", "lost"}
+    assert min(links[link] for link in ("", "lost", "unread")) >= 10
+    due = [action for vector in VECTORS for step in vector["steps"] for action in step[-1]]
+    assert {action[2] for action in due if action[0] == "propose"} == {True, False}
+    assert {action[1] > 1 for action in due if action[0] == "draft"} == {True, False}
+    assert len(turns) == 4 and follows == {True, False} and max(rests) == paths.REST[1]
+
+
+CHANGED = [
+    (paths, "BEGUN", 0.2),
+    (paths, "MOST", 6),
+    (paths, "LONG", 12),
+    (paths, "TRIED", 3.0),
+    (paths, "MEMORY", 0.5),
+    (paths, "REST", (2, 64)),
+    (paths, "LOOKS", (8, 12)),
+    (paths, "EARLY", 2),
+    (paths, "BRIEF_S", 0.001),
+    (paths, "BACKLOG", 0),
+    (beside, "CLEAR", 0.4),
+    (estimators, "MEMORY", 0.5),
+    (estimators, "FEW", 30),
+    (estimators, "SHARED", 3.0),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "value"), CHANGED, ids=[f"{n}" for _, n, _ in CHANGED])
+def test_a_window_with_another_constant_fails(monkeypatch, module, name, value):
+    """Negative controls: the vectors tell it from the documented one."""
+    monkeypatch.setattr(module, name, value)
+    assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)
+
+
+@pytest.mark.parametrize("name", ["turns", "_deep", "_pays", "most"])
+def test_a_window_without_one_of_its_rules_fails(monkeypatch, name):
+    """Negative controls: it never takes turns, is of any depth, always pays, has no window."""
+    instead = {"turns": False, "_deep": 64, "most": 64}
+    rule = property(lambda self: instead[name]) if name in instead else lambda self, alpha: True
+    monkeypatch.setattr(Paths, name, rule)
+    assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)
