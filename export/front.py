@@ -11,7 +11,7 @@ from device_runtime.model import kernels
 from device_runtime.model.costs import Costs, Kernel
 from export.products import Product
 from export.rounder import Rounder
-from export.rounding import SMALLEST_BLOCK, Rounding, nearest
+from export.rounding import Rounding, block_for, nearest
 
 ENOUGH = 0.96  # of the mean sum of min(p, q): an insurance, where the target is unknown
 # Of what is lost of the overlap, for the root of a nat: SmolLM2 in 8 bits 0.49, in 4 bits 0.45.
@@ -19,6 +19,7 @@ OF_ROOT = 0.48
 CLOSE = 0.002  # to what is wanted: overlaps of a thousand positions tell no finer
 LADDER = 4  # points that a front has at least
 PRICES = np.geomspace(1e-3, 1e7, 201)  # nats a second, of which each gives a plan
+OF_BYTES = np.geomspace(1e-15, 1.0, 751)  # nats a byte
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,18 @@ class Point:
     error: float  # of the overlap, standard
 
 
-def options(rounder: Rounder, one: Product, costs: Costs) -> list[Option]:
-    """What may become of a product, by the kernels that the costs know.
+def options(rounder: Rounder, one: Product, costs: Costs | None, careful: bool) -> list[Option]:
+    """What may become of a product, by the kernels that the costs know; without any, by bytes.
 
     The head and tables stay at 8 bits where there is a fast kernel for them: their rows are read
-    one by one, as embeddings, and nothing downstream averages what they lose.
+    one by one, as embeddings, and nothing downstream averages what they lose. ``careful``: with
+    the codes that will be shipped; else with the nearest, which are made faster and lose more.
     """
-    took = _times(one, rounder.is_head(one), costs)
-    lost = rounder.losses(one, (nearest(one.weight, rounding) for rounding in took))
+    is_head = rounder.is_head(one)
+    took = _sizes(one, is_head) if costs is None else _times(one, is_head, costs)
+    known = {r for r in took if careful and r.bits == 4}  # and kept: others are made in no time
+    made = (rounder.codes(one, r) if r in known else nearest(one.weight, r) for r in took)
+    lost = rounder.losses(one, made)
     rows, width = one.shape
     return [
         Option(rounding, seconds, int(rows * width * rounding.bytes_per_weight), loss)
@@ -66,19 +71,47 @@ def options(rounder: Rounder, one: Product, costs: Costs) -> list[Option]:
 
 
 def _times(one: Product, is_head: bool, costs: Costs) -> dict[Rounding, float]:
-    """The kernels for a product, and seconds: without those that a finer one of as many bits beats.
+    """The kernels for a product, and seconds.
 
-    What the smaller blocks lose is less, so that they need not be reckoned.
+    A table that is no product costs none, and has the smallest blocks.
     """
     found: dict[Rounding, float] = {}
-    least: dict[int, float] = {}
     for kernel in sorted(costs.kernels()):
-        if not _fits(kernel, one, is_head, costs):
-            continue
-        seconds = costs.seconds(kernel, *one.shape) if one.source else 0.0
-        if seconds < least.get(kernel.bits, np.inf):
-            least[kernel.bits] = seconds
+        if _fits(kernel, one, is_head, costs):
+            seconds = costs.seconds(kernel, *one.shape) if one.source else 0.0
             found[Rounding(kernel.bits, kernel.block, kernel.zero_points)] = seconds
+    if not one.source:
+        return dict(list(found.items())[:1])
+    return {
+        rounding: seconds
+        for bits in (4, 8)
+        for rounding, seconds in _ordered({r: s for r, s in found.items() if r.bits == bits})
+    }
+
+
+def _ordered(took: dict[Rounding, float]) -> list[tuple[Rounding, float]]:
+    """The same kernel's seconds by block, as they are without what is noise.
+
+    Smaller blocks read more bytes, and take no less for each. Where a measurement says otherwise,
+    all between share their mean for a byte (the nearest such sequence: pool adjacent violators).
+    """
+    pools: list[tuple[float, list[Rounding]]] = []
+    for rounding in sorted(took):
+        rate, members = took[rounding] / rounding.bytes_per_weight, [rounding]
+        while pools and pools[-1][0] < rate:
+            before, others = pools.pop()
+            rate = (before * len(others) + rate * len(members)) / (len(others) + len(members))
+            members = others + members
+        pools.append((rate, members))
+    return [(one, rate * one.bytes_per_weight) for rate, members in pools for one in members]
+
+
+def _sizes(one: Product, is_head: bool) -> dict[Rounding, float]:
+    """Of 8 bits and 4 those that are fast on most devices; no seconds are known."""
+    width = one.shape[1]
+    found = {Rounding(8, block_for(width, 64)): 0.0}
+    if not one.tied and not is_head:
+        found |= {Rounding(4, block_for(width, block), True): 0.0 for block in (64, 32)}
     return found
 
 
@@ -91,7 +124,8 @@ def _fits(kernel: Kernel, one: Product, is_head: bool, costs: Costs) -> bool:
         bits = (8,)
     if kernel.bits not in bits:
         return False
-    if one.shape[1] % kernel.block and (one.tied or kernel.block > SMALLEST_BLOCK):
+    smallest = min(other.block for other in costs.kernels() if other.bits == kernel.bits)
+    if one.shape[1] % kernel.block and (one.tied or kernel.block > smallest):
         return False
     if one.tied:
         return not kernel.zero_points
@@ -105,22 +139,33 @@ def plans(table: dict[str, list[Option]], rest_s: float) -> list[Plan]:
     """
     found: dict[tuple[Rounding, ...], Plan] = {}
     for price in PRICES:
-        chosen = {
-            name: min(some, key=lambda o: (o.loss + price * o.seconds, o.bytes, o.rounding))
-            for name, some in table.items()
-            if some
-        }
-        key = tuple(option.rounding for option in chosen.values())
-        found.setdefault(
-            key,
-            Plan(
-                {name: option.rounding for name, option in chosen.items()},
-                rest_s + sum(option.seconds for option in chosen.values()),
-                sum(option.bytes for option in chosen.values()),
-                sum(option.loss for option in chosen.values()),
-            ),
-        )
+        made = _plan(table, rest_s, price, 0.0)
+        found.setdefault(tuple(made.recipe.values()), made)
     return sorted(found.values(), key=lambda plan: plan.loss)
+
+
+def within(table: dict[str, list[Option]], limit: int) -> Plan:
+    """The plan with the least loss in ``limit`` bytes, on the hull; the smallest where none is."""
+    for price in OF_BYTES:
+        made = _plan(table, 0.0, 0.0, price)
+        if made.bytes <= limit:
+            break
+    return made
+
+
+def _plan(table: dict[str, list[Option]], rest_s: float, of_second: float, of_byte: float) -> Plan:
+    """For every product the option with the least loss and prices."""
+
+    def price(one: Option) -> tuple[float, int, Rounding]:
+        return one.loss + of_second * one.seconds + of_byte * one.bytes, one.bytes, one.rounding
+
+    chosen = {name: min(some, key=price) for name, some in table.items() if some}
+    return Plan(
+        {name: option.rounding for name, option in chosen.items()},
+        rest_s + sum(option.seconds for option in chosen.values()),
+        sum(option.bytes for option in chosen.values()),
+        sum(option.loss for option in chosen.values()),
+    )
 
 
 def ladder(found: Sequence[Plan], count: int) -> list[Plan]:

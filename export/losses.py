@@ -15,7 +15,7 @@ from torch import Tensor
 
 from export.rounding import activations
 
-POSITIONS = 256  # that losses are reckoned over
+POSITIONS = 512  # that losses are reckoned over
 OF_HEAD = 64  # and that of the head, which has as many outputs as there are tokens
 
 

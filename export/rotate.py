@@ -28,10 +28,11 @@ SEED = 0  # of the signs
 
 
 def orthogonal(size: int) -> NDArray[np.float64]:
-    """(size, size), QᵀQ = 1, no entry far from the others in size.
+    """(size, size), Q = Qᵀ and QQ = 1, no entry far from the others in size.
 
     Sylvester's Hadamard matrix for what of the size is a power of two, Hartley's for the rest (a
-    real Fourier matrix, which there is for every size), with random signs for the channels.
+    real Fourier matrix, which there is for every size), with random signs for the channels, on
+    both sides: it is its own inverse, and a graph that turns back holds one matrix.
     """
     power = size & -size
     whole = np.ones((1, 1))
@@ -41,7 +42,7 @@ def orthogonal(size: int) -> NDArray[np.float64]:
     angles /= size // power
     signs = np.random.default_rng([SEED, size]).choice([-1.0, 1.0], size)
     turned = np.kron(whole, np.cos(angles) + np.sin(angles))
-    found: NDArray[np.float64] = signs[:, None] * turned / np.sqrt(size)
+    found: NDArray[np.float64] = signs[:, None] * turned * signs / np.sqrt(size)
     return found
 
 
@@ -84,7 +85,7 @@ def rotate(edit: Edit, head: Product, table: NodeProto | None) -> str:
         gathered = table.output[0]
         table.output[0] = gathered + TURNED
         after = list(edit.graph.node).index(table) + 1
-        edit.graph.node.insert(after, _multiply(edit, table.output[0], basis.T, gathered))
+        edit.graph.node.insert(after, _multiply(edit, table.output[0], basis, gathered))
     node = edit.maker[head.name]
     name = str(node.input[0])
     node.input[0] = name + TURNED
@@ -94,7 +95,7 @@ def rotate(edit: Edit, head: Product, table: NodeProto | None) -> str:
 
 def _multiply(edit: Edit, source: str, matrix: NDArray[np.float32], target: str) -> NodeProto:
     """A product that is not rounded."""
-    inputs = [source, edit.add_constant(f"{target}.basis", matrix)]
+    inputs = [source, edit.add_constant(f"turned.{len(matrix)}.basis", matrix)]
     made = helper.make_node("MatMul", inputs, [target], target.removesuffix(TURNED) + TURNED)
     edit.maker[target] = made
     edit.readers[source] = [made]

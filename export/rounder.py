@@ -94,19 +94,35 @@ class Rounder:
         return model
 
 
-def fixed(bits: int, rounder: Rounder) -> dict[str, Rounding]:
-    """The recipe of ``--precision int8`` and ``int4``, the same for every model and device.
+def eight(rounder: Rounder) -> dict[str, Rounding]:
+    """All in 8 bits, the same for every model and device.
 
-    8 bits: in blocks of 64 where a product takes more than it gives (the way down of a layer, whose
-    inputs differ the most), else of 256, or what divides the rows. 4 bits: in blocks of 32 in the
-    products that give as much as they take or more (query, key and value; the way out; gate and
-    up), which lose the least by them; 8 in the others.
+    In blocks of 64 where a product takes more than it gives (the way down of a layer, whose inputs
+    differ the most), else of 256, or what divides the rows.
     """
-    found = {}
-    for one in rounder.products:
-        rows, width = one.shape
-        if bits == 4 and rows >= width and one.source and not rounder.is_head(one):
-            found[one.name] = Rounding(4, block_for(width, 32), True)
-        else:
-            found[one.name] = Rounding(8, block_for(width, 64 if one.wide else 256))
-    return found
+    return {
+        one.name: Rounding(8, block_for(one.shape[1], 64 if one.wide else 256))
+        for one in rounder.products
+    }
+
+
+def four(rounder: Rounder) -> dict[str, Rounding]:
+    """4 bits in the products that give as much as they take or more, 8 in the others.
+
+    In blocks of 32: query, key and value; the way out; gate and up.
+    """
+    return {
+        one.name: Rounding(4, block_for(one.shape[1], 32), True)
+        if one.shape[0] >= one.shape[1] and one.source and not rounder.is_head(one)
+        else Rounding(8, block_for(one.shape[1], 64))
+        for one in rounder.products
+    }
+
+
+def size(rounder: Rounder, recipe: Recipe) -> int:
+    """The bytes of codes."""
+    shapes = {one.name: one.shape for one in rounder.products}
+    return sum(
+        int(shapes[name][0] * shapes[name][1] * one.bytes_per_weight)
+        for name, one in recipe.items()
+    )

@@ -10,6 +10,10 @@ import sys
 from urllib.parse import urlsplit
 
 import pytest
+from typer.testing import CliRunner
+
+from draftlink.cli.common import app
+from export import ExportError
 
 
 def draftlink(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -53,6 +57,20 @@ def test_device_failures_are_one_line(bundle):
 )
 def test_wrong_usage_is_exit_code_2(arguments):
     assert draftlink(*arguments).returncode == 2
+
+
+def test_export_searches_unless_it_is_told_what_to_take(monkeypatch, tmp_path):
+    asked = []
+
+    def export(model, out, precision, **options):
+        asked.append((precision, options["graph"]))
+        raise ExportError("enough")
+
+    monkeypatch.setattr("export.bundle.export_bundle", export)
+    for more in ([], ["--precision", "int8"], ["--npu", "--calibrate", "text.txt"]):
+        done = CliRunner().invoke(app, ["export", "tinypair", "-o", str(tmp_path / "out"), *more])
+        assert str(done.exception) == "enough"
+    assert asked == [("auto", "shared"), ("int8", "shared"), ("int8", "static")]
 
 
 def test_export_by_hand(model_folder, tmp_path):

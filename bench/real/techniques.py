@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 from unittest import mock
@@ -25,7 +26,7 @@ from rich.table import Table
 
 from device_runtime.model.bundle import GRAPH, TOKENIZER, Bundle, Check
 from device_runtime.model.draft_model import DraftModel
-from export import calibrate, check, prompts, quantize, rounder, smooth, source
+from export import calibrate, check, choose, prompts, quantize, rounder, smooth, source
 from export.bundle import manifest_of, traced
 from export.choose import SMOOTHED
 from export.products import Product
@@ -66,13 +67,13 @@ def in_blocks(bits: int, block: int, wide: int | None = None) -> Callable[[Round
     return recipe
 
 
-def fixed(bits: int, four: int | None = None) -> Callable[[Rounder], Any]:
-    """``--precision int8`` and ``int4``; ``four``: another block for 4 bits."""
+def four(block: int) -> Callable[[Rounder], Any]:
+    """``rounder.four`` in other blocks."""
 
     def recipe(made: Rounder) -> rounder.Recipe:
         return {
-            name: replace(one, block=four) if four and one.bits == 4 else one
-            for name, one in rounder.fixed(bits, made).items()
+            name: replace(one, block=block) if one.bits == 4 else one
+            for name, one in rounder.four(made).items()
         }
 
     return recipe
@@ -85,13 +86,14 @@ WAYS = (
     Way("8 bits, blocks of 256, rescaled", "rescaled", False, in_blocks(8, 256)),
     Way("8 bits, down in 64, rescaled", "rescaled", False, in_blocks(8, 256, 64)),
     Way("8 bits, all in 32, rescaled", "rescaled", False, in_blocks(8, 32)),
-    Way("int8: rescaled, head rotated", "rotated", False, fixed(8)),
+    Way("int8: rescaled, head rotated", "rotated", False, rounder.eight),
     Way("8 bits, all in 32, rescaled, head rotated", "rotated", False, in_blocks(8, 32)),
-    Way("int4, nearest, as given", "given", False, fixed(4)),
-    Way("int4, GPTQ, as given", "given", True, fixed(4)),
-    Way("int4, GPTQ, rescaled", "rescaled", True, fixed(4)),
-    Way("int4: GPTQ, rescaled, head rotated", "rotated", True, fixed(4)),
-    Way("int4 in blocks of 64", "rotated", True, fixed(4, 64)),
+    Way("4 bits by kind, nearest, as given", "given", False, rounder.four),
+    Way("4 bits by kind, GPTQ, as given", "given", True, rounder.four),
+    Way("4 bits by kind, GPTQ, rescaled", "rescaled", True, rounder.four),
+    Way("4 bits by kind, GPTQ, rescaled, head rotated", "rotated", True, rounder.four),
+    Way("4 bits by kind in blocks of 64", "rotated", True, four(64)),
+    Way("int4: as many bytes by matrix", "rotated", True, partial(choose.fixed, "int4")),
     Way("4 bits in 32, head in 8, rescaled, GPTQ", "rotated", True, in_blocks(4, 32)),
 )
 

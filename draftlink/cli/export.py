@@ -31,8 +31,8 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="bundle folder to write")],
     precision: Annotated[
-        str, typer.Option(help="int8, int4, fp32; auto searches: the fastest that loses little")
-    ] = "int8",
+        str, typer.Option(help="auto: the fastest that loses little; or int8, int4, fp32")
+    ] = "auto",
     graph: Annotated[
         str, typer.Option(help="shared: free rollback; portable: standard operators")
     ] = "shared",
@@ -91,7 +91,7 @@ def _usage(precision: str, graph: str, npu: bool, calibrate: Path | None) -> Non
         raise typer.BadParameter(f"{precision!r} is not auto, int8, int4 or fp32")
     if graph not in ("shared", "portable"):
         raise typer.BadParameter(f"{graph!r} is not shared or portable")
-    if npu and (graph != "shared" or precision != "int8"):
+    if npu and (graph != "shared" or precision not in ("auto", "int8")):
         raise typer.BadParameter("--npu has its own graph, in int8; leave --graph and --precision")
     if npu != (calibrate is not None):
         raise typer.BadParameter("--npu and --calibrate FILE go together")

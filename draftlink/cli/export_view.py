@@ -29,8 +29,8 @@ def lines(path: Path, manifest: Any, asked: str) -> Iterator[str]:
         yield _expected(check)
         if asked in ("int8", "int4") and check.overlap < ENOUGH:
             yield (
-                f"warning: {asked} is coarser than this model bears (overlap under {ENOUGH}); with"
-                " --precision auto the fastest rounding that loses less is found"
+                f"warning: {asked} is coarser than this model bears (overlap under {ENOUGH}); leave"
+                " --precision away, and the fastest rounding that loses less is found"
             )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from device_runtime.model.bundle import load_bundle
 from draftlink.cli import export_view
-from export import rounder
+from export import choose
 from export.bundle import export_bundle
 from export.rounding import Rounding
 
@@ -41,10 +41,10 @@ def test_with_a_target_both_are_measured(model_folder, tmp_path):
 def test_a_coarse_rounding_is_told_and_not_refused(model_folder, tmp_path, monkeypatch):
     """Everything in 4 bits, one step for a whole row: far worse than int4 is, and no fault."""
 
-    def coarse(bits, made):
+    def coarse(precision, made, careful):
         return {one.name: Rounding(4, 64 if one.tied else 256) for one in made.products}
 
-    monkeypatch.setattr(rounder, "fixed", coarse)
+    monkeypatch.setattr(choose, "fixed", coarse)
     manifest = export_bundle(model_folder("llama"), tmp_path / "out", "int4").manifest
     assert manifest.check.passed and manifest.check.overlap < 0.97
     assert manifest.check.overlap_error > 0 and manifest.check.text == "its own"

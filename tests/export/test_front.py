@@ -12,7 +12,7 @@ from device_runtime.model.bundle import MANIFEST
 from device_runtime.model.costs import FORMAT, Cost, Costs, Kernel
 from draftlink.link import shaping
 from draftlink.planning.plan import Setting
-from export import front
+from export import choose, front, rounder
 from export.bundle import export_bundle
 from export.choose import Asked
 from export.front import Option, Plan, Point
@@ -89,6 +89,49 @@ def test_the_default_is_the_fastest_that_is_good_or_else_the_best():
     assert front.default(points[2:]).overlap == 0.9
 
 
+def test_as_many_bytes_are_spent_where_they_lose_the_least():
+    """Of ten alike, but for the first two, which lose ten times what others do by 4 bits."""
+    options = {
+        str(i): [Option(Rounding(8, 64), 0.0, 200, 0.001), Option(Rounding(4, 32), 0.0, 100, loss)]
+        for i, loss in enumerate([0.5, 0.4] + [0.05] * 8)
+    }
+    found = front.within(options, 1250)
+    assert found.bytes == 1200 and found.loss == pytest.approx(2 * 0.001 + 8 * 0.05)
+    assert {name for name, one in found.recipe.items() if one.bits == 8} == {"0", "1"}
+    assert front.within(options, 5000).loss == pytest.approx(0.01)
+    assert front.within(options, 10).bytes == 1000  # the control: there is nothing smaller
+
+
+def test_a_measurement_by_which_smaller_blocks_are_faster_is_noise():
+    """They read more; all between share what a byte takes. In order, times stay as they are."""
+    even = {
+        Rounding(8, block): 1e-6 * Rounding(8, block).bytes_per_weight for block in (16, 32, 64)
+    }
+    assert dict(front._ordered(even)) == pytest.approx(even)
+    noisy = even | {Rounding(8, 16): 0.5e-6}
+    found = dict(front._ordered(noisy))
+    assert found[Rounding(8, 16)] > found[Rounding(8, 32)] > found[Rounding(8, 64)]
+    assert sum(found.values()) == pytest.approx(sum(noisy.values()), rel=0.05)
+    slow = even | {Rounding(8, 16): 9e-6}
+    assert dict(front._ordered(slow)) == pytest.approx(slow)
+
+
+def test_int4_takes_no_more_bytes_than_by_kind_and_loses_less(model_folder, tmp_path):
+    """The control: the same kinds of products in 4 bits, whatever each loses."""
+    model = model_folder("llama")
+    lost = {}
+    for name in ("by matrix", "by kind"):
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "by kind":
+                patch.setattr(choose, "fixed", lambda precision, made, careful: rounder.four(made))
+            made = export_bundle(model, tmp_path / name, "int4", context=64)
+        lost[name] = 1 - made.manifest.check.overlap
+        size = sum(file.bytes for file in made.manifest.files.values())
+        lost[f"{name}, bytes"] = size
+    assert lost["by matrix, bytes"] <= 1.01 * lost["by kind, bytes"]
+    assert lost["by matrix"] < lost["by kind"]
+
+
 def test_choice_and_bytes_are_the_same_each_time(model_folder, tmp_path):
     made = []
     for name in ("a", "b"):
@@ -101,6 +144,22 @@ def test_choice_and_bytes_are_the_same_each_time(model_folder, tmp_path):
     assert msgspec.structs.asdict(made[0]) == msgspec.structs.asdict(made[1])
     told = json.loads((tmp_path / "a" / MANIFEST).read_text())["quantization"]
     assert told["costs"]["node_s"] == 1e-6 and len(told["front"]) >= 2
+
+
+def test_costs_that_are_measured_here_have_what_whole_drafts_take(
+    model_folder, tmp_path, monkeypatch
+):
+    """Attention is no product, and no small sum either: its time is in that of other nodes."""
+    monkeypatch.setattr(choose.measure, "measure", lambda *_, **__: table())
+    monkeypatch.setattr(choose, "_seconds", lambda draft: 1.0)
+    out = tmp_path / "out"
+    told = export_bundle(
+        model_folder("llama"), out, "auto", asked=Asked("low"), context=64
+    ).manifest.quantization
+    assert told is not None and told.costs is not None
+    assert told.costs.products == table().products and told.costs.node_s > 1e-3
+    assert all(point.seconds == pytest.approx(1.0, abs=0.01) for point in told.front)
+    assert len({point.seconds for point in told.front}) == len(told.front) >= 2
 
 
 def test_a_processor_without_int8_products_gets_none(model_folder, tmp_path):

@@ -64,6 +64,7 @@ def test_the_basis_is_orthogonal_and_flat(size):
     """In float64 to the last digits; the control is a matrix of such entries with random signs."""
     basis = rotate.orthogonal(size)
     assert np.abs(basis.T @ basis - np.eye(size)).max() < 1e-12
+    assert np.array_equal(basis, basis.T)  # so it turns back, too
     assert np.abs(basis).max() <= np.sqrt(2 / size) + 1e-12
     if size > 3:
         signs = np.random.default_rng(1).choice([-1.0, 1.0], (size, size)) / np.sqrt(size)
