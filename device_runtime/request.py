@@ -21,8 +21,7 @@ from draftlink import schemes
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
 from draftlink.protocol.logprobs import MOST
-from draftlink.schemes import AnyScheme
-from draftlink.schemes.topk import TopK
+from draftlink.schemes import AnyScheme, topk
 
 MOST_GAMMA = 64
 PHASES: dict[str, frames.Phase] = {"stream": "stream", "auto": "stream", "both": "both"}
@@ -135,7 +134,7 @@ def check(
     """
     welcome = models.welcome
     sampling = _sampling(sampling, welcome)
-    scheme = scheme or TopK(k=min(TopK().k, models.shared))
+    scheme = scheme or topk.usual(k=min(topk.K, models.shared))
     _check_scheme(scheme, sampling, models)
     mode = modes.resolved(mode, modes.hindered(scheme, sampling, welcome, learns=learn_temperature))
     modes.check_price(draft_price, mode)

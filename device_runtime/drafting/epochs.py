@@ -72,6 +72,7 @@ class Epochs:
         self._plan = self._controller.plan(self.mode)
         self._free_s: float | None = None  # when the base station can take another block
         self._began_s = now
+        self._length = 0  # of the block that was judged last
         if not self._counts.limits.foretells:
             self._offline.outdate()
 
@@ -154,7 +155,7 @@ class Epochs:
     def _wanted(self) -> int:
         """How many tokens to draft before there is something to decide."""
         count = min(self._most(), self._window() - len(self._flight), self._longest())
-        if self._plan.waits:
+        if self._plan.waits and not self._plan.sure:
             return min(count, self._plan.first - len(self._flight.block))
         return min(count, 1)
 
@@ -181,7 +182,9 @@ class Epochs:
     def _is_due(self, now: float) -> bool:
         """Whether the base station should check the block, rather than wait for more of it."""
         plan = self._plan
-        if plan.waits or len(self._flight.block) >= BLOCK:
+        if plan.waits:
+            return len(self._flight.block) >= plan.first or self._whole() <= plan.sure
+        if len(self._flight.block) >= BLOCK:
             return len(self._flight.block) >= plan.first
         # The next token would come too late for the next verification. While it is all but certain
         # that nothing is rejected, that would be for nothing.
@@ -260,6 +263,8 @@ class Epochs:
         estimates, verify_s, queue_s = self._estimates, verdict.verify_s, verdict.queue_s
         self._counts.rounds += 1
         estimates.verify.took(verify_s, beside=not first.waits)
+        if first.waits:
+            estimates.rows.add(len(first.proposed), verify_s)
         estimates.queue.add(queue_s)
         estimates.acceptance.judged(self.judged, chances, verdict.accepted, rejected=rejected)
         # Behind the prompt, or another verification, a block waits longer than the verdict says.
@@ -268,6 +273,7 @@ class Epochs:
         if not self.judged and self._counts.rounds > 1:
             estimates.rtt.add(now - first.sent_s - verify_s - queue_s)
         self._pause_s = None
+        self._length = len(first.proposed)
         if verdict.closes:
             self._flight.clear()
             if self._forward is not None:
@@ -284,7 +290,8 @@ class Epochs:
         """
         controller = self._controller
         if closes:
-            controller.drafted(self.mode, self.judged + 1, now - self._began_s)
+            seconds = now - self._began_s
+            controller.drafted(self.mode, self.judged + 1, seconds, length=self._length)
         if self._auto and not self._leaves:
             chosen = controller.choose(self._counts.left)
             if chosen == "stream":

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from device_runtime.drafting.controller import Controller
+from device_runtime.drafting.controller import Controller, DraftPlan
 from device_runtime.drafting.estimators import Estimates
+from draftlink.planning import theory
 
 
 def known(
@@ -187,3 +188,31 @@ def test_on_a_machine_that_both_ends_share_it_ends_up_waiting_and_stays():
     assert set(modes[12:]) == {"stop-and-wait"}
     # And where each has its own, running ahead is right.
     assert set(learns_that_drafting_on_costs(1.0)) == {"run-ahead"}
+
+
+def longest_by(plan: DraftPlan, alpha: float) -> int:
+    """Tokens of a block whose chances are all alike."""
+    return next(n for n in range(1, plan.first + 1) if alpha**n <= plan.sure or n == plan.first)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.7, 0.8, 0.9])
+@pytest.mark.parametrize("rtt_s", [0.001, 0.06])
+def test_a_block_of_like_chances_is_as_long_as_the_best_fixed_one(alpha, rtt_s):
+    here = known(alpha, rtt_s=rtt_s, target_s=0.045)
+    plan = Controller(here).plan("stop-and-wait")
+    best = theory.best_draft_length(
+        here.acceptance.alpha, fixed_s=rtt_s + 0.045, draft_s=0.01, longest=16
+    )
+    assert plan.waits and plan.first == plan.window == 16
+    assert abs(longest_by(plan, here.acceptance.alpha) - best) <= 1
+
+
+def test_where_each_row_makes_a_verification_longer_blocks_are_shorter():
+    """A target on a CPU: what was taken for a round's fixed cost is a token's."""
+    here = known(0.9, rtt_s=0.001, target_s=0.1)
+    free = Controller(here).plan("stop-and-wait")
+    for n in (12, 10, 14, 12, 9, 15) * 5:
+        here.rows.add(n, 0.04 + 0.005 * n)
+    dear = Controller(here).plan("stop-and-wait")
+    alpha = here.acceptance.alpha
+    assert longest_by(dear, alpha) <= longest_by(free, alpha) - 3
