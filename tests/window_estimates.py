@@ -344,7 +344,9 @@ class Controller:
             )
             if pays or (not self.foretells and self.try_it(left)):
                 self.change(drafting)
-        elif self.since >= self.dwell:
+        elif self.since >= self.dwell or (
+            turns and self.writer == "run-ahead" and here.draft.slowdown() > 1.0
+        ):
             draft_s = self.corrected_s(self.writer, min(alpha + 0.6 * error, 0.98))
             if less(stream_s, 0.95 * draft_s):
                 self.change("stream")

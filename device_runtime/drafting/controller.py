@@ -160,7 +160,7 @@ class Controller:
             pays = better and (stream_s - draft_s) * left > 2.0 * change_s and self._rested
             if pays or (not self.foretells and self._worth_a_try(left)):
                 self._change(drafting)
-        elif self._since >= self._dwell:
+        elif self._since >= self._dwell or (waits and self._crowded):
             draft_s = self._drafting_s(self.writer, min(alpha + PATIENCE * error, HOPE))
             if stream_s < (1.0 - HYSTERESIS) * draft_s:
                 self._change("stream")
@@ -172,6 +172,11 @@ class Controller:
     def _rested(self) -> bool:
         """Whether the stream has lasted long enough; the first one need not."""
         return self._dwell == DWELL_TOKENS or self._since >= self._dwell
+
+    @property
+    def _crowded(self) -> bool:
+        """Whether drafting on has shown that both ends share cores: that is no streak of luck."""
+        return self.writer == "run-ahead" and self.estimates.draft.slowdown > 1.0
 
     @property
     def _known(self) -> bool:

@@ -190,6 +190,31 @@ def test_on_a_machine_that_both_ends_share_it_ends_up_waiting_and_stays():
     assert set(learns_that_drafting_on_costs(1.0)) == {"run-ahead"}
 
 
+def test_cores_that_turn_out_to_be_shared_end_run_ahead_at_once():
+    """On one machine it begins in turns; what drafting on costs there must be tried to be known.
+
+    8 tokens tell; that a mode is kept for at least 24 tokens would cost three times as many.
+    """
+    here = known(0.9, rtt_s=0.0005, target_s=0.05)
+    for _ in range(10):
+        here.draft.took(0.01, beside=False)
+    controller = Controller(here)
+    assert controller.begin(near=True) == "stop-and-wait"
+    controller.drafted("stop-and-wait", 12, 0.2)
+    assert controller.choose(100) == "run-ahead"
+    tokens = 0
+    while controller.writer == "run-ahead":
+        here.draft.took(0.02, beside=True)
+        here.verify.took(0.1, beside=True)
+        tokens += 1
+        controller.drafted("run-ahead", 1, 0.03)
+        controller.choose(100 - tokens)
+    assert controller.writer == "stop-and-wait" and tokens <= 9
+    for _ in range(10):
+        controller.drafted("stop-and-wait", 5, 0.12)
+        assert controller.choose(50) == "stop-and-wait"
+
+
 def longest_by(plan: DraftPlan, alpha: float) -> int:
     """Tokens of a block whose chances are all alike."""
     return next(n for n in range(1, plan.first + 1) if alpha**n <= plan.sure or n == plan.first)
