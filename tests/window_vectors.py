@@ -382,7 +382,7 @@ LEAVING = {"auto": True, "estimates": "poor", "since": 24, "dwell": 24}
 CASES = {
     "stop-and-wait": case("stop-and-wait", 1, 10),
     "stop-and-wait, cold": case("stop-and-wait", 2, 10, estimates="cold"),
-    "stop-and-wait, dear rows": case("stop-and-wait", 34, 16, {"rtt_s": 0.0011}, estimates="rows"),
+    "stop-and-wait, dear rows": case("stop-and-wait", 34, 8, {"rtt_s": 0.0011}, estimates="rows"),
     "stop-and-wait, gamma, split": case("stop-and-wait", 3, 10, gamma=3, corrects=True),
     "run-ahead": case("run-ahead", 2, 20),
     "run-ahead, sure": case("run-ahead", 6, 24, {"accepts": 0.95}, estimates="good"),

@@ -110,9 +110,7 @@ class Controller:
             self.writer = "stop-and-wait"
         return self.writer
 
-    def drafted(
-        self, writer: DraftingMode, tokens: int, seconds: float, *, length: int = 0
-    ) -> None:
+    def drafted(self, writer: DraftingMode, tokens: int, seconds: float, length: int = 0) -> None:
         """An epoch, or a round of ``length``, brought so many tokens in so many seconds."""
         self._since += tokens
         if self._known:

@@ -72,7 +72,6 @@ class Epochs:
         self._plan = self._controller.plan(self.mode)
         self._free_s: float | None = None  # when the base station can take another block
         self._began_s = now
-        self._length = 0  # of the block that was judged last
         if not self._counts.limits.foretells:
             self._offline.outdate()
 
@@ -182,10 +181,9 @@ class Epochs:
     def _is_due(self, now: float) -> bool:
         """Whether the base station should check the block, rather than wait for more of it."""
         plan = self._plan
-        if plan.waits:
-            return len(self._flight.block) >= plan.first or self._whole() <= plan.sure
-        if len(self._flight.block) >= BLOCK:
-            return len(self._flight.block) >= plan.first
+        if plan.waits or len(self._flight.block) >= BLOCK:
+            long = len(self._flight.block) >= plan.first
+            return long or (plan.waits and self._whole() <= plan.sure)
         # The next token would come too late for the next verification. While it is all but certain
         # that nothing is rejected, that would be for nothing.
         next_s = now + self._estimates.draft.typical
@@ -262,9 +260,10 @@ class Epochs:
         rejected = verdict.own and verdict.accepted < len(chances)
         estimates, verify_s, queue_s = self._estimates, verdict.verify_s, verdict.queue_s
         self._counts.rounds += 1
+        self._length = len(first.proposed)  # of the block that was judged last
         estimates.verify.took(verify_s, beside=not first.waits)
         if first.waits:
-            estimates.rows.add(len(first.proposed), verify_s)
+            estimates.rows.add(self._length, verify_s)
         estimates.queue.add(queue_s)
         estimates.acceptance.judged(self.judged, chances, verdict.accepted, rejected=rejected)
         # Behind the prompt, or another verification, a block waits longer than the verdict says.
@@ -273,7 +272,6 @@ class Epochs:
         if not self.judged and self._counts.rounds > 1:
             estimates.rtt.add(now - first.sent_s - verify_s - queue_s)
         self._pause_s = None
-        self._length = len(first.proposed)
         if verdict.closes:
             self._flight.clear()
             if self._forward is not None:
@@ -290,8 +288,7 @@ class Epochs:
         """
         controller = self._controller
         if closes:
-            seconds = now - self._began_s
-            controller.drafted(self.mode, self.judged + 1, seconds, length=self._length)
+            controller.drafted(self.mode, self.judged + 1, now - self._began_s, self._length)
         if self._auto and not self._leaves:
             chosen = controller.choose(self._counts.left)
             if chosen == "stream":
