@@ -104,8 +104,7 @@ class Estimates:
         self.rtt, self.queue, self.target = Level(), Level(), Level()
         self.draft, self.verify = Work(), Work()
         self.waited: list[tuple[int, float]] = []
-        self.stood = [4.0 * (0.25 + 0.73 * (EDGES[i] + EDGES[i + 1]) / 2.0) for i in range(11)]
-        self.seen = [4.0] * 11
+        self.stood, self.seen = [0] * 11, [0] * 11
         self.accepted = self.rejected = 0.0
         for name in ("rtt", "queue", "target"):
             for sample in given.get(name, []):
@@ -123,7 +122,7 @@ class Estimates:
         """Section 2.3."""
         i = self.bucket(chance)
         self.stood[i] += accepted
-        self.seen[i] += 1.0
+        self.seen[i] += 1
         self.accepted = M * self.accepted + accepted
         self.rejected = M * self.rejected + (not accepted)
 
@@ -132,7 +131,9 @@ class Estimates:
 
     def stands(self, chance: float) -> float:
         i = self.bucket(chance)
-        return self.stood[i] / self.seen[i]
+        unsure = 1.0 - (EDGES[i] + EDGES[i + 1]) / 2.0
+        stands = 1.0 - min(1.5 * unsure * (1.0 - self.alpha), 1.0)
+        return (self.stood[i] + 4.0 * stands) / (self.seen[i] + 4.0)
 
     @property
     def alpha(self) -> float:

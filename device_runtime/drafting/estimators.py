@@ -23,6 +23,9 @@ STEADY = 1.0  # tokens², as if blocks had differed so much more in length, and 
 FAR = 8.0  # times the typical value: as much of a sample counts, at the most
 MEMORY = 1.0 - 1.0 / 150.0  # what a judged token weighs after the next one
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # of the draft's probability
+MIDDLES = tuple((low + high) / 2.0 for low, high in pairwise((0.0, *EDGES, 1.0)))
+UNSURE = 1.5  # times as often as all tokens are those rejected that the draft gave next to nothing
+PRIOR_JUDGED = 4.0  # as if so many tokens of each chance had been judged before the first
 PRIOR_PUNCTUAL = 8.0  # as if so many samples had been typical before the first
 PRIOR_ACCEPTED, PRIOR_REJECTED = 3.0, 1.0  # as if so many tokens had been judged before the first
 
@@ -72,10 +75,9 @@ class Acceptance:
     def __init__(self) -> None:
         self._accepted = 0.0
         self._rejected = 0.0
-        # By the draft's own probability for a token; beforehand it is taken at its word, mostly.
-        middles = [(low + high) / 2.0 for low, high in pairwise((0.0, *EDGES, 1.0))]
-        self._accepted_of = [4.0 * (0.25 + 0.73 * middle) for middle in middles]
-        self._judged_of = [4.0] * len(middles)
+        # By the draft's own probability for a token.
+        self._accepted_of = [0] * len(MIDDLES)
+        self._judged_of = [0] * len(MIDDLES)
         self.reached: list[int] = []  # by position behind the last correction: judged
         self.stood: list[int] = []  # and accepted
 
@@ -100,14 +102,20 @@ class Acceptance:
         """A token that the target wrote alone is, or is not, what the draft proposes."""
         index = bisect_right(EDGES, chance)
         self._accepted_of[index] += accepted
-        self._judged_of[index] += 1.0
+        self._judged_of[index] += 1
         self._accepted = MEMORY * self._accepted + accepted
         self._rejected = MEMORY * self._rejected + (not accepted)
 
     def probability(self, chance: float) -> float:
-        """How likely a token is to be accepted that the draft gave the probability ``chance``."""
+        """How likely a token is to be accepted that the draft gave the probability ``chance``.
+
+        Before such tokens have been judged it is told by all others: of those that a draft is sure
+        of hardly any are rejected, and up to half as many again as of all of those that it is not.
+        """
         index = bisect_right(EDGES, chance)
-        return self._accepted_of[index] / self._judged_of[index]
+        rejected = min(UNSURE * (1.0 - MIDDLES[index]) * (1.0 - self.alpha), 1.0)
+        seen = self._judged_of[index] + PRIOR_JUDGED
+        return (self._accepted_of[index] + PRIOR_JUDGED * (1.0 - rejected)) / seen
 
     @property
     def weight(self) -> float:

@@ -71,7 +71,11 @@ def test_acceptance_is_found_by_position_and_by_probability(alpha):
     # It remembers some 150 tokens: three standard errors of as many.
     assert found.alpha == pytest.approx(alpha, abs=3 * (alpha * (1 - alpha) / 150) ** 0.5)
     assert found.probability(0.6) == pytest.approx(alpha, abs=0.05)
-    assert found.probability(0.01) < 0.5  # of which nothing was seen
+    # Of other chances nothing was seen: told by these, in their order, and by nothing else.
+    unseen = [found.probability(chance) for chance in (0.01, 0.15, 0.7, 0.99)]
+    assert unseen == sorted(unseen) and unseen[0] < found.alpha - 0.4 * (1 - found.alpha) * 0.5
+    assert unseen[0] == pytest.approx(max(0.0, 1 - 1.485 * (1 - found.alpha)))
+    assert unseen[3] > max(0.95, found.alpha)
     assert found.reached[0] == 1500
     assert found.stood[0] / found.reached[0] == pytest.approx(alpha, abs=0.04)
     assert len(found.reached) == 6
