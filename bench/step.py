@@ -36,7 +36,7 @@ from draftlink.coding.ids import IdModel
 from draftlink.distribution import noise, sampling
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
-from draftlink.schemes import AnyScheme
+from draftlink.schemes import AnyScheme, topk
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.split import Split
 from draftlink.schemes.topk import TopK
@@ -46,7 +46,7 @@ CONTEXT = 128
 GAMMA = 4
 REPEATS = 120
 TEXT_ROWS = 64
-SCHEMES: tuple[AnyScheme, ...] = (TopK(), TopK(64, 1024), TopK(320, coding="fp16"), Split(),
+SCHEMES: tuple[AnyScheme, ...] = (topk.usual(), TopK(64, 1024), TopK(320, coding="fp16"), Split(),
                                   Coupled())  # fmt: skip
 REQUESTS = (Sampling(0.8), Sampling(0.8, top_k=50), Sampling(0.8, top_p=0.9))
 

@@ -22,6 +22,7 @@ from device_runtime.device import Coupled, Result, Sampling, Split, TopK
 from device_runtime.result import alpha
 from draftlink.link.shaping import PROFILES
 from draftlink.planning import theory
+from draftlink.schemes import topk
 
 TARGET_S = 0.045
 PROMPTS, TOKENS = 4, 128
@@ -67,11 +68,11 @@ class Systems:
             paper = rate(self.run(link, gamma=gamma, **published))
             dssd = rate(self.run(link, scheme=Split(pairs=0), mode="stop-and-wait"))
             ours = rate(self.run(link, scheme=Coupled(), mode="auto"))
-            topk = rate(self.run(link, scheme=TopK(), mode="auto"))
+            rows = rate(self.run(link, scheme=topk.usual(), mode="auto"))
             print(
                 f"{link:10} {paper:6.1f} ({gamma})   {dssd:6.1f}   {ours:9.1f}"
                 f"  {ours / paper:10.2f}"
-                f" {ours / dssd:7.2f} {topk:10.1f} {topk / paper:8.2f}"
+                f" {ours / dssd:7.2f} {rows:10.1f} {rows / paper:8.2f}"
             )
 
     def formula(self) -> None:
@@ -102,11 +103,11 @@ class Systems:
     def interval(self, link: str) -> None:
         """Run-ahead over stop-and-wait, ``topk``: the mean ratio over prompts, 95% interval."""
         waits = {
-            gamma: self.run(link, scheme=TopK(), mode="stop-and-wait", gamma=gamma)
+            gamma: self.run(link, scheme=topk.usual(), mode="stop-and-wait", gamma=gamma)
             for gamma in (3, 4, 5, 6, 8)
         }
         best = max(waits, key=lambda gamma: rate(waits[gamma]))
-        ahead = self.run(link, scheme=TopK(), mode="run-ahead")
+        ahead = self.run(link, scheme=topk.usual(), mode="run-ahead")
         logs = [
             math.log(a.tokens_per_s / w.tokens_per_s)
             for a, w in zip(ahead, waits[best], strict=True)

@@ -194,8 +194,8 @@ class Device:
         tokenizer begins a text, unless ``prompt`` begins so or is ids, which are taken as they are.
 
         Options: ``max_tokens`` (128). ``sampling``: ``"target"`` is what the target's files
-        suggest. ``scheme``: TopK if not given. ``eos_ids`` end the text, and ``suppressed_ids`` are
-        never written; None stands for those that the target's files name, and () for none.
+        suggest. ``scheme``: ``topk.usual()`` if not given. ``eos_ids`` end the text, and
+        ``suppressed_ids`` are never written; None: those that the target's files name, (): none.
         ``mode``: ``both`` ends write (``auto`` with greedy or ``coupled``); else ``auto`` measures,
         and drafts in turns (``stop-and-wait``), or on (``run-ahead``), or the target writes
         (``stream``). ``gamma``: tokens of a round of stop-and-wait. ``draft_price``: where both

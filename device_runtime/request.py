@@ -21,8 +21,7 @@ from draftlink import schemes
 from draftlink.distribution.sampling import Sampling
 from draftlink.protocol import frames
 from draftlink.protocol.logprobs import MOST
-from draftlink.schemes import AnyScheme
-from draftlink.schemes.topk import TopK
+from draftlink.schemes import AnyScheme, topk
 
 MOST_GAMMA = 64
 PHASES: dict[str, frames.Phase] = {"stream": "stream", "auto": "stream", "both": "both"}
@@ -139,7 +138,6 @@ def check(
     """
     welcome = models.welcome
     sampling = _sampling(sampling, welcome)
-    scheme = scheme or TopK(k=min(TopK().k, models.shared))
     scheme = _checked(scheme, sampling, models, tells=logprobs is not None)
     mode = modes.resolved(mode, modes.hindered(scheme, sampling, welcome, learns=learn_temperature))
     modes.check_price(draft_price, mode)
@@ -225,10 +223,13 @@ def _check_offline(after_s: float | None, learns: bool) -> None:
         raise ValueError("offline_after_s and learn_temperature do not go together; leave one")
 
 
-def _checked(scheme: AnyScheme, sampling: Sampling, models: Models, *, tells: bool) -> AnyScheme:
-    """The scheme as it is stated. Raises ValueError for one that does not fit these models, or not
-    this base station."""
+def _checked(
+    scheme: AnyScheme | None, sampling: Sampling, models: Models, *, tells: bool
+) -> AnyScheme:
+    """The scheme as it is stated, the usual one for None. Raises ValueError for one that does not
+    fit these models, or not this base station."""
     welcome = models.welcome
+    scheme = scheme or topk.usual(k=min(topk.K, models.shared))
     if not isinstance(scheme, AnyScheme):
         raise ValueError(f"the scheme must be one of {', '.join(schemes.BY_NAME)}, not {scheme!r}")
     scheme.check(models.shared)

@@ -252,7 +252,6 @@ class Tally:
     ) -> Result:
         """The finished generation's result."""
         count, (right, met) = len(tokens), self._met
-        up, down = total(ledger, "up"), total(ledger, "down")
         return Result(
             text=text,
             tokens=tokens,
@@ -274,8 +273,8 @@ class Tally:
             draft_s=self.draft_s,
             wait_s=self.wait_s,
             verify_s=self.verify_s,
-            uplink_bytes=up.websocket_bytes,
-            downlink_bytes=down.websocket_bytes,
+            uplink_bytes=total(ledger, "up").websocket_bytes,
+            downlink_bytes=total(ledger, "down").websocket_bytes,
             uplink_payload_bits=total(ledger, "up", *UP).payload_bits,
             downlink_payload_bits=total(ledger, "down", *DOWN).payload_bits,
             reconnects=reconnects,

@@ -152,6 +152,10 @@ CHANGED = [
     (estimators, "FEW", 30),
     (estimators, "EDGES", (0.5,)),
     (estimators, "FAR", 1.5),
+    (estimators, "UNSURE", 0.0),
+    (estimators, "PRIOR_JUDGED", 40.0),
+    (estimators, "STEADY", 1e9),
+    (estimators, "LATE", 20.0),
 ]
 
 

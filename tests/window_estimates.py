@@ -103,8 +103,8 @@ class Estimates:
     def __init__(self, given: dict[str, Any]) -> None:
         self.rtt, self.queue, self.target = Level(), Level(), Level()
         self.draft, self.verify = Work(), Work()
-        self.stood = [4.0 * (0.25 + 0.73 * (EDGES[i] + EDGES[i + 1]) / 2.0) for i in range(11)]
-        self.seen = [4.0] * 11
+        self.waited: list[tuple[int, float]] = []
+        self.stood, self.seen = [0] * 11, [0] * 11
         self.accepted = self.rejected = 0.0
         for name in ("rtt", "queue", "target"):
             for sample in given.get(name, []):
@@ -112,6 +112,8 @@ class Estimates:
         for name in ("draft", "verify"):
             for sample, beside in given.get(name, []):
                 getattr(self, name).took(sample, beside)
+        for tokens, sample in given.get("rows", []):
+            self.row(tokens, sample)
         for chance, accepted, rejected in given.get("acceptance", []):
             for i in range(accepted + rejected):
                 self.judge(chance, i < accepted)
@@ -120,7 +122,7 @@ class Estimates:
         """Section 2.3."""
         i = self.bucket(chance)
         self.stood[i] += accepted
-        self.seen[i] += 1.0
+        self.seen[i] += 1
         self.accepted = M * self.accepted + accepted
         self.rejected = M * self.rejected + (not accepted)
 
@@ -129,7 +131,9 @@ class Estimates:
 
     def stands(self, chance: float) -> float:
         i = self.bucket(chance)
-        return self.stood[i] / self.seen[i]
+        unsure = 1.0 - (EDGES[i] + EDGES[i + 1]) / 2.0
+        stands = 1.0 - min(1.5 * unsure * (1.0 - self.alpha), 1.0)
+        return (self.stood[i] + 4.0 * stands) / (self.seen[i] + 4.0)
 
     @property
     def alpha(self) -> float:
@@ -155,6 +159,27 @@ class Estimates:
             self.draft.cost(beside, slowdown),
             self.verify.cost(beside, slowdown) or self.verify_s,
         )
+
+    def row(self, tokens: int, sample: float) -> None:
+        """Section 2.2: a block that waited has been verified."""
+        self.waited = [*self.waited, (tokens, sample)][-31:]
+
+    def rows(self) -> tuple[float, float]:
+        """Section 2.2: their mean number of tokens, and what each of them adds."""
+        number = len(self.waited)
+        if not number:
+            return 0.0, 0.0
+        most = 2.0 * sorted(s for _, s in self.waited)[(number - 1) // 2]
+        found = [(n, min(s, most)) for n, s in self.waited]
+        mean_n, mean_s = (sum(each) / number for each in zip(*found, strict=True))
+        spread = sum((n - mean_n) ** 2 for n, _ in found) + number
+        return mean_n, max(0.0, sum((n - mean_n) * (s - mean_s) for n, s in found) / spread)
+
+    def round(self) -> tuple[float, float]:
+        """Section 3.1: what a round costs, and each of its tokens."""
+        draft_s, verify_s = self.costs(False)
+        tokens, row_s = self.rows()
+        return self.rtt.mean + verify_s - min(tokens * row_s, verify_s), draft_s + row_s
 
 
 # Section 3: what drafting costs.
@@ -248,13 +273,14 @@ class Controller:
         """Section 4.1: first, waits, sure, window."""
         here = self.here
         if mode == "stop-and-wait":
-            first = self.gamma
+            first, sure = self.gamma, 0.0
             if not first and not (here.draft.samples and here.rtt.samples):
                 first = 5
             if not first:
-                draft_s, verify_s = here.costs(False)
-                first = best_gamma(here.alpha, here.rtt.mean + verify_s, draft_s)
-            return first, True, 0.0, first
+                first = 16
+                sure = here.round()[1] / (here.alpha * self.token_s(mode, here.alpha))
+                sure = 1.0 if less(1.0, sure) else sure
+            return first, True, sure, first
         draft_s, verify_s = here.draft.typical, here.verify_s
         if not draft_s:
             return 2, False, 0.75, 32
@@ -274,8 +300,7 @@ class Controller:
             return here.target.typical or here.verify_s
         if writer == "run-ahead":
             return self.schedule(alpha).token_s
-        draft_s, verify_s = here.costs(False)
-        fixed_s = here.rtt.mean + verify_s
+        fixed_s, draft_s = here.round()
         gamma = self.gamma or best_gamma(alpha, fixed_s, draft_s)
         return (gamma * draft_s + fixed_s) / expected(alpha, gamma)
 
@@ -285,16 +310,17 @@ class Controller:
         trust = 60.0 * foretold
         return foretold * (self.measured + trust) / (self.foretold + trust)
 
-    def drafted(self, mode: str, tokens: int, seconds: float) -> None:
+    def drafted(self, mode: str, tokens: int, seconds: float, length: int) -> None:
         """Section 4.3."""
         self.since += tokens
         if not self.known():
             return
         here = self.here
-        draft_s, verify_s = here.costs(mode == "run-ahead")
         if mode == "stop-and-wait":
-            foretold = self.plan(mode)[0] * draft_s + here.rtt.mean + verify_s
+            fixed_s, draft_s = here.round()
+            foretold = length * draft_s + fixed_s
         else:
+            draft_s, verify_s = here.costs(True)
             first = self.schedule(here.alpha).first
             foretold = epoch_s(tokens, first, draft_s, verify_s, here.rtt.mean, here.stall_s)
         self.measured = 0.95 * self.measured + min(seconds, 2.0 * foretold)
@@ -319,7 +345,9 @@ class Controller:
             )
             if pays or (not self.foretells and self.try_it(left)):
                 self.change(drafting)
-        elif self.since >= self.dwell:
+        elif self.since >= self.dwell or (
+            turns and self.writer == "run-ahead" and here.draft.slowdown() > 1.0
+        ):
             draft_s = self.corrected_s(self.writer, min(alpha + 0.6 * error, 0.98))
             if less(stream_s, 0.95 * draft_s):
                 self.change("stream")

@@ -85,11 +85,11 @@ class Window:
         actions: list[Action] = []
         send, known = self.cut(now), 0
         if not (send and send[2]):
-            first, waits, _, window = self.plan
+            first, waits, sure, window = self.plan
             ahead, block = len(self.ahead), len(self.block)
             window = min(window, self.limits["flight"])
             count = min(self.most(), window - ahead, self.limits["message"] - block)
-            count = min(count, first - block if waits else 1)
+            count = min(count, first - block if waits and not sure else 1)
             if count > 0 and not self.outdated:
                 known = max(0, min(len(self.shown) - ahead, count))
             if count > 0 and not known and not self.holds(now):
@@ -119,7 +119,9 @@ class Window:
 
     def is_due(self, now: float, first: int, waits: bool, sure: float) -> bool:
         """Section 5.2."""
-        if waits or len(self.block) >= 16:
+        if waits:
+            return len(self.block) >= first or (sure > 0.0 and not less(sure, self.whole()))
+        if len(self.block) >= 16:
             return len(self.block) >= first
         if self.free is not None and not less(self.free, now + self.here.draft.typical):
             return False
@@ -181,6 +183,9 @@ class Window:
         flight = [chance for block in self.sent for chance, _ in block["tokens"]]
         self.rounds += 1
         self.here.verify.took(verify_s, not first["waits"])
+        self.judged_last = len(first["tokens"])
+        if first["waits"]:
+            self.here.row(self.judged_last, verify_s)
         self.here.queue.add(queue_s)
         for i in range(accepted + (own and accepted < len(flight))):
             self.here.judge(flight[i], i < accepted)
@@ -198,7 +203,8 @@ class Window:
     def proceed(self, now: float, closes: bool, owes: bool) -> None:
         """Section 5.6."""
         if closes:
-            self.controller.drafted(self.mode, self.judged + 1, now - self.began)
+            seconds = now - self.began
+            self.controller.drafted(self.mode, self.judged + 1, seconds, self.judged_last)
         if self.auto and not self.leaves:
             chosen = self.controller.choose(self.left)
             if chosen == "stream":

@@ -37,6 +37,8 @@ def estimates_of(known: dict[str, Any]) -> Estimates:
     for name in ("draft", "verify"):
         for sample, beside in known.get(name, []):
             getattr(here, name).took(sample, beside=beside)
+    for tokens, sample in known.get("rows", []):
+        here.rows.add(tokens, sample)
     for chance, accepted, rejected in known.get("acceptance", []):
         for number in range(accepted + rejected):
             here.acceptance.foretold(chance, number < accepted)
@@ -356,6 +358,10 @@ ESTIMATES["shared"] = KNOWN | {  # both ends on one machine: each is slower besi
 ESTIMATES["poor"] = KNOWN | {"acceptance": [[0.83, 9, 21], [0.61, 11, 30], [0.07, 2, 30]]}
 ESTIMATES["unlikely"] = {name: ESTIMATES["poor"][name] for name in ("rtt", "acceptance")}
 ESTIMATES["good"] = KNOWN | {"acceptance": [[0.993, 150, 1], [0.94, 60, 3], [0.61, 20, 4]]}
+ESTIMATES["rows"] = KNOWN | {  # each token of a block makes its verification longer
+    "rtt": [0.00113, 0.00117],
+    "rows": [[n, round(0.0367 + 0.0031 * n, 4)] for n in (2, 7, 3, 5, 9, 1, 4)] + [[4, 0.3]],
+}
 ESTIMATES["near"] = ESTIMATES["good"] | {"rtt": [0.00523, 0.00517]}
 LIMITS = {"begins": 12, "ends": 80, "context": 2048, "message": 64, "flight": 256,
           "foretells": False, "corrects": False}  # fmt: skip
@@ -380,7 +386,8 @@ def case(
 LEAVING = {"auto": True, "estimates": "poor", "since": 24, "dwell": 24}
 CASES = {
     "stop-and-wait": case("stop-and-wait", 1, 10),
-    "stop-and-wait, cold": case("stop-and-wait", 2, 10, estimates="cold"),
+    "stop-and-wait, cold": case("stop-and-wait", 2, 10, {"cached": 10}, estimates="cold"),
+    "stop-and-wait, dear rows": case("stop-and-wait", 34, 8, {"rtt_s": 0.0011}, estimates="rows"),
     "stop-and-wait, gamma, split": case("stop-and-wait", 3, 10, gamma=3, corrects=True),
     "run-ahead": case("run-ahead", 2, 20),
     "run-ahead, sure": case("run-ahead", 6, 24, {"accepts": 0.95}, estimates="good"),
@@ -393,7 +400,7 @@ CASES = {
     ),
     "run-ahead, split": case("run-ahead", 12, 16, corrects=True),
     "one machine": case("run-ahead", 8, 16, estimates="shared"),
-    "one worker for several": case("run-ahead", 30, 14, {"shares": 0.6}, estimates="cold"),
+    "one worker for several": case("run-ahead", 31, 14, {"shares": 0.6}, estimates="cold"),
     "an EOS": case("run-ahead", 11, 18, {"eos": 0.2, "accepts": 0.5}),
     "the limit": case("run-ahead", 13, 20, {"accepts": 0.9}, ends=19, estimates="good"),
     "a full context": case("run-ahead", 14, 24, {"accepts": 0.9}, context=18, estimates="good"),
@@ -415,10 +422,10 @@ CASES = {
     "a cut, leaving": case("run-ahead", 28, 24, {"accepts": 0.2, "lost": (3.13, 3.7)}, **LEAVING),
     "offline": case("run-ahead", 29, 28, {"lost": (3.2, 3.7)}, offline_after_s=0.3),
     "offline, foretells": case(
-        "run-ahead", 55, 36, {"lost": (3.2, 3.6), "accepts": 0.95},
+        "run-ahead", 88, 36, {"lost": (3.2, 3.6), "accepts": 0.95},
         foretells=True, offline_after_s=0.3, estimates="good",
     ),
-    "offline, turns": case("stop-and-wait", 31, 20, {"accepts": 0.9}, offline_after_s=0.05),
+    "offline, turns": case("stop-and-wait", 36, 20, {"accepts": 0.9}, offline_after_s=0.05),
     "offline, stream": case(
         "stream", 32, 20, {"lost": (3.2, 3.8)}, auto=False, offline_after_s=0.3
     ),

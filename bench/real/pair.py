@@ -32,9 +32,8 @@ from bench.real import forms, reference, texts
 from bench.real.systems import device, generate
 from bench.runtimes import turns
 from draftlink.host import children
-from draftlink.schemes import AnyScheme
+from draftlink.schemes import AnyScheme, topk
 from draftlink.schemes.coupled import Coupled
-from draftlink.schemes.topk import TopK
 from tinypair.loopback import base_station
 
 MODES = ("stream", "stop-and-wait", "run-ahead", "auto")
@@ -73,7 +72,7 @@ def scheme_of(options: argparse.Namespace) -> AnyScheme:
         if stated:
             raise ValueError("--k, --lattice and --tiers are of topk")
         return Coupled()
-    return TopK(**stated)
+    return topk.usual(**stated)
 
 
 def measure(options: argparse.Namespace, err: Console) -> dict[str, dict[str, list[Run]]]:

@@ -60,7 +60,7 @@ class Account:
                 raise
 
     def give_back(self, tokens: int) -> None:
-        """Tokens that a frame asked for are not fed: it was overtaken."""
+        """Tokens that a frame was charged for are not fed, or were read for less than foretold."""
         self.tenant.tokens.give(tokens)
 
     def received(self, frame: frames.Frame, size: int) -> None:

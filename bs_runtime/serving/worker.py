@@ -221,6 +221,8 @@ class Worker:
         if drafted is None:
             return
         del self.drafts[: len(drafts)]
+        if (scheme := self._session.progress.scheme) is not None:
+            self._account.give_back(scheme.unspent(self._target.vocab_size, drafted))
         round = generation.draft(drafted, drafts[0].first, waits=last.waits, had=last.had)
         outcome = await self._run(round)
         if self._session.state in (State.FINISHING, State.CLOSED):

@@ -30,8 +30,9 @@ NEAR_S = 0.004  # a greeting's way there and back within a machine; through a sh
 class DraftPlan:
     """How to draft: blocks of ``first`` tokens, and whether the device ``waits`` behind each.
 
-    In run-ahead ``first`` is meant on average: a block is sent as soon as the probability that all
-    of it is accepted has fallen to ``sure``. ``window``: drafted tokens without a verdict, at most.
+    A block is sent as soon as the probability that all of it is accepted has fallen to ``sure``: in
+    run-ahead ``first`` is meant on average, in stop-and-wait it is the most. ``window``: drafted
+    tokens without a verdict, at most.
     """
 
     first: int
@@ -80,8 +81,8 @@ class Controller:
     def plan(self, mode: DraftingMode) -> DraftPlan:
         """How to draft in a mode, as the estimates are now."""
         if mode == "stop-and-wait":
-            length = self.gamma or self._best_gamma()
-            return DraftPlan(length, waits=True, sure=0.0, window=length)
+            length, sure = self._round()
+            return DraftPlan(length, waits=True, sure=sure, window=length)
         return self._ahead()
 
     def token_s(self, writer: FixedMode, alpha: float) -> float:
@@ -90,12 +91,7 @@ class Controller:
         if writer == "stream":
             return here.target.typical or here.verify_s  # a stream makes up for stalls
         if writer == "stop-and-wait":
-            draft_s, verify_s = here.costs_s(beside=False)
-            fixed_s = here.rtt.mean + verify_s
-            length = self.gamma or theory.best_draft_length(
-                alpha, fixed_s=fixed_s, draft_s=draft_s, longest=LONGEST
-            )
-            return (length * draft_s + fixed_s) / theory.expected_tokens(alpha, length)
+            return self._round_s(alpha)
         return self._schedule(alpha).token_s
 
     def begin(self, *, near: bool) -> FixedMode:
@@ -114,23 +110,24 @@ class Controller:
             self.writer = "stop-and-wait"
         return self.writer
 
-    def drafted(self, writer: DraftingMode, tokens: int, seconds: float) -> None:
-        """An epoch, or a round, brought so many tokens in so many seconds."""
+    def drafted(self, writer: DraftingMode, tokens: int, seconds: float, length: int = 0) -> None:
+        """An epoch, or a round of ``length``, brought so many tokens in so many seconds."""
         self._since += tokens
         if self._known:
-            foretold_s = self._epoch_s(writer, tokens)
+            foretold_s = self._epoch_s(writer, tokens, length)
             self._record.add(min(seconds, SLOWEST * foretold_s), foretold_s)
 
     def streamed(self, tokens: int) -> None:
         """So many tokens of a stream came."""
         self._since += tokens
 
-    def _epoch_s(self, writer: DraftingMode, tokens: int) -> float:
+    def _epoch_s(self, writer: DraftingMode, tokens: int, length: int) -> float:
         """Foretold seconds of an epoch of so many tokens; of a round, whatever their number."""
         here = self.estimates
-        draft_s, verify_s = here.costs_s(beside=writer == "run-ahead")
         if writer == "stop-and-wait":
-            return self.plan(writer).first * draft_s + here.rtt.mean + verify_s
+            fixed_s, drafted_s = here.round_s()
+            return length * drafted_s + fixed_s
+        draft_s, verify_s = here.costs_s(beside=True)
         costs = theory.Costs(draft_s, 1.0, verify_s, here.rtt.mean)
         first = self._schedule(here.acceptance.alpha).first
         return schedule.epoch_time(
@@ -161,7 +158,7 @@ class Controller:
             pays = better and (stream_s - draft_s) * left > 2.0 * change_s and self._rested
             if pays or (not self.foretells and self._worth_a_try(left)):
                 self._change(drafting)
-        elif self._since >= self._dwell:
+        elif self._since >= self._dwell or (waits and self._crowded):
             draft_s = self._drafting_s(self.writer, min(alpha + PATIENCE * error, HOPE))
             if stream_s < (1.0 - HYSTERESIS) * draft_s:
                 self._change("stream")
@@ -173,6 +170,11 @@ class Controller:
     def _rested(self) -> bool:
         """Whether the stream has lasted long enough; the first one need not."""
         return self._dwell == DWELL_TOKENS or self._since >= self._dwell
+
+    @property
+    def _crowded(self) -> bool:
+        """Whether drafting on has shown that both ends share cores: that is no streak of luck."""
+        return self.writer == "run-ahead" and self.estimates.draft.slowdown > 1.0
 
     @property
     def _known(self) -> bool:
@@ -203,17 +205,29 @@ class Controller:
             self._dwell *= 2
         self.writer, self._since = writer, 0
 
-    def _best_gamma(self) -> int:
-        here = self.estimates
-        if not len(here.draft) or not len(here.rtt):
-            return 5  # too early to tell
-        draft_s, verify_s = here.costs_s(beside=False)
-        return theory.best_draft_length(
-            here.acceptance.alpha,
-            fixed_s=here.rtt.mean + verify_s,
-            draft_s=draft_s,
-            longest=LONGEST,
+    def _round_s(self, alpha: float) -> float:
+        """Seconds per token of stop-and-wait, at the caller's draft length or the best one."""
+        fixed_s, drafted_s = self.estimates.round_s()
+        length = self.gamma or theory.best_draft_length(
+            alpha, fixed_s=fixed_s, draft_s=drafted_s, longest=LONGEST
         )
+        return (length * drafted_s + fixed_s) / theory.expected_tokens(alpha, length)
+
+    def _round(self) -> tuple[int, float]:
+        """The most tokens of a block that waits, and how sure of all of it to be to go on.
+
+        One more saves what a token takes, if it and all before it are accepted, and costs what a
+        drafted token costs. Where all chances are alike that stops at the best fixed length; but a
+        token from a row's tail is all but rejected, and known to be.
+        """
+        here = self.estimates
+        if self.gamma:
+            return self.gamma, 0.0
+        if not len(here.draft) or not len(here.rtt):
+            return 5, 0.0  # too early to tell
+        alpha = here.acceptance.alpha
+        drafted_s = here.round_s()[1]
+        return LONGEST, min(drafted_s / (alpha * self._round_s(alpha)), 1.0)
 
     def _ahead(self) -> DraftPlan:
         here = self.estimates

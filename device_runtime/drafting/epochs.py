@@ -154,7 +154,7 @@ class Epochs:
     def _wanted(self) -> int:
         """How many tokens to draft before there is something to decide."""
         count = min(self._most(), self._window() - len(self._flight), self._longest())
-        if self._plan.waits:
+        if self._plan.waits and not self._plan.sure:
             return min(count, self._plan.first - len(self._flight.block))
         return min(count, 1)
 
@@ -182,7 +182,8 @@ class Epochs:
         """Whether the base station should check the block, rather than wait for more of it."""
         plan = self._plan
         if plan.waits or len(self._flight.block) >= BLOCK:
-            return len(self._flight.block) >= plan.first
+            long = len(self._flight.block) >= plan.first
+            return long or (plan.waits and self._whole() <= plan.sure)
         # The next token would come too late for the next verification. While it is all but certain
         # that nothing is rejected, that would be for nothing.
         next_s = now + self._estimates.draft.typical
@@ -259,7 +260,10 @@ class Epochs:
         rejected = verdict.own and verdict.accepted < len(chances)
         estimates, verify_s, queue_s = self._estimates, verdict.verify_s, verdict.queue_s
         self._counts.rounds += 1
+        self._length = len(first.proposed)  # of the block that was judged last
         estimates.verify.took(verify_s, beside=not first.waits)
+        if first.waits:
+            estimates.rows.add(self._length, verify_s)
         estimates.queue.add(queue_s)
         estimates.acceptance.judged(self.judged, chances, verdict.accepted, rejected=rejected)
         # Behind the prompt, or another verification, a block waits longer than the verdict says.
@@ -284,7 +288,7 @@ class Epochs:
         """
         controller = self._controller
         if closes:
-            controller.drafted(self.mode, self.judged + 1, now - self._began_s)
+            controller.drafted(self.mode, self.judged + 1, now - self._began_s, self._length)
         if self._auto and not self._leaves:
             chosen = controller.choose(self._counts.left)
             if chosen == "stream":

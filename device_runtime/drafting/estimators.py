@@ -18,9 +18,14 @@ LEAST_S = 1e-6
 KEPT = 31  # samples that a level looks back on
 FEW = 8
 SHARED = 1.25  # times as long as alone, from which on both ends are taken to share a machine
+LATE = 2.0  # times the typical verification: as much of one tells what a token adds to it
+STEADY = 1.0  # tokens², as if blocks had differed so much more in length, and not in time
 FAR = 8.0  # times the typical value: as much of a sample counts, at the most
 MEMORY = 1.0 - 1.0 / 150.0  # what a judged token weighs after the next one
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # of the draft's probability
+MIDDLES = tuple((low + high) / 2.0 for low, high in pairwise((0.0, *EDGES, 1.0)))
+UNSURE = 1.5  # times as often as all tokens are those rejected that the draft gave next to nothing
+PRIOR_JUDGED = 4.0  # as if so many tokens of each chance had been judged before the first
 PRIOR_PUNCTUAL = 8.0  # as if so many samples had been typical before the first
 PRIOR_ACCEPTED, PRIOR_REJECTED = 3.0, 1.0  # as if so many tokens had been judged before the first
 
@@ -70,10 +75,9 @@ class Acceptance:
     def __init__(self) -> None:
         self._accepted = 0.0
         self._rejected = 0.0
-        # By the draft's own probability for a token; beforehand it is taken at its word, mostly.
-        middles = [(low + high) / 2.0 for low, high in pairwise((0.0, *EDGES, 1.0))]
-        self._accepted_of = [4.0 * (0.25 + 0.73 * middle) for middle in middles]
-        self._judged_of = [4.0] * len(middles)
+        # By the draft's own probability for a token.
+        self._accepted_of = [0] * len(MIDDLES)
+        self._judged_of = [0] * len(MIDDLES)
         self.reached: list[int] = []  # by position behind the last correction: judged
         self.stood: list[int] = []  # and accepted
 
@@ -98,14 +102,20 @@ class Acceptance:
         """A token that the target wrote alone is, or is not, what the draft proposes."""
         index = bisect_right(EDGES, chance)
         self._accepted_of[index] += accepted
-        self._judged_of[index] += 1.0
+        self._judged_of[index] += 1
         self._accepted = MEMORY * self._accepted + accepted
         self._rejected = MEMORY * self._rejected + (not accepted)
 
     def probability(self, chance: float) -> float:
-        """How likely a token is to be accepted that the draft gave the probability ``chance``."""
+        """How likely a token is to be accepted that the draft gave the probability ``chance``.
+
+        Before such tokens have been judged it is told by all others: of those that a draft is sure
+        of hardly any are rejected, and up to half as many again as of all of those that it is not.
+        """
         index = bisect_right(EDGES, chance)
-        return self._accepted_of[index] / self._judged_of[index]
+        rejected = min(UNSURE * (1.0 - MIDDLES[index]) * (1.0 - self.alpha), 1.0)
+        seen = self._judged_of[index] + PRIOR_JUDGED
+        return (self._accepted_of[index] + PRIOR_JUDGED * (1.0 - rejected)) / seen
 
     @property
     def weight(self) -> float:
@@ -162,6 +172,29 @@ class Work(Level):
         return self.mean * slowdown if beside else self.mean / slowdown
 
 
+class Rows:
+    """What a verification takes longer for each token of a block: least squares over the last ones.
+
+    Of blocks that waited: while those are verified the device does nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[int, float]] = deque(maxlen=KEPT)
+        self.tokens = self.token_s = 0.0  # their mean number; and the seconds that each adds
+
+    def add(self, tokens: int, seconds: float) -> None:
+        """A block of so many tokens. A stall counts as ``LATE`` times the typical at the most."""
+        self._samples.append((tokens, seconds))
+        number = len(self._samples)
+        ordered = sorted(s for _, s in self._samples)
+        most = LATE * ordered[(number - 1) // 2]
+        self.tokens = sum(n for n, _ in self._samples) / number
+        mean = sum(min(s, most) for s in ordered) / number
+        spread = sum((n - self.tokens) ** 2 for n, _ in self._samples)
+        product = sum((n - self.tokens) * (min(s, most) - mean) for n, s in self._samples)
+        self.token_s = max(0.0, product / (spread + STEADY * number))
+
+
 @dataclass
 class Estimates:
     """All that the choice of a mode rests on. A device keeps one for each of its connections."""
@@ -169,6 +202,7 @@ class Estimates:
     rtt: Level = field(default_factory=Level)
     draft: Work = field(default_factory=Work)  # one draft forward of one token
     verify: Work = field(default_factory=Work)  # one verification, from its first step on
+    rows: Rows = field(default_factory=Rows)  # and what of it each token takes
     queue: Level = field(default_factory=Level)  # what a draft waited before it
     target: Level = field(default_factory=Level)  # between two tokens of a stream
     acceptance: Acceptance = field(default_factory=Acceptance)
@@ -187,6 +221,12 @@ class Estimates:
         draft_s = self.draft.mean_s(beside=beside, slowdown=slowdown)
         verify_s = self.verify.mean_s(beside=beside, slowdown=slowdown)
         return draft_s, verify_s or self.verify_s
+
+    def round_s(self) -> tuple[float, float]:
+        """A round of stop-and-wait: what it costs whatever its length, and each drafted token."""
+        draft_s, verify_s = self.costs_s(beside=False)
+        rows_s = min(self.rows.tokens * self.rows.token_s, verify_s)
+        return self.rtt.mean + verify_s - rows_s, draft_s + self.rows.token_s
 
     @property
     def stall_s(self) -> float:

@@ -51,8 +51,7 @@ BRIEF_S = 0.008  # in turns, forwards that together take no longer are one job f
 class Paths:
     """One generation's window. ``length`` tokens of history are there when it begins.
 
-    Of the ``controller`` it takes the estimates, and the length of a turn if the caller has fixed
-    it: it chooses no mode here.
+    Of the ``controller`` it takes estimates, and the length of a turn if the caller has fixed it.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class Paths:
         self._asked = 0  # how many
         self._fed = 0
         self._void = False  # it is drafted for a path that was left
-        self._follows = False  # nothing is proposed, since the text would be there first
+        self.follows = False  # nothing is proposed: the text would be there first
 
     @property
     def mode(self) -> str:
@@ -110,12 +109,7 @@ class Paths:
     @property
     def rests(self) -> bool:
         """Whether nothing is drafted, but to look, since it would not pay."""
-        return self._follows or self._counts.length < self._resumes
-
-    @property
-    def follows(self) -> bool:
-        """Whether nothing is proposed, since the text would be there first."""
-        return self._follows
+        return self.follows or self._counts.length < self._resumes
 
     def _costs_s(self) -> tuple[float, float]:
         """A forward of the draft's, and a step of the base station's; 0 for what is not known."""
@@ -187,10 +181,10 @@ class Paths:
         """What is to be done at ``now``; ``cached`` tokens are in the draft's cache."""
         ahead, actions = len(self._chances), list[Action]()
         if not ahead and self._asked_s is None:
-            self._follows = not self._pays(self._estimates.acceptance.alpha)
-        room = min(1 if self._follows else self.most, self._counts.room)
+            self.follows = not self._pays(self._estimates.acceptance.alpha)
+        room = min(1 if self.follows else self.most, self._counts.room)
         full = ahead >= room or self._ends
-        held = self._follows and ahead <= 1  # to look; more was drafted while nothing was heard
+        held = self.follows and ahead <= 1  # to look; more was drafted while nothing was heard
         fresh = 0 if held else min(ahead, MAX_LIVE) - self._sent
         # Behind a full window a group is not filled before something is heard, and is sent then;
         # but a turn has no more, nor has the text.
@@ -226,7 +220,7 @@ class Paths:
         as long as a small draft's forward.
         """
         draft_s, _ = self._costs_s()
-        if not self.turns or self._follows or not draft_s:
+        if not self.turns or self.follows or not draft_s:
             return 1
         return max(1, min(most, int(BRIEF_S / draft_s)))
 
@@ -290,7 +284,7 @@ class Paths:
             self._void = self._asked_s is not None
             self._chances, self._ends = [], False
         self._sent = self._age = 0
-        if self._follows and tried:
+        if self.follows and tried:
             hope = min(self._estimates.acceptance.alpha + self._estimates.acceptance.error, HOPE)
             self._resumes = self._counts.length + tokens + LOOKS[not self._pays(hope)]
         elif accepted:

@@ -45,12 +45,13 @@ def chat(
     """Talk with the target. /help says what may be typed."""
     import asyncio
 
-    from device_runtime.device import Coupled, Device, Sampling, TopK
+    from device_runtime.device import Coupled, Device, Sampling
     from device_runtime.model.bundle import load_bundle
     from device_runtime.request import Options
     from device_runtime.result import MODES
     from device_runtime.talk import NO_TEMPLATE, Talk
     from draftlink.cli import chatting
+    from draftlink.schemes import topk
 
     if mode not in MODES:
         raise typer.BadParameter(f"{mode!r} is not one of {', '.join(MODES)}")
@@ -72,7 +73,7 @@ def chat(
             usual = Sampling(temperature=0.8)
             options: Options = {
                 "sampling": common.sampling(welcome, sampling, stated, usual),
-                "scheme": Coupled() if scheme == "coupled" else TopK(),
+                "scheme": Coupled() if scheme == "coupled" else topk.usual(),
                 "mode": mode,
                 "seed": seed,
             }

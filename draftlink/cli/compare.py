@@ -28,7 +28,7 @@ from draftlink.cli.demo import full_row_bits
 from draftlink.distribution import sampling, sparse
 from draftlink.host import children
 from draftlink.link.ledger import total
-from draftlink.schemes import AnyScheme
+from draftlink.schemes import AnyScheme, topk
 from tinypair.loopback import base_station
 
 
@@ -44,12 +44,15 @@ class _Case:
 
 
 def cases(
-    vocab_size: int, ks: Sequence[int], totals: Sequence[int], tiers: Sequence[int]
+    vocab_size: int, ks: Sequence[int], totals: Sequence[int], tiers: Sequence[int | None]
 ) -> list[_Case]:
-    """What is compared: the published systems, the lattice over K, ℓ and tiers, split, coupled."""
+    """What is compared: the published systems, the lattice over K, ℓ and tiers, split, coupled.
+
+    Of ``tiers`` None stands for as many as are usual.
+    """
     fits = [k for k in ks if k <= vocab_size]
-    lattices = [TopK(k, t, tiers=n) for n in tiers for k in fits for t in totals]
-    default = TopK(k=min(TopK().k, vocab_size))
+    lattices = [topk.usual(k, t, n) for n in tiers for k in fits for t in totals]
+    default = topk.usual(k=min(topk.K, vocab_size))
     lattices += [] if default in lattices else [default]
     return [
         _Case("stream (target alone)", None, mode="stream"),
@@ -88,7 +91,7 @@ def compare(
     gamma: int | None,
     ks: Sequence[int],
     totals: Sequence[int],
-    tiers: Sequence[int],
+    tiers: Sequence[int | None],
     plot: Path | None,
 ) -> dict[str, Any]:
     """Run every case on every prompt, interleaved, and print the table.

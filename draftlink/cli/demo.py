@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 import tinypair
-from device_runtime.device import Coupled, Device, Result, Sampling, TopK
+from device_runtime.device import Coupled, Device, Result, Sampling
 from device_runtime.result import alpha
 from draftlink.cli.common import hold
 from draftlink.cli.output import show
 from draftlink.host import children
+from draftlink.schemes import topk
 from tinypair.loopback import base_station, draft_bundle
 
 # What writes a text here, by name. Where the text depends on who proposes it, the device drafts and
@@ -26,7 +27,7 @@ from tinypair.loopback import base_station, draft_bundle
 COUPLED, TOPK, ALONE, GENERATE = "coupled", "topk", "target alone", "transformers generate"
 SYSTEMS: Final[dict[str, dict[str, Any]]] = {
     COUPLED: {"scheme": Coupled(), "mode": "both"},
-    TOPK: {"scheme": TopK(), "mode": "stop-and-wait"},
+    TOPK: {"scheme": topk.usual(), "mode": "stop-and-wait"},
     ALONE: {"scheme": Coupled(), "mode": "stream"},
 }
 BENCH_PROMPTS = 10

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from draftlink.cli import common
@@ -127,20 +128,19 @@ def device(
     json: JsonOrStdout = None,
 ) -> None:
     """Generate a text on the device with a base station's help."""
-    from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
+    from device_runtime.device import Coupled, Dense, Device, Sampling, Split
     from device_runtime.model.bundle import load_bundle
     from device_runtime.result import MODES
     from draftlink.planning import units
-    from draftlink.schemes import AnyScheme
+    from draftlink.schemes import AnyScheme, topk
 
     if mode not in MODES:
         raise typer.BadParameter(f"{mode!r} is not one of {', '.join(MODES)}")
     if coding not in ("lattice", "fp16"):
         raise typer.BadParameter(f"{coding!r} is not lattice or fp16")
     given = {name: v for name, v in (("k", k), ("total", lattice)) if v is not None}
-    nested = {} if tiers is None else {"tiers": tiers}
     known: dict[str, AnyScheme] = {
-        "topk": TopK(coding=coding, mass=mass, **given, **nested),  # type: ignore[arg-type]
+        "topk": msgspec.structs.replace(topk.usual(k, lattice, tiers), coding=coding, mass=mass),
         "dense": Dense(),
         "split": Split(**given),
         "coupled": Coupled(),

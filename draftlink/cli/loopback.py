@@ -70,7 +70,6 @@ def compare(
     """The schemes side by side on the same prompts: acceptance, bits, tokens/s."""
     import tinypair
     from draftlink.cli import compare as comparison
-    from draftlink.schemes.topk import TopK
     from tinypair.loopback import draft_bundle
 
     if bundle is None and target != "tinypair":
@@ -88,7 +87,7 @@ def compare(
         gamma=gamma,
         ks=k or (8, 16, 32),
         totals=lattice or (256,),
-        tiers=tiers or (1, TopK().tiers),
+        tiers=tiers or (1, None),
         plot=plot,
     )
     write_json(json, summary)

@@ -54,10 +54,11 @@ def serve(
     pace_draft: PaceDraft = None,
 ) -> None:
     """Serve OpenAI's API on this device, with a base station's help."""
-    from device_runtime.device import Coupled, Device, TopK
+    from device_runtime.device import Coupled, Device
     from device_runtime.model.bundle import load_bundle
     from device_runtime.result import MODES
     from draftlink.host import children
+    from draftlink.schemes import topk
 
     try:
         from device_runtime.serve import server
@@ -84,7 +85,7 @@ def serve(
             loaded, url, provider=provider, threads=threads, token=token, ca=ca, insecure=insecure
         )
         hold(device.model, pace_draft)
-        choices = Choices(Coupled() if scheme == "coupled" else TopK(), mode)
+        choices = Choices(Coupled() if scheme == "coupled" else topk.usual(), mode)
         service = await Service.open(
             device, template, most=conversations, name=name, choices=choices
         )

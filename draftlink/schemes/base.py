@@ -84,6 +84,10 @@ class Scheme(msgspec.Struct, frozen=True):
         """What ``length`` drafted tokens cost their base station, in tokens of the target."""
         return length * max(1, self.entries(vocab_size) // TOKEN_ENTRIES)
 
+    def unspent(self, vocab_size: int, drafted: Sequence[Drafted]) -> int:
+        """What of their ``work`` these tokens turned out not to cost, once they were read."""
+        return 0
+
     def propose(
         self, q: NDArray[np.floating], key: bytes, position: int, weight: float = 1.0
     ) -> Drafted:

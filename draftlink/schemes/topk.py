@@ -27,6 +27,7 @@ from draftlink.schemes import base
 
 Coding = Literal["lattice", "fp16"]
 MAX_TIERS = 8
+K, TOTAL, TIERS = 8, 256, 7  # of ``usual``
 
 
 class TopK(base.Scheme, frozen=True, tag="topk"):
@@ -35,6 +36,9 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
     ``tiers``: rows that a drafted token has at most. The j-th has up to k · 2^j entries with sum
     ℓ · 2^j; the prior of ids stands behind the last. 1 cuts off what the row does not hold, as
     TK-SLT does; so do ``fp16`` and a mass below 1.
+
+    The values here are the wire's, for a Start that leaves them out. What a device asks for where
+    nobody says otherwise is ``usual``.
     """
 
     k: int = 8
@@ -80,6 +84,16 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
         if self.coding == "fp16":
             return -(-min(self.k, vocab_size) // base.FIXED_ENTRIES)
         return sum(min(s.k, s.total, vocab_size) for s in self._shapes())
+
+    def unspent(self, vocab_size: int, drafted: Sequence[Drafted]) -> int:
+        """All but the entries of the rows that were sent: most tokens have one row."""
+        if self.coding == "fp16":
+            return 0
+        rows = ((*d.above, *(() if d.row is None else (d.row,))) for d in drafted)
+        entries = (sum(len(row.ids) for row in each) for each in rows)
+        return self.work(vocab_size, len(drafted)) - sum(
+            max(1, count // base.TOKEN_ENTRIES) for count in entries
+        )
 
     def propose(
         self, q: NDArray[np.floating], key: bytes, position: int, weight: float = 1.0
@@ -153,3 +167,16 @@ class TopK(base.Scheme, frozen=True, tag="topk"):
         if self.coding == "fp16":
             return fp16.decoding(payload, length, self.k, ids.vocab_size)
         return lattice.decoding(payload, length, self._shapes(), ids.vocab_size)
+
+
+def usual(k: int | None = None, total: int | None = None, tiers: int | None = None) -> TopK:
+    """The rows that a device asks for, where some or none of them are stated.
+
+    docs/rows.md says why these. Of tiers, where they are not stated, as many as rows of this size
+    may have, at most ``TIERS``.
+    """
+    k, total = K if k is None else k, TOTAL if total is None else total
+    if tiers is None:
+        fit = min(lattice.MAX_ENTRIES // max(k, 1) + 1, 2 * lattice.MAX_TOTAL // max(total, 1))
+        tiers = max(1, min(TIERS, fit.bit_length() - 1))
+    return TopK(k=k, total=total, tiers=tiers)

@@ -19,8 +19,8 @@ from bench.real.fronts import OURS, Point
 from bench.real.overlap import Overlap
 from bench.runtimes import rows, turns
 from draftlink.coding.ids import IdModel
+from draftlink.schemes import topk
 from draftlink.schemes.coupled import Coupled
-from draftlink.schemes.topk import TopK
 from export import check
 
 PARTS = (b"the first part, ", b"and the second")
@@ -381,7 +381,7 @@ def test_an_overlap_is_measured_once_until_the_form_is_another(tmp_path, monkeyp
 
 def test_rows_are_stated_of_topk_alone():
     asked = Namespace(scheme="topk", k=None, lattice=None, tiers=5)
-    assert pair.scheme_of(asked) == TopK(tiers=5)
+    assert pair.scheme_of(asked) == topk.usual(tiers=5)
     asked.scheme = "coupled"
     with pytest.raises(ValueError, match="are of topk"):
         pair.scheme_of(asked)

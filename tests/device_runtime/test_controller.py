@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from device_runtime.drafting.controller import Controller
+from device_runtime.drafting.controller import Controller, DraftPlan
 from device_runtime.drafting.estimators import Estimates
+from draftlink.planning import theory
 
 
 def known(
@@ -187,3 +188,56 @@ def test_on_a_machine_that_both_ends_share_it_ends_up_waiting_and_stays():
     assert set(modes[12:]) == {"stop-and-wait"}
     # And where each has its own, running ahead is right.
     assert set(learns_that_drafting_on_costs(1.0)) == {"run-ahead"}
+
+
+def test_cores_that_turn_out_to_be_shared_end_run_ahead_at_once():
+    """On one machine it begins in turns; what drafting on costs there must be tried to be known.
+
+    8 tokens tell; that a mode is kept for at least 24 tokens would cost three times as many.
+    """
+    here = known(0.9, rtt_s=0.0005, target_s=0.05)
+    for _ in range(10):
+        here.draft.took(0.01, beside=False)
+    controller = Controller(here)
+    assert controller.begin(near=True) == "stop-and-wait"
+    controller.drafted("stop-and-wait", 12, 0.2)
+    assert controller.choose(100) == "run-ahead"
+    tokens = 0
+    while controller.writer == "run-ahead":
+        here.draft.took(0.02, beside=True)
+        here.verify.took(0.1, beside=True)
+        tokens += 1
+        controller.drafted("run-ahead", 1, 0.03)
+        controller.choose(100 - tokens)
+    assert controller.writer == "stop-and-wait" and tokens <= 9
+    for _ in range(10):
+        controller.drafted("stop-and-wait", 5, 0.12)
+        assert controller.choose(50) == "stop-and-wait"
+
+
+def longest_by(plan: DraftPlan, alpha: float) -> int:
+    """Tokens of a block whose chances are all alike."""
+    return next(n for n in range(1, plan.first + 1) if alpha**n <= plan.sure or n == plan.first)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.7, 0.8, 0.9])
+@pytest.mark.parametrize("rtt_s", [0.001, 0.06])
+def test_a_block_of_like_chances_is_as_long_as_the_best_fixed_one(alpha, rtt_s):
+    here = known(alpha, rtt_s=rtt_s, target_s=0.045)
+    plan = Controller(here).plan("stop-and-wait")
+    best = theory.best_draft_length(
+        here.acceptance.alpha, fixed_s=rtt_s + 0.045, draft_s=0.01, longest=16
+    )
+    assert plan.waits and plan.first == plan.window == 16
+    assert abs(longest_by(plan, here.acceptance.alpha) - best) <= 1
+
+
+def test_where_each_row_makes_a_verification_longer_blocks_are_shorter():
+    """A target on a CPU: what was taken for a round's fixed cost is a token's."""
+    here = known(0.9, rtt_s=0.001, target_s=0.1)
+    free = Controller(here).plan("stop-and-wait")
+    for n in (12, 10, 14, 12, 9, 15) * 5:
+        here.rows.add(n, 0.04 + 0.005 * n)
+    dear = Controller(here).plan("stop-and-wait")
+    alpha = here.acceptance.alpha
+    assert longest_by(dear, alpha) <= longest_by(free, alpha) - 3

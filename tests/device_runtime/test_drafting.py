@@ -15,15 +15,16 @@ from device_runtime.drafting.epochs import Epochs
 from device_runtime.drafting.estimators import Estimates
 from device_runtime.drafting.offline import Offline
 
+AHEAD = DraftPlan(2, waits=False, sure=0.75, window=8)
 
-def drafting(*, corrects: bool) -> Epochs:
-    """A window that drafts ahead, in blocks of two: what it asks for, and nothing else."""
+
+def drafting(*, corrects: bool = False, plan: DraftPlan = AHEAD) -> Epochs:
+    """A window that drafts by a plan, ahead in blocks of two: what it asks for, and no more."""
     estimates = Estimates()
     estimates.draft.took(0.01, beside=False)
     for _ in range(200):  # a likely token stands, an unlikely one does not
         estimates.acceptance.foretold(0.99, True)
         estimates.acceptance.foretold(0.05, False)
-    plan = DraftPlan(2, waits=False, sure=0.75, window=8)
     controller: Any = SimpleNamespace(
         estimates=estimates, plan=lambda mode: plan, drafts="run-ahead"
     )
@@ -56,3 +57,27 @@ def test_tokens_held_back_are_judged_before_the_stream_begins(corrects):
     likely, unlikely = leaving(0.99), leaving(0.05)
     switch = [Switch("stream")] if not corrects else []  # else once it has been judged
     assert likely == unlikely == [Send(1, False), *switch]
+
+
+def block(chances: list[float], *, sure: float) -> int:
+    """Tokens of a block that waits, where those drafted have these chances."""
+    epochs = drafting(plan=DraftPlan(6, waits=True, sure=sure, window=6))
+    left, cached = list(chances), 3
+    while True:
+        actions = epochs.due(0.0, cached)
+        if sent := [action for action in actions if isinstance(action, Send)]:
+            assert sent[0].waits and len(actions) == 1  # nothing is drafted behind it
+            return sent[0].tokens
+        (draft,) = actions
+        assert isinstance(draft, Draft) and draft.tokens == (1 if sure else 6)
+        epochs.drafted(0.0, [Proposed(left.pop(0), False) for _ in range(draft.tokens)])
+        cached += draft.tokens
+
+
+def test_a_block_that_waits_ends_behind_a_token_that_hardly_stands():
+    """What is drafted behind it would be drafted for nothing."""
+    likely, unlikely = 0.99, 0.05
+    assert block([likely] * 6, sure=0.5) == 6
+    assert block([likely, likely, unlikely, *[likely] * 3], sure=0.5) == 3
+    assert block([unlikely, *[likely] * 5], sure=0.5) == 1
+    assert block([likely, likely, unlikely, *[likely] * 3], sure=0.0) == 6  # a fixed length

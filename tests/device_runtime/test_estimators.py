@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from device_runtime.drafting.estimators import KEPT, Acceptance, Level
+from device_runtime.drafting.estimators import KEPT, Acceptance, Estimates, Level, Rows
 
 
 def test_a_level_is_cold_at_first_and_right_after_one_sample():
@@ -71,7 +71,11 @@ def test_acceptance_is_found_by_position_and_by_probability(alpha):
     # It remembers some 150 tokens: three standard errors of as many.
     assert found.alpha == pytest.approx(alpha, abs=3 * (alpha * (1 - alpha) / 150) ** 0.5)
     assert found.probability(0.6) == pytest.approx(alpha, abs=0.05)
-    assert found.probability(0.01) < 0.5  # of which nothing was seen
+    # Of other chances nothing was seen: told by these, in their order, and by nothing else.
+    unseen = [found.probability(chance) for chance in (0.01, 0.15, 0.7, 0.99)]
+    assert unseen == sorted(unseen) and unseen[0] < found.alpha - 0.4 * (1 - found.alpha) * 0.5
+    assert unseen[0] == pytest.approx(max(0.0, 1 - 1.485 * (1 - found.alpha)))
+    assert unseen[3] > max(0.95, found.alpha)
     assert found.reached[0] == 1500
     assert found.stood[0] / found.reached[0] == pytest.approx(alpha, abs=0.04)
     assert len(found.reached) == 6
@@ -83,3 +87,39 @@ def test_the_position_is_that_behind_the_last_correction():
     found.judged(2, [0.5, 0.5, 0.5], 1, rejected=True)
     assert found.reached == [1, 1, 1, 1]
     assert found.stood == [1, 1, 1, 0]
+
+
+def fitted(samples: list[tuple[int, float]]) -> Rows:
+    rows = Rows()
+    for tokens, seconds in samples:
+        rows.add(tokens, seconds)
+    return rows
+
+
+def test_what_a_token_adds_to_a_verification_is_told_by_blocks_of_many_lengths():
+    rng = random.Random(1)
+    lengths = [rng.randint(0, 12) for _ in range(KEPT)]
+    samples = [(n, 0.04 + 0.004 * n + rng.gauss(0.0, 0.003)) for n in lengths]
+    rows = fitted(samples)
+    assert rows.token_s == pytest.approx(0.004, rel=0.25)
+    assert rows.tokens == pytest.approx(sum(lengths) / KEPT)
+    stalled = fitted([*samples[1:], (2, 60.0)])  # one that waited for the machine
+    assert 0.0 < stalled.token_s < 2 * 0.004
+    # Of one length, or where length is of no account, nothing is made of the noise.
+    noise = [0.04 + rng.gauss(0.0, 0.003) for _ in range(KEPT)]
+    assert fitted([(5, seconds) for seconds in noise]).token_s == 0.0
+    assert fitted(list(zip(lengths, noise, strict=True))).token_s < 0.0005
+    assert Rows().token_s == Rows().tokens == 0.0
+
+
+def test_a_round_costs_the_same_however_its_cost_is_shared_out():
+    here = Estimates()
+    here.rtt.add(0.001)
+    here.draft.took(0.008, beside=False)
+    for n in (2, 4, 6, 8):
+        here.verify.took(0.04 + 0.004 * n, beside=False)
+        here.rows.add(n, 0.04 + 0.004 * n)
+    fixed_s, drafted_s = here.round_s()
+    assert 0.008 < drafted_s < 0.012
+    whole_s = 0.001 + here.verify.mean + 5 * 0.008  # of the mean length
+    assert fixed_s + 5 * drafted_s == pytest.approx(whole_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from draftlink.coding.ids import IdModel
 from draftlink.distribution import noise
 from draftlink.distribution.sparse import SparseRow, draw_remainder, lattice, remainder
 from draftlink.protocol.control import FLIGHT_ENTRIES, FRAME_ENTRIES
-from draftlink.schemes import split
+from draftlink.schemes import split, topk
 from draftlink.schemes.base import MAX_DRAFT, MAX_IN_FLIGHT
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.dense import Dense
@@ -152,6 +153,24 @@ def test_a_draft_is_charged_for_the_work_that_it_makes():
     assert TopK().work(size, 0) == 0
 
 
+def test_what_was_charged_beforehand_and_not_used_is_given_back():
+    """A token is charged for all rows that it may have, before it is read; it has one, mostly."""
+    size = 2_000
+    peaked = np.full(size, 0.01 / (size - 1))
+    peaked[5] = 0.99
+    flat = np.full(size, 1 / size)
+    scheme = TopK(8, 64, tiers=6)
+    assert scheme.work(size, 1) == 15
+    short = scheme.propose(peaked, KEY, 3)
+    assert not short.above and scheme.unspent(size, [short]) == 14
+    drafted = [scheme.propose(flat, KEY, position) for position in range(20)]
+    used = [sum(len(row.ids) for row in d.path(size)[:6]) for d in drafted]
+    assert scheme.unspent(size, drafted) == 20 * 15 - sum(max(1, n // 32) for n in used)
+    assert max(used) > 8 + 16
+    for other, q in ((TopK(8, coding="fp16"), flat), (Split(), flat), (Coupled(), flat)):
+        assert other.unspent(size, [other.propose(q, KEY, 0)]) == 0
+
+
 def test_ids_of_probability_0_are_never_drawn():
     """Behind the last row stands the prior only where q is above 0 throughout."""
     q = np.full(SIZE, 1 / SIZE)
@@ -252,3 +271,32 @@ def test_a_draw_from_the_prior_is_the_one_from_its_row():
         assert (drafted.token, drafted.count) == (row.ids[index], row.counts[index])
         assert (drafted.total, drafted.row, asked) == (row.total, None, [row.total])
         assert drafted.above == tuple(above)
+
+
+def test_the_usual_rows_fit_whatever_is_stated_of_them():
+    """Of what is not stated there is as much as a token's rows may have."""
+    assert topk.usual() == TopK(topk.K, topk.TOTAL, tiers=topk.TIERS)
+    assert topk.usual(tiers=2) == TopK(topk.K, topk.TOTAL, tiers=2)
+    for k in (1, 8, 32, 33, 64, 320, 585, 586, 4096):
+        for total in (1, 64, 1 << 18, 1 << 20, 1 << 24):
+            rows = topk.usual(k, total)
+            rows.check(151_936)
+            more = TopK(k, total, tiers=rows.tiers + 1)
+            if rows.tiers < topk.TIERS:
+                with pytest.raises(ValueError):
+                    more.check(151_936)
+    with pytest.raises(ValueError, match="k must be"):
+        topk.usual(0).check(151_936)
+    with pytest.raises(ValueError, match="k must be"):
+        topk.usual(4097).check(151_936)
+    with pytest.raises(ValueError, match="lattice total"):
+        topk.usual(8, 0).check(151_936)
+
+
+def test_a_start_that_leaves_rows_out_means_those_of_the_wire():
+    """What a device asks for has changed and may again; what a missing key means may not."""
+    told = msgspec.msgpack.encode({"type": "topk"})
+    meant = msgspec.msgpack.decode(told, type=schemes.AnyScheme)
+    assert meant == TopK(8, 64, "lattice", 1.0, 3) != topk.usual()
+    said = msgspec.msgpack.decode(msgspec.msgpack.encode(topk.usual()))
+    assert set(said) == {"type", "k", "total", "coding", "mass", "tiers"}
