@@ -69,7 +69,7 @@ def test_of_each_job_that_asks_in_one_step():
             assert [i for i, _ in each.top] == ids.tolist()
             assert [p for _, p in each.top] == pytest.approx(row[ids].tolist(), abs=1e-9)
             told += 1
-    assert told > 60
+    assert told > 48  # one of each that asks, and some that were accepted
 
 
 def test_of_equals_the_lower_ids():
