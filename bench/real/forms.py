@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")  # llama.cpp's
 PRECISIONS: tuple[Precision, ...] = ("int4", "int8", "auto")  # ours
-DRAFT: Precision = "int8"  # what is drafted with, as export has it by default
+DRAFT: Precision = "int8"  # what is drafted with: no costs that differ from run to run choose it
 
 
 def bundle(folder: Path, precision: Precision, context: int | None) -> Path:
