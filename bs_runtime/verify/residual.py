@@ -1,6 +1,7 @@
-"""Accepting what was drafted, and what is drawn where it is rejected, in torch, row by row at once.
+"""Accepting what was drafted, and what is drawn where it is rejected, in torch, all rows at once.
 
-Speculative sampling is arXiv 2211.17192, algorithm 1; rows in tiers: ``distribution.sparse``.
+Speculative sampling is arXiv 2211.17192, algorithm 1; rows in tiers: ``distribution.sparse``. On a
+CPU ``nested`` does the same row by row, in fewer passes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bs_runtime.verify import nested
 from draftlink.distribution.sparse import Drafted, SparseRow
 
 _TINY = torch.finfo(torch.float64).tiny
@@ -34,6 +36,17 @@ def wanted(p: Tensor, rows: Sequence[int], drafted: Sequence[Drafted]) -> Tensor
     below = [i for i, d in enumerate(drafted) if d.above]
     if not below:
         return found
+    if p.device.type == "cpu":
+        for i in below:
+            found[i] = nested.wanted(p[rows[i]].numpy(), drafted[i])
+        return found
+    return _wanted_below(p, rows, drafted, found, below)
+
+
+def _wanted_below(
+    p: Tensor, rows: Sequence[int], drafted: Sequence[Drafted], found: Tensor, below: Sequence[int]
+) -> Tensor:
+    """``found`` with what is wanted of the tokens ``below`` the outermost row."""
     left = p[[rows[i] for i in below]]
     for tier in _tiers([drafted[i].above for i in below], p):
         left[tier.index] = _passed(left[tier.index].index_put(tier.entries, tier.zero), tier)
@@ -54,8 +67,15 @@ def residuals(p: Tensor, drafted: Sequence[Drafted | None]) -> Tensor:
     After a rejection its mass is above 0. Where rounding leaves none (p and q̂ equal to the last
     bits), p itself is the limit.
     """
-    left, law = p.clone(), p.clone()  # what is still wanted of ids not yet listed; the residual
     paths = [() if d is None else d.path(p.shape[1]) for d in drafted]
+    if p.device.type == "cpu":
+        found = [nested.residual(mine.numpy(), path) for mine, path in zip(p, paths, strict=True)]
+        return torch.from_numpy(np.stack(found)) if found else p
+    return _residuals(p, paths)
+
+
+def _residuals(p: Tensor, paths: Sequence[Sequence[SparseRow]]) -> Tensor:
+    left, law = p.clone(), p.clone()  # what is still wanted of ids not yet listed; the residual
     for depth, tier in enumerate(_tiers(paths, p)):
         mine = left[tier.index]
         below = mine.index_put(tier.entries, tier.zero)

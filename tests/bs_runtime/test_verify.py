@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bs_runtime.verify import verify
+from bs_runtime.verify import residual, verify
 from draftlink.distribution import noise, sampling
 from draftlink.distribution.sampling import Sampling
 from draftlink.distribution.sparse import Drafted
@@ -205,3 +205,28 @@ def test_a_token_without_mass_is_never_drawn(uniform):
     for token, row in zip(verify.draw(weights, [uniform] * 2), weights, strict=True):
         assert row[token] > 0
         assert token == sampling.draw(row.numpy(), uniform)
+
+
+@pytest.mark.parametrize(
+    "scheme", [TopK(1, 4, tiers=2), TopK(2, 8), TopK(4, 64, tiers=5), TopK(3, 9, tiers=1)]
+)
+def test_one_row_at_a_time_is_judged_as_all_at_once(scheme):
+    """On a CPU rows go one by one, through numpy, on a GPU together: with the same formulas."""
+    size, rng, key = 90, np.random.default_rng(3), noise.key_from_seed(2, "device")
+    p = rng.dirichlet(np.full(size, 0.3), 120)
+    q = np.stack([rng.dirichlet(np.full(size, c)) for c in rng.choice([0.02, 0.3, 5.0], 120)])
+    q[::3] = p[::3]  # all but equal, where rests are passed down whole
+    q = (q + 1e-9) / (q + 1e-9).sum(-1, keepdims=True)
+    drafted = [scheme.propose(row, key, i) for i, row in enumerate(q)]
+    p_all = torch.from_numpy(p)
+    rows, below = range(120), [i for i, d in enumerate(drafted) if d.above]
+    found = residual.entries(p_all, rows, [d.token for d in drafted])
+    together = residual._wanted_below(p_all, rows, drafted, found, below) if below else found
+    assert bool(below) == (scheme.tiers > 1)
+    alone = residual.wanted(p_all, rows, drafted)
+    assert (alone - together).abs().max() < 1e-14
+    paths = [d.path(size) for d in drafted]
+    assert (
+        residual.residuals(p_all, drafted) - residual._residuals(p_all, paths)
+    ).abs().max() < 1e-14
+    assert torch.equal(p_all, torch.from_numpy(p))  # nothing was written to it
