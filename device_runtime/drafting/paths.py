@@ -214,11 +214,8 @@ class Paths:
         return Draft(tokens, self._counts.limits.begins, not ahead)
 
     def _at_once(self, most: int) -> int:
-        """Up to ``most`` tokens that are drafted without a look at what has come meanwhile.
-
-        In turns nothing comes meanwhile, and to hand a forward over to the worker and back takes
-        as long as a small draft's forward.
-        """
+        """Up to ``most`` tokens that are drafted without a look at what has come: in turns it is
+        nothing, and to hand a small draft's forward over and back takes as long as it."""
         draft_s, _ = self._costs_s()
         if not self.turns or self.follows or not draft_s:
             return 1
