@@ -51,7 +51,7 @@ class Paths:
         self.rest = 8
         self.text = self.stood = 0.0
         self.job: tuple[float, int, int] | None = None  # asked, fed, tokens
-        self.void = self.follows = False
+        self.void = self.follows = self.guesses = False
         self.shown: list[bool] = []
 
     @property
@@ -109,7 +109,8 @@ class Paths:
 
     def due(self, now: float, cached: int, link: str) -> list[Action]:
         ahead, actions = len(self.path), []
-        if not ahead and self.job is None:
+        if (not ahead or self.guesses) and self.job is None:
+            self.guesses = not all(self.costs())
             self.follows = not self.pays(self.here.alpha)
         room = min(1 if self.follows else self.most(), self.room)
         ends = any(eos for _, eos in self.path)

@@ -95,6 +95,7 @@ class Paths:
         self._fed = 0
         self._void = False  # it is drafted for a path that was left
         self.follows = False  # nothing is proposed: the text would be there first
+        self._guesses = False  # so far: that was decided before all costs were known
 
     @property
     def mode(self) -> str:
@@ -180,7 +181,8 @@ class Paths:
     ) -> list[Action]:
         """What is to be done at ``now``; ``cached`` tokens are in the draft's cache."""
         ahead, actions = len(self._chances), list[Action]()
-        if not ahead and self._asked_s is None:
+        if (not ahead or self._guesses) and self._asked_s is None:
+            self._guesses = not all(self._costs_s())  # until it is known what a forward takes
             self.follows = not self._pays(self._estimates.acceptance.alpha)
         room = min(1 if self.follows else self.most, self._counts.room)
         full = ahead >= room or self._ends

@@ -87,6 +87,17 @@ def test_in_turns_it_follows_where_the_base_station_would_not_wait():
     assert not follows_at_first(window(shared=True, rtt_s=0.2, gamma=4))
 
 
+def test_it_follows_once_it_knows_what_a_forward_takes():
+    """Not behind a whole first path, which the text would overtake."""
+    estimates = Estimates()
+    estimates.rtt.add(0.6)
+    limits = Limits(BEGINS, 500, 500, 64, 64, foretells=True, corrects=False)
+    one = Paths(Controller(estimates, None), limits, BEGINS, shared=False, step_s=0.04)
+    asked = play(one, 20)
+    assert sum(isinstance(a, Draft) for a in asked) == 1 and one.follows
+    assert not any(isinstance(a, Propose) for a in asked)
+
+
 def follows_at_first(one: Paths) -> bool:
     one.due(0.0, cached=BEGINS)
     return one.follows
