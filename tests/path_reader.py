@@ -51,7 +51,7 @@ class Paths:
         self.rest = 8
         self.text = self.stood = 0.0
         self.job: tuple[float, int, int] | None = None  # asked, fed, tokens
-        self.void = self.follows = False
+        self.void = self.follows = self.guesses = False
         self.shown: list[bool] = []
 
     @property
@@ -90,9 +90,12 @@ class Paths:
         under_way = -floor(-(self.here.rtt.mean + step_s) / draft_s)
         return min(64, self.group() + under_way, max(self.group(), self.deep()))
 
+    def unsure(self) -> bool:
+        return len(self.here.draft.samples) < 3 or not self.costs()[1]
+
     def pays(self, alpha: float) -> bool:
         draft_s, step_s = self.costs()
-        if not draft_s or not step_s or self.price <= 0.0:
+        if self.unsure() or self.price <= 0.0:
             return True
         if self.turns() and self.gamma is not None:
             return True
@@ -109,7 +112,8 @@ class Paths:
 
     def due(self, now: float, cached: int, link: str) -> list[Action]:
         ahead, actions = len(self.path), []
-        if not ahead and self.job is None:
+        if (not ahead or self.guesses) and self.job is None:
+            self.guesses = self.unsure()
             self.follows = not self.pays(self.here.alpha)
         room = min(1 if self.follows else self.most(), self.room)
         ends = any(eos for _, eos in self.path)

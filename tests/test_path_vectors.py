@@ -96,6 +96,7 @@ CHANGED = [
     (paths, "REST", (2, 64)),
     (paths, "LOOKS", (8, 12)),
     (paths, "EARLY", 2),
+    (paths, "SEEN", 1),
     (paths, "BRIEF_S", 0.001),
     (paths, "BACKLOG", 0),
     (beside, "CLEAR", 0.4),

@@ -45,12 +45,16 @@ async def _floods(place: Place, flood: Flood) -> None:
             text, over = list(PROMPT), asyncio.Event()
             reading = asyncio.create_task(_read(speaker, text, over))
             transport = speaker.socket.transport
-            while not over.is_set() and not transport.is_closing():
-                found = flood(numbers, text)
-                transport.write(b"".join(masked(frames.encode(one)) for one in found))
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(over.wait(), EVERY_S)
-            await reading
+            try:
+                while not over.is_set() and not transport.is_closing():
+                    found = flood(numbers, text)
+                    transport.write(b"".join(masked(frames.encode(one)) for one in found))
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(over.wait(), EVERY_S)
+                await reading
+            finally:  # an attack is cancelled at its end
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
             place.count("texts")
 
     await repeat(place, once)

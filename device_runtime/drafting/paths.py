@@ -45,6 +45,7 @@ MEMORY = 0.96  # what a token of text weighs after the next one
 REST = (8, 64)  # tokens of text between two trials, at first and at the most
 LOOKS = (8, 64)  # tokens of text between two looks while it follows: where there is hope, or none
 EARLY = 4  # tokens that are proposed before anything is known of times
+SEEN = 3  # forwards, before which it is not judged whether drafting pays: the first may be slow
 BRIEF_S = 0.008  # in turns, forwards that together take no longer are one job for the worker
 
 
@@ -91,10 +92,10 @@ class Paths:
         self._sent = 0  # of them, those that were proposed
         self._age = 0  # tokens of the path that the text has reached
         self._asked_s: float | None = None  # since when tokens are being drafted
-        self._asked = 0  # how many
-        self._fed = 0
+        self._asked = self._fed = 0  # how many, and how many are fed before the first comes
         self._void = False  # it is drafted for a path that was left
         self.follows = False  # nothing is proposed: the text would be there first
+        self._guesses = False  # that was decided before enough was known of costs
 
     @property
     def mode(self) -> str:
@@ -152,6 +153,11 @@ class Paths:
         deep = math.log(self._price) / math.log(self._estimates.acceptance.alpha)
         return max(1, min(MOST, int(deep)))
 
+    @property
+    def _unsure(self) -> bool:
+        """Whether hardly anything is known of what things cost."""
+        return len(self._estimates.draft) < SEEN or not self._costs_s()[1]
+
     def _pays(self, alpha: float) -> bool:
         """Whether a path that is begun now saves its price, at an acceptance rate.
 
@@ -163,8 +169,7 @@ class Paths:
         brings more in its time than its own steps would.
         """
         draft_s, step_s = self._costs_s()
-        asked = self.turns and self._gamma is not None
-        if asked or not draft_s or not step_s or self._price <= 0.0:
+        if self._unsure or self._price <= 0.0 or (self.turns and self._gamma is not None):
             return True
         if self.turns:
             turn_s = self._estimates.rtt.mean + step_s + self.group * draft_s
@@ -180,14 +185,14 @@ class Paths:
     ) -> list[Action]:
         """What is to be done at ``now``; ``cached`` tokens are in the draft's cache."""
         ahead, actions = len(self._chances), list[Action]()
-        if not ahead and self._asked_s is None:
+        if (not ahead or self._guesses) and self._asked_s is None:
+            self._guesses = self._unsure
             self.follows = not self._pays(self._estimates.acceptance.alpha)
         room = min(1 if self.follows else self.most, self._counts.room)
         full = ahead >= room or self._ends
         held = self.follows and ahead <= 1  # to look; more was drafted while nothing was heard
         fresh = 0 if held else min(ahead, MAX_LIVE) - self._sent
-        # Behind a full window a group is not filled before something is heard, and is sent then;
-        # but a turn has no more, nor has the text.
+        # Behind a full window a group is filled once something is heard; a turn has no more then.
         last = self._ends or ahead >= self._counts.room or (full and self.turns)
         if connected and not unread and fresh and (last or fresh >= self.group):
             self._sent += fresh
@@ -208,21 +213,16 @@ class Paths:
         return [Wait(alone_s)]
 
     def _draft(self, now: float, cached: int, tokens: int = 1) -> Draft:
-        ahead = len(self._chances)
         self._asked_s, self._asked = now, tokens
-        self._fed = self._counts.length + ahead - cached
-        return Draft(tokens, self._counts.limits.begins, not ahead)
+        self._fed = self._counts.length + len(self._chances) - cached
+        return Draft(tokens, self._counts.limits.begins, not self._chances)
 
     def _at_once(self, most: int) -> int:
-        """Up to ``most`` tokens that are drafted without a look at what has come meanwhile.
-
-        In turns nothing comes meanwhile, and to hand a forward over to the worker and back takes
-        as long as a small draft's forward.
-        """
+        """Up to ``most`` tokens that are drafted without a look at what has come: in turns it is
+        nothing, and to hand a small draft's forward over and back takes as long as it."""
         draft_s, _ = self._costs_s()
-        if not self.turns or self.follows or not draft_s:
-            return 1
-        return max(1, min(most, int(BRIEF_S / draft_s)))
+        alone = not self.turns or self.follows or not draft_s
+        return 1 if alone else max(1, min(most, int(BRIEF_S / draft_s)))
 
     def _alone(self, now: float, cached: int) -> Show | Draft | None:
         """While nothing is heard: what of the path is shown next, or is drafted for that."""

@@ -10,7 +10,7 @@ from device_runtime.drafting.blocks import Proposed
 from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.counts import Limits
 from device_runtime.drafting.estimators import Estimates
-from device_runtime.drafting.paths import LONG, LOOKS, MOST, PRICE, REST, Paths
+from device_runtime.drafting.paths import LONG, LOOKS, MOST, PRICE, REST, SEEN, Paths
 
 BEGINS = 10
 
@@ -85,6 +85,16 @@ def test_in_turns_it_follows_where_the_base_station_would_not_wait():
     near, far = window(shared=True, rtt_s=0.001), window(shared=True, rtt_s=0.2)
     assert not follows_at_first(near) and follows_at_first(far)
     assert not follows_at_first(window(shared=True, rtt_s=0.2, gamma=4))
+
+
+def test_it_follows_once_it_knows_what_a_forward_takes():
+    """Not behind a whole first path, which the text would overtake."""
+    estimates = Estimates()
+    estimates.rtt.add(0.6)
+    limits = Limits(BEGINS, 500, 500, 64, 64, foretells=True, corrects=False)
+    one = Paths(Controller(estimates, None), limits, BEGINS, shared=False, step_s=0.04)
+    asked = play(one, 20)
+    assert sum(isinstance(a, Draft) for a in asked) == SEEN and one.follows
 
 
 def follows_at_first(one: Paths) -> bool:
