@@ -90,11 +90,11 @@ class Paths:
         self._ends = False  # one of them is an EOS
         self._sent = 0  # of them, those that were proposed
         self._age = 0  # tokens of the path that the text has reached
-        self._asked_s: float | None = None  # since when tokens are being drafted
-        self._asked = 0  # how many
+        self._asked_s: float | None = None  # since when ``_asked`` tokens are being drafted
+        self._asked = 0
         self._fed = 0
         self._void = False  # it is drafted for a path that was left
-        self.follows = False  # nothing is proposed: the text would be there first
+        self.follows = not self._pays(self._estimates.acceptance.alpha)  # it proposes nothing
 
     @property
     def mode(self) -> str:
