@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from device_runtime import reasons
 from device_runtime.drafting.alone import Alone
 from device_runtime.drafting.controller import Controller
@@ -190,13 +192,14 @@ class Generation:
         tally.cached, tally.target_cached = min(device.model.length, len(prompt) - 1), base
         auto = self._request.mode == "auto"
         drafts = auto and self._writing.controller.begin(near=self._writing.near) != "stream"
-        turns = self._writing.near or self._writing.controller.estimates.draft.slowdown > 1.0
-        self._start = self._writing.start = self._request.start(
-            client.session.generation + 1, base, drafts=drafts, turns=turns
-        )
-        await self._writing.send(self._start)
-        self._begun = True
+        start = self._request.start(client.session.generation + 1, base, drafts=drafts)
+        self._writing.start = start
         self._writing.open_window(auto=auto)
+        if self._writing.both and self._writing.paths.turns and not self._writing.paths.follows:
+            start = msgspec.structs.replace(start, turns=True)
+        self._start = self._writing.start = start
+        await self._writing.send(start)
+        self._begun = True
 
     async def _more(self) -> list[Came]:
         """The next tokens, from whoever's turn it is; they may be none."""

@@ -86,13 +86,10 @@ class Request:
     draft_price: float | None
     logprobs: int | None
 
-    def start(
-        self, generation: int, base: int, *, drafts: bool = False, turns: bool = False
-    ) -> frames.Start:
+    def start(self, generation: int, base: int, *, drafts: bool = False) -> frames.Start:
         """The message that begins it, where the base station has ``base`` tokens of the prompt.
 
-        ``drafts``: the device writes first, where that is not the mode's to say. ``turns``: if both
-        ends write, it is to be told that they slow one another.
+        ``drafts``: the device writes first, where that is not the mode's to say.
         """
         return frames.Start(
             generation=generation,
@@ -108,7 +105,6 @@ class Request:
             surprisals=self.learn_temperature,
             suppressed_ids=list(self.suppressed_ids) or UNSET,
             logprobs=UNSET if self.logprobs is None else self.logprobs,
-            turns=(turns and self.mode == "both") or UNSET,
         )
 
 

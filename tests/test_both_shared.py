@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import random
 
-from bench.both.cells import Costs, play
+import pytest
+
+from bench.both.cells import Costs, begun, play
+from bench.virtual.loop import run
 from bench.virtual.record import Record
+from draftlink.link.shaping import make_link
+from draftlink.protocol.frames import Start
+from draftlink.protocol.session import Session
 
 TOKENS = 120
 
 
+def record(tokens: int = TOKENS) -> Record:
+    rng = random.Random(5)
+    return Record(5, 3, tuple(rng.random() < 0.75 for _ in range(tokens)), (0.7,) * tokens)
+
+
 def rate(slowdown: float, *, shared: bool) -> float:
     """Tokens/s of a cold text; a draft takes 20 ms and a step 50, alone."""
-    rng = random.Random(5)
-    right = tuple(rng.random() < 0.75 for _ in range(TOKENS))
     costs = Costs(50.0, 20.0, 0.2, slowdown=slowdown, shared=shared)
-    return play(costs, Record(5, 3, right, (0.7,) * TOKENS), "auto").tokens_per_s
+    return play(costs, record(), "auto").tokens_per_s
 
 
 def test_who_takes_turns_from_the_first_token_hardly_notices_the_other():
@@ -23,3 +32,37 @@ def test_who_takes_turns_from_the_first_token_hardly_notices_the_other():
     assert rate(2.5, shared=True) > 0.95 * rate(1.0, shared=True)
     # The control: who has to find out has paid for it by then.
     assert rate(2.5, shared=False) < 0.9 * rate(1.0, shared=False)
+
+
+TURNS = {
+    "it drafts, and is waited for": (Costs(50.0, 20.0, 0.2, slowdown=2.0, shared=True), True, True),
+    "nothing is known of its draft": (
+        Costs(20.0, 20.0, 0.2, slowdown=2.0, shared=True), True, False,
+    ),
+    "on another machine": (Costs(50.0, 20.0, 0.2), False, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("costs", "first", "second"), TURNS.values(), ids=TURNS)
+def test_it_says_so_only_where_it_will_propose(monkeypatch, costs, first, second):
+    """Else the base station would wait for nothing at the beginning of each text."""
+    said: list[bool] = []
+    send = Session.send
+
+    def sent(self, frame):
+        if isinstance(frame, Start):
+            said.append(frame.turns is True)
+        return send(self, frame)
+
+    monkeypatch.setattr(Session, "send", sent)
+
+    async def main() -> None:
+        text = record(40)
+        async with costs.world([text]).device(make_link(costs.link, seed=1)) as device:
+            for _ in range(2):
+                generation = begun(device, text, "auto")
+                async for _ in generation:
+                    pass
+
+    run(main())
+    assert said == [first, second]

@@ -94,7 +94,7 @@ class Paths:
         self._asked_s: float | None = None  # since when tokens are being drafted
         self._asked = self._fed = 0  # how many, and how many are fed before the first comes
         self._void = False  # it is drafted for a path that was left
-        self.follows = False  # nothing is proposed: the text would be there first
+        self.follows = not self._pays(self._estimates.acceptance.alpha)  # it proposes nothing
         self._guesses = False  # that was decided before enough was known of costs
 
     @property
