@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from bs_runtime.checkpoint.words import Words
-from device_runtime.model import measure, threads
+from device_runtime.model import measure
 from device_runtime.model.bundle import GRAPH, Check, KernelCount, Quantization, Trial
 from device_runtime.model.costs import Costs, Kernel
 from device_runtime.model.draft_model import DraftModel
@@ -117,7 +117,7 @@ def rounded(
     result = _checked(stage, loaded, judge, said)
     if target is None:
         return result
-    accepted, error = check.mean(against.overlaps(stage.open(threads.available()))[0])
+    accepted, error = check.mean(against.overlaps(stage.open(None))[0])
     return msgspec.structs.replace(
         result, float_acceptance=of_float, acceptance=accepted, acceptance_error=error
     )
@@ -194,7 +194,7 @@ def _put(
 def _checked(stage: Stage, loaded: Any, judge: Judge, text: str) -> Check:
     """The check of a rounded graph. Raises ExportError where it is broken."""
     result = stage.check(loaded, judge.rows[0][: check.POSITIONS], text)
-    overlaps, same = judge.overlaps(stage.open(threads.available()))
+    overlaps, same = judge.overlaps(stage.open(None))
     mean, error = check.mean(overlaps)
     return msgspec.structs.replace(
         result, positions=len(overlaps), overlap=mean, overlap_error=error,
@@ -239,7 +239,7 @@ class Chooser:
     def _point(self, plan: Plan) -> Point:
         self._stage.progress(f"measuring a draft of {plan.seconds * 1e3:.2f} ms a token")
         _put(self._stage, self._rounder, plan.recipe)
-        draft = self._stage.open(threads.available())
+        draft = self._stage.open(None)
         self._beyond_s.append(_seconds(draft) - plan.seconds)
         return Point(plan, *check.mean(self._judge.overlaps(draft)[0]))
 

@@ -61,8 +61,11 @@ class Stage:
         files = {path.name: digest(path) for path in sorted(self.folder.iterdir())}
         self.manifest = msgspec.structs.replace(self.manifest, files=files, **said)
 
-    def open(self, threads: int = 1) -> DraftModel:
-        """The draft as it is by now. Raises ExportError for a graph that does not load."""
+    def open(self, threads: int | None = 1) -> DraftModel:
+        """The draft as it is by now. Raises ExportError for a graph that does not load.
+
+        ``threads``: where None as many as are the fastest by now, as on a device.
+        """
         precision, kind = self.manifest.precision, self.manifest.graph
         try:
             return DraftModel(Bundle(self.folder, self.manifest), threads=threads)
