@@ -119,7 +119,7 @@ class Paths:
         ends = any(eos for _, eos in self.path)
         full = ahead >= room or ends
         fresh = 0 if self.follows and ahead <= 1 else min(ahead, 256) - self.sent
-        last = ends or ahead >= self.room or (full and self.turns())
+        last = ends or ahead >= self.room or (full and (self.turns() or ahead == room))
         if not link and fresh and (last or fresh >= self.group()):
             self.sent += fresh
             message = self.limits["message"]

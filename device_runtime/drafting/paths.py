@@ -192,8 +192,8 @@ class Paths:
         full = ahead >= room or self._ends
         held = self.follows and ahead <= 1  # to look; more was drafted while nothing was heard
         fresh = 0 if held else min(ahead, MAX_LIVE) - self._sent
-        # Behind a full window a group is filled once something is heard; a turn has no more then.
-        last = self._ends or ahead >= self._counts.room or (full and self.turns)
+        # Beyond the window, where nothing is heard for long, only groups are worth their frames.
+        last = self._ends or ahead >= self._counts.room or (full and (self.turns or ahead == room))
         if connected and not unread and fresh and (last or fresh >= self.group):
             self._sent += fresh
             message = self._counts.limits.message

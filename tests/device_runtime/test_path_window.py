@@ -112,7 +112,7 @@ def test_elsewhere_it_goes_on_under_a_window():
 
 
 def test_what_it_drafts_on_over_a_stalled_link_is_proposed_in_groups():
-    """Beyond its window, and behind a full one: a frame for each token would cost more than ids."""
+    """Beyond its window: a frame for each token would cost more than ids."""
     one = window(offline_after_s=2.0, started_s=0.0)
     sent, shown, now = [], 0, 10.0
     one.due(0.0, cached=BEGINS)
@@ -126,7 +126,7 @@ def test_what_it_drafts_on_over_a_stalled_link_is_proposed_in_groups():
             elif isinstance(action, Show):
                 shown = action.first + 1
     assert shown > one.most and sum(sent) > one.most
-    assert min(sent) > 1
+    assert sum(tokens == 1 for tokens in sent) <= 1 < len(sent)  # one may fill the window
     # Taking turns it rests behind a full window: what it has goes out.
     turns = window(shared=True, gamma=3)
     play(turns, 10)
