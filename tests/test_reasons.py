@@ -59,6 +59,6 @@ def test_why_the_base_station_wrote_alone(options, says):
 
 def test_what_would_not_have_paid_is_said_in_numbers():
     """A draft that takes longer than the target's own step: once that is known it only follows."""
-    *_, (alone, drafted) = reasons(0.05, tokens=(40, 2))
-    says = "a token of the draft takes 50.0 ms, a step of the base station 30.0 ms"
+    *_, (alone, drafted) = reasons(0.5, tokens=(100, 2))  # the second ends before one of its tokens
+    says = "a token of the draft takes 500.0 ms, a step of the base station 30.0 ms"
     assert drafted == 0 and alone.startswith(f"drafting would not have paid: {says}")
