@@ -122,7 +122,7 @@ class Watching(Controller):
 
     leaves = False
 
-    def drafted(self, writer, tokens, seconds):
+    def drafted(self, writer, tokens, seconds, length=0):
         drafted = (seconds - RTT_S - TARGET_S) / DRAFT_S
         self.leaves = abs(drafted - (tokens + 1)) > 0.5  # else one was drafted behind the rejected
 

@@ -121,6 +121,8 @@ def test_noise_is_the_same_everywhere():
         0x97CA9BD4E2840F96,
         0x5E66ADC62E59EFD4,
         0xEF0A2C236E91D028,
+        0x18B3C3F6853B44E9,
+        0x647E85F80A5E3205,
     ]
     assert len(set(found)) == len(Purpose)
     assert noise.key_from_seed(7, "device") != key
