@@ -7,6 +7,7 @@ So a run is deterministic, and an hour of it takes as long as its computations.
 from __future__ import annotations
 
 import asyncio
+import random
 import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -159,6 +160,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end in a new virtual loop. Raises DeadlockError."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(main)
+    """Run a coroutine to its end in a new virtual loop. Raises DeadlockError.
+
+    The ``random`` module, which spreads the attempts to connect again, gives the same each time.
+    """
+    before = random.getstate()
+    random.seed(0)
+    try:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            return runner.run(main)
+    finally:
+        random.setstate(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -29,6 +30,18 @@ def test_waiting_takes_virtual_time_alone():
         return now()
 
     assert run(main()) == pytest.approx(7200.0)
+
+
+def test_what_is_spread_by_chance_is_the_same_in_each_run():
+    """Attempts to connect again are; a rate would differ from run to run by half of it."""
+
+    async def main() -> float:
+        await asyncio.sleep(random.uniform(0.0, 5.0))
+        return now()
+
+    before = random.getstate()
+    assert run(main()) == run(main())
+    assert random.getstate() == before
 
 
 def test_waiting_for_nothing_is_a_deadlock():
