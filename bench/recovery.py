@@ -116,17 +116,16 @@ def position(p: Floats, q: Floats, row: NDArray[np.float32], scheme: Split, at: 
 def lines(positions: Sequence[Position], most: int) -> list[Line]:
     """For each number of pairs at first, of the positions together."""
     a = np.array([one.rejected for one in positions])
-    whole = a.sum()
+    row = np.array([one.row for one in positions])
+    whole, lost = a.sum(), a * (1 - a) ** most
     found = []
     for n in COUNTS:
-        missed, out = (a * (1 - a) ** n, a * (1 - a) ** most)
+        missed = a * (1 - a) ** n
         first = np.array([one.first[n] for one in positions])
         rest = np.array([one.rest[n] for one in positions])
-        row = np.array([one.row for one in positions])
-        some = np.array([one.row > 0 for one in positions])
-        bits = (a * first + missed * rest * (n < most) + out * row).sum() / whole
-        found.append(Line(n, float((missed * some).sum() / whole), float((a * first).sum() / whole),
-                          float(bits)))  # fmt: skip
+        bits = (a * first + missed * rest * (n < most) + lost * row).sum() / whole
+        share, of_first = (missed * (row > 0)).sum() / whole, (a * first).sum() / whole
+        found.append(Line(n, float(share), float(of_first), float(bits)))
     return found
 
 

@@ -92,9 +92,7 @@ class Result(msgspec.Struct, frozen=True):
     times_s: list[float]
     draft_share: float  # of the tokens, those that the device had proposed
     overtaken: int  # proposals that were right, and which the text had reached without them
-    followed: (
-        int  # tokens of the text that came while nothing was proposed: it would have been late
-    )
+    followed: int  # tokens that came while nothing was proposed: it would have been late
     forwards: int  # of the target, for this text: verdicts, and steps that wrote
     rows: int | None  # that it was fed for them; None where the base station does not say
     # Of each token, if the request asked for that: its log-probability, and the likeliest ids'.

@@ -63,9 +63,8 @@ def options(rounder: Rounder, one: Product, costs: Costs | None, careful: bool) 
     known = {r for r in took if careful and r.bits == 4}  # and kept: others are made in no time
     made = (rounder.codes(one, r) if r in known else nearest(one.weight, r) for r in took)
     lost = rounder.losses(one, made)
-    rows, width = one.shape
     return [
-        Option(rounding, seconds, int(rows * width * rounding.bytes_per_weight), loss)
+        Option(rounding, seconds, rounding.size(one.shape), loss)
         for (rounding, seconds), loss in zip(took.items(), lost, strict=True)
     ]
 

@@ -121,8 +121,4 @@ def four(rounder: Rounder) -> dict[str, Rounding]:
 
 def size(rounder: Rounder, recipe: Recipe) -> int:
     """The bytes of codes."""
-    shapes = {one.name: one.shape for one in rounder.products}
-    return sum(
-        int(shapes[name][0] * shapes[name][1] * one.bytes_per_weight)
-        for name, one in recipe.items()
-    )
+    return sum(recipe[one.name].size(one.shape) for one in rounder.products if one.name in recipe)

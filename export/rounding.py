@@ -40,6 +40,10 @@ class Rounding:
         """Of a code and its share of the block's step and zero point."""
         return self.bits / 8 + (4 + self.bits / 8 * self.zero_points) / self.block
 
+    def size(self, shape: tuple[int, int]) -> int:
+        """Bytes of a matrix of a shape."""
+        return int(shape[0] * shape[1] * self.bytes_per_weight)
+
     def __str__(self) -> str:
         return f"{self.bits} bits in blocks of {self.block}" + ", zero points" * self.zero_points
 

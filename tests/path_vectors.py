@@ -1,7 +1,7 @@
 """The vectors of ``golden/paths.json``: the window where both ends write, in a world of its own.
 
 ``python -m tests.path_vectors`` writes the file anew, as ``window_vectors`` does the other one. It
-refuses a vector in which a comparison comes nearer than ``NEAREST`` to a tie.
+refuses a vector in which a comparison comes nearer than ``vector_files.NEAREST`` to a tie.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ from device_runtime.drafting.blocks import Proposed
 from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.counts import Limits
 from device_runtime.drafting.paths import PRICE, Paths
-from draftlink.protocol import frames
-from tests import path_reader
-from tests.window_estimates import Ties
-from tests.window_vectors import KNOWN, NEAREST, estimates_of, plain
+from tests import path_reader, vector_files
+from tests.vector_files import Vector
+from tests.window_vectors import KNOWN, estimates_of, plain
 
 PATH = Path(__file__).parent / "golden" / "paths.json"
-Vector = dict[str, Any]
 LIMITS = {"begins": 12, "ends": 150, "context": 2048, "message": 64}
 GIVEN = {"gamma": None, "shared": False, "step_s": 0.0, "row_s": 0.0, "price": PRICE,
          "offline_after_s": None}  # fmt: skip
@@ -277,29 +275,13 @@ def whole(vector: Vector) -> Vector:
 
 def ties(vector: Vector) -> float:
     """How near to a tie a comparison comes in a vector."""
-    Ties.least = 1.0
-    path_reader.replay(vector)
-    return Ties.least
+    return vector_files.ties(path_reader.replay, whole(vector))
 
 
 def main() -> None:
     """Write the file."""
-    vectors = []
-    for name in CASES:
-        vector = vector_of(name)
-        least = ties(whole(vector))
-        print(f"{name}: {len(vector['steps'])} steps, nearest tie {least:.2g}")
-        if least < NEAREST:
-            raise SystemExit(f"{name}: a comparison comes within {least} of a tie; change its seed")
-        vectors.append(vector)
-
-    def compact(value: Any) -> str:
-        return json.dumps(value, separators=(",", ":"))
-
-    head = f'"version":{frames.VERSION},"limits":{compact(LIMITS)},"given":{compact(GIVEN)}'
-    lines = ",\n".join(map(compact, vectors))
-    PATH.write_text(f'{{{head},"estimates":{compact(ESTIMATES)},"vectors":[\n{lines}\n]}}\n')
-    print(PATH.stat().st_size, "bytes")
+    head = {"limits": LIMITS, "given": GIVEN, "estimates": ESTIMATES}
+    vector_files.write(PATH, head, CASES, vector_of, ties)
 
 
 if __name__ == "__main__":

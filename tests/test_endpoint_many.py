@@ -7,8 +7,9 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,24 @@ TEMPLATE = (
 WORDS = ["the", "boat", "river", "went", "down", "and", "small", "table", "once", "upon", "was"]
 
 
+def at_once(clients: Sequence[Callable[[], None]], within_s: float) -> list[BaseException]:
+    """What goes wrong with clients, each in a thread of its own."""
+    failures: list[BaseException] = []
+
+    def run(client: Callable[[], None]) -> None:
+        try:
+            client()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(within_s)
+    return failures
+
+
 def test_many_clients_over_a_link_that_breaks():
     """No error but the cancelled ones, and every second turn finds its cache."""
     clients, requests = 4, 40
@@ -43,39 +62,31 @@ def test_many_clients_over_a_link_that_breaks():
         return lost[-1]
 
     cached: list[int] = []
-    failures: list[BaseException] = []
 
     def client(number: int, url: str) -> None:
         rng = random.Random(number)
-        try:
-            for turn in range(requests // clients // 2):
-                said = "".join(rng.choice("abcdefgh") for _ in range(12))
-                turns = [{"role": "user", "content": said}]
-                body = {"messages": turns, "max_tokens": 16, "seed": turn}
-                first = post(url, "/v1/chat/completions", body)
-                if rng.random() < 0.25:
-                    other = [{"role": "user", "content": said[::-1]}]
-                    more = {"messages": other, "max_tokens": 5000, "stream": True}
-                    leave(url, body | more, 300)
-                text = first["choices"][0]["message"]["content"]
-                turns += [{"role": "assistant", "content": text}, {"role": "user", "content": "ab"}]
-                second = post(url, "/v1/chat/completions", body | {"messages": turns})
-                with lock:
-                    details = second["usage"]["prompt_tokens_details"]
-                    cached.append(details["cached_tokens"])
-        except BaseException as error:
-            failures.append(error)
+        for turn in range(requests // clients // 2):
+            said = "".join(rng.choice("abcdefgh") for _ in range(12))
+            turns = [{"role": "user", "content": said}]
+            body = {"messages": turns, "max_tokens": 16, "seed": turn}
+            first = post(url, "/v1/chat/completions", body)
+            if rng.random() < 0.25:
+                other = [{"role": "user", "content": said[::-1]}]
+                more = {"messages": other, "max_tokens": 5000, "stream": True}
+                leave(url, body | more, 300)
+            text = first["choices"][0]["message"]["content"]
+            turns += [{"role": "assistant", "content": text}, {"role": "user", "content": "ab"}]
+            second = post(url, "/v1/chat/completions", body | {"messages": turns})
+            with lock:
+                details = second["usage"]["prompt_tokens_details"]
+                cached.append(details["cached_tokens"])
 
     with served(FakeTarget(TABLE)) as url:
         made = device(url, DRAFT)
         made._connect = connector(breaks)
         # More conversations than clients: nobody's is taken between two turns.
         with endpoint(url, made=made, most=2 * clients) as (where, _):
-            threads = [threading.Thread(target=client, args=(n, where)) for n in range(clients)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(300)
+            failures = at_once([partial(client, n, where) for n in range(clients)], 300)
     assert not failures and any(lost)
     assert len(cached) == requests // clients // 2 * clients
     # Over a new connection the base station may have to be sent all of it again.
@@ -94,7 +105,6 @@ class Crowd:
     cuts: int = 0
     cached: list[int] = field(default_factory=list)  # of second turns, on one connection
     resident: list[list[int]] = field(default_factory=list)
-    failures: list[BaseException] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answered(self) -> None:
@@ -109,25 +119,22 @@ class Crowd:
 
     def client(self, number: int, url: str, turns: int) -> None:
         rng = random.Random(number)
-        try:
-            for turn in range(turns // 2):
-                said = [{"role": "user", "content": " ".join(rng.choices(WORDS, k=12))}]
-                body = {"max_tokens": 16, "seed": turn, "ignore_eos": True}
-                cuts = self.cuts
-                first = post(url, "/v1/chat/completions", body | {"messages": said})
-                self.answered()
-                if rng.random() < 0.25:
-                    other = [{"role": "user", "content": " ".join(rng.choices(WORDS, k=12))}]
-                    more = {"messages": other, "max_tokens": 300, "stream": True}
-                    leave(url, body | more, 300)
-                said.append(first["choices"][0]["message"])
-                said.append({"role": "user", "content": rng.choice(WORDS)})
-                second = post(url, "/v1/chat/completions", body | {"messages": said})
-                self.answered()
-                if self.cuts == cuts:  # over a new connection all of it is sent again
-                    self.cached.append(second["usage"]["prompt_tokens_details"]["cached_tokens"])
-        except BaseException as error:
-            self.failures.append(error)
+        for turn in range(turns // 2):
+            said = [{"role": "user", "content": " ".join(rng.choices(WORDS, k=12))}]
+            body = {"max_tokens": 16, "seed": turn, "ignore_eos": True}
+            cuts = self.cuts
+            first = post(url, "/v1/chat/completions", body | {"messages": said})
+            self.answered()
+            if rng.random() < 0.25:
+                other = [{"role": "user", "content": " ".join(rng.choices(WORDS, k=12))}]
+                more = {"messages": other, "max_tokens": 300, "stream": True}
+                leave(url, body | more, 300)
+            said.append(first["choices"][0]["message"])
+            said.append({"role": "user", "content": rng.choice(WORDS)})
+            second = post(url, "/v1/chat/completions", body | {"messages": said})
+            self.answered()
+            if self.cuts == cuts:  # over a new connection all of it is sent again
+                self.cached.append(second["usage"]["prompt_tokens_details"]["cached_tokens"])
 
 
 @contextlib.contextmanager
@@ -168,18 +175,12 @@ def test_two_hundred_requests_to_real_processes(tmp_path, capsys):
             crowd = Crowd(link, 30, (50, 200), (station.pid, pid))
             # Each writes an even number of turns: 192 by eight, and the last eight by one of them.
             shares = [requests // clients // 2 * 2 + 8 * (n == 0) for n in range(clients)]
-            threads = [
-                threading.Thread(target=crowd.client, args=(n, address, share))
-                for n, share in enumerate(shares)
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(1500)
+            everyone = [partial(crowd.client, n, address, share) for n, share in enumerate(shares)]
+            failures = at_once(everyone, 1500)
     finally:
         link.close()
         station.kill()
-    assert not crowd.failures, crowd.failures
+    assert not failures, failures
     assert crowd.answers == requests and crowd.cuts == 6
     with capsys.disabled():
         print(f"\n{len(crowd.cached)} second turns, least cached {min(crowd.cached)}; resident:"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections import Counter
-from typing import Any
 
 import pytest
 
 from device_runtime.drafting import beside, estimators, paths
 from device_runtime.drafting.paths import Paths
-from tests import path_reader, path_vectors, window_estimates, window_vectors
-from tests.path_vectors import Vector
-from tests.test_window import agrees, imports
+from tests import path_reader, path_vectors, vector_files, window_estimates
+from tests.test_window import agrees, by_copies, imports
 
 FILE = json.loads(path_vectors.PATH.read_text())
 VECTORS = [path_vectors.whole(vector) for vector in FILE["vectors"]]
@@ -30,21 +27,11 @@ def test_the_window_does_what_the_file_says(vector):
 def test_a_second_reader_does_too_and_no_comparison_is_near_a_tie(vector):
     window_estimates.Ties.least = 1.0
     assert agrees(path_reader.replay, vector)
-    assert window_vectors.NEAREST < window_estimates.Ties.least < 1.0
+    assert vector_files.NEAREST < window_estimates.Ties.least < 1.0
 
 
 def test_a_window_is_a_value():
-    """A copy goes on as the original would have, whatever that does meanwhile."""
-
-    def in_copies(vector: Vector) -> list[list[list[Any]]]:
-        window, found = path_vectors.window_of(vector), []
-        for *given, _ in vector["steps"]:
-            copied = copy.deepcopy(window)
-            found.append(path_vectors.step(window, *given))
-            window = copied
-            assert path_vectors.step(window, *given) == found[-1]
-        return found
-
+    in_copies = by_copies(path_vectors.window_of, path_vectors.step)
     assert all(agrees(in_copies, vector) for vector in VECTORS)
 
 

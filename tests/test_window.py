@@ -16,8 +16,8 @@ import pytest
 from device_runtime import writers
 from device_runtime.drafting import controller, epochs, estimators, stream
 from draftlink.planning import schedule
-from tests import window_estimates, window_reader, window_vectors
-from tests.window_vectors import Vector
+from tests import vector_files, window_estimates, window_reader, window_vectors
+from tests.vector_files import Vector
 
 FILE = json.loads(window_vectors.PATH.read_text())
 VECTORS: list[Vector] = [
@@ -52,6 +52,21 @@ def agrees(replay: Replay, vector: Vector) -> bool:
     return True
 
 
+def by_copies(window_of: Callable[[Vector], Any], step: Callable[..., Any]) -> Replay:
+    """A replay in which a copy goes on as the original did, whatever that does meanwhile."""
+
+    def replay(vector: Vector) -> list[list[list[Any]]]:
+        window, found = window_of(vector), []
+        for *given, _ in vector["steps"]:
+            copied = copy.deepcopy(window)
+            found.append(step(window, *given))
+            window = copied
+            assert step(window, *given) == found[-1]
+        return found
+
+    return replay
+
+
 @each
 def test_the_window_does_what_the_file_says(vector):
     assert agrees(window_vectors.replay, vector)
@@ -61,21 +76,11 @@ def test_the_window_does_what_the_file_says(vector):
 def test_a_second_reader_does_too_and_no_comparison_is_near_a_tie(vector):
     window_estimates.Ties.least = 1.0
     assert agrees(window_reader.replay, vector)
-    assert window_vectors.NEAREST < window_estimates.Ties.least < 1.0
+    assert vector_files.NEAREST < window_estimates.Ties.least < 1.0
 
 
 def test_a_window_is_a_value():
-    """A copy goes on as the original would have, whatever that does meanwhile."""
-
-    def in_copies(vector: Vector) -> list[list[list[Any]]]:
-        window, found = window_vectors.window_of(vector), []
-        for *given, _ in vector["steps"]:
-            copied = copy.deepcopy(window)
-            found.append(window_vectors.step(window, *given))
-            window = copied
-            assert window_vectors.step(window, *given) == found[-1]
-        return found
-
+    in_copies = by_copies(window_vectors.window_of, window_vectors.step)
     assert all(agrees(in_copies, vector) for vector in VECTORS)
 
 

@@ -1,7 +1,7 @@
 """The vectors of ``golden/window.json``: made from a little world of its own, and replayed.
 
 ``python -m tests.window_vectors`` writes the file anew. It refuses a vector in which a comparison
-comes nearer than ``NEAREST`` to a tie, where another library's last bits might decide.
+comes nearer than ``vector_files.NEAREST`` to a tie, where another library's last bits might decide.
 """
 
 from __future__ import annotations
@@ -19,13 +19,10 @@ from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.counts import Limits
 from device_runtime.drafting.estimators import Estimates
 from device_runtime.drafting.window import Window
-from draftlink.protocol import frames
-from tests import window_reader
-from tests.window_estimates import Ties
+from tests import vector_files, window_reader
+from tests.vector_files import Vector
 
 PATH = Path(__file__).parent / "golden" / "window.json"
-NEAREST = 1e-6
-Vector = dict[str, Any]
 
 
 def estimates_of(known: dict[str, Any]) -> Estimates:
@@ -463,29 +460,13 @@ def whole(vector: Vector) -> Vector:
 
 def ties(vector: Vector) -> float:
     """How near to a tie a comparison comes in a vector."""
-    Ties.least = 1.0
-    window_reader.replay(vector)
-    return Ties.least
+    return vector_files.ties(window_reader.replay, whole(vector))
 
 
 def main() -> None:
     """Write the file."""
-    vectors = []
-    for name in CASES:
-        vector = vector_of(name)
-        least = ties(whole(vector))
-        print(f"{name}: {len(vector['steps'])} steps, nearest tie {least:.2g}")
-        if least < NEAREST:
-            raise SystemExit(f"{name}: a comparison comes within {least} of a tie; change its seed")
-        vectors.append(vector)
-
-    def compact(value: Any) -> str:
-        return json.dumps(value, separators=(",", ":"))
-
-    head = f'"version":{frames.VERSION},"limits":{compact(LIMITS)},"estimates":{compact(ESTIMATES)}'
-    lines = ",\n".join(map(compact, vectors))
-    PATH.write_text(f'{{{head},"vectors":[\n{lines}\n]}}\n')
-    print(PATH.stat().st_size, "bytes")
+    head = {"limits": LIMITS, "estimates": ESTIMATES}
+    vector_files.write(PATH, head, CASES, vector_of, ties)
 
 
 if __name__ == "__main__":

@@ -18,16 +18,16 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 import tinypair
+from bench.serving.links import over
 from device_runtime.device import Coupled, Device, Result, Sampling
 from device_runtime.drafting.estimators import Estimates
 from draftlink.host import children
@@ -44,21 +44,6 @@ LINKS = {"loopback": (), "wifi": ("wifi",), "lte": ("lte",), "far": ("wifi", "--
 TRIED, NEAR = 2, 0.75  # turns, and of the best fixed mode's rate: who is below is left out
 BUSY = "while True: pass"
 Found = dict[str, list[float]]  # tokens/s of each way, turn by turn
-
-
-@contextmanager
-def over(link: str, url: str, err: Console) -> Iterator[str]:
-    """The address at which a base station is reached over a link."""
-    if not LINKS[link]:
-        yield url
-        return
-    command = ["-m", "draftlink.cli", "link", *LINKS[link], "--to", url.removeprefix("ws://")]
-    with children.child(command, err.print, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.startswith("listening on "):
-            raise RuntimeError("the link did not come up; its own message is above")
-        yield f"ws://{line.split()[2]}"
 
 
 async def one(device: Device, prompt: str, tokens: int, seed: int, name: str) -> Result:
@@ -108,7 +93,7 @@ def rates(options: argparse.Namespace, before: int, err: Console) -> tuple[Found
 
     with ExitStack() as stack:
         url = stack.enter_context(base_station(err, str(options.target)))
-        address = stack.enter_context(over(options.link, url, err))
+        address = stack.enter_context(over(LINKS[options.link], url, err))
         for _ in range(options.busy):
             stack.enter_context(children.child(["-c", BUSY], err.print))
         return children.run(run(address))

@@ -18,10 +18,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from rich.table import Table
 from bench.real import forms, reference, texts
 from bench.real.systems import device, generate
 from bench.runtimes import turns
+from bench.serving.links import over
 from draftlink.host import children
 from draftlink.schemes import AnyScheme, topk
 from draftlink.schemes.coupled import Coupled
@@ -38,27 +38,12 @@ from tinypair.loopback import base_station
 
 MODES = ("stream", "stop-and-wait", "run-ahead", "auto")
 GENERATE = "generate"  # transformers' own
-LINKS = ("loopback", "wifi", "lte")
+LOOPBACK = "loopback"
+LINKS = (LOOPBACK, "wifi", "lte")
 PROMPTS, TOKENS = 10, 128
 WARM_UP = "Which month has the fewest days?"
 WARM_TOKENS = 24
 Run = dict[str, Any]  # a generation's result
-
-
-@contextmanager
-def over(link: str, url: str, err: Console) -> Iterator[str]:
-    """The address at which a base station is reached over a link."""
-    if link == "loopback":
-        yield url
-        return
-    to = url.removeprefix("ws://")
-    command = ["-m", "draftlink.cli", "link", link, "--to", to]
-    with children.child(command, err.print, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.startswith("listening on "):
-            raise RuntimeError("the link did not come up; its own message is above")
-        yield f"ws://{line.split()[2]}"
 
 
 def scheme_of(options: argparse.Namespace) -> AnyScheme:
@@ -92,7 +77,8 @@ def measure(options: argparse.Namespace, err: Console) -> dict[str, dict[str, li
     scheme = scheme_of(options)
     with base_station(err, str(folder)) as url:
         for link in options.links:
-            with over(link, url, err) as address, ExitStack() as stack:
+            named = () if link == LOOPBACK else (link,)
+            with over(named, url, err) as address, ExitStack() as stack:
                 modes = [name for name in options.systems if name != GENERATE]
                 asks = {
                     mode: stack.enter_context(

@@ -63,8 +63,7 @@ class Outcome:
     which is the target's row or stands for it. ``ended``: the text has. ``surprisals``: −log2 p, in
     bits, of the accepted tokens and of ``next``, if the job wants them; ``logprobs`` likewise.
     ``broken``: the row behind the accepted tokens has no largest number, so nothing can be drawn
-    from it. The times are those
-    until the first step that the round took part in, and from then on.
+    from it. The times are those until the first step that the round took part in, and from then on.
     """
 
     accepted: int

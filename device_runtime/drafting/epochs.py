@@ -68,7 +68,7 @@ class Epochs:
     def _begin_epoch(self, now: float) -> None:
         """The last token of the history was not drafted, and nothing is in flight."""
         self.begins = self._counts.length
-        self.judged = 0  # drafted tokens that were accepted since
+        self.judged = self._length = 0  # tokens accepted since; and of the block judged last
         self._plan = self._controller.plan(self.mode)
         self._free_s: float | None = None  # when the base station can take another block
         self._began_s = now
@@ -260,7 +260,7 @@ class Epochs:
         rejected = verdict.own and verdict.accepted < len(chances)
         estimates, verify_s, queue_s = self._estimates, verdict.verify_s, verdict.queue_s
         self._counts.rounds += 1
-        self._length = len(first.proposed)  # of the block that was judged last
+        self._length = len(first.proposed)
         estimates.verify.took(verify_s, beside=not first.waits)
         if first.waits:
             estimates.rows.add(self._length, verify_s)

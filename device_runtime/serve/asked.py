@@ -52,14 +52,6 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool | None = None
 
     @property
-    def likeliest(self) -> int | None:
-        """Of how many ids log-probabilities are told with each token; None for none, nor its own.
-
-        Raises ApiError.
-        """
-        raise NotImplementedError
-
-    @property
     def usage(self) -> bool:
         """Whether a stream ends with what it took."""
         return bool(self.stream_options and self.stream_options.include_usage)
@@ -140,7 +132,10 @@ class ChatRequest(Common, frozen=True, kw_only=True):
 
     @property
     def likeliest(self) -> int | None:
-        """``top_logprobs``, where ``logprobs`` asks for any. Raises ApiError."""
+        """Of how many ids log-probabilities are told with each token; None for none, nor its own.
+
+        ``top_logprobs``, where ``logprobs`` asks for any. Raises ApiError.
+        """
         count = self.top_logprobs or 0
         if self.logprobs:
             return _count("top_logprobs", count)
@@ -168,7 +163,7 @@ class TextRequest(Common, frozen=True, kw_only=True):
 
     @property
     def likeliest(self) -> int | None:
-        """``logprobs`` is their number here. Raises ApiError."""
+        """As of a chat; ``logprobs`` is their number here. Raises ApiError."""
         if self.logprobs is None or self.logprobs is False:
             return None
         if self.logprobs is True:

@@ -12,7 +12,7 @@ from device_runtime.device import Coupled, Device
 from device_runtime.request import Options
 from device_runtime.result import Mode
 from device_runtime.serve.answer import Wanted
-from device_runtime.serve.asked import ChatRequest, Common, TextRequest
+from device_runtime.serve.asked import ChatRequest, TextRequest
 from device_runtime.serve.conversations import Conversations
 from device_runtime.serve.errors import ApiError, unsupported
 from device_runtime.spelling import Spelling
@@ -104,7 +104,7 @@ class Service:
         except TemplateError as error:
             raise ApiError(400, str(error), param="messages", code="invalid_value") from None
         ids = self._device.tokenizer.encode(text, add_special_tokens=False).ids
-        return [self._wanted(asked, asked.most, ids, i) for i in range(asked.choices)]
+        return [self._wanted(asked, ids, i) for i in range(asked.choices)]
 
     def texts(self, asked: TextRequest) -> list[Wanted]:
         """Those of a completion, of one prompt after the other. Raises ApiError."""
@@ -112,7 +112,7 @@ class Service:
         found = []
         for prompt in asked.prompts():
             ids = self._ids(prompt) if isinstance(prompt, str) else prompt
-            found += [self._wanted(asked, asked.most, ids, i) for i in range(asked.choices)]
+            found += [self._wanted(asked, ids, i) for i in range(asked.choices)]
         return found
 
     def _ids(self, prompt: str) -> list[int]:
@@ -136,9 +136,9 @@ class Service:
         """How single tokens are written."""
         return Spelling(self._device.tokenizer, self._device.detokenizer)
 
-    def _wanted(self, asked: Common, most: int | None, ids: list[int], index: int) -> Wanted:
+    def _wanted(self, asked: ChatRequest | TextRequest, ids: list[int], index: int) -> Wanted:
         options: Options = {
-            "max_tokens": MOST if most is None else most,
+            "max_tokens": MOST if asked.most is None else asked.most,
             "sampling": asked.sampling(self._welcome.sampling or Sampling()),
             "scheme": self._choices.scheme,
             "mode": self._choices.mode,
