@@ -35,7 +35,7 @@ def _record(bench: Bench, number: int, prompt: str, tokens: int) -> Record:
     drafter = Drafter(model, start, bench.target.vocab_size, key)
     right, chances = [], []
     for place, token in enumerate(result.tokens):
-        ((drafted, chance),) = drafter.propose([*ids, *result.tokens[:place]], 1, len(ids))
+        ((drafted, chance, _),) = drafter.propose([*ids, *result.tokens[:place]], 1, len(ids))
         bench.draft.rollback(len(ids) + place)
         right.append(drafted.token == token)
         chances.append(chance)

@@ -110,6 +110,7 @@ class _PacedTarget(Serial):
         self._target = target
         self._forward = pace(target.forward, seconds, loop.time, loop.spend)
         self._row_s, self._loop = row_s, loop
+        self.branches = target.branches
 
     def forward(self, feeds: Sequence[Feed]) -> Tensor:
         rows: Tensor = self._forward(feeds)

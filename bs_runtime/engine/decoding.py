@@ -9,6 +9,7 @@ from draftlink.coding.slices import Slices
 from draftlink.distribution.sparse import Drafted
 from draftlink.protocol.frames import Draft
 from draftlink.schemes import Scheme
+from draftlink.schemes.base import IdScheme
 
 
 class Decoder:
@@ -27,9 +28,15 @@ class Decoder:
         self._agreed = min(self._agreed, length)
 
     def decoding(
-        self, scheme: Scheme, drafts: Sequence[Draft], history: Sequence[int]
+        self,
+        scheme: Scheme,
+        drafts: Sequence[Draft],
+        history: Sequence[int],
+        beside: Sequence[int] = (),
     ) -> Slices[list[Drafted]]:
         """The tokens of drafts that follow one another behind ``history``, in slices of work.
+
+        ``beside``: of a single draft's tokens the candidates, as ``IdScheme.decoding`` has them.
 
         Where it is closed before its end, or raises, nothing has changed but the model of ids,
         which then holds a part of the history. Raises ValueError for bytes that are no drafts.
@@ -47,7 +54,12 @@ class Decoder:
             unknown = [] if first is None else [first]
             for draft in drafts:
                 ids.extend(unknown)
-                found = yield from scheme.decoding(draft.payload, draft.length, ids)
+                if beside:
+                    assert isinstance(scheme, IdScheme)  # whose candidates no other has
+                    reading = scheme.decoding(draft.payload, draft.length, ids, beside)
+                else:
+                    reading = scheme.decoding(draft.payload, draft.length, ids)
+                found = yield from reading
                 unknown = [d.token for d in found]
                 drafted += found
         finally:  # of what was drafted, not all may be accepted

@@ -192,14 +192,9 @@ class Round:
     """
 
     def __init__(
-        self,
-        generation: Generation,
-        drafted: Sequence[Drafted],
-        purpose: Purpose | None,
-        *,
-        waits: bool = True,
-        had: int = 0,
-    ) -> None:
+        self, generation: Generation, drafted: Sequence[Drafted], purpose: Purpose | None, *,
+        waits: bool = True, had: int = 0,
+    ) -> None:  # fmt: skip
         self.drafted = list(drafted)
         self.purpose = purpose
         self._waits, self._had = waits, had
@@ -238,10 +233,15 @@ class Round:
         begin = self.slot.length
         ids = self.generation.history[begin : begin + limit]
         drafted = begin + len(ids) - self.base
-        block = [d.token for d in self.drafted[drafted : drafted + limit - len(ids)]]
+        block, parents = self.block(drafted, max(drafted, drafted + limit - len(ids)))
         ids += block
         self.asked = max(0, begin + len(ids) - max(begin, self._behind))
-        return Feed(self.slot, ids, self.asked, range(drafted - 1, drafted - 1 + len(block)))
+        return Feed(self.slot, ids, self.asked, parents)
+
+    def block(self, begin: int, end: int) -> tuple[Sequence[int], Sequence[int]]:
+        """Tokens of the block from ``begin`` to ``end``, and their parents: see ``Feed``."""
+        tokens = [d.token for d in self.drafted[begin:end]]
+        return tokens, range(begin - 1, begin - 1 + len(tokens))
 
     def take(self, rows: Tensor) -> None:
         """The rows that a feed asked for, (rows, V)."""
@@ -256,7 +256,12 @@ class Round:
     @property
     def length(self) -> int:
         """Tokens that the slot holds at the end."""
-        return self.base + len(self.drafted)
+        return self.base + self.size
+
+    @property
+    def size(self) -> int:
+        """Tokens of the block."""
+        return len(self.drafted)
 
     @property
     def longest(self) -> int:
@@ -273,7 +278,7 @@ class Round:
         return [*first, *self.slot.take_commands()]
 
     def rows(self) -> Tensor:
-        """All rows, (len(drafted) + 1, V), once nothing is left."""
+        """All rows, (size + 1, V), once nothing is left."""
         return self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
 
     def job(self) -> Job | None:

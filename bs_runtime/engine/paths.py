@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import overload
 
 from bs_runtime.engine.decoding import Decoder
+from bs_runtime.engine.late import Leaf
 from draftlink.coding.slices import Slices
 from draftlink.protocol.frames import Draft, Propose
 from draftlink.protocol.history import common
@@ -56,6 +57,7 @@ class Paths:
         self.number = 0
         self._base = 0
         self._ids: list[int] = []
+        self._beside: list[tuple[int, ...]] = []  # of each of them, what may stand in its place
         self._compared = 0  # of them, those that the text has reached, and has too
         self.alive = False
         self._right = 0  # proposals that the text has reached, and has too,
@@ -80,12 +82,13 @@ class Paths:
             # The last path's tokens as far as the text has them, too, are as they were decoded.
             self._stands()
             self._decoder.rollback(self._base + min(self._compared, frame.base - self._base))
-            self.number, self._base, self._ids = frame.path, frame.base, []
+            self.number, self._base, self._ids, self._beside = frame.path, frame.base, [], []
             self._compared, self.alive = 0, True
         as_draft = Draft(0, frame.base + frame.first, frame.length, frame.payload)
         context = _Context(self._history, self._base, self._ids)
-        found = yield from self._decoder.decoding(self._scheme, [as_draft], context)
+        found = yield from self._decoder.decoding(self._scheme, [as_draft], context, frame.beside)
         self._ids += [drafted.token for drafted in found]
+        self._beside += [drafted.beside for drafted in found]
         self._stands()
 
     def following(self, most: int) -> list[int]:
@@ -94,6 +97,14 @@ class Paths:
             return []
         begin = len(self._history) - self._base
         return self._ids[begin : begin + most]
+
+    def beside(self, count: int) -> list[Leaf]:
+        """The candidates beside the first ``count`` tokens that may come next, in their order."""
+        if not self._stands():
+            return []
+        begin = len(self._history) - self._base
+        near = enumerate(self._beside[begin : begin + count])
+        return [Leaf(place, token) for place, others in near for token in others]
 
     def met(self) -> tuple[int, int]:
         """Proposals that the text has reached since this was asked last: right ones, wrong ones."""

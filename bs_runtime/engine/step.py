@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bs_runtime.engine.generation import Round
+from bs_runtime.engine.late import Late, joined
 from bs_runtime.model.commands import Contents
 from bs_runtime.model.kv import Slot
 from bs_runtime.model.step import Step
@@ -85,7 +86,9 @@ def collect(model: Model, work: Sequence[tuple[Round, int]]) -> list[Result]:
     parts = [_Part(round, count) for round, count in work]
     _take(model, [part for part in parts if part.count])
     done = [part for part in parts if part.result is None and not part.round.left]
-    _verify([(part, job) for part in done if (job := part.round.job())])
+    jobs = [(part, job) for part in done if (job := part.round.job())]
+    _verify(jobs)
+    _follow(jobs)
     for part in done:
         if not isinstance(part.result, Exception | Failed):
             part.result = _commit(part.round, part.result)
@@ -114,16 +117,39 @@ def _verify(parts: Sequence[tuple[_Part, Job]]) -> None:
         return
     jobs = [job for _, job in parts]
     try:
-        outcomes = verify.judge([part.round.rows() for part, _ in parts], jobs)
+        outcomes = verify.judge([_rows(part, job) for part, job in parts], jobs)
     except Exception:  # of one of them, or for want of memory for all: each from its own rows
         for part, job in parts:
             try:
-                (part.result,) = verify.judge([part.round.rows()], [job])
+                (part.result,) = verify.judge([_rows(part, job)], [job])
             except Exception as error:
                 part.result = error
         return
     for (part, _), outcome in zip(parts, outcomes, strict=True):
         part.result = outcome
+
+
+def _rows(part: _Part, job: Job) -> Tensor:
+    """What a job is judged by: the last of the round's rows."""
+    return part.round.rows()[-1 - len(job.drafted) :]
+
+
+def _follow(parts: Sequence[tuple[_Part, Job]]) -> None:
+    """Where the target writes a leaf in the place of a token, verify what is behind it, too."""
+    behind: list[tuple[_Part, Job]] = []
+    chains: list[Outcome] = []
+    for part, job in parts:
+        round, chain = part.round, part.result
+        if not isinstance(round, Late) or not isinstance(chain, Outcome):
+            continue
+        more = round.follow(job, chain)
+        if more is not None:
+            behind.append((part, more))
+            chains.append(chain)
+    _verify(behind)
+    for (part, _), chain in zip(behind, chains, strict=True):
+        if isinstance(part.result, Outcome):
+            part.result = joined(chain, part.result)
 
 
 def _commit(round: Round, verified: Outcome | None) -> Outcome | Exception:

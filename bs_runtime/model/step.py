@@ -36,6 +36,7 @@ class Serial:
     """Takes one step at a time, and runs it in the thread that collects it, by ``forward``."""
 
     in_flight = 1
+    branches: bool = False  # whether a feed's block may branch
     _launched: Step | None = None
 
     def forward(self, feeds: Sequence[Feed]) -> Tensor:

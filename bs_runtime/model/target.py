@@ -49,6 +49,7 @@ class Target(Serial):
         self.facts = (facts or Facts()).within(self.vocab_size)
         self.engine = Engine(model, self.vocab_size, self.context)
         self._quicken(trial, rows)
+        self.branches = self.engine.packed
         if not self._agrees(trial, rows):
             raise TargetError(
                 f"{name}: going on after a rollback gives other logits than a fresh start, so its"

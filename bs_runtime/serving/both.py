@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from bs_runtime.engine.generation import Generation, Round
-from bs_runtime.engine.late import Late
+from bs_runtime.engine.late import Late, Leaf
+from bs_runtime.engine.leaves import Leaves
 from bs_runtime.engine.paths import Paths
 from bs_runtime.engine.patience import LONGEST, Patience
 from bs_runtime.engine.scheduler import Scheduler
@@ -56,6 +57,7 @@ class Both:
         scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
         self._paths = Paths(scheme, session.vocab_size, generation.history)
         self._patience = Patience(scheduler.prices, turns=start.turns is True)
+        self._worth = Leaves(scheduler.prices)
         self._proposals: list[Propose] = []
         self._decoded = 0  # proposed tokens, since the last step
         self._since_s: float | None = None  # when the next step could have begun
@@ -110,13 +112,17 @@ class Both:
         if wait is not None:
             self._patience.waited(now - wait.began_s, came=False)
         self._wait = None
-        await self._write(Late(generation, self._block))
+        await self._write(Late(generation, self._block, self._leaves))
         return 0.0
 
     def _block(self) -> list[int]:
         """The proposed tokens that a step is given which begins now."""
         held = self._paths.following(LONGEST)
         return held[: self._patience.worth(len(held))]
+
+    def _leaves(self, count: int) -> Sequence[Leaf]:
+        """The candidates beside the first ``count`` of those that are worth their rows."""
+        return self._worth.worth(self._paths.beside(count), self._patience.alpha)
 
     async def _read(self) -> None:
         """Decode what comes while a round is under way: it may still be in its block."""
@@ -132,7 +138,7 @@ class Both:
         while self._proposals and self._decoded < MAX_LIVE:
             frame = self._proposals[0]
             if self._paths.useful(frame):
-                self._decoded += frame.length
+                self._decoded += frame.nodes
             try:
                 await self._scheduler.turns.run(self._paths.adding(frame), self._writes, id(self))
             except ValueError as error:
@@ -162,12 +168,15 @@ class Both:
         ids = tuple(generation.history[base:])
         step_us = 0 if free else outcome.verify_us
         if not free:
-            patience.stepped(step_us * 1e-6, len(round.drafted) + 1)
+            patience.stepped(step_us * 1e-6, round.size + 1)
+        if isinstance(round, Late) and round.leaves:
+            reached, won = round.met(outcome.accepted)
+            self._worth.judged(reached, right=won)
         paths = self._paths
         right, wrong = paths.met()
         patience.judged(right, wrong)
         self._out.met(right, wrong)
-        rows = len(round.drafted) + 1
+        rows = round.size + 1
         patience.told(_now(), len(generation.history), alive=paths.alive)
         await self._out.send(
             frames.Written(

@@ -25,7 +25,7 @@ def answer(hello: Hello, target: Target) -> Welcome | Refused:
             f" not that of {target.name} ({target.tokenizer_hash[:12]},"
             f" {target.vocab_size} logits); use a draft with the target's tokenizer",
         )
-    facts = target.facts
+    facts, lacks = target.facts, () if target.branches else (frames.LEAVES,)
     return Welcome(
         version=version,
         tokenizer_hash=target.tokenizer_hash,
@@ -34,7 +34,7 @@ def answer(hello: Hello, target: Target) -> Welcome | Refused:
         schemes=[name for name in schemes.BY_NAME if name in hello.schemes],
         model=target.name,
         dtype=target.dtype,
-        features=[name for name in frames.FEATURES if name in hello.features],
+        features=[name for name in frames.FEATURES if name in hello.features and name not in lacks],
         eos_ids=list(facts.eos_ids),
         bos_ids=list(facts.bos_ids),
         suppressed_ids=list(facts.suppressed_ids),

@@ -17,6 +17,7 @@ from draftlink.distribution import noise, sampling
 from draftlink.distribution.sparse import Drafted
 from draftlink.protocol import frames
 from draftlink.schemes import split
+from draftlink.schemes.base import IdScheme
 
 CHUNK = 128  # tokens of a prompt that are fed before somebody else's work has its turn
 
@@ -40,10 +41,14 @@ class Model(Protocol):
 
 
 class Proposal(NamedTuple):
-    """A drafted token, and the draft's own probability for it."""
+    """A drafted token, and the draft's own probability for it.
+
+    ``later``: of each candidate beside it, how much later than the token itself it arrives.
+    """
 
     drafted: Drafted
     chance: float
+    later: tuple[float, ...] = ()
 
 
 class Missed(NamedTuple):
@@ -72,6 +77,7 @@ class Drafter:
         self._suppressed = start.suppressed
         self._ids = IdModel(vocab_size)
         self._key = key
+        self.beside = 0  # candidates that are looked for beside each token, of a scheme of ids
         # Written anew for each token; ids that the draft lacks have probability 0, and are seen to
         # have it. A draft's distribution may be rounded as it likes: the base station judges what
         # is sent.
@@ -137,13 +143,23 @@ class Drafter:
         """The token drafted after ``past``, whose row of logits is (≤ V,)."""
         if params.greedy:
             scores = sampling.penalised(logits, params, past, self._begins)
-            drafted = self.scheme.propose(scores, key, len(past))
+            drafted, later = self._pick(scores, key, len(past))
             chance = 1.0 / np.exp(scores - scores[drafted.token]).sum()
         else:
             weight = sampling.weights_in(self._q[: len(logits)], logits, params, past, self._begins)
-            drafted = self.scheme.propose(self._q, key, len(past), weight)
+            drafted, later = self._pick(self._q, key, len(past), weight)
             chance = self._q[drafted.token] / weight
-        return Proposal(drafted, float(chance))
+        return Proposal(drafted, float(chance), later)
+
+    def _pick(
+        self, q: NDArray[np.floating[Any]], key: bytes, position: int, weight: float = 1.0
+    ) -> tuple[Drafted, tuple[float, ...]]:
+        """The token that the scheme proposes, with its candidates, and these' ``later``."""
+        if not self.beside:
+            return self.scheme.propose(q, key, position, weight), ()
+        assert isinstance(self.scheme, IdScheme)
+        (token, *others), (_, *later) = self.scheme.candidates(q, key, position, 1 + self.beside)
+        return Drafted(token, beside=tuple(others)), tuple(later)
 
     def encode(self, past: Sequence[int], drafted: Sequence[Drafted]) -> tuple[bytes, int]:
         """The payload that carries tokens drafted after ``past``, and its length in bits."""

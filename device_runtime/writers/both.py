@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from device_runtime.drafting import leaves
 from device_runtime.drafting.actions import Draft, Propose, Show, Wait
 from device_runtime.drafting.drafter import Proposal
+from device_runtime.drafting.leaves import Leaves
 from device_runtime.result import Came, Kind
 from device_runtime.transport.client import LinkError
 from device_runtime.writers.told import came
 from device_runtime.writers.writing import Writing
+from draftlink.distribution.sparse import Drafted
 from draftlink.protocol import frames
 
 
@@ -18,8 +23,15 @@ class Both:
         self._writing = writing
         self._window = writing.paths
         self._nodes: list[Proposal] = []  # of the path, behind the text
+        self._leaves = Leaves()
+        writing.drafter.beside = leaves.MOST * self._branches
         self._reconnects = writing.device.client.reconnects
         self._leave_path()
+
+    @property
+    def _branches(self) -> bool:
+        """Whether the base station takes candidates beside the tokens of a path."""
+        return frames.LEAVES in self._writing.device.client.welcome.features
 
     async def more(self) -> list[Came]:
         """The next tokens of the text."""
@@ -76,15 +88,25 @@ class Both:
         if writing.device.client.reconnects != self._reconnects:
             return  # since it was asked for: ``lost`` has it proposed anew
         begin = self._base + self._proposed - len(writing.history)  # of the nodes, sent before
-        drafted = [node.drafted for node in self._nodes[begin : begin + action.tokens]]
+        drafted = self._chosen(self._nodes[begin : begin + action.tokens], begin)
         past = [*writing.history, *(node.drafted.token for node in self._nodes[:begin])]
         payload, bits = writing.drafter.encode(past, drafted)
+        beside = tuple(len(each.beside) for each in drafted)
         frame = frames.Propose(
             self._path, self._base, len(writing.history), self._proposed, len(drafted), payload,
-            action.goes_on,
+            action.goes_on, beside if any(beside) else (),
         )  # fmt: skip
         self._proposed += len(drafted)
         await writing.send(frame, bits)
+
+    def _chosen(self, nodes: Sequence[Proposal], ahead: int) -> list[Drafted]:
+        """Tokens of the path, with the candidates beside them that are proposed, too."""
+        if not self._branches:
+            return [Drafted(node.drafted.token) for node in nodes]
+        estimates, welcome = self._writing.controller.estimates, self._writing.device.client.welcome
+        step_s = estimates.verify_s or welcome.step_us * 1e-6
+        row = welcome.row_us * 1e-6 / step_s if step_s else 0.0
+        return self._leaves.chosen(nodes, ahead, estimates.acceptance.alpha, row)
 
     async def _collect(self) -> None:
         writing = self._writing
@@ -102,6 +124,8 @@ class Both:
                 break
             agreed += 1
         differs = agreed < min(len(frame.ids), len(self._nodes))
+        for node, token in zip(self._nodes[: agreed + differs], frame.ids, strict=False):
+            self._leaves.met(node, token)
         self._window.heard(writing.now())
         writing.tally.verify_s += frame.step_us * 1e-6
         writing.tally.wrote(frame.accepted, frame.fed)

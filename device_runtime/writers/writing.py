@@ -191,7 +191,7 @@ class Writing:
     def seen(self, proposals: Sequence[Proposal]) -> list[Proposed]:
         """Proposals as the window sees them."""
         ends = self.start.eos_ids
-        return [Proposed(chance, drafted.token in ends) for drafted, chance in proposals]
+        return [Proposed(one.chance, one.drafted.token in ends) for one in proposals]
 
     def drop(self, keep: int | None = None) -> None:
         """What was fed behind the history, or so many tokens, is rolled back.

@@ -83,17 +83,24 @@ class IdModel:
             yield
         self.rollback(length)
 
-    def encode(self, out: RangeEncoder, ids: Sequence[int]) -> None:
+    def encode(
+        self, out: RangeEncoder, ids: Sequence[int], beside: Sequence[Sequence[int]] = ()
+    ) -> None:
         """Append ``ids``, the next tokens, each in the context of those before it.
 
-        The history stays as it is. Raises ValueError as ``extend`` does.
+        ``beside``: of each token, if it is given, those that may stand in its place; they follow
+        it, and it goes on from the token alone. The history stays as it is. Raises ValueError as
+        ``extend`` does, and for tokens in one place that are the same.
         """
         length = len(self._history)
         try:
-            for token in ids:
-                self._check(token)  # before it is written: an id out of range has no frequency
+            for place, token in enumerate(ids):
                 contexts = self._contexts()
-                self._write(out, token, contexts)
+                here: list[int] = []
+                for each in (token, *(beside[place] if beside else ())):
+                    self._check(each, here)  # before it is written: others have no frequency
+                    self._write(out, each, contexts, here)
+                    here.append(each)
                 self._append(token, contexts)
         finally:
             self.rollback(length)
@@ -103,21 +110,34 @@ class IdModel:
 
         Raises ValueError for bytes that ``encode`` never writes.
         """
-        length = len(self._history)
+        found = yield from self.reading(source, [0] * count)
+        return [token for token, *_ in found]
+
+    def reading(self, source: RangeDecoder, beside: Sequence[int]) -> Slices[list[list[int]]]:
+        """The next ids, each with so many that may stand in its place behind it: ``decoding``."""
+        length, done = len(self._history), 0
+        found: list[list[int]] = []
         try:
-            for done in range(1, count + 1):
+            for others in beside:
                 contexts = self._contexts()
-                token = self._read(source, contexts)
-                self._check(token)
-                self._append(token, contexts)
-                if not done % READ_SLICE:
-                    yield
-            return self._history[length:]
+                here: list[int] = []
+                for _ in range(1 + others):
+                    token = self._read(source, contexts, here)
+                    self._check(token, here)
+                    here.append(token)
+                    done += 1
+                    if not done % READ_SLICE:
+                        yield
+                self._append(here[0], contexts)
+                found.append(here)
+            return found
         finally:
             self.rollback(length)
 
-    def _check(self, token: int) -> None:
-        """Whether a token can come next. Raises ValueError."""
+    def _check(self, token: int, here: Sequence[int] = ()) -> None:
+        """Whether a token can come next, beside those ``here``. Raises ValueError."""
+        if token in here:
+            raise ValueError(f"id {token} stands twice in one place")
         if not 0 <= token < self._prior.vocab_size:
             raise ValueError(f"id {token}, where the vocabulary is {self._prior.vocab_size}")
         if len(self._history) >= MAX_HISTORY:
@@ -131,8 +151,10 @@ class IdModel:
         last = history[-1]
         return (history[-2], last), (last,)
 
-    def _write(self, out: RangeEncoder, token: int, contexts: Contexts) -> None:
-        tried: Counts = {}
+    def _write(
+        self, out: RangeEncoder, token: int, contexts: Contexts, here: Sequence[int]
+    ) -> None:
+        tried: Counts = dict.fromkeys(here, 0)  # what stands in this place it is not
         for context in contexts:
             followers = self._followers.get(context)
             if not followers:
@@ -157,8 +179,8 @@ class IdModel:
         out.push(known, total - known, total)
         out.push(*self._prior.share(token), self._prior.total)
 
-    def _read(self, source: RangeDecoder, contexts: Contexts) -> int:
-        tried: Counts = {}
+    def _read(self, source: RangeDecoder, contexts: Contexts, here: Sequence[int]) -> int:
+        tried: Counts = dict.fromkeys(here, 0)
         for context in contexts:
             followers = self._followers.get(context)
             if not followers:
@@ -192,12 +214,13 @@ class IdModel:
         return token
 
     def _tried_shares(self, tried: Counts) -> list[tuple[int, int]]:
-        """Slots and frequencies, ascending, of ids that longer contexts have ruled out.
+        """Slots and frequencies, ascending, of ids that are ruled out.
 
-        What a context has learned, the history's own counts have too.
+        What a context has learned, the history's own counts have too; of what stands in the same
+        place that need not be so.
         """
         frequency, slot_of = self._seen.frequency, self._seen.slot_of
-        return sorted([(slot_of[i], frequency[i]) for i in tried])
+        return sorted([(slot_of[i], frequency[i]) for i in tried if i in slot_of])
 
     def _totals(self, shares: list[tuple[int, int]]) -> tuple[int, int]:
         """The frequencies of all untried ids of the history, and the same with the escape's."""

@@ -59,7 +59,8 @@ class Drafted(msgspec.Struct, frozen=True):
     q̂(token) = reach · count / total. ``row`` is what lists the token, None at a base station whose
     scheme does not send it. ``above``: the rows whose rest was drawn before it, the outermost
     first; ``row`` is None too where behind the last of them the prior drew. Schemes without
-    probabilities have a count and a total of 0.
+    probabilities have a count and a total of 0; with them candidates may stand ``beside`` it: other
+    tokens that the target may write in its place, the likeliest first.
     """
 
     token: int
@@ -67,6 +68,7 @@ class Drafted(msgspec.Struct, frozen=True):
     total: int = 0
     row: SparseRow | None = None
     above: tuple[SparseRow, ...] = ()
+    beside: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, row: SparseRow, index: int, above: Sequence[SparseRow] = ()) -> Drafted:

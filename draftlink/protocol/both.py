@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from draftlink.protocol import logprobs, validate
-from draftlink.protocol.frames import Propose, Written
+from draftlink.protocol.frames import LEAVES, Propose, Written
+from draftlink.protocol.hot import MAX_BESIDE
 from draftlink.protocol.standing import Standing
 from draftlink.schemes.base import MAX_DRAFT
 
@@ -30,8 +33,19 @@ def propose(session: Standing, frame: Propose) -> str | None:
         return f"no token, more than {MAX_DRAFT} at once, or {MAX_LIVE} ahead of the text"
     if frame.end > start.begins + start.max_tokens:
         return "tokens behind the limit are proposed"
-    if frame.length * scheme.entries(welcome.vocab_size) > welcome.frame_entries:
-        return f"{frame.length} tokens at once, where {welcome.frame_entries} entries are the most"
+    if frame.nodes * scheme.entries(welcome.vocab_size) > welcome.frame_entries:
+        return f"{frame.nodes} tokens at once, where {welcome.frame_entries} entries are the most"
+    return _beside(welcome.features, frame) if frame.beside else None
+
+
+def _beside(features: Sequence[str], frame: Propose) -> str | None:
+    """The fault of how many candidates stand beside proposed tokens, or None."""
+    if LEAVES not in features:
+        return f"candidates beside tokens, and the feature {LEAVES} was not agreed on"
+    if len(frame.beside) != frame.length or not any(frame.beside):
+        return "there are no candidates, or some of no token"
+    if not 0 <= min(frame.beside) <= max(frame.beside) <= MAX_BESIDE or frame.nodes > MAX_DRAFT:
+        return f"more than {MAX_BESIDE} candidates beside a token, or {MAX_DRAFT} ids at once"
     return None
 
 

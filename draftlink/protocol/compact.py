@@ -5,15 +5,17 @@ The first byte is the frame's kind, the second has its flags.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from draftlink.protocol.hot import MAX_TOKENS, Draft, Propose, Tokens, Verdict, Written
+from draftlink.protocol.hot import MAX_BESIDE, MAX_TOKENS, Draft, Propose, Tokens, Verdict, Written
 from draftlink.protocol.varints import Reader, block, varints
+from draftlink.schemes.base import MAX_DRAFT
 
 Hot = Draft | Verdict | Tokens | Propose | Written
 
 DRAFT, VERDICT, TOKENS, PROPOSE, WRITTEN = 2, 3, 4, 5, 6
-_GOES_ON, _HAS_KNOWN, _HAS_FIRST_NODE = 1, 2, 4
+_GOES_ON, _HAS_KNOWN, _HAS_FIRST_NODE, _HAS_BESIDE = 1, 2, 4, 8
+_BESIDE_BITS, _BESIDE_EACH = 2, 4  # of a token of a Propose, and so many tokens to a byte
 _ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS, _HAS_LOGPROBS = 1, 2, 4, 8, 16
 _HAS_FIRST, _WAITS, _ASKS = 1, 2, 4
 _HAS_ROWS, _HAS_COUNT = 2, 4  # of a Written, whose highest bits are
@@ -42,9 +44,9 @@ def encode(frame: Hot) -> bytes:
     if isinstance(frame, Propose):
         above = frame.known - frame.base  # it and ``first`` are most often 0, and then left out
         flags = _GOES_ON * frame.goes_on | _HAS_KNOWN * (above != 0)
-        flags |= _HAS_FIRST_NODE * (frame.first != 0)
+        flags |= _HAS_FIRST_NODE * (frame.first != 0) | _HAS_BESIDE * bool(frame.beside)
         where = frame.path, frame.base, *filter(None, (above, frame.first)), frame.length
-        return bytes((PROPOSE, flags)) + varints(*where) + frame.payload
+        return bytes((PROPOSE, flags)) + varints(*where) + _packed(frame.beside) + frame.payload
     rows = () if frame.rows is None else (frame.rows,)
     # Most often one token of the target's own stands behind those that were proposed.
     count = () if len(frame.ids) == frame.accepted + 1 else (len(frame.ids),)
@@ -96,12 +98,32 @@ def _tokens(source: Reader) -> Tokens:
 
 
 def _propose(source: Reader) -> Propose:
-    flags = source.flags(_GOES_ON | _HAS_KNOWN | _HAS_FIRST_NODE)
+    flags = source.flags(_GOES_ON | _HAS_KNOWN | _HAS_FIRST_NODE | _HAS_BESIDE)
     path, base = source.varint(), source.varint()
     above = source.positive() if flags & _HAS_KNOWN else 0
     begin = source.positive() if flags & _HAS_FIRST_NODE else 0
     length, goes_on = source.varint(), bool(flags & _GOES_ON)
-    return Propose(path, base, base + above, begin, length, source.rest(), goes_on)
+    beside = _beside(source, length) if flags & _HAS_BESIDE else ()
+    return Propose(path, base, base + above, begin, length, source.rest(), goes_on, beside)
+
+
+def _packed(beside: Sequence[int]) -> bytes:
+    """How many candidates each token has, four tokens to a byte, from its lowest bits on."""
+    groups = range(0, len(beside), _BESIDE_EACH)
+    return bytes(
+        sum(n << _BESIDE_BITS * i for i, n in enumerate(beside[at : at + _BESIDE_EACH]))
+        for at in groups
+    )
+
+
+def _beside(source: Reader, length: int) -> tuple[int, ...]:
+    if length > MAX_DRAFT:  # refused in any case: nothing more is read for it
+        raise ValueError(f"{length} tokens in a frame, where {MAX_DRAFT} are the most")
+    packed = int.from_bytes(bytes(source.byte() for _ in range(0, length, _BESIDE_EACH)), "little")
+    found = tuple(packed >> _BESIDE_BITS * i & MAX_BESIDE for i in range(length))
+    if not packed or packed >> _BESIDE_BITS * length:  # one form
+        raise ValueError("the frame says that there are no candidates, or has some of no token")
+    return found
 
 
 def _written(source: Reader) -> Written:

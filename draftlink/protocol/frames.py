@@ -58,9 +58,10 @@ SUPPRESSED = "suppressed-ids"  # a Start may name ids that are never written
 BOTH = "both-write-2"  # a Start may have both ends write at once
 PENALTIES = "penalties"  # its sampling may have a bias, and penalties over the output
 LOGPROBS = "logprobs"  # it may ask for the target's log-probabilities
+LEAVES = "leaves"  # where both write, candidates may stand beside proposed tokens
 RECOVERY = "recovery"  # its scheme may have a device correct by pairs instead of a whole row
 # Of this version, what only some speak.
-FEATURES: tuple[str, ...] = (SUPPRESSED, BOTH, PENALTIES, LOGPROBS, RECOVERY)
+FEATURES: tuple[str, ...] = (SUPPRESSED, BOTH, PENALTIES, LOGPROBS, RECOVERY, LEAVES)
 MAX_MESSAGE_BYTES = 1 << 20
 FENCED = 4001  # WebSocket close code: a newer connection has taken the session
 PROGRESS_S = 10.0  # the longest that a base station is silent while something of it is due

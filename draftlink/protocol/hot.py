@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAX_TOKENS = 4096  # in a Tokens or Written frame: each is read on its own
+MAX_BESIDE = 3  # candidates beside a token of a Propose: two bits say how many
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Propose:
     ``known``: tokens of the text that had reached the device. ``payload`` codes the ids in the
     context of the text before ``base`` and the path's tokens, never of what the base station has
     written since. ``goes_on``: more are to come without anything else happening; a hint.
+    ``beside``: how many candidates each token has that may stand in its place, up to
+    ``MAX_BESIDE``; empty where none has any. They are leaves: the path goes on from the token.
     """
 
     path: int
@@ -99,6 +102,12 @@ class Propose:
     length: int
     payload: bytes
     goes_on: bool = True
+    beside: tuple[int, ...] = ()
+
+    @property
+    def nodes(self) -> int:
+        """The tokens, and the candidates beside them: what has to be decoded."""
+        return self.length + sum(self.beside)
 
     @property
     def end(self) -> int:

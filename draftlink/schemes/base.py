@@ -129,15 +129,30 @@ class IdScheme(Scheme, frozen=True):
     def encode(self, drafted: Sequence[Drafted], ids: IdModel) -> tuple[bytes, int]:
         """Ids."""
         out = RangeEncoder()
-        ids.encode(out, [d.token for d in drafted])
+        ids.encode(out, [d.token for d in drafted], [d.beside for d in drafted])
         return out.finish()
 
-    def decoding(self, payload: bytes, length: int, ids: IdModel) -> Slices[list[Drafted]]:
-        """Ids back. Raises ValueError for any other bytes."""
+    def decoding(
+        self, payload: bytes, length: int, ids: IdModel, beside: Sequence[int] = ()
+    ) -> Slices[list[Drafted]]:
+        """Ids back; ``beside``: how many candidates each has beside it, if any has one.
+
+        Raises ValueError for any other bytes.
+        """
         source = RangeDecoder(payload)
-        tokens = yield from ids.decoding(source, length)
+        found = yield from ids.reading(source, beside or [0] * length)
         source.finish()
-        return [Drafted(token) for token in tokens]
+        return [Drafted(token, beside=tuple(others)) for token, *others in found]
+
+    def candidates(
+        self, q: NDArray[np.floating], key: bytes, position: int, count: int
+    ) -> tuple[list[int], list[float]]:
+        """The ``count`` tokens to propose at ``position``, the drafted one first, or fewer.
+
+        Beside each is how much later it arrives than the first: the quotient of the two times of
+        arrival in the race of the noise, or what stands for it. Raises what ``propose`` raises.
+        """
+        raise NotImplementedError
 
 
 def check_row(k: int, total: int, vocab_size: int) -> None:

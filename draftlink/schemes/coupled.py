@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from draftlink.distribution.gumbel import Race
+from draftlink.distribution.gumbel import Race, first_arrivals
 from draftlink.distribution.sparse import Drafted
 from draftlink.schemes import base
 
@@ -35,3 +35,12 @@ class Coupled(base.IdScheme, frozen=True, tag="coupled"):
     ) -> Drafted:
         """The token that the shared noise picks from q."""
         return Drafted(Race(key).pick(position, q.astype(np.float64, copy=False)))
+
+    def candidates(
+        self, q: NDArray[np.floating], key: bytes, position: int, count: int
+    ) -> tuple[list[int], list[float]]:
+        """The first arrivals (``gumbel.first_arrivals``), of which the first is the drafted one."""
+        rows = q.astype(np.float64, copy=False)[None]
+        ids, times = (each[0] for each in first_arrivals([key], [position], rows, count))
+        there = int((ids >= 0).sum())
+        return ids[:there].tolist(), (times[:there] / times[0]).tolist()

@@ -11,6 +11,8 @@ from draftlink.distribution.sampling import BROKEN
 from draftlink.distribution.sparse import Drafted
 from draftlink.schemes import base
 
+FAR = 700.0  # between scores: what is less likely by more is as good as never right
+
 
 class Greedy(base.IdScheme, frozen=True, tag="greedy"):
     """Not named by requests: it stands in for every scheme at temperature 0."""
@@ -33,6 +35,22 @@ class Greedy(base.IdScheme, frozen=True, tag="greedy"):
         if not np.isfinite(q[token]):
             raise ValueError(BROKEN)
         return Drafted(token)
+
+    def candidates(
+        self, q: NDArray[np.floating], key: bytes, position: int, count: int
+    ) -> tuple[list[int], list[float]]:
+        """The largest scores, the lowest id first where they are equal, each with by how much less
+        likely it is than the first."""
+        first = self.propose(q, key, position).token
+        left, ids, ratios = q.copy(), [first], [1.0]
+        for _ in range(count - 1):
+            left[ids[-1]] = -np.inf
+            token = int(np.argmax(left))
+            if not np.isfinite(left[token]):
+                break
+            ids.append(token)
+            ratios.append(float(np.exp(min(q[first] - q[token], FAR))))
+        return ids, ratios
 
 
 GREEDY = Greedy()

@@ -1,0 +1,39 @@
+"""Which candidates beside a block are worth a row of a step: no I/O, no clock.
+
+A leaf saves a step where the block comes to be refuted at the token that it stands beside, and it
+is the token in its place. That is as likely as the tokens before it, α for each, and as leaves that
+are reached have been so far. What its row costs is what it costs the others (see ``prices``), and
+the time by which it makes the step longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bs_runtime.engine.late import Leaf
+from bs_runtime.engine.patience import MEMORY
+from bs_runtime.engine.prices import Prices
+
+PRIOR_RIGHT, PRIOR_REACHED = 0.6, 4.0  # as if so many had been right of so many that were reached
+
+
+class Leaves:
+    """One conversation's. ``prices``: everybody's."""
+
+    def __init__(self, prices: Prices) -> None:
+        self._prices = prices
+        self._right, self._reached = PRIOR_RIGHT, PRIOR_REACHED
+
+    def judged(self, reached: int, *, right: bool) -> None:
+        """The text has come to the places of so many leaves, and has one of them, or none."""
+        fades = MEMORY**reached
+        self._right = fades * self._right + right
+        self._reached = fades * self._reached + reached
+
+    def worth(self, leaves: Sequence[Leaf], alpha: float) -> list[Leaf]:
+        """Those that are worth their rows, where a token is right with probability ``alpha``."""
+        prices, chance = self._prices, self._right / self._reached
+        dear = prices.tokens(2) - prices.tokens(1)
+        if prices.step_s > 0.0:  # of its own tokens, of which a step brings at most 1 / (1 - alpha)
+            dear += prices.row_s / ((1.0 - min(alpha, 0.99)) * prices.step_s)
+        return [leaf for leaf in leaves if alpha**leaf.beside * chance >= dear]
