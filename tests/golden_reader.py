@@ -6,6 +6,7 @@ takes a range-coded payload for true (8, the decoder's finish, is checked; hosti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -237,8 +238,17 @@ class Model:
         self.learn(x)
         return x
 
-    def _read(self, source: Reader) -> int:
-        tried: set[int] = set()
+    def read_beside(self, source: Reader, beside: int) -> list[int]:
+        """A token, and so many that may stand in its place; it alone is learned."""
+        here: list[int] = []
+        for _ in range(1 + beside):
+            here.append(self._read(source, here))
+            assert len(set(here)) == len(here)
+        self.learn(here[0])
+        return here
+
+    def _read(self, source: Reader, here: Sequence[int] = ()) -> int:
+        tried = set(here)
         for context in self.contexts():
             followers = self.followers.get(context, {})
             ids = [i for i in followers if i not in tried]

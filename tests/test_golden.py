@@ -39,13 +39,14 @@ FOLDER = Path(__file__).parent / "golden"
 FILES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 BOTH = FILES["both"]  # what the feature of that name adds, of each kind
 TOLD, PENALTIES, RECOVERY = FILES["logprobs"], FILES["penalties"], FILES["recovery"]  # likewise
+LEAVES = FILES["leaves"]  # likewise; see ``test_golden_leaves``
 CONTROL = [
     entry
-    for file in (FILES["control"], BOTH, TOLD, PENALTIES, RECOVERY)
+    for file in (FILES["control"], BOTH, TOLD, PENALTIES, RECOVERY, LEAVES)
     for entry in file["control"]
 ]
-HOT = FILES["hot"]["hot"] + BOTH["hot"] + TOLD["hot"]
-MALFORMED = FILES["hot"]["malformed"] + BOTH["malformed"] + TOLD["malformed"]
+HOT = FILES["hot"]["hot"] + BOTH["hot"] + TOLD["hot"] + LEAVES["hot"]
+MALFORMED = FILES["hot"]["malformed"] + BOTH["malformed"] + TOLD["malformed"] + LEAVES["malformed"]
 PROPOSALS = [{**path, **entry} for path in BOTH["paths"] for entry in path["proposals"]]
 DRAFTS = FILES["drafts"]["drafts"]
 CODER, NOISE, ROWS = FILES["coder"], FILES["noise"], FILES["rows"]
@@ -67,6 +68,7 @@ def test_the_files_are_of_this_version_and_small():
     assert sizes.pop("both.json") < 50_000
     assert sizes.pop("logprobs.json") + sizes.pop("penalties.json") < 30_000
     assert sizes.pop("recovery.json") < 25_000
+    assert sizes.pop("leaves.json") < 10_000
     assert sum(sizes.values()) < 100_000
 
 
@@ -97,8 +99,10 @@ def test_every_frame_scheme_and_coding_has_an_entry():
     assert sorted(refused) == sorted(codes)
     for entry in HOT:
         known = set(getattr(frames, entry["type"]).__dataclass_fields__)
-        assert set(entry["fields"]) == (known if entry in TOLD["hot"] else known - {"logprobs"})
-    flags = {"Verdict": {1, 2, 4, 8, 16}, "Tokens": {1, 16}, "Propose": {1, 2, 4}}
+        lacks = {"logprobs"} if entry not in TOLD["hot"] else set()
+        lacks |= {"beside"} if entry not in LEAVES["hot"] else set()
+        assert set(entry["fields"]) == known - lacks
+    flags = {"Verdict": {1, 2, 4, 8, 16}, "Tokens": {1, 16}, "Propose": {1, 2, 4, 8}}
     flags["Written"] = {1, 2, 4, 8, 16, 32, 64, 128}
     for name, known in flags.items():
         sets = [bytes.fromhex(entry["hex"])[1] for entry in HOT if entry["type"] == name]
@@ -121,8 +125,8 @@ def test_hot_frames(entry):
     fields = dict(entry["fields"])
     for name in {"row", "surprisals", "payload", "logprobs"} & fields.keys():
         fields[name] = bytes.fromhex(fields[name])
-    if "ids" in fields:
-        fields["ids"] = tuple(fields["ids"])
+    for name in {"ids", "beside"} & fields.keys():
+        fields[name] = tuple(fields[name])
     frame = getattr(frames, entry["type"])(**fields)
     assert frames.encode(frame).hex() == entry["hex"]
     assert frames.decode(bytes.fromhex(entry["hex"])) == frame

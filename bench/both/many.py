@@ -90,7 +90,8 @@ def several(records: Sequence[Record], count: int) -> list[Record]:
         turn = (7 * number) % len(one.right)
         right = one.right[turn:] + one.right[:turn]
         chances = one.chances[turn:] + one.chances[:turn]
-        made.append(replace(one, number=number, right=right, chances=chances))
+        seconds = one.seconds[turn:] + one.seconds[:turn]
+        made.append(replace(one, number=number, right=right, chances=chances, seconds=seconds))
     return made
 
 

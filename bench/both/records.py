@@ -13,6 +13,7 @@ from draftlink.distribution import noise
 from draftlink.link.shaping import LinkProfile
 from draftlink.protocol import frames
 
+FAR = 1e6  # times later: as good as never
 FAST = LinkProfile(1e9, 1e9, 0.0)
 
 
@@ -33,12 +34,14 @@ def _record(bench: Bench, number: int, prompt: str, tokens: int) -> Record:
     key = noise.key_from_seed(number, "coupled")
     model: Any = bench.draft
     drafter = Drafter(model, start, bench.target.vocab_size, key)
-    right, chances = [], []
+    drafter.beside = 1
+    right, chances, seconds = [], [], []
     for place, token in enumerate(result.tokens):
-        ((drafted, chance, _),) = drafter.propose([*ids, *result.tokens[:place]], 1, len(ids))
+        ((drafted, chance, later),) = drafter.propose([*ids, *result.tokens[:place]], 1, len(ids))
         bench.draft.rollback(len(ids) + place)
         right.append(drafted.token == token)
         chances.append(chance)
+        seconds.append((min(later[0], FAR), drafted.beside[0] == token) if later else (FAR, False))
     bench.draft.forget()
     bench.target.forget()
-    return Record(number, len(ids), tuple(right), tuple(chances))
+    return Record(number, len(ids), tuple(right), tuple(chances), tuple(seconds))

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from bs_runtime.checkpoint.facts import Facts
+from bs_runtime.model.block import Block
 from bs_runtime.model.commands import Command
 from bs_runtime.model.kv import Feed
 from bs_runtime.model.step import Serial
@@ -32,13 +33,16 @@ SURE = 20.0  # by which a target's own token leads
 class Record:
     """A text behind ``prompt`` tokens: whether the draft is right about each token, and how sure.
 
-    ``number``: the prompt's first token, by which a target knows which text to write.
+    ``number``: the prompt's first token, by which a target knows which text to write. ``seconds``:
+    of each token's second candidate, how much later it arrives, and whether it is the text's own;
+    none where there are to be none.
     """
 
     number: int
     prompt: int
     right: tuple[bool, ...]
     chances: tuple[float, ...]
+    seconds: tuple[tuple[float, bool], ...] = ()
 
     @property
     def alpha(self) -> float:
@@ -53,7 +57,11 @@ class Record:
         left = round((1.0 - alpha) * len(self.right))
         mended = set(wrong[left:])
         right = tuple(right or place in mended for place, right in enumerate(self.right))
-        return replace(self, right=right)
+        seconds = tuple(
+            (later, own and not mended)
+            for (later, own), mended in zip(self.seconds, right, strict=False)
+        )
+        return replace(self, right=right, seconds=seconds)
 
     def token(self, position: int) -> int:
         """The text's token at a position, the prompt's included."""
@@ -70,6 +78,10 @@ class Record:
         chance = min(max(self.chances[place], 1.5 / VOCAB), 1.0 - 1e-6)
         row: NDArray[np.float32] = np.full(VOCAB, np.log((1.0 - chance) / (VOCAB - 1)), np.float32)
         row[(self.token(position) + (not self.right[place])) % VOCAB] = np.log(chance)
+        if self.seconds:
+            later, right = self.seconds[place]
+            own = (self.token(position) + 2 * (not right)) % VOCAB
+            row[own] = np.log(chance) - np.log(later)
         return row
 
 
@@ -92,16 +104,26 @@ class Draft:
 
 
 class _Slot:
-    """A cache: ids."""
+    """A cache: ids of a chain, and of a block behind it."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
+        self.block = Block()
         self.in_flight = False
         self.bytes = 0
 
     @property
     def length(self) -> int:
-        return len(self.ids)
+        return len(self.ids) + len(self.block)
+
+    def ancestors(self, parents: Sequence[int]) -> list[int] | None:
+        """See ``Slot``."""
+        return self.block.ancestors(parents)
+
+    def keep(self, path: Sequence[int]) -> None:
+        """See ``Slot``."""
+        self.ids += self.block.path(path)
+        self.block.clear()
 
     def bytes_for(self, length: int, *, spare: bool = False) -> int:
         """Bytes for so many tokens: see ``Slot``."""
@@ -111,9 +133,11 @@ class _Slot:
         """Room for so many tokens: there always is."""
 
     def rollback(self, length: int) -> None:
+        self.keep(range(max(0, length - len(self.ids))))
         del self.ids[length:]
 
     def drop(self) -> None:
+        self.block.clear()
         self.ids.clear()
 
     close = drop
@@ -125,6 +149,8 @@ class _Slot:
 
 class Target(Serial):
     """A target that replays records, by the first tokens of their prompts."""
+
+    branches = True
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.name, self.dtype, self.tokenizer_hash = "record", "float32", HASH
@@ -144,8 +170,11 @@ class Target(Serial):
         self.forwards += 1
         for feed in feeds:
             slot: Any = feed.slot
-            slot.ids += feed.ids
+            positions, chain = feed.positions, len(feed.ids) - len(feed.parents)
+            slot.ids += feed.ids[:chain]
+            slot.block.extend(feed.ids[chain:], feed.parents)
             self.rows += feed.rows
             record = self._records[slot.ids[0]]
-            tokens += map(record.token, range(slot.length - feed.rows + 1, slot.length + 1))
+            wanted = positions[len(positions) - feed.rows :]
+            tokens += [record.token(position + 1) for position in wanted]
         return self._rows[tokens]

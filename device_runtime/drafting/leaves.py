@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 from device_runtime.drafting.drafter import Proposal
 from draftlink.distribution.sparse import Drafted
-from draftlink.schemes.base import MAX_DRAFT
 
 MOST = 1  # candidates beside a token, of ``hot.MAX_BESIDE``
 EDGES = (0.1, 0.3, 0.6, 1.0, 1.5, 2.2, 3.0, 4.0)  # of log(t2 / t1), between classes
@@ -48,14 +47,14 @@ class Leaves:
             self._right[rank][kind] += proposal.drafted.beside[rank] == token
 
     def chosen(
-        self, proposals: Sequence[Proposal], ahead: int, alpha: float, row: float
+        self, proposals: Sequence[Proposal], ahead: int, alpha: float, row: float, most: int
     ) -> list[Drafted]:
         """The tokens that are proposed next, each with the candidates that pay.
 
         ``ahead``: tokens of the path before them that the text has not reached. ``alpha``: how
-        likely a token is right. ``row``: what a row costs of a step.
+        likely a token is right. ``row``: what a row costs of a step. ``most``: ids in a message.
         """
-        room = MAX_DRAFT - len(proposals)
+        room = most - len(proposals)
         found = []
         for place, (drafted, _, later) in enumerate(proposals, ahead):
             reached = alpha**place

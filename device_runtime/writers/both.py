@@ -106,7 +106,10 @@ class Both:
         estimates, welcome = self._writing.controller.estimates, self._writing.device.client.welcome
         step_s = estimates.verify_s or welcome.step_us * 1e-6
         row = welcome.row_us * 1e-6 / step_s if step_s else 0.0
-        return self._leaves.chosen(nodes, ahead, estimates.acceptance.alpha, row)
+        most = self._writing.drafter.scheme.longest(
+            welcome.vocab_size, frames.MAX_MESSAGE_BYTES, welcome.frame_entries
+        )
+        return self._leaves.chosen(nodes, ahead, estimates.acceptance.alpha, row, most)
 
     async def _collect(self) -> None:
         writing = self._writing

@@ -20,6 +20,7 @@ with contextlib.ExitStack() as stack:
         stack.enter_context(atheris.instrument_imports(include=["draftlink"]))
     from draftlink.coding import bits
     from draftlink.coding.ids import IdModel
+    from draftlink.coding.slices import whole
     from draftlink.distribution import noise
     from draftlink.distribution.sampling import Sampling
     from draftlink.distribution.sparse import Drafted
@@ -132,6 +133,19 @@ def _plain(drafted: list[Drafted]) -> list[tuple[object, ...]]:
     ]
 
 
+def _beside(data: bytes) -> None:
+    """Tokens with candidates, as many as the input says."""
+    if not data:
+        raise ValueError("no counts")
+    beside = [data[0] >> shift & 3 for shift in (0, 2, 4, 6)]
+    found = whole(Coupled().decoding(data[1:], 4, _ids(), beside))
+    for each, count in zip(found, beside, strict=True):
+        here = {each.token, *each.beside}
+        assert len(here) == 1 + count and here <= set(range(SIZE))
+    again, _ = Coupled().encode(found, _ids())
+    assert whole(Coupled().decoding(again, 4, _ids(), beside)) == found
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": _frames,
     "planted": _planted,
@@ -140,6 +154,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "logprobs": _logprobs,
     "pairs": _pairs,
     "support": _support,
+    "beside": _beside,
     **{name: _payload(scheme) for name, scheme in SCHEMES.items()},
 }
 
@@ -161,6 +176,9 @@ def seeds(target: str) -> list[bytes]:
             split.pack_support([(3, 0.5), (9, 0.5)], SIZE),
             split.pack_support([(0, 1.0)], SIZE),
         ]
+    if target == "beside":
+        drafted = [Drafted(i, beside=tuple(range(10, 10 + i))) for i in range(4)]
+        return [b"\xe4" + Coupled().encode(drafted, _ids())[0]]
     if target == "bits":
         return [bytes((3, 0x22, 0x43, 0x35)) + bytes(12)]
     start = frames.Start(3, 0, [1], Sampling(), TopK(), "draft", 9, [0], None)
@@ -179,6 +197,7 @@ def seeds(target: str) -> list[bytes]:
             frames.Verdict(1, 2, 3, None, False, 0, 0, b"row"),
             frames.Tokens(1, 2, (5, 6, 7), True),
             frames.Propose(300, 70_000, 70_100, 90, 5, b"\x01\x02"),
+            frames.Propose(300, 70_000, 70_100, 90, 5, b"\x01\x02", beside=(1, 0, 3, 0, 2)),
             frames.Written(300, (5, 70_000, 7), 2, False, 12, 3400, b"\x01\x02\x03"),
             frames.Written(300, (5, 7), 1, False, 12, 3400, rows=9),
             frames.Verdict(1, 2, 3, None, False, 0, 0, b"", b"\1", b"\x80\x10\5\x90\1"),
