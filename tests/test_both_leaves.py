@@ -131,8 +131,10 @@ def by_row(self, job, outcome):
 def others_penalties(self, job, outcome):
     """Penalties of the refuted token, not of the leaf in its place."""
     found = FOLLOW(self, job, outcome)
+    if found is None:
+        return None
     refuted = job.drafted[outcome.accepted].token
-    return found and dataclasses.replace(found, history=[*found.history[:-1], refuted])
+    return dataclasses.replace(found, history=[*found.history[:-1], refuted])
 
 
 def stays(self, path):
