@@ -14,7 +14,7 @@ Action = list[Any]
 
 
 class Beside:
-    """Section 8.5."""
+    """Section 8.6."""
 
     def __init__(self, here: Estimates) -> None:
         self.here = here

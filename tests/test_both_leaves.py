@@ -111,7 +111,7 @@ def near(count: int) -> list[Case]:
     return [Case(seed, rtt_s=0.0005, draft_s=0.001, greedy=seed % 2 == 0) for seed in range(count)]
 
 
-def test_candidates_come_only_where_both_ends_know_them(monkeypatch):
+def test_candidates_come_only_where_both_ends_know_them(most, monkeypatch):
     monkeypatch.setattr(Branching, "branches", False)
     assert check(near(3), shaped=False) == (0, 0)
 

@@ -12,6 +12,7 @@ run-ahead, and the target alone. All write the same text. Parts, all if none is 
     shared   both ends on one machine, where each slows the other
     many     1, 8 and 32 devices at one base station
     apart    two links that nothing was chosen on, with their rates and stalls
+    leaves   candidates beside proposed tokens, on against off, at two prices of a row
     frontier tokens/s against what both ends spend, over the two prices (--plot)
 
 ``python -m bench.both sockets`` is in real time: see ``bench.both.sockets``.
@@ -25,14 +26,14 @@ import json
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.both import frontier, many, shared, sockets
+from bench.both import frontier, leaves, many, shared, sockets
 from bench.both.cells import DRAFTS_MS, RTTS_MS, STEPS_MS, Cell, Costs, measure
 from bench.both.records import records
 from bench.virtual.record import Record
@@ -47,7 +48,7 @@ TEXTS, TOKENS = 3, 120
 SURE = 0.97
 APART = ("satellite", "uav_nlos")  # looked at once a change is made, not while it is
 PACES_MS = ((20.0, 4.0), (45.0, 10.0))
-PARTS = ("cells", "sure", "shared", "many", "frontier", "apart")
+PARTS = ("cells", "sure", "shared", "many", "frontier", "apart", "leaves")
 
 
 def table(cells: Iterable[Cell]) -> Table:
@@ -143,6 +144,14 @@ def main() -> None:
         loads = [load for group in many.loads(texts) for load in group]
         told.print(load_table(loads))
         out["many"] = [asdict(load) for load in loads]
+    if "leaves" in parts:
+        ranked = records(TEXTS, TOKENS, candidates=True)
+        for row_ms in leaves.ROWS_MS:
+            near = [replace(c, row_ms=row_ms) for c in chosen(quick=options.quick)]
+            pairs = list(leaves.pairs(near, ranked))
+            gain = statistics.geometric_mean([one.gain for one in pairs])
+            told.print(leaves.table(pairs), f"geometric mean {gain:.3f}")
+            out[f"leaves {row_ms:g}"] = [asdict(one) for one in pairs]
     if "frontier" in parts:
         points = list(frontier.points(texts))
         out["frontier"] = [asdict(point) for point in points]

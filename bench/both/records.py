@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import tinypair
@@ -17,11 +18,12 @@ FAR = 1e6  # times later: as good as never
 FAST = LinkProfile(1e9, 1e9, 0.0)
 
 
-def records(count: int, tokens: int) -> list[Record]:
-    """So many texts of so many tokens."""
+def records(count: int, tokens: int, *, candidates: bool = False) -> list[Record]:
+    """So many texts of so many tokens; with the draft's second candidates, or without."""
     bench = Bench()
-    return [_record(bench, number, prompt, tokens)
+    made = [_record(bench, number, prompt, tokens)
             for number, prompt in enumerate(tinypair.prompts(count))]  # fmt: skip
+    return made if candidates else [replace(one, seconds=()) for one in made]
 
 
 def _record(bench: Bench, number: int, prompt: str, tokens: int) -> Record:
