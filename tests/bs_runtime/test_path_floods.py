@@ -89,9 +89,9 @@ def decoded(monkeypatch):
     found: list[int] = []
     decoding = Decoder.decoding
 
-    def counts(self, scheme, drafts, history):
+    def counts(self, scheme, drafts, history, beside=()):
         found.extend(draft.length for draft in drafts)
-        return decoding(self, scheme, drafts, history)
+        return decoding(self, scheme, drafts, history, beside)
 
     monkeypatch.setattr(Decoder, "decoding", counts)
     return found

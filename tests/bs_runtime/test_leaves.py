@@ -1,0 +1,38 @@
+"""Which candidates a base station feeds."""
+
+from __future__ import annotations
+
+from bs_runtime.engine.late import Leaf
+from bs_runtime.engine.leaves import Leaves
+from bs_runtime.engine.prices import Prices
+
+NEXT = [Leaf(0, 7), Leaf(0, 8), Leaf(5, 9)]
+
+
+def priced(row_s: float) -> Prices:
+    """Of steps of 20 ms, each with one round, and so much for a row."""
+    prices = Prices()
+    for i in range(200):
+        rows = 1 + i % 8
+        prices.stepped(rows, 0.02 + row_s * (rows - 1), 1, 2, 0.1 * i)
+    return prices
+
+
+def test_free_rows_are_all_fed():
+    assert Leaves(Prices()).worth(NEXT, 0.7) == NEXT
+    assert Leaves(priced(0.0)).worth(NEXT, 0.7) == NEXT
+
+
+def test_dear_rows_are_fed_where_they_are_likely_to_save_a_step():
+    assert Leaves(priced(0.0005)).worth(NEXT, 0.7) == NEXT[:2]
+    assert Leaves(priced(0.005)).worth(NEXT, 0.7) == []
+
+
+def test_what_the_text_says_counts():
+    here = Leaves(priced(0.0005))
+    for _ in range(50):
+        here.judged(1, right=False)
+    assert here.worth(NEXT, 0.7) == []
+    for _ in range(50):
+        here.judged(1, right=True)
+    assert here.worth(NEXT, 0.7) == NEXT
