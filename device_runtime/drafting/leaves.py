@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from device_runtime.drafting.drafter import Proposal
 from draftlink.distribution.sparse import Drafted
 
-# Candidates beside a token, of ``hot.MAX_BESIDE``. In virtual time one brings 2% where rows are
-# free, and nothing where each takes a millisecond, for twice the bits: ``bench.both leaves``.
+# Candidates beside a token, of ``hot.MAX_BESIDE``. In virtual time one brings 4% on average where
+# rows are free, and 1%, with cells that lose as much, where each takes a millisecond, for twice the
+# bits (``bench.both leaves --quick``): too little to be proposed unless that is known.
 MOST = 0
 EDGES = (0.1, 0.3, 0.6, 1.0, 1.5, 2.2, 3.0, 4.0)  # of log(t2 / t1), between classes
 FIRST = 8.0  # a class begins as if so many had been judged
