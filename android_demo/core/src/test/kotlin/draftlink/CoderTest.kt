@@ -3,18 +3,14 @@ package draftlink
 import draftlink.coding.IdModel
 import draftlink.coding.IdPrior
 import draftlink.coding.IdSets
-import draftlink.coding.Payloads
 import draftlink.coding.RangeDecoder
 import draftlink.coding.RangeEncoder
 import draftlink.coding.SplitLaw
 import draftlink.distribution.Drafted
-import draftlink.distribution.SparseRow
 import draftlink.wire.Draft
-import draftlink.wire.Fields
 import draftlink.wire.Frames
 import draftlink.wire.MalformedException
 import draftlink.wire.Propose
-import draftlink.wire.Scheme
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.jsonArray
 import org.junit.jupiter.api.Assertions.assertEquals
@@ -85,8 +81,8 @@ class CoderTest {
         val first = if (entry.has("first")) entry.int("first") else null
         val ids = IdModel(vocabSize)
         ids.extend(entry.ints("history") + listOfNotNull(first))
-        val payloads = payloads(entry.inner("scheme"), vocabSize)
-        val drafted = entry.objects("drafted").map { drafted(it, entry) }
+        val payloads = payloadsOf(entry.inner("scheme"), vocabSize)
+        val drafted = entry.objects("drafted").map { draftedOf(it, entry) }
         val payload = payloads.encode(drafted, ids)
         assertEquals(entry.int("bits"), payload.bits)
         val length = entry.long("length")
@@ -96,42 +92,10 @@ class CoderTest {
         assertEquals(drafted, payloads.decode(payload.bytes, length.toInt(), ids))
     }
 
-    private fun payloads(scheme: JsonObject, vocabSize: Int): Payloads {
-        val greedy = scheme.text("type") == "greedy"
-        return Payloads(if (greedy) Scheme.Coupled else schemeOf(scheme), greedy, vocabSize)
-    }
-
-    private fun drafted(item: JsonObject, entry: JsonObject): Drafted {
-        val token = item.int("token")
-        val scheme = entry.inner("scheme")
-        if ("rows" in item) {
-            val rows = item.objects("rows").mapIndexed { j, row ->
-                SparseRow(ids(row), counts(row), scheme.long("total") shl j, row.long("rest"))
-            }
-            val index = rows.last().ids.binarySearch(token)
-            return if (index >= 0) Drafted.of(rows.last(), index, rows.dropLast(1)) else byPrior(token, rows, entry)
-        }
-        if ("ids" in item) {
-            val row = SparseRow(ids(item), counts(item), counts(item).sum())
-            return Drafted.of(row, row.ids.binarySearch(token))
-        }
-        return if ("count" in item) Drafted(token, item.long("count"), scheme.long("total")) else Drafted(token)
-    }
-
-    private fun byPrior(token: Int, rows: List<SparseRow>, entry: JsonObject): Drafted {
-        val prior = IdPrior(entry.int("vocab_size"))
-        val listed = rows.sumOf { row -> row.ids.sumOf { prior.share(it).weight } }
-        return Drafted(token, prior.share(token).weight, prior.total - listed, null, rows)
-    }
-
-    private fun ids(row: JsonObject) = row.ints("ids").toIntArray()
-
-    private fun counts(row: JsonObject) = row.longs("counts").toLongArray()
-
     @Test
     fun `proposals are coded behind the path's base and its own earlier tokens`() = Golden.each("both", "paths") { path ->
         val vocabSize = path.int("vocab_size")
-        val payloads = payloads(path.inner("scheme"), vocabSize)
+        val payloads = payloadsOf(path.inner("scheme"), vocabSize)
         val base = path.int("base")
         val context = path.ints("text").take(base).toMutableList()
         for (entry in path.objects("proposals")) {
@@ -151,16 +115,3 @@ class CoderTest {
         }
     }
 }
-
-/** A scheme as the golden files have it. */
-fun schemeOf(entry: JsonObject): Scheme = Scheme.of(
-    Fields(
-        entry.mapValues { (key, value) ->
-            when (key) {
-                "type", "coding" -> entry.text(key)
-                "mass" -> value.double()
-                else -> entry.long(key)
-            }
-        },
-    ),
-)

@@ -3,28 +3,17 @@ package draftlink
 import draftlink.wire.ControlCodec
 import draftlink.wire.Draft
 import draftlink.wire.Frames
-import draftlink.wire.Hot
 import draftlink.wire.Logprobs
 import draftlink.wire.MalformedException
-import draftlink.wire.Propose
 import draftlink.wire.Start
 import draftlink.wire.Tokens
-import draftlink.wire.Verdict
 import draftlink.wire.Welcome
-import draftlink.wire.Written
-import kotlinx.serialization.json.JsonArray
-import kotlinx.serialization.json.JsonElement
-import kotlinx.serialization.json.JsonNull
 import kotlinx.serialization.json.JsonObject
-import kotlinx.serialization.json.JsonPrimitive
-import kotlinx.serialization.json.booleanOrNull
 import kotlinx.serialization.json.jsonArray
-import okio.ByteString.Companion.decodeBase64
 import okio.ByteString.Companion.decodeHex
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Test
-import java.math.BigInteger
 
 /** Frames against the golden files: what they say, and their bytes, both ways. */
 class WireTest {
@@ -48,7 +37,7 @@ class WireTest {
     fun `hot frames`() {
         for (name in listOf("hot", "both", "logprobs")) {
             Golden.each(name, "hot") { entry ->
-                val frame = hot(entry.text("type"), entry.inner("fields"))
+                val frame = hotOf(entry.text("type"), entry.inner("fields"))
                 assertEquals(entry.text("hex"), Frames.encode(frame).hex())
                 assertEquals(frame, Frames.decode(entry.bytes("hex")))
             }
@@ -104,42 +93,4 @@ class WireTest {
     }
 
     private fun JsonObject.longs(vararg keys: String) = keys.map { long(it) }
-
-    private fun hot(type: String, fields: JsonObject): Hot = when (type) {
-        "Verdict" -> Verdict(
-            fields.long("epoch"), fields.long("base"), fields.long("accepted"),
-            if (fields.has("next")) fields.int("next") else null, fields.flag("ended"),
-            fields.long("queue_us"), fields.long("verify_us"),
-            fields.bytes("row"), fields.bytes("surprisals"), told(fields),
-        )
-        "Tokens" -> Tokens(
-            fields.long("epoch"), fields.long("base"), fields.ints("ids"), fields.flag("ended"), told(fields),
-        )
-        "Propose" -> Propose(
-            fields.long("path"), fields.long("base"), fields.long("known"), fields.long("first"),
-            fields.long("length"), fields.bytes("payload"), fields.flag("goes_on"),
-        )
-        "Written" -> Written(
-            fields.long("base"), fields.ints("ids"), fields.long("accepted"), fields.flag("ended"),
-            fields.long("queue_us"), fields.long("step_us"), fields.bytes("surprisals"),
-            if (fields.has("rows")) fields.long("rows") else null, told(fields),
-        )
-        else -> error("no frame $type")
-    }
-
-    private fun told(fields: JsonObject) = if (fields.has("logprobs")) fields.bytes("logprobs") else "".decodeHex()
-
-    /** JSON as the values of msgpack; bytes are in base 64 under the keys that have bytes. */
-    private fun plain(value: JsonElement, key: String = ""): Any? = when (value) {
-        is JsonNull -> null
-        is JsonObject -> value.mapValues { (name, each) -> plain(each, name) }
-        is JsonArray -> value.map { plain(it) }
-        is JsonPrimitive -> when {
-            value.isString && key in setOf("ticket", "digest") -> value.content.decodeBase64()
-            value.isString -> value.content
-            value.booleanOrNull != null -> value.booleanOrNull
-            value.content.any { it in ".eE" } -> value.content.toDouble()
-            else -> BigInteger(value.content).let { if (it.bitLength() < 64) it.toLong() else it }
-        }
-    }
 }
