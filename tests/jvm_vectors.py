@@ -51,7 +51,8 @@ def write(folder: Path) -> None:
     """All files, from one seed."""
     rng = np.random.default_rng(28)
     made: dict[str, Callable[[np.random.Generator], Iterator[Entry]]] = {
-        "rows": rows, "frames": hot_and_control, "ids": ids, "draws": draws, "picks": picks
+        "rows": rows, "frames": hot_and_control, "ids": ids, "draws": draws, "picks": picks,
+        "bytes": spoilt,
     }  # fmt: skip
     for name, entries in made.items():
         with (folder / f"{name}.jsonl").open("w") as out:
@@ -152,6 +153,46 @@ def check_frame(entry: Entry) -> None:
         return
     given = entry["fields"]
     assert fields_of(frame) == given | ({"ids": tuple(given["ids"])} if "ids" in given else {})
+
+
+def spoilt(rng: np.random.Generator) -> Iterator[Entry]:
+    """Frames of which some bytes are others, missing or too many, and whether they are frames still."""
+    for number, entry in enumerate(hot_and_control(rng)):
+        data = bytearray.fromhex(entry["hex"])
+        at = int(rng.integers(len(data)))
+        match number // 8 % 4:  # each kind of frame in each way
+            case 0:
+                data[at] = int(rng.integers(256))
+            case 1:
+                del data[at:]
+            case 2:
+                data[at:at] = rng.bytes(int(rng.integers(1, 4)))
+            case 3:
+                data[at : at + 4] = rng.choice([0, 127, 128, 255], 4).astype(np.uint8).tobytes()
+        yield {"hex": data.hex(), "frame": decodes(bytes(data))}
+
+
+def decodes(data: bytes) -> bool:
+    """Whether bytes are a frame; a phone takes an id of 2³¹ or more for none."""
+    try:
+        frame = frames.decode(data)
+    except ValueError:
+        return False
+    if isinstance(frame, frames.Propose):
+        return True  # whose ``first`` is a count
+    if isinstance(frame, FIELDS):
+        found = [getattr(frame, name, None) or 0 for name in ("next", "first")]
+        return max(*found, *getattr(frame, "ids", ())) < NUMBERS >> 1
+    return max(listed_in(msgspec.to_builtins(frame)), default=0) < NUMBERS >> 1
+
+
+def listed_in(value: Any) -> list[int]:
+    """The integers that stand in arrays, however deep: ids, all of them."""
+    if isinstance(value, dict):
+        return [i for each in value.values() for i in listed_in(each)]
+    if not isinstance(value, list | tuple):
+        return []
+    return [i for each in value for i in ([each] if isinstance(each, int) else listed_in(each))]
 
 
 def small(rng: np.random.Generator) -> int:

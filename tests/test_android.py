@@ -86,7 +86,7 @@ def test_kotlin_and_python_read_one_another(tmp_path):
     assert passed == due
     equal = dict(re.findall(r"from Python: (\w+): (\d+)(?: numbers)? equal", said))
     assert equal["noise"] == str(jvm_vectors.NOISE**2)
-    assert {equal[name] for name in ("rows", "frames", "ids")} == {str(jvm_vectors.COUNT)}
+    assert {equal[name] for name in ("rows", "frames", "ids", "bytes")} == {str(jvm_vectors.COUNT)}
     assert set(jvm_vectors.check(tmp_path).values()) == {jvm_vectors.COUNT}
     print(f"{sum(passed.values())} golden entries of {sum(golden_lists().values())} passed")
 

@@ -10,6 +10,7 @@ import draftlink.wire.Control
 import draftlink.wire.ControlCodec
 import draftlink.wire.Frames
 import draftlink.wire.Hot
+import draftlink.wire.MalformedException
 import draftlink.wire.Welcome
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
@@ -64,6 +65,22 @@ class CrossTest {
             is Hot -> assertEquals(hotOf(entry.text("type"), entry.inner("fields")), frame)
             is Control -> assertEquals(ControlCodec.of(plain(entry.at("fields"))), frame)
         }
+    }
+
+    /** Both take the same bytes for a frame, and the same for none. */
+    @Test
+    fun `bytes that may be no frame`() {
+        var refused = 0
+        each("bytes") { entry ->
+            val frame = try {
+                Frames.decode(entry.bytes("hex"))
+            } catch (error: MalformedException) {
+                refused++
+                null
+            }
+            assertEquals(entry.flag("frame"), frame != null) { "as $frame" }
+        }
+        println("from Python: $refused refused")
     }
 
     /** One model for each vocabulary, rolled back and extended from history to history. */

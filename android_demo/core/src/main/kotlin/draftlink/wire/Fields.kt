@@ -12,7 +12,9 @@ internal class Fields(value: Any?) {
     private val map: Map<*, *>
 
     init {
-        demand(value is Map<*, *> && value.keys.all { it is String }) { "a map with string keys is due" }
+        demand(value is Map<*, *> && value.keys.all { it is String || it is Msgpack.BrokenText }) {
+            "a map with string keys is due"
+        }
         map = value as Map<*, *>
     }
 

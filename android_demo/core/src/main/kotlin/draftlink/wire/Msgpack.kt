@@ -3,7 +3,6 @@ package draftlink.wire
 import okio.Buffer
 import okio.ByteString
 import java.math.BigInteger
-import java.nio.ByteBuffer
 import java.nio.charset.CharacterCodingException
 import java.nio.charset.CodingErrorAction
 
@@ -138,14 +137,19 @@ internal object Msgpack {
         return source.bytes(size.toInt())
     }
 
-    private fun string(source: FrameReader, size: Long): String {
+    /** A string; a [BrokenText] where it is not UTF-8, which is no fault of what is skipped. */
+    private fun string(source: FrameReader, size: Long): Any {
+        val data = bytes(source, size)
         val strict = Charsets.UTF_8.newDecoder().onMalformedInput(CodingErrorAction.REPORT)
-        try {
-            return strict.decode(ByteBuffer.wrap(bytes(source, size).toByteArray())).toString()
-        } catch (error: CharacterCodingException) {
-            throw MalformedException("a string of a control message is not UTF-8 ($error)")
+        return try {
+            strict.decode(data.asByteBuffer()).toString()
+        } catch (_: CharacterCodingException) {
+            BrokenText(data)
         }
     }
+
+    /** What is said to be a string, and is none. */
+    data class BrokenText(val data: ByteString)
 
     /** An extension's type and [size] bytes, which no message of ours has: skipped where a key is unknown. */
     private fun extension(source: FrameReader, size: Long): Any {
