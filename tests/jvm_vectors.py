@@ -156,7 +156,7 @@ def check_frame(entry: Entry) -> None:
 
 
 def spoilt(rng: np.random.Generator) -> Iterator[Entry]:
-    """Frames of which some bytes are others, missing or too many, and whether they are frames still."""
+    """Frames with other bytes in some places, fewer or more; whether they are frames still."""
     for number, entry in enumerate(hot_and_control(rng)):
         data = bytearray.fromhex(entry["hex"])
         at = int(rng.integers(len(data)))
