@@ -52,6 +52,14 @@ def test_files_and_functions_can_be_read():
     assert defined >= EXCEPTIONS  # no exception outlives what it was made for
 
 
+def test_kotlin_files_can_be_read():
+    """Of the Android client, which no compiler's tree is read of here."""
+    sources = sorted((ROOT / "android_demo").rglob("*.kt"))
+    lengths = {path.name: path.read_text().count("\n") for path in sources}
+    assert len(lengths) > 20
+    assert {name: lines for name, lines in lengths.items() if lines > LINES} == {}
+
+
 @pytest.mark.parametrize(
     ("text", "many"),
     [
