@@ -23,6 +23,7 @@ LEAST_S = 1e-6
 # picked of which too much is foretold. And where a row is refused nobody is served by it, while
 # prompts and newcomers wait: at 1, 32 devices have twice the rows of a stream, and fewer tokens/s.
 SPARING = 3.5
+LEAST_GAIN = 0.01  # by how much more tokens a second a look-up must promise
 
 
 class Prices:
@@ -94,6 +95,25 @@ class Prices:
         if not self._every_s:
             return 0.0
         return self._tokens / self._every_s * (1.0 - 1.0 / self.company)
+
+    def worth(self, chances: Sequence[float], held: int = 0) -> tuple[int, float]:
+        """How many proposals a step is given, ``held`` or more; and its tokens a second.
+
+        ``chances``: how likely each is right, if those before it are. (held, 0.0) before the first
+        step, as nothing is known of what they cost.
+        """
+        if not self.step_s:
+            return held, 0.0
+        expected = reach = 1.0
+        rates = [(expected - self.tokens(1)) / self.step_s]
+        for count, chance in enumerate(chances, 1):
+            reach *= chance
+            expected += reach
+            rates.append((expected - self.tokens(count + 1)) / (self.step_s + count * self.row_s))
+        best = max(range(held, len(rates)), key=lambda count: (rates[count], -count))
+        if rates[best] <= rates[held] + LEAST_GAIN * abs(rates[held]):
+            best = held
+        return best, rates[best]
 
     def tokens(self, rows: int) -> float:
         """What ``rows`` of a step cost, in tokens: others' that come later, and the tariff."""
