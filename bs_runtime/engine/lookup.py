@@ -25,7 +25,7 @@ LONGEST = 16  # tokens that are looked up for a step
 FIRST = 4  # and for the first: what rows cost may not be known yet
 MEMORY = 0.98  # what a token that was met weighs after the next one of its kind
 BOUNDS = (4, 8, TAIL)  # of the tokens that are the same: from each on it is another kind
-PRIOR_RIGHT, PRIOR_MET = (0.3, 0.5, 0.7, 0.8), 2.0  # as if so many had been met before the first
+PRIOR_RIGHT, PRIOR_MET = (0.1, 0.3, 0.5, 0.7), 2.0  # as if so many had been met before the first
 
 
 class Proposer(Protocol):
