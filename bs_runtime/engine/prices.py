@@ -133,15 +133,16 @@ class Prices:
         ``chances``: how likely each is right, if those before it are. (held, 0.0) before the first
         step, as nothing is known of what they cost.
         """
-        if not self.step_s:
+        if not self._weight:
             return held, 0.0
         row_s = self._wary_s
+        step_s = max(self._seconds - (self._rows - 1.0) * row_s, LEAST_S)
         expected = reach = 1.0
-        rates = [(expected - self.tokens(1)) / self.step_s]
+        rates = [(expected - self.tokens(1)) / step_s]
         for count, chance in enumerate(chances, 1):
             reach *= chance
             expected += reach
-            rates.append((expected - self.tokens(count + 1)) / (self.step_s + count * row_s))
+            rates.append((expected - self.tokens(count + 1)) / (step_s + count * row_s))
         best = max(range(held, len(rates)), key=lambda count: (rates[count], -count))
         if rates[best] <= rates[held] + LEAST_GAIN * abs(rates[held]):
             best = held

@@ -61,8 +61,7 @@ class Runs:
 
         None where nothing is found. What was found near the end goes on in a circle.
         """
-        held = held[-TAIL:] if len(held) > TAIL else held
-        tail = [*history[-TAIL:], *held][-TAIL:]
+        tail = [*history[-TAIL:], *held[-TAIL:]][-TAIL:]
         for table, length in zip(self._tables, LENGTHS, strict=True):
             if len(tail) < length:
                 continue
