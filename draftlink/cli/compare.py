@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,13 +129,7 @@ def compare(
                 progress.advance(task)
         return params
 
-    # One after the other: two targets at once may be more than the memory holds.
-    for look_up, option in ((False, "--no-look-up"), (True, "--look-up")):
-        with (
-            base_station(err, target, option) as url,
-            Progress(console=err, transient=True) as progress,
-        ):
-            params = children.run(run(url, progress, look_up=look_up))
+    params = _by_both(run, err, target)
     with err.status("measuring the bounds on the same positions"):
         rows = _rows(compared, target, DraftModel(loaded), params)
     out.print(compare_view.table(rows, params.temperature))
@@ -148,6 +142,22 @@ def compare(
         "repeats": repeats,
         "rows": msgspec.to_builtins(rows),
     }
+
+
+def _by_both(
+    run: Callable[..., Coroutine[Any, Any, Sampling]], err: Console, target: str
+) -> Sampling:
+    """Run the cases of a base station without look-up, and then those of one with it.
+
+    One after the other: two targets at once may be more than the memory holds.
+    """
+    for look_up, option in ((False, "--no-look-up"), (True, "--look-up")):
+        with (
+            base_station(err, target, option) as url,
+            Progress(console=err, transient=True) as progress,
+        ):
+            params = children.run(run(url, progress, look_up=look_up))
+    return params
 
 
 async def _one(
