@@ -145,10 +145,14 @@ class Bench:
         link_seed: int,
         *,
         draft_s: float = DRAFT_S,
+        look_up: bool = False,
         **options: Any,
     ) -> Result:
         """One generation."""
-        world = World(self.draft, self.target, self.tokenizer, self._context, draft_s, target_s)
+        world = World(
+            self.draft, self.target, self.tokenizer, self._context, draft_s, target_s,
+            look_up=look_up,
+        )  # fmt: skip
 
         async def one() -> Result:
             async with world.device(make_link(link, seed=link_seed)) as device:

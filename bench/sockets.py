@@ -130,7 +130,7 @@ def main() -> None:
         for prompt in prompts:
             lossless = shaping.adjusted(shaping.profile(case.link), loss=0.0)
             stated.append(here.write(lossless, case.target_s, prompt, TOKENS, 0, **options))
-            costs = {"draft_s": statistics.median(r.draft_s for r in runs)}
+            costs: dict[str, Any] = {"draft_s": statistics.median(r.draft_s for r in runs)}
             target_s = statistics.median(r.target_s for r in runs)
             measured.append(here.write(found, target_s, prompt, TOKENS, 0, **costs, **options))
         over, at_stated, at_measured = (

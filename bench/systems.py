@@ -5,7 +5,9 @@
 Virtual time, paced, the embedded pair (see ``bench.link``). TK-SLT as published: stop-and-wait,
 ``topk`` with K = 320 in FP16, its own γ*, which knows no round trip. DSSD: stop-and-wait,
 ``split``, γ from the measured costs. Against them ``auto`` with ``coupled`` and with the default
-``topk``. For ``topk`` the texts of two modes differ: their ratio has a 95% interval over prompts.
+``topk``; and the server that speculates by itself: no device, the base station streams and checks
+what it looks up in prompt and text, beside a stream without. For ``topk`` the texts of two modes
+differ: their ratio has a 95% interval over prompts.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ class Systems:
         published = {"scheme": TopK(k=PAPER_K, coding="fp16"), "mode": "stop-and-wait"}
         found = alpha(self.run("paper", gamma=5, **published))
         print(f"TK-SLT's acceptance {found:.3f}; tokens/s, and how many times as many as theirs")
-        print("link       TK-SLT (γ*)    DSSD  auto coupled  /TK-SLT  /DSSD  auto topk  /TK-SLT")
+        print("link       TK-SLT (γ*)    DSSD  auto coupled  /TK-SLT  /DSSD  auto topk  /TK-SLT"
+              "  stream  look-up")  # fmt: skip
         for link, shape in PROFILES.items():
             # Its own count: K FP16 values, no indices.
             ratio = (DRAFT_S + 16 * PAPER_K / shape.rate_up) / TARGET_S
@@ -69,10 +72,13 @@ class Systems:
             dssd = rate(self.run(link, scheme=Split(pairs=0), mode="stop-and-wait"))
             ours = rate(self.run(link, scheme=Coupled(), mode="auto"))
             rows = rate(self.run(link, scheme=topk.usual(), mode="auto"))
+            alone = rate(self.run(link, scheme=Coupled(), mode="stream"))
+            server = rate(self.run(link, scheme=Coupled(), mode="stream", look_up=True))
             print(
                 f"{link:10} {paper:6.1f} ({gamma})   {dssd:6.1f}   {ours:9.1f}"
                 f"  {ours / paper:10.2f}"
                 f" {ours / dssd:7.2f} {rows:10.1f} {rows / paper:8.2f}"
+                f" {alone:7.1f} {server:8.1f}"
             )
 
     def formula(self) -> None:

@@ -26,6 +26,7 @@ from tests.fragile import outages
 
 SIZE, TOKENS = 20, 60
 TABLE = random_logits(7, SIZE, 1.5)
+PEAKED = random_logits(7, SIZE, 6.0)
 STEP_S = 0.03
 
 
@@ -54,12 +55,12 @@ class DeepTarget(FakeTarget):
         return self.slots[-1]
 
 
-def draft_of(kind: str, seed: int) -> FakeModel:
+def draft_of(kind: str, seed: int, table: np.ndarray = TABLE) -> FakeModel:
     """A draft that is always right, right now and then, or never."""
     if kind == "right":
-        return Deep(TABLE, rows=False)
-    noise = np.random.default_rng(seed).normal(0.0, 1.0, TABLE.shape)
-    return Deep(-TABLE if kind == "adversarial" else TABLE + noise, rows=False)
+        return Deep(table, rows=False)
+    noise = np.random.default_rng(seed).normal(0.0, 1.0, table.shape)
+    return Deep(-table if kind == "adversarial" else table + noise, rows=False)
 
 
 @dataclass
@@ -76,6 +77,8 @@ class Case:
     stop: int | None = None
     eos_ids: tuple[int, ...] = ()
     tokens: int = TOKENS
+    look_up: bool = False
+    peaked: bool = False  # so that the text comes back to what it has been through
 
 
 def write(case: Case, mode: str = "both"):
@@ -83,9 +86,10 @@ def write(case: Case, mode: str = "both"):
 
     async def main():
         profile = LinkProfile(1e7, 1e7, case.rtt_s, jitter_s=case.jitter_s)
-        target = DeepTarget(TABLE)
+        target = DeepTarget(PEAKED if case.peaked else TABLE)
+        draft = draft_of(case.kind, case.seed, target.table)
         world = World(
-            draft_of(case.kind, case.seed), target, letters(SIZE), 2048, case.draft_s, STEP_S
+            draft, target, letters(SIZE), 2048, case.draft_s, STEP_S, look_up=case.look_up
         )
         async with world.device(make_link(profile, seed=case.seed)) as device:
             outages(world, device, case.cuts)

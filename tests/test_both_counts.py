@@ -83,8 +83,8 @@ def test_what_is_told_again_counts_as_who_wrote_it(monkeypatch, forgets):
     sent: list[list[int]] = []
     add = Told.add
 
-    def noted(self, outcome):
-        add(self, outcome)
+    def noted(self, outcome, proposed):
+        add(self, outcome, proposed)
         before = len(sent[-1])
         sent[-1] += self.proposed[before:]
         if forgets:
@@ -127,7 +127,9 @@ def test_the_metrics_say_what_the_device_counted(mode):
     assert shown["draft_share"] == pytest.approx(result.draft_share)
     assert shown["forwards_per_token"] == pytest.approx(result.forwards / len(result.tokens))
     if mode == "both":
-        assert values["proposals_checked_total"] == result.rows - result.forwards
+        checked = values["proposals_checked_total"] + values["looked_up_total"]
+        assert checked == result.rows - result.forwards
+        assert 0 <= values["looked_up_right_total"] <= values["looked_up_total"]
         assert values["proposals_right_total"] >= result.accepted > 0
         right, wrong = values["proposals_right_total"], values["proposals_wrong_total"]
         assert shown["alpha"] == pytest.approx(right / (right + wrong))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.virtual.link import Wire
 from bench.virtual.loop import VirtualLoop
+from bs_runtime.engine.lookup import LookUp, Nothing
 from bs_runtime.engine.prices import Prices
 from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.model.kv import Feed
@@ -32,7 +33,8 @@ class World:
     Models need be the real ones no more than their ``forward`` and ``rollback`` (see ``pair``).
     ``row_s``: what a row of a step takes beyond the first. ``slowdown``: of both models while both
     are at work, as where they share cores. ``url``: what the device takes the address to be.
-    ``tariff``: see ``Prices``.
+    ``tariff``: see ``Prices``. ``look_up``: whether the base station looks up what may come next;
+    off, as the texts of records come back to what they have been through.
     """
 
     draft: Any
@@ -46,6 +48,7 @@ class World:
     slowdown: float = 1.0
     url: str = "virtual"
     tariff: float = 0.0
+    look_up: bool = False
 
     @contextlib.asynccontextmanager
     async def device(self, link: Link) -> AsyncIterator[Device]:
@@ -65,7 +68,14 @@ class World:
         serving: list[asyncio.Task[None]] = []
 
         async def serve(wire: Wire) -> None:
-            await Connection(target, scheduler, conversations, wire.receive, wire.answer).serve()  # type: ignore[arg-type]
+            await Connection(
+                target,  # type: ignore[arg-type]
+                scheduler,
+                conversations,
+                wire.receive,
+                wire.answer,
+                proposers=LookUp if self.look_up else Nothing,
+            ).serve()
             wire.hang_up()
 
         def made(link: Link, draft: Any) -> Device:

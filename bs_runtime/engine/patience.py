@@ -125,18 +125,19 @@ class Patience:
         if self._told_s is None or not alive:
             self._told_s, self._told = now, length
 
-    def wait_s(self, now: float, since: float, held: int, left: int) -> float:
+    def wait_s(self, now: float, since: float, held: int, left: int, least: float = 0.0) -> float:
         """How long to wait for proposals before the next step; 0 to begin it.
 
         ``since``: when the step could have begun. ``held`` proposed tokens may come next, and
-        ``left`` is what the text may still have.
+        ``left`` is what the text may still have. ``least``: tokens a second that a step promises
+        which is begun now, with what was looked up.
         """
         if not self._one.count:
             # Who takes turns has the first: a step beside it would slow both, and tell nothing.
             first = self._turns and not held and not self._tokens.count
             return max(since + LIMIT * (self._prices.step_s or FIRST_S) - now, 0.0) * first
         step_s, most = self._one.mean, min(LONGEST, left - 1)
-        now_rate = max(self._rate(count, 0.0) for count in range(held + 1))
+        now_rate = max(least, *(self._rate(count, 0.0) for count in range(held + 1)))
         gain = AHEAD_GAIN if self._goes_on else LEAST_GAIN
         best, best_s = now_rate + (gain - 1.0) * abs(now_rate), 0.0
         bold = self._vain_s < VAIN * self._spent_s

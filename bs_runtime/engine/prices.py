@@ -23,6 +23,10 @@ LEAST_S = 1e-6
 # picked of which too much is foretold. And where a row is refused nobody is served by it, while
 # prompts and newcomers wait: at 1, 32 devices have twice the rows of a stream, and fewer tokens/s.
 SPARING = 3.5
+LEAST_GAIN = 0.01  # by how much more tokens a second a look-up must promise
+DEAR = 0.1  # of a step, what a row is taken to add where nothing is known
+DOUBT = 0.1  # rows², by which the rows of steps must differ to outweigh what was known
+KEEN, FORGETS = 0.1, 1e-3  # of what is known, for each step
 
 
 class Prices:
@@ -33,6 +37,7 @@ class Prices:
         self._weight = 0.0
         self._rows = self._seconds = self._squares = self._products = 0.0  # weighted means
         self._rounds = self._tokens = 0.0
+        self._known_s: float | None = None  # what a row has been found to add
         self._every_s = 0.0  # between the ends of two steps
         self._ended_s: float | None = None
 
@@ -61,6 +66,10 @@ class Prices:
         self._products += learn * (rows * seconds - self._products)
         self._rounds += learn * (rounds - self._rounds)
         self._tokens += learn * (tokens - self._tokens)
+        if self._known_s is None:
+            self._known_s = DEAR * self._seconds
+        self._known_s += KEEN * self._share * (self._slope_s - self._known_s)
+        self._known_s += FORGETS * (DEAR * self._seconds - self._known_s)
         if self._ended_s is not None:
             every_s = min(ended_s - self._ended_s, FAR * self._seconds)
             self._every_s += learn * (max(every_s, seconds) - self._every_s)
@@ -69,9 +78,32 @@ class Prices:
     @property
     def row_s(self) -> float:
         """Seconds that each row adds to a step."""
-        spread = self._squares - self._rows * self._rows
-        slope = (self._products - self._rows * self._seconds) / (spread + STEADY)
+        slope = (self._products - self._rows * self._seconds) / (self._spread + STEADY)
         return max(slope, 0.0)
+
+    @property
+    def _spread(self) -> float:
+        return max(self._squares - self._rows * self._rows, 0.0)
+
+    @property
+    def _slope_s(self) -> float:
+        slope = (self._products - self._rows * self._seconds) / (self._spread + LEAST_S)
+        return max(slope, 0.0)
+
+    @property
+    def _share(self) -> float:
+        """How far the last steps tell what rows cost, 0 to 1: as far as their rows differ."""
+        spread = self._spread
+        return spread / (spread + DOUBT)
+
+    @property
+    def _wary_s(self) -> float:
+        """``row_s``, for who may go without: where the last steps do not tell, as it was known.
+
+        While nearly all steps have one row ``row_s`` is far too low, and rows that do not pay would
+        be tried again and again.
+        """
+        return self._share * self._slope_s + (1.0 - self._share) * (self._known_s or 0.0)
 
     @property
     def step_s(self) -> float:
@@ -94,6 +126,27 @@ class Prices:
         if not self._every_s:
             return 0.0
         return self._tokens / self._every_s * (1.0 - 1.0 / self.company)
+
+    def worth(self, chances: Sequence[float], held: int = 0) -> tuple[int, float]:
+        """How many proposals a step is given, ``held`` or more; and its tokens a second.
+
+        ``chances``: how likely each is right, if those before it are. (held, 0.0) before the first
+        step, as nothing is known of what they cost.
+        """
+        if not self._weight:
+            return held, 0.0
+        row_s = self._wary_s
+        step_s = max(self._seconds - (self._rows - 1.0) * row_s, LEAST_S)
+        expected = reach = 1.0
+        rates = [(expected - self.tokens(1)) / step_s]
+        for count, chance in enumerate(chances, 1):
+            reach *= chance
+            expected += reach
+            rates.append((expected - self.tokens(count + 1)) / (step_s + count * row_s))
+        best = max(range(held, len(rates)), key=lambda count: (rates[count], -count))
+        if rates[best] <= rates[held] + LEAST_GAIN * abs(rates[held]):
+            best = held
+        return best, rates[best]
 
     def tokens(self, rows: int) -> float:
         """What ``rows`` of a step cost, in tokens: others' that come later, and the tariff."""

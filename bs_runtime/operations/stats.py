@@ -73,6 +73,8 @@ class Counts:
     accepted: int = 0
     forwards: int = 0  # verdicts, and steps that wrote
     asked: int = 0  # times that a device had too little to correct by (``split``)
+    looked_up: int = 0  # tokens that this end looked up, and gave a step; not among the drafted
+    found: int = 0  # and of them, those that were written
     # Where both ends write:
     checked: int = 0  # proposals that a step was given
     right: int = 0  # proposals behind the right prefix that the text has, too, in time or not,
@@ -134,6 +136,7 @@ class Device:
         self.mode = ""
         self.running = False  # a generation
         self.pending = 0  # drafted tokens without a verdict
+        self.looked_up = 0  # tokens in the round of the next Written that were not drafted
 
     def follow(self, frame: frames.Frame) -> None:
         """A frame crossed."""
@@ -184,7 +187,7 @@ class Stats:
         self.roll(now)
         device.meter.roll(now)
         for meter in (self.meter, device.meter):
-            _count(meter.counts, frame, size, device.pending)
+            _count(meter.counts, frame, size, device.pending, device.looked_up)
         device.follow(frame)
 
     def met(self, device: Device, right: int, wrong: int) -> None:
@@ -192,6 +195,13 @@ class Stats:
         for meter in (self.meter, device.meter):
             meter.counts.right += right
             meter.counts.wrong += wrong
+
+    def looked_up(self, device: Device, given: int, right: int) -> None:
+        """The next round that a device hears of was given so many looked-up tokens."""
+        device.looked_up = given
+        for meter in (self.meter, device.meter):
+            meter.counts.looked_up += given
+            meter.counts.found += right
 
     def roll(self, now: float) -> None:
         """Let the seconds pass."""
@@ -202,7 +212,7 @@ class Stats:
         self.meter.roll(now)
 
 
-def _count(counts: Counts, frame: frames.Frame, size: int, pending: int) -> None:
+def _count(counts: Counts, frame: frames.Frame, size: int, pending: int, looked_up: int) -> None:
     """Add one frame; ``pending``: drafted tokens that wait for a verdict."""
     up = SENDER[type(frame)] == "device"
     message = websocket_bytes(size, masked=up)
@@ -233,8 +243,8 @@ def _count(counts: Counts, frame: frames.Frame, size: int, pending: int) -> None
             return
         counts.tokens += len(frame.ids)
         counts.forwards += 1
-        counts.checked += frame.fed - 1
-        _judged(counts, frame.fed - 1, frame.accepted)
+        counts.checked += frame.fed - 1 - looked_up
+        _judged(counts, frame.fed - 1 - looked_up, frame.accepted)
         counts.queue.add(frame.queue_us * 1e-6)
         counts.verify.add(frame.step_us * 1e-6)
         counts.finished["end"] += frame.ended

@@ -29,6 +29,7 @@ class Account:
         self.tenant = tenant or anyone()
         self.heard_s = self.opened_s = now  # heard of either end
         self.greeted = False
+        self._unasked = 0  # rows of the next Written's step, of tokens looked up that were wrong
         self.owes = False  # something of the base station is due: nobody is idle
         self.request_id = logs.new_id()
         self._connection_id = self.request_id
@@ -100,11 +101,18 @@ class Account:
         if isinstance(frame, frames.Tokens):
             await self._charge(len(frame.ids))
         elif isinstance(frame, frames.Written):
-            await self._charge(frame.fed)  # which delays the next step, and never the reader
+            # Which delays the next step, and never the reader. What was looked up and was wrong
+            # the device has not asked for.
+            await self._charge(max(0, frame.fed - self._unasked))
 
     def met(self, right: int, wrong: int) -> None:
         """The text has reached so many proposals that are right, and so many wrong ones."""
         self._stats.met(self.device, right, wrong)
+
+    def looked_up(self, given: int, right: int) -> None:
+        """The next frame's round was given so many tokens that this end had looked up."""
+        self._unasked = given - right
+        self._stats.looked_up(self.device, given, right)
 
     def close(self) -> None:
         """The connection is over."""

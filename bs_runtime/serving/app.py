@@ -39,6 +39,7 @@ def create_app(
     slots: Slots | None = None,
     threads: int | None = None,
     tariff: float = 0.0,
+    look_up: bool = True,
     names: Collection[str] = (),
 ) -> Starlette:
     """The app of a ``Station`` with these arguments, which is its ``state.station``.
@@ -47,7 +48,7 @@ def create_app(
     """
     station = Station(
         target, sealer, tokens=tokens, limits=limits, sessions=sessions, slots=slots,
-        threads=threads, tariff=tariff,
+        threads=threads, tariff=tariff, look_up=look_up,
     )  # fmt: skip
     endpoints = _Endpoints(station, Hosts(names))
     app = Starlette(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bs_runtime.engine.generation import Generation, Round
 from bs_runtime.engine.late import Late, Leaf
 from bs_runtime.engine.leaves import Leaves
+from bs_runtime.engine.lookup import Proposer
 from bs_runtime.engine.paths import Paths
 from bs_runtime.engine.patience import LONGEST, Patience
 from bs_runtime.engine.scheduler import Scheduler
@@ -46,6 +47,7 @@ class Both:
         scheduler: Scheduler,
         run: Callable[[Round], Awaitable[Outcome | None]],
         told: Told,
+        proposer: Proposer,
     ) -> None:
         self._generation = generation
         self._session = session
@@ -53,6 +55,8 @@ class Both:
         self._scheduler = scheduler
         self._run = run
         self._told = told
+        self._proposer = proposer
+        self._held = 0  # of the step's block, those that the device has proposed
         start = generation.start
         scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
         self._paths = Paths(scheme, session.vocab_size, generation.history)
@@ -104,7 +108,9 @@ class Both:
         if wait is not None and len(held) > wait.held:
             self._patience.waited(now - wait.began_s, came=True)
             wait = None
-        wait_s = self._patience.wait_s(now, self._since_s, len(held), generation.left)
+        self._looked_up(held[: self._patience.worth(len(held))])
+        least = self._proposer.rate
+        wait_s = self._patience.wait_s(now, self._since_s, len(held), generation.left, least)
         if wait_s > 0.0:
             self._wait = wait or _Wait(len(held), now)
             self._scheduler.sits_out(generation.slot)
@@ -116,13 +122,20 @@ class Both:
         return 0.0
 
     def _block(self) -> list[int]:
-        """The proposed tokens that a step is given which begins now."""
+        """The proposed tokens that a step is given which begins now: the device's come first."""
         held = self._paths.following(LONGEST)
-        return held[: self._patience.worth(len(held))]
+        held = held[: self._patience.worth(len(held))]
+        self._held = len(held)
+        return [*held, *self._looked_up(held)]
+
+    def _looked_up(self, held: Sequence[int]) -> Sequence[int]:
+        """What this end has found to stand behind those held."""
+        return self._proposer.proposed(self._generation.history, held, self._patience.alpha)
 
     def _leaves(self, count: int) -> Sequence[Leaf]:
-        """The candidates beside the first ``count`` of those that are worth their rows."""
-        return self._worth.worth(self._paths.beside(count), self._patience.alpha)
+        """The candidates that are worth their rows, beside the device's of a block of so many."""
+        beside = self._paths.beside(min(count, self._held))
+        return self._worth.worth(beside, self._patience.alpha)
 
     async def _read(self) -> None:
         """Decode what comes while a round is under way: it may still be in its block."""
@@ -153,7 +166,7 @@ class Both:
         generation, patience = self._generation, self._patience
         base = len(generation.history)
         free = generation.kept_row() is not None
-        self._under_way = True
+        self._under_way, self._held = True, 0
         try:
             outcome = await self._run(round)
         finally:
@@ -162,7 +175,9 @@ class Both:
                 await self._reading
         self._since_s, self._decoded = None, 0
         assert outcome is not None
-        self._told.add(outcome)
+        drafted = min(self._held, len(round.drafted))
+        accepted = min(outcome.accepted, drafted)
+        self._told.add(outcome, accepted)
         if self._session.state is not State.WRITING:
             return
         ids = tuple(generation.history[base:])
@@ -176,13 +191,14 @@ class Both:
         right, wrong = paths.met()
         patience.judged(right, wrong)
         self._out.met(right, wrong)
+        self._out.looked_up(len(round.drafted) - drafted, outcome.accepted - accepted)
         rows = round.size + 1
         patience.told(_now(), len(generation.history), alive=paths.alive)
         await self._out.send(
             frames.Written(
                 base,
                 ids,
-                outcome.accepted,
+                accepted,
                 outcome.ended,
                 outcome.queue_us,
                 step_us,

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from bs_runtime.engine.lookup import LookUp, Proposers
 from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.model.target import Target
 from bs_runtime.operations.limits import Closing, Refusal
@@ -35,18 +36,13 @@ log = logging.getLogger("draftlink.bs")
 NORMAL = 1000  # WebSocket's close code
 
 
-def nothing(_: Sequence[int]) -> Sequence[int]:
-    """No proposals: each round of a stream writes one token."""
-    return ()
-
-
 class Connection:
     """Serves one device until it goes away.
 
     ``receive`` returns the next binary message or None at the end; ``send`` sends one. What
     needs the model is run by ``scheduler``, which many connections share. ``account``: whose device
-    it is, and what it may do. ``propose``: given a stream's history, ids that may come next; they
-    change how many tokens a round writes, and never which.
+    it is, and what it may do. ``proposers``: who says, beside the device, what may come next; that
+    changes how many tokens a round writes, and never which.
     """
 
     def __init__(
@@ -57,7 +53,7 @@ class Connection:
         receive: Callable[[], Awaitable[bytes | None]],
         send: Callable[[bytes], Awaitable[None]],
         account: Account | None = None,
-        propose: Callable[[Sequence[int]], Sequence[int]] = nothing,
+        proposers: Proposers = LookUp,
     ) -> None:
         self._target = target
         self._conversations = conversations
@@ -68,7 +64,7 @@ class Connection:
         self._out = Outgoing(self._session, self._account, self._lifetime, send)
         self._worker = Worker(
             target, scheduler, conversations, self._session, self._account, self._lifetime,
-            self._out, self, propose,
+            self._out, self, proposers,
         )  # fmt: skip
         self.closing = Closing(NORMAL, "")  # how this end closes
 

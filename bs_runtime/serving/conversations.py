@@ -37,9 +37,10 @@ class Told:
     surprisals: bytearray = field(default_factory=bytearray)
     logprobs: list[bytes] = field(default_factory=list)
 
-    def add(self, outcome: Outcome) -> None:
-        """Tokens were written."""
-        self.proposed += b"\1" * outcome.accepted + b"\0" * (outcome.next is not None)
+    def add(self, outcome: Outcome, proposed: int) -> None:
+        """Tokens were written; so many of them, the first, because the device had proposed them."""
+        others = outcome.accepted - proposed + (outcome.next is not None)
+        self.proposed += b"\1" * proposed + b"\0" * others
         self.surprisals += outcome.eighths
         self.logprobs += outcome.told
 

@@ -30,6 +30,8 @@ OWN_COUNTERS = {
     "generations": ("generations", "Generations begun."),
     "forwards": ("forwards", "Verdicts and steps that wrote; by generation_tokens, per token."),
     "split_asked": ("asked", "split: times that a device had too little to correct by."),
+    "looked_up": ("looked_up", "Tokens that were looked up in prompt and text, and checked."),
+    "looked_up_right": ("found", "And of them, those that were written."),
     "proposals_checked": ("checked", "Both ends writing: proposed tokens that a step was given."),
     "proposals_right": ("right", "Both ends writing: proposals that the text has, in time or not."),
     "proposals_wrong": ("wrong", "Both ends writing: proposals that the text has not."),

@@ -44,6 +44,10 @@ class Outgoing:
         """The text has reached so many of the device's proposals: see ``Account.met``."""
         self._account.met(right, wrong)
 
+    def looked_up(self, given: int, right: int) -> None:
+        """A round was given so many tokens that were looked up: see ``Account.looked_up``."""
+        self._account.looked_up(given, right)
+
     async def deliver(self, data: bytes) -> None:
         """Send, unless nobody reads it; a new connection gets what was not read."""
         if self._lifetime.life is Life.GONE:

@@ -9,6 +9,7 @@ import time
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from bs_runtime.engine.lookup import LookUp, Nothing, Proposers
 from bs_runtime.engine.prices import Prices
 from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.engine.slots import Slots
@@ -43,7 +44,8 @@ class Station:
     without one they end with this process. ``slots``: the pool of KV slots; by default it
     may take a share of the memory that is free when the model is loaded. ``threads``: of the
     model's forwards; if not given, as many as pay (``threads.Team``). ``tariff``: tokens that a
-    second of the model is worth besides what others write in it (``Prices``).
+    second of the model is worth besides what others write in it (``Prices``). ``look_up``: whether
+    what may come next is looked up in prompt and text (``engine.lookup``).
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Station:
         slots: Slots | None = None,
         threads: int | None = None,
         tariff: float = 0.0,
+        look_up: bool = True,
     ) -> None:
         self.sessions = sessions
         self.stopping = False
@@ -70,6 +73,7 @@ class Station:
         self._slots = slots
         self._threads = threads
         self._tariff = tariff
+        self._proposers: Proposers = LookUp if look_up else Nothing
         self._links: set[DeviceSocket] = set()
         self._empty = asyncio.Event()  # of links, once it is stopping
         if target is not None:
@@ -141,8 +145,9 @@ class Station:
             where = "" if socket.client is None else f"{socket.client.host}:{socket.client.port}"
             log.info("connected", extra={"values": {"tenant": tenant.name, "peer": where}})
             connection = Connection(
-                target, self.scheduler, self.conversations, link.receive, link.send, account
-            )
+                target, self.scheduler, self.conversations, link.receive, link.send, account,
+                self._proposers,
+            )  # fmt: skip
             await connection.serve()
             await link.close(connection.closing.code, connection.closing.reason)
         finally:

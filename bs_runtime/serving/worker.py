@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from bs_runtime.engine.generation import Generation, Round
+from bs_runtime.engine.lookup import Proposers
 from bs_runtime.engine.scheduler import Scheduler
 from bs_runtime.model.target import Target
 from bs_runtime.serving import greeting
@@ -37,21 +37,13 @@ Asked = Hello | Start | Resume | Replay
 class Worker:
     """The conversation's side of a connection, which is its ``owner``.
 
-    ``drafts`` wait for a round. ``propose``: given a stream's history, ids that may come next.
+    ``drafts`` wait for a round. ``proposers``: see ``Connection``.
     """
 
     def __init__(
-        self,
-        target: Target,
-        scheduler: Scheduler,
-        conversations: Conversations,
-        session: Session,
-        account: Account,
-        lifetime: Lifetime,
-        out: Outgoing,
-        owner: Owner,
-        propose: Callable[[Sequence[int]], Sequence[int]],
-    ) -> None:
+        self, target: Target, scheduler: Scheduler, conversations: Conversations, session: Session,
+        account: Account, lifetime: Lifetime, out: Outgoing, owner: Owner, proposers: Proposers,
+    ) -> None:  # fmt: skip
         self._target = target
         self._scheduler, self._turns = scheduler, scheduler.turns
         self._conversations = conversations
@@ -60,11 +52,12 @@ class Worker:
         self._lifetime = lifetime
         self._out = out
         self._owner = owner
-        self._propose = propose
+        self._proposers = proposers
         self.conversation: Conversation | None = None
         self.drafts: list[Draft] = []
         self._asked: deque[Asked] = deque()  # that the session has taken, and this not yet
         self._both: Both | None = None  # while both ends write
+        self._proposer = proposers(scheduler.prices)  # this generation's
         self._prompt = False  # one is to be fed
         self._wake = asyncio.Event()
 
@@ -159,13 +152,14 @@ class Worker:
             here.generation,
             same,
         )
-        self._prompt = True
+        self._prompt, self._proposer = True, self._proposers(self._scheduler.prices)
         here.told.clear()
         self._both = self._writes_too() if start.mode == "both" else None
 
     def _writes_too(self) -> Both:
         session, out, told = self._session, self._out, self._here().told
-        return Both(self._current(), session, out, self._scheduler, self._run, told)
+        generation, proposer = self._current(), self._proposer
+        return Both(generation, session, out, self._scheduler, self._run, told, proposer)
 
     async def _resume(self, asked: Resume) -> None:
         here = self._here()
@@ -249,13 +243,17 @@ class Worker:
         return self._lifetime.open and self._session.state is not State.FINISHING
 
     async def _write(self) -> None:
-        """A token of a stream, and before it those of ``propose`` that are right."""
+        """A token of a stream, and before it those looked up that are right."""
         generation, epoch = self._current(), self._session.epoch
         base = len(generation.history)
-        outcome = await self._run(generation.next(self._propose(generation.history)))
+        # Behind the prompt there is a token that needs no step: it is not kept waiting for one.
+        free = generation.kept_row() is not None
+        round = generation.next(() if free else self._proposer.proposed(generation.history))
+        outcome = await self._run(round)
         if self._session.state in (State.FINISHING, State.CLOSED):
             return
         assert outcome is not None
+        self._out.looked_up(len(round.drafted), outcome.accepted)
         ids = tuple(generation.history[base:])
         told = b"".join(outcome.told)
         await self._out.send(frames.Tokens(epoch, base, ids, outcome.ended, told))

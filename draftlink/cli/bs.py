@@ -76,6 +76,12 @@ def bs(
             " step waits longer for what a device drafts",
         ),
     ] = 0.0,
+    look_up: Annotated[
+        bool,
+        typer.Option(
+            help="look up in prompt and text what may come next, and check it in the same step"
+        ),
+    ] = True,
     stop_s: Annotated[
         float, typer.Option(min=0, help="seconds that rounds in flight get when it is stopped")
     ] = 10.0,
@@ -113,6 +119,7 @@ def bs(
         slots=None if kv_bytes is None else Slots(units.memory(kv_bytes)),
         threads=threads,
         tariff=tariff,
+        look_up=look_up,
         names=(host, *(host_name or ())),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ class _Case:
     scheme: AnyScheme | None  # None: the target streams alone
     learn: bool = False
     mode: Mode = "stop-and-wait"
+    look_up: bool = False  # at the base station: such cases have one of their own
     runs: list[tuple[list[int], Result]] = field(default_factory=list)
 
 
@@ -70,6 +71,10 @@ def cases(
         _Case("coupled", Coupled()),
         _Case("coupled, learned T", Coupled(), learn=True),
         _Case("coupled, both ends write", Coupled(), mode="both"),
+        _Case(
+            "stream, look-up (the server speculates by itself)", None, mode="stream", look_up=True
+        ),
+        _Case("coupled, both ends write, look-up", Coupled(), mode="both", look_up=True),
     ]
 
 
@@ -101,8 +106,9 @@ def compare(
     loaded = load_bundle(bundle)
     compared = cases(loaded.manifest.vocab_size, ks, totals, tiers)
 
-    async def run(url: str, progress: Progress) -> Sampling:
-        turns = list(itertools.product(range(repeats), prompts, compared))
+    async def run(url: str, progress: Progress, *, look_up: bool) -> Sampling:
+        mine = [case for case in compared if case.look_up is look_up]
+        turns = list(itertools.product(range(repeats), prompts, mine))
         task = progress.add_task("comparing", total=len(turns))
         async with AsyncExitStack() as stack:
             device = await stack.enter_async_context(Device(loaded, url))
@@ -110,11 +116,11 @@ def compare(
             params: Sampling = common.sampling(device.client.welcome, source, stated, Sampling())
             if params.greedy:
                 raise ValueError("the target suggests greedy decoding; state a --temperature")
-            await _one(device, prompts[0], params, 16, compared[1], gamma, 0)  # starts cold
+            await _one(device, prompts[0], params, 16, mine[1], gamma, 0)  # starts cold
             # A device of its own for each that learns: what it learns is its session's.
             own = {
                 case.name: await stack.enter_async_context(Device(loaded, url))
-                for case in compared
+                for case in mine
                 if case.learn
             }
             for seed, prompt, case in turns:
@@ -123,8 +129,7 @@ def compare(
                 progress.advance(task)
         return params
 
-    with base_station(err, target) as url, Progress(console=err, transient=True) as progress:
-        params = children.run(run(url, progress))
+    params = _by_both(run, err, target)
     with err.status("measuring the bounds on the same positions"):
         rows = _rows(compared, target, DraftModel(loaded), params)
     out.print(compare_view.table(rows, params.temperature))
@@ -137,6 +142,22 @@ def compare(
         "repeats": repeats,
         "rows": msgspec.to_builtins(rows),
     }
+
+
+def _by_both(
+    run: Callable[..., Coroutine[Any, Any, Sampling]], err: Console, target: str
+) -> Sampling:
+    """Run the cases of a base station without look-up, and then those of one with it.
+
+    One after the other: two targets at once may be more than the memory holds.
+    """
+    for look_up, option in ((False, "--no-look-up"), (True, "--look-up")):
+        with (
+            base_station(err, target, option) as url,
+            Progress(console=err, transient=True) as progress,
+        ):
+            params = children.run(run(url, progress, look_up=look_up))
+    return params
 
 
 async def _one(

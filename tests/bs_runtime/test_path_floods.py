@@ -9,6 +9,7 @@ import pytest
 
 from bench.virtual.loop import run
 from bs_runtime.engine.decoding import Decoder
+from bs_runtime.engine.lookup import Nothing
 from bs_runtime.engine.paths import Paths
 from bs_runtime.engine.patience import Patience
 from bs_runtime.engine.scheduler import Scheduler
@@ -53,7 +54,7 @@ def flooded(count: int, tenant: Tenant | None = None) -> int:
         scheduler = Scheduler(target)
         memory = Conversations(target.open, scheduler.close, Sealer(bytes(32)))
         account = None if tenant is None else Account(tenant)
-        connection = Connection(target, scheduler, memory, up.get, down.put, account)
+        connection = Connection(target, scheduler, memory, up.get, down.put, account, Nothing)
         serving = asyncio.create_task(connection.serve())
         features = [frames.BOTH]
         up.put_nowait(
@@ -101,7 +102,7 @@ def test_between_two_steps_no_more_is_decoded_than_may_live(monkeypatch, decoded
     """Though it waits for proposals, and new paths come and come."""
     begun: list[float] = []
 
-    def waits(self, now, since, held, left):
+    def waits(self, now, since, held, left, least=0.0):
         begun[:] = begun or [now]
         return max(0.0, begun[0] + 0.5 - now)
 

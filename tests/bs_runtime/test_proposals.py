@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from bench.virtual.loop import run
+from bs_runtime.engine.lookup import Nothing
 from bs_runtime.engine.scheduler import Scheduler
-from bs_runtime.serving.connection import Connection, nothing
+from bs_runtime.serving.connection import Connection
 from bs_runtime.serving.conversations import Conversations
 from bs_runtime.serving.tickets import Sealer
 from bs_runtime.verify.job import Job
@@ -66,8 +67,22 @@ class NGrams:
         return np.where(spoilt, wrong, found).tolist()
 
 
+class Proposed:
+    """A generation's proposer, of ids that a function gives for a history."""
+
+    rate = 0.0
+
+    def __init__(self, propose: Propose) -> None:
+        self._propose = propose
+
+    def proposed(
+        self, history: Sequence[int], held: Sequence[int] = (), alpha: float = 1.0
+    ) -> Sequence[int]:
+        return self._propose(history)
+
+
 def streamed(
-    target: Any, case: str, propose: Propose, eos: Sequence[int] = (), count: int = TOKENS
+    target: Any, case: str, propose: Propose | None, eos: Sequence[int] = (), count: int = TOKENS
 ) -> tuple[list[int], list[frames.Tokens]]:
     """The text that a connection streams, and its frames."""
     scheme, sampling = CASES[case]
@@ -79,7 +94,8 @@ def streamed(
         down: asyncio.Queue[bytes] = asyncio.Queue()
         scheduler = Scheduler(target)
         memory = Conversations(target.open, scheduler.close, Sealer(bytes(32)))
-        connection = Connection(target, scheduler, memory, up.get, down.put, propose=propose)
+        proposers = Nothing if propose is None else lambda _: Proposed(propose)
+        connection = Connection(target, scheduler, memory, up.get, down.put, proposers=proposers)
         serving = asyncio.create_task(connection.serve())
         up.put_nowait(frames.encode(hello))
         assert isinstance(frames.decode(await down.get()), frames.Welcome)
@@ -104,7 +120,7 @@ def streamed(
 def test_proposals_right_or_wrong_leave_the_text_as_it_is(case):
     target = FakeTarget(TABLE)
     target.tokenizer_hash = HASH
-    alone, plain = streamed(target, case, nothing)
+    alone, plain = streamed(target, case, None)
     assert len(alone) == len(plain) == TOKENS
     whole = [*PROMPT, *alone]
     for seed, wrong in enumerate([0.0, 0.3, 0.9]):
@@ -123,7 +139,7 @@ def test_proposals_right_or_wrong_leave_the_text_as_it_is(case):
 def test_over_a_transformer(case):
     target = take(build(CONFIGS["llama"]))
     target.tokenizer_hash = HASH
-    alone, _ = streamed(target, case, nothing, count=40)
+    alone, _ = streamed(target, case, None, count=40)
     found, sent = streamed(target, case, NGrams(1, 0.3, [*PROMPT, *alone]), count=40)
     assert found == alone and len(sent) < 40
 
@@ -133,9 +149,9 @@ def test_a_text_ends_where_it_does_without_proposals(case):
     """At the first EOS, though it was proposed, and more behind it."""
     target = FakeTarget(TABLE)
     target.tokenizer_hash = HASH
-    free, _ = streamed(target, case, nothing)
+    free, _ = streamed(target, case, None)
     eos = [free[50]]
-    alone, _ = streamed(target, case, nothing, eos)
+    alone, _ = streamed(target, case, None, eos)
     assert alone == free[: free.index(eos[0]) + 1]
     for seed in range(5):
         found, sent = streamed(target, case, NGrams(seed, 0.1, [*PROMPT, *free]), eos)
@@ -146,7 +162,7 @@ def test_control_a_block_that_is_judged_as_a_draft_changes_the_text(monkeypatch)
     """Rejection sampling keeps the law, but not the text: the right rule is what makes it equal."""
     target = FakeTarget(TABLE)
     target.tokenizer_hash = HASH
-    alone, _ = streamed(target, "topk", nothing)
+    alone, _ = streamed(target, "topk", None)
     monkeypatch.setattr(Job, "rule", property(lambda job: job.scheme.rule))
     found, _ = streamed(target, "topk", NGrams(1, 0.3, [*PROMPT, *alone]))
     assert found != alone
