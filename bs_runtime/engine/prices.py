@@ -24,7 +24,7 @@ LEAST_S = 1e-6
 # prompts and newcomers wait: at 1, 32 devices have twice the rows of a stream, and fewer tokens/s.
 SPARING = 3.5
 LEAST_GAIN = 0.01  # by how much more tokens a second a look-up must promise
-DEAR = 0.1  # of a step, what a row is taken to add where nothing is known
+DEAR = 0.1  # of a step without rows, what a row is taken to add where nothing is known
 DOUBT = 0.1  # rows², by which the rows of steps must differ to outweigh what was known
 KEEN, FORGETS = 0.1, 1e-3  # of what is known, for each step
 
@@ -66,10 +66,11 @@ class Prices:
         self._products += learn * (rows * seconds - self._products)
         self._rounds += learn * (rounds - self._rounds)
         self._tokens += learn * (tokens - self._tokens)
+        usual_s = DEAR * self._seconds / (1.0 + DEAR * self._rows)
         if self._known_s is None:
-            self._known_s = DEAR * self._seconds
+            self._known_s = usual_s
         self._known_s += KEEN * self._share * (self._slope_s - self._known_s)
-        self._known_s += FORGETS * (DEAR * self._seconds - self._known_s)
+        self._known_s += FORGETS * (usual_s - self._known_s)
         if self._ended_s is not None:
             every_s = min(ended_s - self._ended_s, FAR * self._seconds)
             self._every_s += learn * (max(every_s, seconds) - self._every_s)
@@ -149,7 +150,10 @@ class Prices:
         return best, rates[best]
 
     def tokens(self, rows: int) -> float:
-        """What ``rows`` of a step cost, in tokens: others' that come later, and the tariff."""
-        row_s = rows * self.row_s
+        """What ``rows`` of a step cost, in tokens: others' that come later, and the tariff.
+
+        Under load each step may have as many rows as a step can, which tells nothing of them.
+        """
+        row_s = rows * max(self.row_s, self._wary_s * (self.others > 0.0))
         own_s = row_s + self.step_s / self.company
         return SPARING * self.others * row_s + self.tariff * own_s

@@ -179,3 +179,14 @@ def test_a_tariff_makes_it_wait_for_what_would_not_pay_alone():
         one._prices.tariff = tariff
         one.told(100.0, 500, alive=False)
         assert (one.wait_s(100.0, 100.0, 0, 50) > 0.0) is waits
+
+
+def test_what_a_row_costs_others_is_known_while_all_steps_are_full():
+    """Taken to be free it would be given to whoever asks, and texts of 120 tokens took 1.4 times."""
+    prices, row_s = Prices(), 0.01 * STEP_S
+    for number in range(200):
+        rows = min(32 + number, 64)
+        seconds = STEP_S + rows * row_s
+        prices.stepped(rows, seconds, 32, 40, number * seconds)
+    dear = prices.tokens(2) - prices.tokens(1)
+    assert dear == pytest.approx(SPARING * prices.others * row_s, rel=0.3)
