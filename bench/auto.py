@@ -4,10 +4,11 @@
 
 Both ends' own code on a virtual clock (``bench.virtual``), ``topk`` with its usual rows, and rows
 of the embedded pair's own text, which are the same whoever writes (``bench.virtual.rows``).
-``auto`` chooses between stop-and-wait, run-ahead and the target alone; each of these three is measured too,
-with the draft lengths that ``auto`` itself would take. A device writes some texts one after the
-other: the first is *cold*, the last, behind at least 200 tokens of earlier ones, *warm*. Rates are
-of all texts together, so a text that went badly counts. Parts, all but the last if none is named:
+``auto`` chooses between stop-and-wait, run-ahead and the target alone; each of these three is
+measured too, with the draft lengths that ``auto`` itself would take. A device writes some texts one
+after the other: the first is *cold*, the last, behind at least 200 tokens of earlier ones, *warm*.
+Rates are of all texts together, so a text that went badly counts.
+Parts, all but the last if none is named:
 
     cells    the links of ``bench.link``, two paces of the target, temperatures 1 and 0.7
     odd      a draft slower than the target, and one of which .3 is accepted

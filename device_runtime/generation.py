@@ -191,7 +191,8 @@ class Generation:
         tally = self._writing.tally
         tally.cached, tally.target_cached = min(device.model.length, len(prompt) - 1), base
         auto = self._request.mode == "auto"
-        drafts = auto and self._writing.controller.begin(near=self._writing.near) != "stream"
+        near, unread = self._writing.near, len(prompt) - tally.cached
+        drafts = auto and self._writing.controller.begin(near=near, unread=unread) != "stream"
         start = self._request.start(client.session.generation + 1, base, drafts=drafts)
         self._writing.start = start
         self._writing.open_window(auto=auto)

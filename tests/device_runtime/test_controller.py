@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from device_runtime.drafting import controller as controllers
 from device_runtime.drafting.controller import Controller, DraftPlan
 from device_runtime.drafting.estimators import Estimates
 from draftlink.planning import theory
@@ -67,7 +68,49 @@ def greeted(rtt_s: float) -> Estimates:
 )
 def test_on_one_machine_the_device_writes_first_unless_it_knows_better(estimates, near, writer):
     controller = Controller(estimates)
-    assert controller.begin(near=near) == controller.writer == writer
+    assert controller.begin(near=near, unread=1000) == controller.writer == writer
+
+
+@pytest.mark.parametrize(
+    ("alpha", "rtt_s", "unread", "writer"),
+    [
+        (0.8, 0.060, 20, "run-ahead"),
+        (0.8, 0.060, 1000, "stream"),  # the base station writes while the device reads
+        (0.3, 0.060, 20, "stream"),
+        (0.8, 0.300, 20, "stream"),
+    ],
+)
+def test_what_earlier_texts_have_told_is_begun_with(alpha, rtt_s, unread, writer):
+    controller = Controller(known(alpha, rtt_s=rtt_s, target_s=0.045))
+    assert controller.begin(near=False, unread=unread) == controller.writer == writer
+
+
+def test_before_the_first_text_the_base_station_begins():
+    here = greeted(0.060)
+    here.acceptance = known(0.9, rtt_s=1.0, target_s=1.0).acceptance
+    assert Controller(here).begin(near=False, unread=1) == "stream"
+
+
+def leaves_after(accepted: int) -> int | None:
+    """Tokens of a first trial of run-ahead over 60 ms, of whose epochs each begins so well."""
+    here = known(0.0, rtt_s=0.06, target_s=0.045, judged=0)
+    controller = Controller(here)
+    assert controller.choose(100) == "run-ahead"
+    for epoch in range(1, 40):
+        here.acceptance.judged(0, [0.6] * (accepted + 1), accepted, rejected=True)
+        controller.drafted("run-ahead", accepted + 1, 0.11 + 0.01 * accepted)
+        if controller.choose(100 - (accepted + 1) * epoch) == "stream":
+            return (accepted + 1) * epoch
+    return None
+
+
+def test_a_trial_that_goes_badly_ends_before_it_has_lasted(monkeypatch):
+    """12 tokens, one a round trip, took longer than half a short text of the target's alone."""
+    left = leaves_after(accepted=0)
+    assert left is not None and left <= 4
+    assert leaves_after(accepted=6) is None
+    monkeypatch.setattr(controllers, "MORE_PATIENCE", 100.0)
+    assert leaves_after(accepted=0) == controllers.DWELL_TOKENS
 
 
 def test_a_slow_link_found_out_late_ends_drafting():
@@ -199,7 +242,7 @@ def test_cores_that_turn_out_to_be_shared_end_run_ahead_at_once():
     for _ in range(10):
         here.draft.took(0.01, beside=False)
     controller = Controller(here)
-    assert controller.begin(near=True) == "stop-and-wait"
+    assert controller.begin(near=True, unread=1000) == "stop-and-wait"
     controller.drafted("stop-and-wait", 12, 0.2)
     assert controller.choose(100) == "run-ahead"
     tokens = 0
