@@ -35,7 +35,7 @@ class Alternating(Controller):
 
     streamed_tokens = 0
 
-    def begin(self, *, near: bool):
+    def begin(self, *, near: bool, unread: int):
         return self.writer
 
     def streamed(self, tokens: int) -> None:
