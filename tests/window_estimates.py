@@ -345,13 +345,13 @@ class Controller:
             )
             if pays or (not self.foretells and self.try_it(left)):
                 self.change(drafting)
-        elif self.since >= self.dwell or (
-            turns and self.writer == "run-ahead" and here.draft.slowdown() > 1.0
-        ):
-            draft_s = self.corrected_s(self.writer, min(alpha + 0.6 * error, 0.98))
-            if less(stream_s, 0.95 * draft_s):
+        else:
+            lasted = self.since >= self.dwell
+            crowded = self.writer == "run-ahead" and here.draft.slowdown() > 1.0
+            hoped = min(alpha + (0.6 if lasted else 1.0) * error, 0.98)
+            if less(stream_s, 0.95 * self.corrected_s(self.writer, hoped)):
                 self.change("stream")
-            elif drafting != self.writer:
+            elif drafting != self.writer and (lasted or crowded):
                 self.change(drafting)
         return self.writer
 

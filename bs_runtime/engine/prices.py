@@ -24,7 +24,7 @@ LEAST_S = 1e-6
 # prompts and newcomers wait: at 1, 32 devices have twice the rows of a stream, and fewer tokens/s.
 SPARING = 3.5
 LEAST_GAIN = 0.01  # by how much more tokens a second a look-up must promise
-DEAR = 0.1  # of a step without rows, what a row is taken to add where nothing is known
+DEAR = 0.1  # of a step, what a row is taken to add where nothing is known
 DOUBT = 0.1  # rows², by which the rows of steps must differ to outweigh what was known
 KEEN, FORGETS = 0.1, 1e-3  # of what is known, for each step
 
@@ -66,11 +66,10 @@ class Prices:
         self._products += learn * (rows * seconds - self._products)
         self._rounds += learn * (rounds - self._rounds)
         self._tokens += learn * (tokens - self._tokens)
-        usual_s = DEAR * self._seconds / (1.0 + DEAR * self._rows)
         if self._known_s is None:
-            self._known_s = usual_s
+            self._known_s = DEAR * self._seconds
         self._known_s += KEEN * self._share * (self._slope_s - self._known_s)
-        self._known_s += FORGETS * (usual_s - self._known_s)
+        self._known_s += FORGETS * (DEAR * self._seconds - self._known_s)
         if self._ended_s is not None:
             every_s = min(ended_s - self._ended_s, FAR * self._seconds)
             self._every_s += learn * (max(every_s, seconds) - self._every_s)

@@ -17,6 +17,7 @@ WAITS_BELOW = 0.95  # of run-ahead's time per token, before stop-and-wait is cho
 CAUTION = 0.5  # standard errors of the acceptance rate, where changing costs PROBE_SHARE
 MOST_CAUTION = 1.5  # of them at the most
 PATIENCE = 0.6  # of them by which acceptance may be better than it looks, before drafting is left
+MORE_PATIENCE = 1.0  # and before it has been drafted for long
 TRUST = 60.0  # tokens' time, foretold, that weighs against what was measured
 SLOWEST = 2.0  # times what was foretold, as which an epoch counts at the most
 DWELL_TOKENS = 12  # written in a mode before it is left; doubled each time it is
@@ -101,9 +102,9 @@ class Controller:
         would have them share its cores, and a round costs no way: there the device drafts, and
         waits, unless it has found out that this is slower.
         """
+        alpha = self.estimates.acceptance.alpha
         if near and self._known:
-            draft_s = self._drafting_s("stop-and-wait", self.estimates.acceptance.alpha)
-            near = draft_s < self.token_s("stream", self.estimates.acceptance.alpha)
+            near = self._drafting_s("stop-and-wait", alpha) < self.token_s("stream", alpha)
         elif near:
             near = 0.0 < self.estimates.rtt.typical <= NEAR_S
         if near:
@@ -140,11 +141,7 @@ class Controller:
             return self.writer
         here = self.estimates
         alpha = here.acceptance.alpha
-        # Run-ahead looks at each token's probability, which its formula knows nothing of.
-        waits = self.token_s("stop-and-wait", alpha) < WAITS_BELOW * self.token_s(
-            "run-ahead", alpha
-        )
-        drafting: DraftingMode = "stop-and-wait" if waits else "run-ahead"
+        drafting = self._drafting(alpha)
         stream_s = self.token_s("stream", alpha)
         change_s = here.rtt.mean + here.draft.mean
         error = here.acceptance.error
@@ -158,13 +155,22 @@ class Controller:
             pays = better and (stream_s - draft_s) * left > 2.0 * change_s and self._rested
             if pays or (not self.foretells and self._worth_a_try(left)):
                 self._change(drafting)
-        elif self._since >= self._dwell or (waits and self._crowded):
-            draft_s = self._drafting_s(self.writer, min(alpha + PATIENCE * error, HOPE))
+        else:
+            lasted = self._since >= self._dwell
+            patience = PATIENCE if lasted else MORE_PATIENCE
+            draft_s = self._drafting_s(self.writer, min(alpha + patience * error, HOPE))
             if stream_s < (1.0 - HYSTERESIS) * draft_s:
                 self._change("stream")
-            elif drafting != self.writer:
+            elif drafting != self.writer and (lasted or self._crowded):
                 self._change(drafting)
         return self.writer
+
+    def _drafting(self, alpha: float) -> DraftingMode:
+        """The better way to draft, if the acceptance rate is ``alpha``."""
+        # Run-ahead looks at each token's probability, which its formula knows nothing of.
+        ahead_s = self.token_s("run-ahead", alpha)
+        waits = self.token_s("stop-and-wait", alpha) < WAITS_BELOW * ahead_s
+        return "stop-and-wait" if waits else "run-ahead"
 
     @property
     def _rested(self) -> bool:

@@ -14,8 +14,10 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.drafter import Proposal
 from draftlink.distribution.sparse import Drafted
+from draftlink.protocol.control import Welcome
 
 # Candidates beside a token, of ``hot.MAX_BESIDE``. In virtual time one brings 4% on average where
 # rows are free, and 1%, with cells that lose as much, where each takes a millisecond, for twice the
@@ -29,9 +31,10 @@ LEAST = 0.01  # tokens of text that a candidate must save to be worth its bits
 
 
 class Leaves:
-    """A generation's."""
+    """A generation's. ``controller``: knows what has been measured."""
 
-    def __init__(self) -> None:
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
         centres = (0.05, *map(_middle, EDGES, EDGES[1:]), 5.0)
         wrong = [1.0 / (1.0 + math.exp(OFFSET + SLOPE * centre)) for centre in centres]
         self._right = [[FIRST * share * each for each in wrong] for share in SHARE]
@@ -48,6 +51,15 @@ class Leaves:
             kind = bisect_right(EDGES, math.log(max(later, 1.0)))
             self._seen[rank][kind] += 1.0
             self._right[rank][kind] += proposal.drafted.beside[rank] == token
+
+    def proposed(
+        self, proposals: Sequence[Proposal], ahead: int, told: Welcome, most: int
+    ) -> list[Drafted]:
+        """See ``chosen``; ``told``: what the base station says that steps and rows take."""
+        here = self._controller.estimates
+        step_s = here.verify_s or told.step_us * 1e-6
+        row = told.row_us * 1e-6 / step_s if step_s else 0.0
+        return self.chosen(proposals, ahead, here.acceptance.alpha, row, most)
 
     def chosen(
         self, proposals: Sequence[Proposal], ahead: int, alpha: float, row: float, most: int

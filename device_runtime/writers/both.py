@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from device_runtime.drafting import leaves
 from device_runtime.drafting.actions import Draft, Propose, Show, Wait
 from device_runtime.drafting.drafter import Proposal
-from device_runtime.drafting.leaves import Leaves
 from device_runtime.result import Came, Kind
 from device_runtime.transport.client import LinkError
 from device_runtime.writers.told import came
@@ -23,7 +22,7 @@ class Both:
         self._writing = writing
         self._window = writing.paths
         self._nodes: list[Proposal] = []  # of the path, behind the text
-        self._leaves = Leaves()
+        self._leaves = leaves.Leaves(writing.controller)
         writing.drafter.beside = leaves.MOST * self._branches
         self._reconnects = writing.device.client.reconnects
         self._leave_path()
@@ -103,13 +102,11 @@ class Both:
         """Tokens of the path, with the candidates beside them that are proposed, too."""
         if not self._branches:
             return [Drafted(node.drafted.token) for node in nodes]
-        estimates, welcome = self._writing.controller.estimates, self._writing.device.client.welcome
-        step_s = estimates.verify_s or welcome.step_us * 1e-6
-        row = welcome.row_us * 1e-6 / step_s if step_s else 0.0
+        told = self._writing.device.client.welcome
         most = self._writing.drafter.scheme.longest(
-            welcome.vocab_size, frames.MAX_MESSAGE_BYTES, welcome.frame_entries
+            told.vocab_size, frames.MAX_MESSAGE_BYTES, told.frame_entries
         )
-        return self._leaves.chosen(nodes, ahead, estimates.acceptance.alpha, row, most)
+        return self._leaves.proposed(nodes, ahead, told, most)
 
     async def _collect(self) -> None:
         writing = self._writing

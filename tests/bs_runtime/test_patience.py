@@ -182,11 +182,11 @@ def test_a_tariff_makes_it_wait_for_what_would_not_pay_alone():
 
 
 def test_what_a_row_costs_others_is_known_while_all_steps_are_full():
-    """Taken to be free it would be given to whoever asks, and texts of 120 tokens took 1.4 times."""
+    """Taken to be free it is given to whoever asks: 32 devices had .70 of the stream's tokens/s."""
     prices, row_s = Prices(), 0.01 * STEP_S
-    for number in range(200):
+    for number in range(400):
         rows = min(32 + number, 64)
         seconds = STEP_S + rows * row_s
         prices.stepped(rows, seconds, 32, 40, number * seconds)
-    dear = prices.tokens(2) - prices.tokens(1)
-    assert dear == pytest.approx(SPARING * prices.others * row_s, rel=0.3)
+    dear = (prices.tokens(2) - prices.tokens(1)) / (SPARING * prices.others)
+    assert row_s < dear < 10.0 * row_s and prices.row_s < 0.1 * row_s

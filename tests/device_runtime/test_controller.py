@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from device_runtime.drafting import controller as controllers
 from device_runtime.drafting.controller import Controller, DraftPlan
 from device_runtime.drafting.estimators import Estimates
 from draftlink.planning import theory
@@ -68,6 +69,28 @@ def greeted(rtt_s: float) -> Estimates:
 def test_on_one_machine_the_device_writes_first_unless_it_knows_better(estimates, near, writer):
     controller = Controller(estimates)
     assert controller.begin(near=near) == controller.writer == writer
+
+
+def leaves_after(accepted: int) -> int | None:
+    """Tokens of a first trial of run-ahead over 60 ms, of whose epochs each begins so well."""
+    here = known(0.0, rtt_s=0.06, target_s=0.045, judged=0)
+    controller = Controller(here)
+    assert controller.choose(100) == "run-ahead"
+    for epoch in range(1, 40):
+        here.acceptance.judged(0, [0.6] * (accepted + 1), accepted, rejected=True)
+        controller.drafted("run-ahead", accepted + 1, 0.11 + 0.01 * accepted)
+        if controller.choose(100 - (accepted + 1) * epoch) == "stream":
+            return (accepted + 1) * epoch
+    return None
+
+
+def test_a_trial_that_goes_badly_ends_before_it_has_lasted(monkeypatch):
+    """12 tokens, one a round trip, took longer than half a short text of the target's alone."""
+    left = leaves_after(accepted=0)
+    assert left is not None and left <= 4
+    assert leaves_after(accepted=6) is None
+    monkeypatch.setattr(controllers, "MORE_PATIENCE", 100.0)
+    assert leaves_after(accepted=0) == controllers.DWELL_TOKENS
 
 
 def test_a_slow_link_found_out_late_ends_drafting():

@@ -129,6 +129,8 @@ class Mutator:
             return pick((b"", value[:-1], value * 2, self._told(), self._told()))
         if name in ("row", "surprisals"):
             return pick((b"", value[:-1], value * 2, self._row(), self._random.randbytes(3)))
+        if name == "beside":
+            return pick(((), tuple(pick((0, 0, 1, 3)) for _ in value or (1,))))
         if name == "ids":
             return pick(((), value * 2, value * 40, (*value, self._small()), (self._small(),)))
         if name in ("first", "next") and value is not None:
