@@ -68,7 +68,7 @@ class Prices:
         self._tokens += learn * (tokens - self._tokens)
         if self._known_s is None:
             self._known_s = DEAR * self._seconds
-        self._known_s += KEEN * self._share * (self._slope_s - self._known_s)
+        self._known_s += KEEN * self._share * (self._slope_s(LEAST_S) - self._known_s)
         self._known_s += FORGETS * (DEAR * self._seconds - self._known_s)
         if self._ended_s is not None:
             every_s = min(ended_s - self._ended_s, FAR * self._seconds)
@@ -78,16 +78,15 @@ class Prices:
     @property
     def row_s(self) -> float:
         """Seconds that each row adds to a step."""
-        slope = (self._products - self._rows * self._seconds) / (self._spread + STEADY)
-        return max(slope, 0.0)
+        return self._slope_s(STEADY)
 
     @property
     def _spread(self) -> float:
         return max(self._squares - self._rows * self._rows, 0.0)
 
-    @property
-    def _slope_s(self) -> float:
-        slope = (self._products - self._rows * self._seconds) / (self._spread + LEAST_S)
+    def _slope_s(self, steady: float) -> float:
+        """What a row adds by the last steps, as if their rows differed by ``steady`` more."""
+        slope = (self._products - self._rows * self._seconds) / (self._spread + steady)
         return max(slope, 0.0)
 
     @property
@@ -103,7 +102,7 @@ class Prices:
         While nearly all steps have one row ``row_s`` is far too low, and rows that do not pay would
         be tried again and again.
         """
-        return self._share * self._slope_s + (1.0 - self._share) * (self._known_s or 0.0)
+        return self._share * self._slope_s(LEAST_S) + (1.0 - self._share) * (self._known_s or 0.0)
 
     @property
     def step_s(self) -> float:
@@ -153,6 +152,7 @@ class Prices:
 
         Under load each step may have as many rows as a step can, which tells nothing of them.
         """
-        row_s = rows * max(self.row_s, self._wary_s * (self.others > 0.0))
+        others = self.others
+        row_s = rows * (max(self.row_s, self._wary_s) if others > 0.0 else self.row_s)
         own_s = row_s + self.step_s / self.company
-        return SPARING * self.others * row_s + self.tariff * own_s
+        return SPARING * others * row_s + self.tariff * own_s

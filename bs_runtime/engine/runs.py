@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from draftlink.protocol.history import common
+
 LENGTHS = (8, 4, 2)  # of runs; the longest that is found counts
 TAIL = 16  # ids before a place that are compared, the run included
 AT_ONCE = 4096  # tokens that are taken up between two steps: some 0.2 ms
@@ -70,7 +72,7 @@ class Runs:
             if not length <= at <= self._end:
                 continue
             before = history[max(0, at - TAIL) : at]
-            same = _common_end(before, tail)
+            same = common(before[::-1], tail[::-1])
             if same >= length:
                 ids = list(history[at : at + most])
                 ids += held[: max(0, most - len(ids))]
@@ -90,11 +92,3 @@ class Runs:
         for place, factor in enumerate(_FACTORS[:length]):
             mixed += ids[place : place + count] * factor
         return (mixed >> np.uint64(64 - self._bits)).astype(np.intp)
-
-
-def _common_end(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many ids at the end are the same."""
-    count = 0
-    while count < min(len(a), len(b)) and a[-1 - count] == b[-1 - count]:
-        count += 1
-    return count

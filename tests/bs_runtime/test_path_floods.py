@@ -30,6 +30,7 @@ from draftlink.schemes.topk import TopK
 from tests.bs_runtime.tiny import VOCAB
 from tests.fake_models import HASH, random_logits
 from tests.fakes import FakeTarget
+from tests.watched import Watched
 
 PROMPT = [3, 1, 4]
 TOKENS = 400
@@ -128,8 +129,8 @@ def test_a_token_rate_delays_steps_and_never_the_reader(monkeypatch):
 
 def test_a_context_is_not_copied(decoded):
     """What a proposal costs does not grow with the text that its path begins behind."""
-    history = [7] * 50_000
-    paths = Paths(Greedy(), VOCAB, Watched(history))
+    history = Watched([7] * 50_000)
+    paths = Paths(Greedy(), VOCAB, history)
     model = IdModel(VOCAB)
     model.extend(history)
     begin = len(history)
@@ -138,20 +139,5 @@ def test_a_context_is_not_copied(decoded):
         whole(paths.adding(frames.Propose(path, begin, begin, 0, 1, payload)))
         assert paths.following(9) == [9]
         if path == 1:
-            Watched.read = 0  # it has come to know the text
-    assert Watched.read < 100
-
-
-class Watched(list[int]):
-    """A history that counts what is read of it."""
-
-    read = 0
-
-    def __getitem__(self, at):
-        found = super().__getitem__(at)
-        Watched.read += len(found) if isinstance(at, slice) else 1
-        return found
-
-    def __iter__(self):
-        Watched.read += len(self)
-        return super().__iter__()
+            history.read = 0  # it has come to know the text
+    assert history.read < 100

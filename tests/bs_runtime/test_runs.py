@@ -11,24 +11,9 @@ from bs_runtime.engine import runs
 from bs_runtime.engine.lookup import LONGEST, LookUp
 from bs_runtime.engine.prices import Prices
 from bs_runtime.engine.runs import AT_ONCE, LENGTHS, TAIL, Runs
+from tests.watched import Watched
 
 LONG = 9000
-
-
-class Read(list[int]):
-    """A history that counts the ids that are read of it."""
-
-    read = 0
-
-    def __getitem__(self, at):
-        found = super().__getitem__(at)
-        self.read += len(found) if isinstance(at, slice) else 1
-        return found
-
-    def __iter__(self):
-        for token in super().__iter__():
-            self.read += 1
-            yield token
 
 
 def cheap() -> Prices:
@@ -90,7 +75,7 @@ def test_what_a_token_costs_no_text_can_raise(period):
     text = list(itertools.islice(itertools.cycle(unit), LONG)) if unit else [
         rng.randrange(50) for _ in range(LONG)
     ]  # fmt: skip
-    history, look = Read(text[:10]), LookUp(cheap())
+    history, look = Watched(text[:10]), LookUp(cheap())
     most = 0
     for token in text[10:]:
         before = history.read
@@ -105,7 +90,7 @@ def test_what_a_token_costs_no_text_can_raise(period):
 
 def test_a_long_prompt_is_taken_up_in_parts():
     rng = random.Random(0)
-    history = Read(rng.randrange(50) for _ in range(32_768))
+    history = Watched(rng.randrange(50) for _ in range(32_768))
     look = LookUp(cheap())
     for _ in range(12):
         before = history.read
@@ -123,7 +108,7 @@ def test_control_a_search_costs_what_the_text_is_long(monkeypatch):
 
     monkeypatch.setattr(Runs, "add", add)
     monkeypatch.setattr(Runs, "find", find)
-    history = Read([1] * LONG)
+    history = Watched([1] * LONG)
     LookUp(cheap()).proposed(history)
     assert history.read > AT_ONCE + 200
 
@@ -131,7 +116,7 @@ def test_control_a_search_costs_what_the_text_is_long(monkeypatch):
 def test_ids_whose_hashes_are_all_the_same_are_no_more_work(monkeypatch):
     """Who knows the factors can make runs meet: then less is found, and nothing else."""
     monkeypatch.setattr(runs, "_FACTORS", runs._FACTORS * 0)
-    history, look = Read([1, 2, 3, 4] * 500), LookUp(cheap())
+    history, look = Watched([1, 2, 3, 4] * 500), LookUp(cheap())
     for _ in range(100):
         before = history.read
         look.proposed(history)
