@@ -6,8 +6,10 @@
 At rounds along the target's own texts a chain and a tree are drawn, from the same numbers where
 both have a proposal, and the target is asked behind each of them: how many tokens each would write
 is then exact, and nothing is drawn to judge them. ``forwards`` are the draft's, one for each
-proposal that has a child; ``bits`` those of a round, by the real coder. The smaller trees are what
-the rule grows first, as chains are.
+proposal that has a child; ``bits`` those of a round, by the real coder. A ``tree`` grows for the
+most tokens by rows, a ``wide`` one by time, where a draft forward costs more than a row of the
+target. The smaller trees are what the rule grows first, as chains are. By a fourth of the texts it
+learns what chances there are, and they are not counted.
 
 Below that the closed forms: the most tokens/s over a link of a chain and of a tree, each of its
 best size, in stop-and-wait, and the bound of run-ahead, at the stated times of a draft forward, a
@@ -21,6 +23,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +50,8 @@ from draftlink.schemes import topk
 from draftlink.schemes.topk import TopK
 from tinypair.loopback import draft_bundle
 
-KINDS = ("chain", "tree")
+KINDS = ("chain", "tree", "wide")
+WARM = 4  # one of so many texts is not counted: the chances are learned there
 STRIDE = 8  # tokens of text from one round to the next
 Row = NDArray[np.float64]
 
@@ -80,16 +84,16 @@ class Behind:
         self._model, self._params, self._size = model, params, size
         self._fed: list[int] = []
 
-    def law(self, ids: list[int]) -> Row:
+    def law(self, text: list[int], path: list[int]) -> Row:
         """(V,)."""
-        same = 0
+        ids, same = text + path, 0
         for ours, theirs in zip(self._fed, ids[:-1], strict=False):
             if ours != theirs:
                 break
             same += 1
         self._model.rollback(same)
         row = self._model.forward(ids[same:])[: self._size]
-        self._fed = list(ids)
+        self._fed = ids
         q = sampling.distribution(row, self._params, ids)
         return np.pad(q, (0, self._size - len(q)))
 
@@ -105,25 +109,34 @@ class Pair:
 
 
 def rounds(
-    pair: Pair, params: Sampling, scheme: TopK, each: int, most: int
+    pair: Pair, params: Sampling, scheme: TopK, each: int, most: int, forward: float
 ) -> tuple[dict[str, Kind], float]:
-    """Chains and trees of ``most`` along the target's texts; how often a chain's tokens stand."""
+    """All kinds, of ``most`` rows, along the target's texts; a chain's acceptance rate.
+
+    ``forward``: what a draft forward costs, in rows.
+    """
     found, chances = {name: Kind() for name in KINDS}, {name: Chances() for name in KINDS}
     target, draft = pair.target, Behind(pair.draft, params, pair.target.vocab_size)
     key, rng = noise.key_from_seed(0, "device"), np.random.default_rng(0)
+    judged = np.zeros(2)
     for number, prompt in enumerate(pair.prompts):
+        counted = number >= len(pair.prompts) // WARM
         for kind in found.values():
-            kind.tokens.append([])
+            kind.tokens += [[]] if counted else []
         for ids in _written(target, prompt, params, each, rng):
             at = len(ids) + 10_000 * number
             for name, kind in found.items():
                 tree = grow(
-                    lambda path, ids=ids: draft.law([*ids, *path]),
-                    scheme, chances[name], most, key, at, siblings=name == "tree",
+                    partial(draft.law, ids), scheme, chances[name], most, key, at,
+                    siblings=name != "chain", forward=forward if name == "wide" else 0.0,
                 )  # fmt: skip
                 laws = _laws(target, ids, tree, params)
-                kind.add(tree, accepted(tree, laws, chances[name]))
-    return found, chances["chain"].first
+                stood = accepted(tree, laws, chances[name])
+                if counted:
+                    kind.add(tree, stood)
+                if counted and name == "chain":
+                    judged += sum(stood), 1.0 + sum(stood[:-1])
+    return found, float(judged[0] / judged[1])
 
 
 def _written(
@@ -153,11 +166,11 @@ def _laws(target: Target, ids: list[int], tree: Tree, params: Sampling) -> list[
     ]
 
 
-def gains(found: dict[str, Kind], rows: int) -> tuple[float, float]:
-    """A tree's tokens a round over a chain's, less 1, and its standard error over texts."""
+def gains(found: dict[str, Kind], kind: str, rows: int) -> tuple[float, float]:
+    """Its tokens a round over a chain's, less 1, and the standard error over texts."""
     tree, chain = (
         np.array([np.sum([each[rows - 1] for each in text]) for text in found[name].tokens])
-        for name in ("tree", "chain")
+        for name in (kind, "chain")
     )
     ratio = tree.sum() / chain.sum()
     error = math.sqrt(len(tree) / (len(tree) - 1) * ((tree - ratio * chain) ** 2).sum())
@@ -186,7 +199,7 @@ def fastest(means: dict[str, list[float]], costs: Costs, row_s: float) -> tuple[
 def foretold(
     told: dict[str, dict[str, list[float]]], alpha: float, times: Times
 ) -> dict[str, dict[str, Any]]:
-    """By link: tokens/s of stop-and-wait by chains and by trees, with their rows; of run-ahead."""
+    """By link: tokens/s of stop-and-wait by each kind, with its rows; of run-ahead."""
     found = {}
     for name, link in LINKS.items():
         costs = Costs(
@@ -223,23 +236,23 @@ def report(
     told = {name: kind.means() for name, kind in found.items()}
     most = len(told["chain"]["tokens"])
     sizes = [n for n in (4, 8, 16, 32, 64) if n <= most]
-    table = Table("rows", *(f"{k}: {what}" for what in ("tokens", "forwards", "bits")
-                            for k in KINDS), "siblings bring", title=title)  # fmt: skip
+    heads = (f"{kind}: tokens, forwards, bits" for kind in KINDS)
+    table = Table("rows", *heads, *(f"{kind} brings" for kind in KINDS[1:]), title=title)
+    gained = {kind: {n: gains(found, kind, n) for n in sizes} for kind in KINDS[1:]}
     for n in sizes:
-        row = [f"{told[k][what][n - 1]:.2f}" if what == "tokens" else f"{told[k][what][n - 1]:,.0f}"
-               for what in ("tokens", "forwards", "bits") for k in KINDS]  # fmt: skip
-        gain, error = gains(found, n)
-        table.add_row(str(n), *row, f"{gain:+.1%} ± {error:.1%}")
+        cells = ("{:.2f}  {:.0f}  {:,.0f}".format(*(each[n - 1] for each in told[kind].values()))
+                 for kind in KINDS)  # fmt: skip
+        brings = ("{:+.1%} ± {:.1%}".format(*of[n]) for of in gained.values())
+        table.add_row(str(n), *cells, *brings)
     console.print(table)
     links = foretold(told, alpha, times)
-    rates = Table("link", "chain (rows)", "tree (rows)", "run-ahead", "tree / best of the others",
+    rates = Table("link", *(f"{kind} (rows)" for kind in KINDS), "run-ahead", "siblings / chain",
                   title=f"tokens/s foretold, α {alpha:.3f}")  # fmt: skip
     for name, here in links.items():
-        (chain, few), (tree, many), ahead = here["chain"], here["tree"], here["run-ahead"]
-        rates.add_row(name, f"{chain:.1f} ({few})", f"{tree:.1f} ({many})", f"{ahead:.1f}",
-                      f"{tree / max(chain, ahead):.3f}")  # fmt: skip
+        best = max(here[kind][0] for kind in KINDS[1:])
+        rates.add_row(name, *("{:.1f} ({})".format(*here[kind]) for kind in KINDS),
+                      f"{here['run-ahead']:.1f}", f"{best / here['chain'][0]:.3f}")  # fmt: skip
     console.print(rates)
-    gained = {str(n): gains(found, n) for n in sizes}
     return {"alpha": alpha, "kinds": told, "gains": gained, "links": links}
 
 
@@ -263,7 +276,8 @@ def main() -> None:
     told = {}
     for temperature in options.temperatures:
         params = Sampling(temperature)
-        found, alpha = rounds(pair, params, topk.usual(), options.rounds, options.rows)
+        forward = times.draft_s / times.row_s
+        found, alpha = rounds(pair, params, topk.usual(), options.rounds, options.rows, forward)
         title = f"{pair.name}, temperature {temperature:g}, {options.rounds} × {len(pair.prompts)}"
         told[f"{temperature:g}"] = report(console, title, found, alpha, times)
     if options.json:

@@ -1,8 +1,9 @@
 """Trees of proposals without replacement, as a device may grow them, and what a target accepts.
 
-A tree grows by what is likeliest to be accepted next: another sibling, or a first child. That is
-decided before the draw, by chances that were learned before. Prefixes of a tree, in the order
-drawn, are the smaller trees that the same rule grows; a chain is one to which no sibling is added.
+A tree grows by what is likeliest to be accepted next for what it costs: another sibling, or a first
+child, which takes a draft forward. That is decided before the draw, by chances that were learned
+before. Prefixes of a tree, in the order drawn, are the smaller trees that the same rule grows; a
+chain is one to which no sibling is added.
 """
 
 from __future__ import annotations
@@ -33,19 +34,21 @@ SHAPE_BITS = 3.0  # for whom a proposal follows: about what it takes to say so
 class Chances:
     """How likely a proposal is accepted that is judged, by its rank and its share of q̂.
 
-    Learned as a device would: each judged one counts, here by how likely it is to be judged.
+    Learned as a device would: each judged one counts, here by how likely it is to be judged. They
+    begin at what the embedded pair's have been on average.
     """
 
     def __init__(self) -> None:
-        first = np.linspace(0.5, 0.98, len(EDGES) + 1)
-        later = np.linspace(0.15, 0.6, len(EDGES) + 1)
-        self._seen = np.full((RANKS, len(first)), 2.0)
-        self._right = self._seen * np.stack([first, *[later] * (RANKS - 1)])
+        classes = len(EDGES) + 1
+        first = np.linspace(0.5, 0.98, classes)
+        self._seen = np.full((RANKS, classes), 2.0)
+        self._right = self._seen * np.stack([first, *np.full((RANKS - 1, classes), 0.25)])
+        self._behind = [[1.6, 2.0] for _ in range(classes + 1)]  # right, seen; the root's last
 
-    @property
-    def first(self) -> float:
-        """Of a first child of which nothing is known."""
-        return float(self._right[0].sum() / self._seen[0].sum())
+    def first(self, share: float | None) -> float:
+        """Of a first child of which no more is known than its parent's share; None: the root's."""
+        right, seen = self._behind[-1 if share is None else bisect_right(EDGES, share)]
+        return right / seen
 
     def of(self, rank: int, share: float) -> float:
         """Of a proposal that has been drawn."""
@@ -62,11 +65,17 @@ class Chances:
             reach *= row.rest / row.total
         return found + reach * float(rates[0])
 
-    def judged(self, rank: int, share: float, weight: float, right: float) -> None:
+    def judged(
+        self, rank: int, share: float, parent: float | None, weight: float, right: float
+    ) -> None:
         """One was, with probability ``weight``, and accepted in ``right`` of these cases."""
         at = min(rank, RANKS - 1), bisect_right(EDGES, share)
         self._seen[at] += weight
         self._right[at] += weight * right
+        if rank == 0:
+            behind = self._behind[-1 if parent is None else bisect_right(EDGES, parent)]
+            behind[0] += weight * right
+            behind[1] += weight
 
 
 @dataclass
@@ -76,6 +85,13 @@ class Tree:
     parents: list[int] = field(default_factory=list)
     drafted: list[Drafted] = field(default_factory=list)
     bits: list[float] = field(default_factory=list)
+
+    def share(self, node: int) -> float | None:
+        """A proposal's share of what it was drawn from; None for the root."""
+        if node == ROOT:
+            return None
+        one = self.drafted[node]
+        return one.reach * one.count / one.total
 
     def path(self, node: int) -> list[int]:
         """Tokens from the root to a proposal."""
@@ -92,14 +108,17 @@ class Tree:
 
 def grow(
     q: Callable[[list[int]], Row], scheme: TopK, chances: Chances, most: int, key: bytes,
-    position: int, *, siblings: bool,
+    position: int, *, siblings: bool, forward: float = 0.0,
 ) -> Tree:  # fmt: skip
-    """A tree of ``most`` proposals behind ``position``; ``q(path)``: the draft's law, (V,)."""
+    """A tree of ``most`` proposals behind ``position``; ``q(path)``: the draft's law, (V,).
+
+    ``forward``: what a draft forward costs, in rows of the target.
+    """
     tree, order = Tree(), 0
     devices: dict[int, Siblings] = {}
     left = {ROOT: 1.0}  # how likely a proposal is accepted, and none of its children so far is
     ranks = {ROOT: 0}
-    open_ = [(-chances.first, order, ROOT)]
+    open_ = [(-chances.first(None), order, ROOT)]
     while open_ and len(tree.parents) < most:
         *_, parent = heapq.heappop(open_)
         if parent not in devices:
@@ -123,7 +142,8 @@ def grow(
         if siblings and device.more:
             value = left[parent] * chances.next(rank + 1, device.left)
             heapq.heappush(open_, (-value, order := order + 1, parent))
-        heapq.heappush(open_, (-left[node] * chances.first, order := order + 1, node))
+        value = left[node] * chances.first(share) / (1.0 + forward)
+        heapq.heappush(open_, (-value, order := order + 1, node))
     return tree
 
 
@@ -161,7 +181,7 @@ def accepted(tree: Tree, laws: Sequence[Row], chances: Chances) -> list[float]:
             one = tree.drafted[node]
             share = one.reach * one.count / one.total
             right = min(1.0, nested.wanted(law, one) / share)
-            chances.judged(rank, share, here, right)
+            chances.judged(rank, share, tree.share(parent), here, right)
             found[node] = here * right
             here *= 1.0 - right
             if here <= 0.0:

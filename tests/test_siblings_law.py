@@ -91,7 +91,7 @@ def position(p, q, scheme, more, accept=lambda i: ("accept", i)):
         while device.more and more(drafted):
             drafted.append(device.draw(numbers.below(device, ("draft", len(drafted)))))
         sent = rebuilt(device.known, [(len(one.above), one.token) for one in drafted])
-        found, law = judging.judge(p, sent, accept)
+        found, law = judging.judge(p, sent, [accept(i) for i in range(len(sent))])
         return (sent[found].token if found is not None else oracle.choose(law),)
 
     return program
@@ -221,15 +221,12 @@ def test_one_accept_number_for_siblings(script, scheme):
 
 @BOTH
 def test_a_residual_that_is_not_normalised(script, monkeypatch, scheme):
-    real = nested.residual
-    monkeypatch.setattr(judging.nested, "residual", lambda p, path: real(p, path))
-
-    def judge(p, drafted, uniform):
+    def judge(p, drafted, uniforms):
         law = p
         for place, one in enumerate(drafted):
-            if judging.stands(nested.wanted(law, one), one, uniform(place)):
+            if judging.stands(nested.wanted(law, one), one, uniforms[place]):
                 return place, law
-            law = real(law, one.path(len(p)))
+            law = nested.residual(law, one.path(len(p)))
         return None, law
 
     monkeypatch.setattr(judging, "judge", judge)
@@ -240,9 +237,9 @@ def test_a_residual_that_is_not_normalised(script, monkeypatch, scheme):
 def test_siblings_that_are_judged_by_the_targets_own_law(script, monkeypatch, scheme):
     """Each by p, as if those before it had not been rejected."""
 
-    def judge(p, drafted, uniform):
+    def judge(p, drafted, uniforms):
         for place, one in enumerate(drafted):
-            if judging.stands(nested.wanted(p, one), one, uniform(place)):
+            if judging.stands(nested.wanted(p, one), one, uniforms[place]):
                 return place, p
         rest = nested.residual(p, drafted[-1].path(len(p)))
         return None, rest / rest.sum()
@@ -270,7 +267,7 @@ def test_rows_below_that_are_drawn_from_as_if_there_were_some(script, monkeypatc
     rebuilt_really = rebuilt
     monkeypatch.setitem(globals(), "rebuilt", sent)
     scheme = TopK(1, 3, tiers=2)
-    p, q = np.array([0.6, 0.1, 0.1, 0.2]), np.array([0.5, 0.3, 0.2, 0.0])
+    p, q = np.array([0.6, 0.1, 0.1, 0.2]), np.array([0.45, 0.35, 0.2, 0.0])
     assert [len(row.ids) for row in scheme.rows(q)] == [1, 2]
     assert off(script, p, position(p, q, scheme, up_to(3))) > 1e-3
 
@@ -299,11 +296,8 @@ def walked(p, q, scheme, rule, numbered=numbers, judged=lambda depth, number: nu
         def law(node: int):
             return p[0 if node == ROOT else drafted[node].token]
 
-        def uniform(node: int) -> tuple:
-            depth, number = places[node]
-            return ("accept", depth, judged(depth, number))
-
-        path, behind = judging.walk(law, parents, drafted, uniform)
+        keys = [("accept", depth, judged(depth, number)) for depth, number in places]
+        path, behind = judging.walk(law, parents, drafted, keys)
         text = [*(drafted[node].token for node in path), oracle.choose(behind)]
         while len(text) < 3:
             text.append(oracle.choose(p[text[-1]]))

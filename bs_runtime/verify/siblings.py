@@ -27,16 +27,14 @@ def stands(wanted: float, drafted: Drafted, uniform: float) -> bool:
     return uniform * drafted.reach * drafted.count < wanted * drafted.total
 
 
-def judge(
-    p: Row, drafted: Sequence[Drafted], uniform: Callable[[int], float]
-) -> tuple[int | None, Row]:
+def judge(p: Row, drafted: Sequence[Drafted], uniforms: Sequence[float]) -> tuple[int | None, Row]:
     """Which of the proposals for a position is accepted, if one is; and else r, (V,), sums to 1.
 
-    ``p`` (V,): the target's law. ``uniform(i)``: the accept number of proposal i.
+    ``p`` (V,): the target's law. ``uniforms``: their accept numbers.
     """
     law = p
-    for place, one in enumerate(drafted):
-        if stands(nested.wanted(law, one), one, uniform(place)):
+    for place, (one, uniform) in enumerate(zip(drafted, uniforms, strict=True)):
+        if stands(nested.wanted(law, one), one, uniform):
             return place, law
         rest = nested.residual(law, one.path(len(p)))
         law = rest / rest.sum()
@@ -47,12 +45,12 @@ def walk(
     laws: Callable[[int], Row],
     parents: Sequence[int],
     drafted: Sequence[Drafted],
-    uniform: Callable[[int], float],
+    uniforms: Sequence[float],
 ) -> tuple[list[int], Row]:
     """The path of a tree that is accepted, and the law (V,) of the token behind it.
 
     ``laws(node)``: the target's law behind a proposal, or ``ROOT``. ``parents`` as in
-    ``distribution.siblings.numbers``; ``uniform(node)``: the proposal's own accept number.
+    ``distribution.siblings.numbers``; ``uniforms``: of each proposal its own accept number.
     """
     path: list[int] = []
     at = ROOT
@@ -61,7 +59,7 @@ def walk(
         found, law = judge(
             laws(at),
             [drafted[node] for node in children],
-            lambda i, nodes=children: uniform(nodes[i]),
+            [uniforms[node] for node in children],
         )
         if found is None:
             return path, law
