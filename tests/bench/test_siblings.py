@@ -7,8 +7,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from bench import siblings, trees
-from bench.trees import Chances, Tree
+from bench.siblings import __main__ as siblings
+from bench.siblings import trees
+from bench.siblings.trees import Chances, Tree
 from draftlink.coding.ids import IdModel
 from draftlink.distribution import noise
 from draftlink.distribution.siblings import ROOT

@@ -36,7 +36,7 @@ from rich.table import Table
 import tinypair
 from bench.real import reference, texts
 from bench.real.rows import LINKS
-from bench.trees import Chances, Tree, accepted, grow
+from bench.siblings.trees import Chances, Tree, accepted, grow
 from bs_runtime.model.block import ROOT as END
 from bs_runtime.model.kv import Feed
 from bs_runtime.model.target import Target
