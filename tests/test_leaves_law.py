@@ -184,7 +184,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("where", "name", "how"), BROKEN, ids=lambda x: getattr(x, "__name__", ""))
 def test_where_a_rule_is_broken_the_law_is_another(monkeypatch, where, name, how):
-    """The controls: noise of the depth, of the row, penalties of the refuted, its keys and values."""
+    """The controls of that: each spoils what a leaf that is right is followed by."""
     monkeypatch.setattr(where, name, how)
     met = {"fed": 0, "won": 0}
     assert worst(monkeypatch, 0, PARAMS["penalties"], 3, met) > 1e-3
