@@ -35,5 +35,5 @@ class Leaves:
         prices, chance = self._prices, self._right / self._reached
         dear = prices.tokens(2) - prices.tokens(1)
         if prices.step_s > 0.0:  # of its own tokens, of which a step brings at most 1 / (1 - alpha)
-            dear += prices.row_s / ((1.0 - min(alpha, 0.99)) * prices.step_s)
+            dear += prices.wary_s / ((1.0 - min(alpha, 0.99)) * prices.step_s)
         return [leaf for leaf in leaves if alpha**leaf.beside * chance >= dear]

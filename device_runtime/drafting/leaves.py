@@ -4,8 +4,8 @@ The noise that both ends share ranks the draft's tokens: the second to arrive is
 where the first is not, half of the time. How likely that is shows in how much later it arrives:
 shortly behind the first it is as good as that, far behind it is hardly ever right. So candidates
 are counted by class of log(t2 / t1), from a curve to begin with, and by what the text then says. A
-candidate is proposed where it is likely enough to save a step: as likely as its row costs of one,
-and with the tokens before it worth its bits.
+candidate is proposed where its token is worth its row, of a step that brings 1 / (1 - alpha) tokens
+at the most, and with the tokens before it worth its bits.
 """
 
 from __future__ import annotations
@@ -70,13 +70,14 @@ class Leaves:
         likely a token is right. ``row``: what a row costs of a step. ``most``: ids in a message.
         """
         room = most - len(proposals)
+        dear = row / (1.0 - min(alpha, 0.99))
         found = []
         for place, (drafted, _, later) in enumerate(proposals, ahead):
             reached = alpha**place
             pays = 0
             for rank in range(min(len(later), MOST, room)):
                 chance = self.chance(rank, later[rank])
-                if chance < row or reached * chance < LEAST:
+                if chance < dear or reached * chance < LEAST:
                     break
                 pays += 1
             room -= pays
