@@ -28,6 +28,14 @@ def test_dear_rows_are_fed_where_they_are_likely_to_save_a_step():
     assert Leaves(priced(0.005)).worth(NEXT, 0.7) == []
 
 
+def test_where_steps_do_not_tell_a_row_is_taken_to_cost_something():
+    prices = Prices()
+    for i in range(200):
+        prices.stepped(1, 0.02, 1, 1, 0.1 * i)
+    assert prices.row_s == 0.0
+    assert Leaves(prices).worth(NEXT, 0.7) == []
+
+
 def test_what_the_text_says_counts():
     here = Leaves(priced(0.0005))
     for _ in range(50):
