@@ -4,8 +4,8 @@ The noise that both ends share ranks the draft's tokens: the second to arrive is
 where the first is not, half of the time. How likely that is shows in how much later it arrives:
 shortly behind the first it is as good as that, far behind it is hardly ever right. So candidates
 are counted by class of log(t2 / t1), from a curve to begin with, and by what the text then says. A
-candidate is proposed where its token is worth its row, of a step that brings 1 / (1 - alpha) tokens
-at the most, and with the tokens before it worth its bits.
+candidate is proposed where its token is worth what its row costs of a step that checks the path,
+and with the tokens before it worth its bits.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.drafter import Proposal
 from draftlink.distribution.sparse import Drafted
+from draftlink.planning import theory
 from draftlink.protocol.control import Welcome
 
 # Candidates beside a token, of ``hot.MAX_BESIDE``. In virtual time one brings 4% on average where
@@ -70,7 +71,7 @@ class Leaves:
         likely a token is right. ``row``: what a row costs of a step. ``most``: ids in a message.
         """
         room = most - len(proposals)
-        dear = row / (1.0 - min(alpha, 0.99))
+        dear = row * theory.expected_tokens(min(alpha, 0.99), ahead + len(proposals))
         found = []
         for place, (drafted, _, later) in enumerate(proposals, ahead):
             reached = alpha**place
