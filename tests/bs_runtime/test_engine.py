@@ -10,6 +10,7 @@ from bs_runtime.model import attention
 from bs_runtime.model.errors import TargetError
 from bs_runtime.model.forward import Engine, Part, StepCache
 from bs_runtime.model.kv import BLOCK, Feed
+from bs_runtime.model.sight import Sight
 from tests.bs_runtime.tiny import (
     CONFIGS,
     CONTEXT,
@@ -150,7 +151,8 @@ def test_attention_equals_the_masked_softmax():
         seen = torch.arange(length) <= torch.arange(past, length)[:, None]
         mask = torch.zeros(rows, length).masked_fill(~seen, -torch.inf)
         where = slice(begin, begin + rows)
-        parts.append(Part(slot, begin, rows, length, mask if past and rows > 1 else None))
+        options = {"dtype": torch.float32, "device": "cpu"}
+        parts.append(Part(slot, begin, rows, Sight(past, rows, options)))
         news.append((k[:, past:], v[:, past:]))
         scores = q[0, :, where] @ k.repeat_interleave(3, 0).mT * 0.3 + mask
         wanted.append(scores.softmax(-1) @ v.repeat_interleave(3, 0))
