@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
+from bs_runtime.checkpoint.config import window_of
 from bs_runtime.checkpoint.errors import CheckpointError
 from bs_runtime.checkpoint.facts import Facts, read_facts
 from bs_runtime.model import attention, prepack
@@ -225,11 +226,3 @@ def rollable_context(config: Any, *, stateful: bool = False) -> int:
         original = getattr(config, "original_max_position_embeddings", None)
         context = min(context, original or rope.get("original_max_position_embeddings") or context)
     return int(context)
-
-
-def window_of(config: Any, context: int) -> int | None:
-    """The sliding window of some of a model's layers, in tokens; None for none within a context."""
-    kinds = getattr(config, "layer_types", None) or ()
-    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
-    window = getattr(config, "sliding_window", None)
-    return int(window) if slides and window and window < context else None

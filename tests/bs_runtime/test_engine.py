@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import Gemma2Config
+from transformers import MistralConfig
 
 from bs_runtime.model import attention
 from bs_runtime.model.errors import TargetError
@@ -26,14 +26,14 @@ from tests.bs_runtime.tiny import (
     text,
 )
 
-# Soft-capped attention is no "sdpa": such a model is fed one slot after the other.
-SOFT_CAPPED = Gemma2Config(**SHAPE, head_dim=16, sliding_window=CONTEXT)
+# Attention that is no "sdpa": such a model is fed one slot after the other, windows or not.
+EAGER = MistralConfig(**SHAPE, sliding_window=12)
 
 
-@pytest.fixture(scope="module", params=[*CONFIGS, "soft-capped"])
+@pytest.fixture(scope="module", params=[*CONFIGS, "eager"])
 def pair(request):
     """The plain model, and the same one as a target."""
-    models = [build(CONFIGS.get(request.param, SOFT_CAPPED)) for _ in range(2)]
+    models = [build(CONFIGS.get(request.param, EAGER)) for _ in range(2)]
     if request.param not in CONFIGS:
         for model in models:
             model.set_attn_implementation("eager")
