@@ -65,12 +65,6 @@ def export_bundle(
         if target is not None:
             source.check_target(words, target)
         context = source.context(loaded, context)
-        window = window_of(loaded.config.get_text_config(), context)
-        if window is not None and graph == "static":
-            raise ExportError(
-                f"a graph for NPUs has one mask for all layers, and some see {window} tokens back;"
-                f" export it with --context {window}, or another graph"
-            )
         ids = _check_ids(words.tokenizer, text)[: min(check.POSITIONS, context)]
         sample = [] if calibrate is None else _check_ids(words.tokenizer, calibrate)
         buckets = [n for n in npu.BUCKETS if n < context] if graph == "static" else []

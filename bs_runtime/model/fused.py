@@ -50,9 +50,7 @@ class Tables:
         self.ids, self.position = self.held[:2]
         self.wanted = self.held[6]
         index, bound, ancestors, part = self.held[2:6]
-        self.tokens = kernels.Tokens(
-            index, self.position, bound, ancestors, part, *self.held[7:9]
-        )
+        self.tokens = kernels.Tokens(index, self.position, bound, ancestors, part, *self.held[7:9])
         tiles = self.held[9:]
         self.tiles = tiles[0], tiles[1], tiles[2]
 

@@ -62,7 +62,9 @@ def _capped(score, CAP: tl.constexpr):
     """CAP · tanh(score / CAP), to the last digits of single precision."""
     x = score / CAP
     square = x * x
-    small = x * (1 - square * (1 / 3 - square * (2 / 15 - square * (17 / 315 - square * 62 / 2835))))
+    small = x * (
+        1 - square * (1 / 3 - square * (2 / 15 - square * (17 / 315 - square * 62 / 2835)))
+    )
     fades = tl.exp(-2 * tl.abs(x))
     large = (1 - fades) / (1 + fades)
     return CAP * tl.where(tl.abs(x) < 0.2, small, tl.where(x < 0, -large, large))

@@ -90,9 +90,7 @@ class Sight:
             block.zero_().masked_fill_(rows, float("-inf"))
         return Look(begin, mask, False)
 
-    def _seen(
-        self, ancestors: Sequence[int], begin: int, window: int | None
-    ) -> NDArray[np.bool_]:
+    def _seen(self, ancestors: Sequence[int], begin: int, window: int | None) -> NDArray[np.bool_]:
         """Which entries from ``begin`` on each of the block's tokens sees."""
         related = family(ancestors, self.length - self._first)
         chain = np.ones((len(ancestors), max(0, self._first - begin)), dtype=bool)

@@ -20,7 +20,7 @@ from bs_runtime.model.forward import HAS_TRITON, Engine
 from bs_runtime.model.kv import Feed, Slot
 from bs_runtime.model.loading import find_model, load_model
 from bs_runtime.model.step import Serial
-from bs_runtime.model.told import Told, listen
+from bs_runtime.model.told import listen
 from draftlink.protocol.tokenizer import tokenizer_hash
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
