@@ -97,13 +97,11 @@ class Stage:
     def failed(self, why: str) -> ExportError:
         """What says that the graph is broken."""
         precision, kind = self.manifest.precision, self.manifest.graph
-        # A float graph may lack what a model's own attention has, which standard operators keep.
-        tries = precision == "fp32" and kind == "shared"
-        other = "; the model's attention may have what this graph has not: try --graph portable"
-        return ExportError(
-            f"the {precision} {kind} graph does not match PyTorch ({why}); nothing was written"
-            + other * tries
-        )
+        told = f"the {precision} {kind} graph does not match PyTorch ({why}); nothing was written"
+        if (precision, kind) == ("fp32", "shared"):
+            # GroupQueryAttention may lack what a model's own has, which standard operators keep.
+            told += "; --graph portable may have what this graph leaves out"
+        return ExportError(told)
 
 
 @contextlib.contextmanager

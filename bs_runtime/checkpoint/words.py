@@ -130,14 +130,11 @@ def _converted(source: str, said: dict[str, Any], local_files_only: bool) -> Tok
         line = (str(error).strip() or repr(error)).splitlines()[0]
         if "trust_remote_code" in line:
             raise
-        why = (
-            f" ({line.rstrip('.')})"
-            if isinstance(error, ImportError | OSError | ValueError)
-            else ""
-        )
+        tells = isinstance(error, ImportError | OSError | ValueError)
+        why = f" ({line.rstrip('.')})" if tells else ""
         raise CheckpointError(
-            f"{source} has no {FILE}, and nothing that transformers makes one of{why}; put it there,"
-            " as save_pretrained of its tokenizer writes it"
+            f"{source} has no {FILE}, and nothing that transformers makes one of{why}; put it"
+            " there, as save_pretrained of its tokenizer writes it"
         ) from None
     if not getattr(known, "is_fast", False):
         raise CheckpointError(

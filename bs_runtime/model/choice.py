@@ -130,7 +130,8 @@ def choose_dtype(
     """The precision of a target, as asked for or by ``auto``; the log tells what it takes.
 
     On a GPU ``auto`` is the checkpoint's ``own``; on a CPU float32 where it fits, else the one of
-    the others that is the faster here. Raises TargetError, with the arithmetic, where it cannot fit.
+    the others that is the faster here. Raises TargetError, with the arithmetic, where it cannot
+    fit.
     """
     there = free(place)
 

@@ -1,8 +1,8 @@
 """What a model says by its own plain attention ("eager"), by which any other is judged.
 
 Other implementations leave out, without a word, what they have no place for: GPT-2's attention
-without scores' scale, or with another in each layer, Gemma 2's soft cap. A target that leaves it out
-is another model than the checkpoint, and than the draft that was made from it.
+without scores' scale, or with another in each layer, Gemma 2's soft cap. A target that leaves it
+out is another model than the checkpoint, and than the draft that was made from it.
 """
 
 from __future__ import annotations

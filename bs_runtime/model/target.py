@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ class Target(Serial):
         """
         if dtype not in (AUTO, *DTYPES):
             raise TargetError(f"no dtype {dtype!r}; use one of {', '.join((*DTYPES, AUTO))}")
-        place = find_device(device)
+        place, begun = find_device(device), time.monotonic()
         source, name = find_model(model)
         try:
             files = open_model(source)
@@ -90,6 +91,7 @@ class Target(Serial):
             loaded, words = files.load(chosen, place)
             words.end_texts(loaded.generation_config)
             said = read_facts(loaded.generation_config, words.tokenizer)
+            log.info("%s is read after %.1f s; trying it", name, time.monotonic() - begun)
             there = loaded if loaded.device.type == place.type else loaded.to(place)
             return cls(there, words.tokenizer.to_str(), name, said, context)
         except CheckpointError as error:
