@@ -16,7 +16,7 @@ from bs_runtime.checkpoint.gguf_config import read_gguf_config
 from bs_runtime.checkpoint.gguf_file import is_gguf, open_gguf
 from bs_runtime.checkpoint.gguf_model import load_gguf_model
 from bs_runtime.checkpoint.hub import absent, hub_answers
-from bs_runtime.checkpoint.refused import INSTEAD, NAMES, refuse_state
+from bs_runtime.checkpoint.refused import refuse_state
 from bs_runtime.checkpoint.words import Words, read_gguf_words, read_words
 from draftlink.protocol.tokenizer import differences
 from export import ExportError, first_line
@@ -173,7 +173,6 @@ def context(model: Any, asked: int | None) -> int:
         refuse_state(config, stateful=getattr(model, "_is_stateful", False))
     except CheckpointError as error:
         raise ExportError(str(error)) from None
-    kinds = {kind for name in NAMES for kind in getattr(config, name, None) or ()}
     limit = getattr(config, "max_position_embeddings", None) or asked
     if not limit:
         raise ExportError(f"{config.model_type} states no context length; give one with --context")
@@ -184,13 +183,4 @@ def context(model: Any, asked: int | None) -> int:
         limit = min(limit, original or rope.get("original_max_position_embeddings") or limit)
     if asked is not None and not 1 <= asked <= limit:
         raise ExportError(f"context must be between 1 and the model's {limit}, not {asked}")
-    tokens = asked or int(limit)
-    window = getattr(config, "sliding_window", None)
-    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
-    if window and slides and window < tokens:
-        raise ExportError(
-            f"its sliding window of {window} tokens is shorter than the context of {tokens}, and"
-            " entries that left the window cannot be rolled back; export with"
-            f" --context {window}, or {INSTEAD}"
-        )
-    return tokens
+    return asked or int(limit)

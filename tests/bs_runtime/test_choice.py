@@ -38,9 +38,9 @@ def test_auto_is_a_gpu_where_there_is_one(monkeypatch):
 def test_on_a_cpu_auto_is_float32_where_it_fits_else_the_faster():
     assert chosen(free=FLOAT32) == torch.float32
     assert chosen(free=FLOAT32 - 1) == torch.float16
-    assert choose_dtype(
-        "auto", BILLION, CPU, free=lambda _: FLOAT32 - 1, seconds={torch.bfloat16: 1.0, torch.float16: 2.0}.__getitem__
-    ) == torch.bfloat16  # fmt: skip
+    other = {torch.bfloat16: 1.0, torch.float16: 2.0}.__getitem__
+    short = choose_dtype("auto", BILLION, CPU, free=lambda _: FLOAT32 - 1, seconds=other)
+    assert short == torch.bfloat16
     assert all(choice.product_seconds(dtype) > 0 for dtype in FASTER)
 
 
