@@ -136,10 +136,16 @@ def padded(size: int) -> int:
 def cache_shapes(model: Any) -> list[tuple[int, int]]:
     """Key-value heads and head size of every layer's keys and values, as the model caches them.
 
-    Raises ExportError for a cache that is none of layers.
+    Raises ExportError for a cache that is none of layers, and for a model of no numbers.
     """
     with torch.no_grad():
-        cache = model(input_ids=torch.zeros(1, 1, dtype=torch.int64)).past_key_values
+        said = model(input_ids=torch.zeros(1, 1, dtype=torch.int64))
+    if not bool(said.logits.isfinite().any()):
+        raise ExportError(
+            "the model's own logits are no numbers (NaN): its weights are broken; load the"
+            " checkpoint anew"
+        )
+    cache = said.past_key_values
     if not hasattr(cache, "layers"):
         raise ExportError(
             f"{type(model).__name__} caches in a form of its own in transformers"

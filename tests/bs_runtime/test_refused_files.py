@@ -13,6 +13,7 @@ from bs_runtime.checkpoint import quantized
 from bs_runtime.model.errors import TargetError
 from bs_runtime.model.target import Target
 from export import ExportError, source
+from tests.architecture_rows import REFUSED
 from tests.bs_runtime.tiny import CONFIGS, IDS, SHAPE, VOCAB, build, close, full, take, tokenizer
 
 
@@ -93,19 +94,6 @@ def test_no_tokenizer(folder, names):
         (path / name).unlink()
     for text in refused(path):
         assert "has no tokenizer.json" in text and "NoneType" not in text
-
-
-REFUSED = {
-    "mamba": ({"hidden_size": 16, "num_hidden_layers": 1}, "recurrent state"),
-    "recurrent_gemma": (
-        {"num_hidden_layers": 2, "lru_width": 32, "block_types": ["recurrent", "attention"]},
-        "recurrent state",
-    ),
-    "lfm2": ({"layer_types": ["conv", "full_attention"]}, "conv"),
-    "bloom": ({"n_layer": 1, "n_head": 4}, "(ALiBi)"),
-    "mpt": ({"n_layers": 1, "n_heads": 4, "d_model": 32}, "(ALiBi)"),
-    "falcon": ({"alibi": True}, "(ALiBi)"),
-}
 
 
 @pytest.mark.parametrize("kind", REFUSED)
