@@ -52,6 +52,7 @@ GRANITE = {
     "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.5,
     "logits_scaling": 0.5,
 }  # fmt: skip
+UNTIED = {"tie_word_embeddings": False}  # tied, the random one repeats itself
 FALCON = {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2}
 NO_ROPE = {"pad_token_id": 0, "no_rope_layers": [1, 0]}
 CAPPED = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0}
@@ -61,7 +62,7 @@ ROWS = (
     Row("Llama 3, 3.1, 3.2", "llama", "scaled rotary", LLAMA_3),
     Row("Qwen2.5", "qwen2", "biases"),
     Row("Qwen3", "qwen3", "norms of queries and keys"),
-    Row("Gemma 2", "gemma2", "window, soft caps, query scaling", LOCAL | CAPPED),
+    Row("Gemma 2", "gemma2", "window, soft caps, query scaling", LOCAL | CAPPED | UNTIED),
     Row("Gemma 3 (270M, 1B)", "gemma3_text", "window, two rotary bases", LOCAL),
     Row("Mistral", "mistral", "window", {"sliding_window": WINDOW}),
     Row("Phi-3", "phi3", "one projection, window", {"pad_token_id": 0, "sliding_window": WINDOW}),
@@ -76,7 +77,7 @@ ROWS = (
     Row("GPT-NeoX, Pythia", "gpt_neox", "partial rotary, parallel layers", {"rotary_pct": 0.25}),
     Row("StarCoder 1", "gpt_bigcode", "one key-value head", packed="5", draft=None),
     Row("StarCoder2", "starcoder2", "biases, layer norms"),
-    Row("Falcon", "falcon", "own attention", FALCON, packed="never", draft="portable"),
+    Row("Falcon", "falcon", "own attention", FALCON | UNTIED, packed="never", draft="portable"),
     Row("Mixtral", "mixtral", "experts", draft=None),
     Row("Qwen3-MoE", "qwen3_moe", "experts", draft=None),
     Row("Gemma 3 (4B and above): text", "gemma3", "within a multimodal checkpoint", draft=None),
