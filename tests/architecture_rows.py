@@ -53,7 +53,7 @@ GRANITE = {
     "logits_scaling": 0.5,
 }  # fmt: skip
 UNTIED = {"tie_word_embeddings": False}  # tied, the random one repeats itself
-FALCON = {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2}
+FALCON = {"alibi": False, "new_decoder_architecture": False, "multi_query": True, **UNTIED}
 NO_ROPE = {"pad_token_id": 0, "no_rope_layers": [1, 0]}
 CAPPED = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0}
 
@@ -77,7 +77,7 @@ ROWS = (
     Row("GPT-NeoX, Pythia", "gpt_neox", "partial rotary, parallel layers", {"rotary_pct": 0.25}),
     Row("StarCoder 1", "gpt_bigcode", "one key-value head", packed="5", draft=None),
     Row("StarCoder2", "starcoder2", "biases, layer norms"),
-    Row("Falcon", "falcon", "own attention", FALCON | UNTIED, packed="never", draft="portable"),
+    Row("Falcon 7B", "falcon", "own attention, one key-value head", FALCON, "never", "portable"),
     Row("Mixtral", "mixtral", "experts", draft=None),
     Row("Qwen3-MoE", "qwen3_moe", "experts", draft=None),
     Row("Gemma 3 (4B and above): text", "gemma3", "within a multimodal checkpoint", draft=None),

@@ -8,12 +8,13 @@ from typing import Any, Final
 import transformers
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
+from bs_runtime.checkpoint.config import MAJOR
 from bs_runtime.checkpoint.errors import CheckpointError
 
 # What must be importable, by method; transformers' own messages are code of its insides in part.
 NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "bitsandbytes": ("bitsandbytes", "accelerate"),
-    "torchao": ("torchao",),
+    "torchao": ("torchao", "accelerate") if MAJOR < 5 else ("torchao",),
     "gptq": ("gptqmodel", "optimum", "accelerate"),
     "fp8": ("accelerate",),
     "mxfp4": ("accelerate",),

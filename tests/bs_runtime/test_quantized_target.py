@@ -6,13 +6,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from bs_runtime.checkpoint import quantized
 from bs_runtime.model import prepack
 from bs_runtime.model.target import Target
 from tests.bs_runtime.tiny import IDS
 from tests.conftest import save_random
 from tests.test_architecture_table import check, texts, through
 
-pytest.importorskip("torchao", reason="int8 weights are torchao's: pip install torchao")
+for name in quantized.NEEDS["torchao"]:
+    pytest.importorskip(name, reason=f"int8 weights are torchao's: pip install {name}")
 
 
 @pytest.fixture(scope="module")
