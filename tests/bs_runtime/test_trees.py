@@ -353,7 +353,7 @@ def test_the_last_bit_of_a_mask_is_an_ancestor_like_any_other():
     masks = block.ancestors([ROOT, ROOT, *range(1, MOST - 1)])
     assert masks is not None
     assert masks[-1] == (1 << MOST) - 2  # all but the sibling
-    seen = forward.family(masks, MOST)
+    seen = sight.family(masks, MOST)
     assert seen[-1].tolist() == [False] + [True] * (MOST - 1)
     assert not seen[:-1, -1].any()
 
