@@ -35,8 +35,9 @@ def load_gguf_model(file: GgufFile, config: Any, **options: Any) -> Any:
     made: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with torch.device("meta"):
         empty = made(copy.deepcopy(config))
-    shown = logging.is_progress_bar_enabled()  # its own bar asks nobody
-    with contextlib.nullcontext() if shown else contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.ExitStack() as shown:
+        if not logging.is_progress_bar_enabled():  # its own bar asks nobody
+            shown.enter_context(contextlib.redirect_stderr(io.StringIO()))
         read = load_gguf_checkpoint(str(file.path), return_tensors=True, model_to_load=empty)
     pair: Any = made.from_pretrained(
         None, config=config, state_dict=read.pop("tensors"), output_loading_info=True, **options
