@@ -26,7 +26,7 @@ def made(tmp_path, tokenizer):
     return make
 
 
-@pytest.mark.parametrize("size", [20, 24])
+@pytest.mark.parametrize("size", [20, pytest.param(24, marks=pytest.mark.full)])
 def test_heads_of_no_whole_multiple_of_16_are_padded(tmp_path, tokenizer, size):
     folder = save_random(tmp_path / "model", "llama", tokenizer, head_dim=size)
     manifest = export_bundle(folder, tmp_path / "out", "fp32", context=64).manifest
