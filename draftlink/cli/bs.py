@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from draftlink.cli.common import (
     Threads,
     app,
     asked,
+    err,
     hold,
     model_path,
 )
@@ -25,8 +27,18 @@ def bs(
     ],
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one")] = 8765,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="float32, bfloat16, float16, or auto: on a GPU the checkpoint's own, on a CPU"
+            " float32 where it fits"
+        ),
+    ] = "auto",
+    context: Annotated[
+        int | None,
+        typer.Option(min=1, help="tokens of the longest history, where less than the model's"),
+    ] = None,
     ticket_key: Annotated[
         Path | None,
         typer.Option(
@@ -88,6 +100,8 @@ def bs(
     pace_target: PaceTarget = None,
 ) -> None:
     """Run the base station: the target model behind a WebSocket. docs/operating.md says more."""
+    if err.is_terminal:  # what the hub sends, and what is read, take minutes
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "0"
     source = asked(model_path(model))
     from bs_runtime.engine.slots import Slots
     from bs_runtime.model.target import Target
@@ -124,7 +138,7 @@ def bs(
     )
 
     def load() -> Target:
-        target = Target.load(source, device=device, dtype=dtype)
+        target = Target.load(source, device=device, dtype=dtype, context=context)
         hold(target, pace_target)
         return target
 
