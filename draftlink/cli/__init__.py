@@ -12,6 +12,7 @@ from draftlink.cli import (  # noqa: F401
     bs,
     chat,
     device,
+    doctor,
     export,
     kept,
     links,
