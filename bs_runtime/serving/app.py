@@ -80,7 +80,9 @@ class _Endpoints:
     def __init__(self, station: Station, hosts: Hosts, offer: Offered | None) -> None:
         self._station = station
         self._hosts = hosts
-        self._downloads = offer and Downloads(offer, lambda: station.devices > 0)
+        self._downloads: Downloads | None = None
+        if offer is not None:
+            self._downloads = Downloads(offer, lambda: station.devices > 0)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(Collector(station))
         self._page = resources.files("bs_runtime.serving").joinpath("page.html").read_bytes()
