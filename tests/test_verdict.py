@@ -125,7 +125,9 @@ def test_what_was_measured_is_what_was_set():
         found = probed(name).measured
         assert found.draft_s == pytest.approx(setting.draft_s, rel=0.05)
         assert found.target_s == pytest.approx(setting.target_s, rel=0.05)
-        assert found.rtt_s == pytest.approx(PROFILES[setting.link].rtt_s, rel=0.35, abs=0.002)
+        assert found.rtt_s == pytest.approx(
+            PROFILES[setting.link].mean_rtt_s, rel=0.35, abs=0.002
+        )  # stalls included, of which a few rounds have more or fewer
         assert found.row_s == pytest.approx(setting.row_s, abs=0.001)
 
 

@@ -16,6 +16,7 @@ _BY_MODULE: Final = {
     "prompt_toolkit": _DEVICE,
     "torch": _BS,
     "transformers": _BS,
+    "huggingface_hub": _BS,
     "prometheus_client": _BS,
     "starlette": _BS,
     "uvicorn": _BS,
