@@ -116,7 +116,7 @@ def test_a_cache_that_cannot_be(monkeypatch, tmp_path):
     assert done.exit_code == 1 and "the whole path" in done.stdout
 
 
-def test_the_link_is_tried(certificate, tmp_path):
+def test_the_link_is_tried(certificate, tmp_path, bundle):
     """No base station, no trust, no token, another tokenizer: each is a line that says so."""
     gone = doctor("--bs", "ws://127.0.0.1:9")
     assert gone.exit_code == 1 and "fault  link" in gone.stdout
@@ -131,6 +131,8 @@ def test_the_link_is_tried(certificate, tmp_path):
         assert "takes devices: TLS, token taken" in done.stdout and TOKEN not in done.output
         other = fake_bundle(tmp_path / "other", 10)
         assert doctor(other, *given).exit_code == 1  # whose graph is none
+        told = doctor(bundle().path, *given)
+        assert told.exit_code == 1 and "tokenizer" in told.stdout.partition("fault  trial")[2]
 
 
 def test_a_trial_says_whether_drafting_pays(bundle, model_folder, tmp_path):

@@ -57,6 +57,14 @@ def test_where_the_cache_is(tmp_path, monkeypatch):
         cache.home()
 
 
+def test_a_cache_that_cannot_be_looked_at_has_nothing(tmp_path, monkeypatch):
+    """A command that was given a path goes on without it."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "home"))
+    assert cache.entries() == [] and cache.find("any") is None
+    assert cached(Path("any")) == Path("any") and cached_model("any") == "any"
+
+
 def test_a_bundle_comes_from_a_base_station_and_goes_by_its_name(home, tmp_path, certificate):
     """Over TLS with a token, both from the environment; a second time it is here already."""
     chain, key, signer = certificate

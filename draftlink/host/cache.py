@@ -108,7 +108,8 @@ def size(folder: Path) -> int:
 
 
 def _folders(within: Path) -> Iterator[Path]:
+    """Those in a folder; none where it is not there, or nobody may look: nothing is kept then."""
     try:
         yield from (path for path in within.iterdir() if path.is_dir())
-    except FileNotFoundError:
+    except OSError:
         return
