@@ -175,14 +175,14 @@ def load_bundle(path: Path) -> Bundle:
             raise BundleError(
                 f"{path} is not a draft bundle (no {MANIFEST}); make one with `draftlink export`"
             )
-        manifest = _read(path)
+        manifest = read_manifest(path)
         _verify(path, manifest)
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error})") from None
     return Bundle(path, manifest)
 
 
-def _read(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
     """The manifest of a folder. Raises BundleError, OSError."""
     _own(path, MANIFEST)
     if (path / MANIFEST).stat().st_size > MAX_MANIFEST:

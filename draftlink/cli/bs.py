@@ -17,6 +17,7 @@ from draftlink.cli.common import (
     hold,
     model_path,
 )
+from draftlink.cli.models import cached
 from draftlink.host.folders import user_path
 
 
@@ -97,6 +98,13 @@ def bs(
     stop_s: Annotated[
         float, typer.Option(min=0, help="seconds that rounds in flight get when it is stopped")
     ] = 10.0,
+    offer: Annotated[
+        Path | None,
+        typer.Option(
+            help="draft bundle that devices may take from here, by `draftlink pull URL`",
+            callback=cached,
+        ),
+    ] = None,
     pace_target: PaceTarget = None,
 ) -> None:
     """Run the base station: the target model behind a WebSocket. docs/operating.md says more."""
@@ -108,6 +116,7 @@ def bs(
     from bs_runtime.operations import limits, logs
     from bs_runtime.serving import auth, listener, server
     from bs_runtime.serving.app import create_app
+    from bs_runtime.serving.offer import Offered
     from bs_runtime.serving.tickets import Sealer
     from draftlink.planning import units
 
@@ -124,6 +133,7 @@ def bs(
     logs.setup(log_format, log_level)  # type: ignore[arg-type]
     kept = user_path("XDG_STATE_HOME", ".local/state", "ticket.key")
     sealer = Sealer.by_default(kept) if ticket_key is None else Sealer.from_file(ticket_key)
+    offered = None if offer is None else Offered(offer)
     bound = listener.listen(host, port)
     station = create_app(
         sealer=sealer,
@@ -135,10 +145,13 @@ def bs(
         tariff=tariff,
         look_up=look_up,
         names=(host, *(host_name or ())),
+        offer=offered,
     )
 
     def load() -> Target:
         target = Target.load(source, device=device, dtype=dtype, context=context)
+        if offered is not None:
+            offered.check(target.tokenizer_hash)
         hold(target, pace_target)
         return target
 
