@@ -73,7 +73,7 @@ ROWS = (
     Row("Granite 3", "granite", "multipliers", GRANITE),
     Row("Cohere Command R", "cohere", "parallel layers, logit scale", {"logit_scale": 0.5}),
     Row("GPT-2", "gpt2", "learned positions"),
-    Row("OPT", "opt", "learned positions, heads of 8", quick=True),
+    Row("OPT", "opt", "learned positions, heads of 8"),
     Row("GPT-NeoX, Pythia", "gpt_neox", "partial rotary, parallel layers", {"rotary_pct": 0.25}),
     Row("StarCoder 1", "gpt_bigcode", "one key-value head", packed="5", draft=None),
     Row("StarCoder2", "starcoder2", "biases, layer norms"),
