@@ -67,11 +67,10 @@ def golden_lists() -> dict[tuple[str, str], int]:
     return found
 
 
-# What nothing in Kotlin reads yet: sessions, candidates beside proposed tokens, and what is due
-# next (docs/android.md).
+# What nothing in Kotlin reads yet: candidates beside proposed tokens, and what is due next
+# (docs/android.md).
 LATER = {
     *(("leaves", name) for name in ("control", "hot", "malformed", "paths")),
-    *((file, "sessions") for file in ("sessions", "both", "logprobs", "recovery")),
     ("window", "vectors"),
     ("paths", "vectors"),
 }
