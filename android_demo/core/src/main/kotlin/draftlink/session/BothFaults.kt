@@ -7,6 +7,7 @@ import draftlink.wire.Written
 /** What is wrong with the frames of a text that both ends write (docs/protocol.md, 4.12): see [Faults]. */
 internal object BothFaults {
     private const val MAX_LIVE = 256L // proposed tokens that the text has not reached at the device
+    private const val MAX_BESIDE = 3
 
     fun propose(session: Standing, frame: Propose): String? {
         val headway = session.headway
@@ -29,8 +30,20 @@ internal object BothFaults {
         }
         if (frame.end > start.begins + start.maxTokens) return "tokens behind the limit are proposed"
         val welcome = session.welcome!!
-        return unless(frame.length * headway.rule!!.entries(welcome.vocabSize.toInt()) <= welcome.frameEntries) {
-            "${frame.length} tokens at once, where ${welcome.frameEntries} entries are the most"
+        if (frame.nodes * headway.rule!!.entries(welcome.vocabSize.toInt()) > welcome.frameEntries) {
+            return "${frame.nodes} tokens at once, where ${welcome.frameEntries} entries are the most"
+        }
+        return if (frame.beside.isEmpty()) null else beside(welcome.features, frame)
+    }
+
+    /** The fault of how many candidates stand beside proposed tokens, or null. */
+    private fun beside(features: List<String>, frame: Propose): String? {
+        if (Features.LEAVES !in features) return "candidates beside tokens, and the feature ${Features.LEAVES} was not agreed on"
+        if (frame.beside.size.toLong() != frame.length || frame.beside.all { it == 0 }) {
+            return "there are no candidates, or some of no token"
+        }
+        return unless(frame.beside.all { it in 0..MAX_BESIDE } && frame.nodes <= Rule.MAX_DRAFT) {
+            "more than $MAX_BESIDE candidates beside a token, or ${Rule.MAX_DRAFT} ids at once"
         }
     }
 

@@ -133,4 +133,5 @@ object Features {
     const val PENALTIES = "penalties"
     const val LOGPROBS = "logprobs"
     const val RECOVERY = "recovery"
+    const val LEAVES = "leaves"
 }
