@@ -141,7 +141,7 @@ def _start(rng: np.random.Generator, session: Session) -> frames.Start:
         session.generation + int(rng.integers(1, 3)), base,
         rng.integers(0, V, int(rng.integers(1, 5))).tolist(), Sampling(float(rng.integers(2))),
         scheme, mode, int(rng.integers(1, 20)), [int(rng.integers(V))], 7,
-        surprisals=bool(rng.random() < 0.3),
+        surprisals=bool(rng.random() < 0.3), streamed_surprisals=bool(rng.random() < 0.3),
     )  # fmt: skip
 
 
@@ -199,7 +199,8 @@ def _written(rng: np.random.Generator, session: Session, state: State) -> frames
     if state in (State.STREAMING, State.SWITCHING):
         count = min(left, int(rng.integers(1, 3)))
         ids = tuple(rng.integers(0, V, count).tolist())
-        return frames.Tokens(*where, ids, bool(count == left or rng.random() < 0.1))
+        ended = bool(count == left or rng.random() < 0.1)
+        return frames.Tokens(*where, ids, ended, b"", bytes(count * start.streams_surprisals))
     flight = sum(progress.drafts)
     if progress.asks:
         return frames.Verdict(*where, 0, None, False, 1, 2, b"\x01\x02")

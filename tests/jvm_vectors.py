@@ -234,7 +234,8 @@ def verdict(rng: np.random.Generator) -> frames.Verdict:
 
 def tokens(rng: np.random.Generator) -> frames.Tokens:
     """Likewise."""
-    return frames.Tokens(small(rng), small(rng), some_ids(rng), coin(rng), some(rng))
+    where = small(rng), small(rng)
+    return frames.Tokens(*where, some_ids(rng), coin(rng), some(rng), some(rng))
 
 
 def propose(rng: np.random.Generator) -> frames.Propose:

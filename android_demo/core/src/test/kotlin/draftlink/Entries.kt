@@ -38,6 +38,7 @@ fun hotOf(type: String, fields: JsonObject): Hot = when (type) {
     )
     "Tokens" -> Tokens(
         fields.long("epoch"), fields.long("base"), fields.ints("ids"), fields.flag("ended"), told(fields),
+        if (fields.has("surprisals")) fields.bytes("surprisals") else "".decodeHex(),
     )
     "Propose" -> Propose(
         fields.long("path"), fields.long("base"), fields.long("known"), fields.long("first"),
@@ -69,7 +70,7 @@ fun fieldsOf(frame: Hot): Map<String, Any?> = when (frame) {
     )
     is Tokens -> mapOf(
         "epoch" to frame.epoch, "base" to frame.base, "ids" to frame.ids, "ended" to frame.ended,
-        "logprobs" to frame.logprobs.hex(),
+        "logprobs" to frame.logprobs.hex(), "surprisals" to frame.surprisals.hex(),
     )
     is Propose -> mapOf(
         "path" to frame.path, "base" to frame.base, "known" to frame.known, "first" to frame.first,

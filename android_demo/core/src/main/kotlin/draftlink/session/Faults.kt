@@ -121,6 +121,8 @@ internal object Faults {
     private fun tokens(session: Standing, frame: Tokens): String? {
         if (frame.ids.isEmpty() || !inRange(session, frame.ids)) return "no tokens, or ids out of range"
         val count = frame.ids.size.toLong()
+        val due = if (session.headway.start!!.streamedSurprisals == true) count else 0L
+        if (frame.surprisals.size.toLong() != due) return "${frame.surprisals.size} surprisals for $count tokens"
         return logprobs(session, frame.logprobs, count) ?: limit(session, count, frame.ended)
     }
 

@@ -75,8 +75,8 @@ internal object Validate {
 
     /** What is wrong with a request's options, where they hang on what was agreed on. */
     fun options(welcome: Welcome, start: Start): String? =
-        mode(welcome, start) ?: penalties(welcome, start) ?: logprobs(welcome, start) ?: recovery(welcome, start)
-            ?: ends(welcome, start)
+        mode(welcome, start) ?: penalties(welcome, start) ?: logprobs(welcome, start) ?: surprisals(welcome, start)
+            ?: recovery(welcome, start) ?: ends(welcome, start)
 
     private fun agreed(welcome: Welcome, feature: String, what: String) =
         unless(feature in welcome.features) { "$what, and the feature $feature was not agreed on" }
@@ -104,6 +104,9 @@ internal object Validate {
         return agreed(welcome, Features.LOGPROBS, "log-probabilities")
             ?: unless(asked in 0..MOST_LOGPROBS) { "log-probabilities of $asked ids, where $MOST_LOGPROBS are the most" }
     }
+
+    private fun surprisals(welcome: Welcome, start: Start): String? =
+        if (start.streamedSurprisals == null) null else agreed(welcome, Features.STREAMED, "surprisals of a stream")
 
     private fun recovery(welcome: Welcome, start: Start): String? {
         val pairs = (start.scheme as? Scheme.Split)?.pairs ?: return null
@@ -134,4 +137,5 @@ object Features {
     const val LOGPROBS = "logprobs"
     const val RECOVERY = "recovery"
     const val LEAVES = "leaves"
+    const val STREAMED = "streamed-surprisals"
 }

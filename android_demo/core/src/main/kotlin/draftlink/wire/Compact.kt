@@ -22,6 +22,7 @@ internal object Compact {
     private const val HAS_ROW = 4
     private const val HAS_SURPRISALS = 8
     private const val HAS_LOGPROBS = 16
+    private const val STREAMED = 32 // Tokens have surprisals
 
     private const val GOES_ON = 1 // of a Propose
     private const val HAS_ABOVE = 2
@@ -43,9 +44,13 @@ internal object Compact {
             is Draft -> draft(out, frame)
             is Verdict -> verdict(out, frame)
             is Tokens -> {
-                out.head(TOKENS, flag(ENDED, frame.ended) or flag(HAS_LOGPROBS, frame.logprobs.size > 0))
+                out.head(
+                    TOKENS,
+                    flag(ENDED, frame.ended) or flag(HAS_LOGPROBS, frame.logprobs.size > 0) or
+                        flag(STREAMED, frame.surprisals.size > 0),
+                )
                 out.varints(frame.epoch, frame.base, frame.ids.size.toLong())
-                out.ids(frame.ids).block(frame.logprobs)
+                out.ids(frame.ids).block(frame.logprobs).block(frame.surprisals)
             }
             is Propose -> propose(out, frame)
             is Written -> written(out, frame)
@@ -128,13 +133,14 @@ internal object Compact {
         if (flags and bit != 0) source.block() else ByteString.EMPTY
 
     private fun readTokens(source: FrameReader): Tokens {
-        val flags = source.flags(ENDED or HAS_LOGPROBS)
+        val flags = source.flags(ENDED or HAS_LOGPROBS or STREAMED)
         val epoch = source.varint()
         val base = source.varint()
         val ids = readIds(source, source.varint())
         val logprobs = blockIf(source, flags, HAS_LOGPROBS)
+        val surprisals = blockIf(source, flags, STREAMED)
         source.finish()
-        return Tokens(epoch, base, ids, flags and ENDED != 0, logprobs)
+        return Tokens(epoch, base, ids, flags and ENDED != 0, logprobs, surprisals)
     }
 
     private fun readIds(source: FrameReader, count: Long): List<Int> {

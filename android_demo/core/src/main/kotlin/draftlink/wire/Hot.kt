@@ -49,13 +49,14 @@ data class Verdict(
     val closes: Boolean get() = next != null || ended || row.size > 0
 }
 
-/** Tokens that the base station wrote alone, for the positions from [base] on (3.5). */
+/** Tokens that the base station wrote alone, for the positions from [base] on (3.5); the rest as in [Verdict]. */
 data class Tokens(
     val epoch: Long,
     val base: Long,
     val ids: List<Int>,
     val ended: Boolean,
     val logprobs: ByteString = ByteString.EMPTY,
+    val surprisals: ByteString = ByteString.EMPTY,
 ) : Hot
 
 /**
