@@ -5,13 +5,18 @@ import draftlink.device.Kind
 import draftlink.device.Options
 import draftlink.session.State
 import draftlink.transport.Client
+import draftlink.transport.Connect
 import draftlink.transport.LinkException
 import draftlink.wire.Frames
 import draftlink.wire.MalformedException
 import draftlink.wire.Sampling
 import draftlink.wire.Scheme
+import kotlinx.coroutines.CompletableDeferred
+import kotlinx.coroutines.awaitCancellation
+import kotlinx.coroutines.cancelAndJoin
 import kotlinx.coroutines.flow.take
 import kotlinx.coroutines.flow.toList
+import kotlinx.coroutines.launch
 import kotlinx.coroutines.runBlocking
 import okio.ByteString
 import okio.ByteString.Companion.toByteString
@@ -63,6 +68,30 @@ class ClientTest {
         val device = device(FakeStation())
         val some = device.generate(prompt, options).take(7).toList()
         assertEquals(text(7), some.map { it.id })
+        val other = listOf(8, 8)
+        assertEquals(text(60, other), device.generate(other, options).toList().map { it.id })
+    }
+
+    /** Nothing of it is left: neither the generation that was to be resumed, nor half a greeting. */
+    @Test
+    fun `a text that is left while a connection is looked for`() = runBlocking {
+        val asked = CompletableDeferred<Unit>()
+        var away = false
+        val station = FakeStation(cuts = { away })
+        val connect = Connect { url ->
+            if (away) {
+                asked.complete(Unit)
+                awaitCancellation()
+            }
+            station.connect(url)
+        }
+        val client = Client("ws://here", "5a".repeat(32), VOCABULARY, connect)
+        client.open()
+        val device = Device(FakeDraft(), client)
+        val writing = launch { device.generate(prompt, options).collect { away = true } }
+        asked.await()
+        writing.cancelAndJoin()
+        away = false
         val other = listOf(8, 8)
         assertEquals(text(60, other), device.generate(other, options).toList().map { it.id })
     }

@@ -91,9 +91,18 @@ class Client(
         }
     }
 
-    /** Ends the generation: the base station forgets what comes behind [keep] tokens. Throws [LinkException]. */
+    /**
+     * Ends the generation: the base station forgets what comes behind [keep] tokens. Where there is no
+     * connection to say so on, a new one is made, which begins with nothing. Throws [LinkException].
+     */
     suspend fun finish(keep: Long) {
         gone?.let { throw it }
+        val greeted = session.state == State.READY || session.state == State.FINISHING || session.state.underWay
+        if (link == null || !greeted) { // it was left while a new connection was looked for
+            session.abandon()
+            patience.renew()
+            return reconnect(LostException("the connection was left"))
+        }
         if (session.state == State.READY || session.state.underWay) send(Finish(session.generation, minOf(keep, session.length)))
         while (session.state == State.FINISHING) {
             try {
