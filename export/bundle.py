@@ -13,6 +13,7 @@ import msgspec
 import onnx
 from tokenizers import Tokenizer
 
+from bs_runtime.checkpoint.config import window_of
 from bs_runtime.checkpoint.facts import read_facts
 from bs_runtime.checkpoint.gguf_file import is_gguf
 from bs_runtime.checkpoint.words import Words
@@ -20,7 +21,7 @@ from device_runtime.model.bundle import FORMAT, MANIFEST, TOKENIZER, Bundle, Man
 from draftlink.protocol.tokenizer import tokenizer_hash
 from export import ExportError, Kind, check, choose, first_line, npu, place, quantize, source
 from export.choose import Asked, Precision
-from export.graph import cache_shapes, export_shared
+from export.graph import WINDOWS, cache_shapes, export_shared
 from export.portable import check_portable, export_portable, keep_last_position
 from export.stage import Progress, Stage, quiet
 from export.static import export_static
@@ -210,6 +211,7 @@ def manifest_of(
         chat_template=words.template,
         sampling=facts.sampling,
         tokens=words.tokens,
+        least_onnxruntime=WINDOWS if kind == "shared" and window_of(config, context) else None,
     )
 
 

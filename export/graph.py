@@ -21,12 +21,16 @@ from export.fuse import fuse
 from export.rotary import Tables, inside_attention
 
 NAME = "draftlink_shared_buffer"
+# The first onnxruntime whose GroupQueryAttention counts the current token among those that a window
+# sees, as transformers does; up to 1.23 it saw one more (tried, from 1.23.0 on).
+WINDOWS = "1.24.1"
 
 
 class _Tape:
     """What the forward that is being traced hands to its attention."""
 
     rotary: Tables | None = None
+    context: int
     past: tuple[Tensor, ...] = ()
     seqlens_k: Tensor
     total: Tensor
@@ -41,11 +45,13 @@ def _attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     softcap: float | None = None,
+    sliding_window: int | None = None,
     **ignored: Any,
 ) -> tuple[Tensor, None]:
     """query (1, heads, n, d), key and value (1, kv_heads, n, d) to (1, n, heads, d)."""
     _, heads, length, size = query.shape
     kv_heads = key.shape[1]
+    slides = sliding_window is not None and sliding_window < _Tape.context
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     past_key, past_value = _Tape.past[2 * layer : 2 * layer + 2]
     rotary, _Tape.rotary = _Tape.rotary, None
@@ -59,6 +65,8 @@ def _attention(
             "kv_num_heads": kv_heads,
             "scale": float(scaling if scaling is not None else size**-0.5),
             "softcap": float(softcap or 0.0),
+            # Tokens that are seen back, the current one counted: so since ``WINDOWS``.
+            "local_window_size": int(sliding_window) if slides and sliding_window else -1,
         },
         dtypes=[query.dtype, query.dtype, query.dtype],
         shapes=[(1, length, heads * size), past_key.shape, past_value.shape],
@@ -85,7 +93,7 @@ class _Traced(nn.Module):
         total_sequence_length: Tensor,
         past: list[Tensor],
     ) -> tuple[Tensor, ...]:
-        _Tape.past, _Tape.present = tuple(past), []
+        _Tape.past, _Tape.present, _Tape.context = tuple(past), [], past[0].shape[2]
         _Tape.seqlens_k, _Tape.total = seqlens_k, total_sequence_length
         out = self.model(
             input_ids=input_ids,

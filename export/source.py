@@ -182,13 +182,4 @@ def context(model: Any, asked: int | None) -> int:
         limit = min(limit, original or rope.get("original_max_position_embeddings") or limit)
     if asked is not None and not 1 <= asked <= limit:
         raise ExportError(f"context must be between 1 and the model's {limit}, not {asked}")
-    tokens = asked or int(limit)
-    window = getattr(config, "sliding_window", None)
-    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
-    if window and slides and window < tokens:
-        raise ExportError(
-            f"its sliding window of {window} tokens is shorter than the context of {tokens}, and"
-            " entries that left the window cannot be rolled back; export with"
-            f" --context {window}, or {full}"
-        )
-    return tokens
+    return asked or int(limit)

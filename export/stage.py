@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import onnx
 
+from bs_runtime.checkpoint.config import window_of
 from device_runtime.model.bundle import GRAPH, Bundle, BundleError, Check, Manifest, digest
 from device_runtime.model.draft_model import DraftModel
 from export import ExportError, check, first_line, npu, quantize
@@ -80,8 +81,11 @@ class Stage:
             self.progress(f"checking {precision} against PyTorch, {position} of {len(ids)} tokens")
 
         draft = self.open()
+        window = window_of(model.config.get_text_config(), self.manifest.context)
+        if precision != "fp32":
+            window = None  # a rounding changes no mask
         try:
-            result = check.compare(draft, model, ids, precision, text, tell)
+            result = check.compare(draft, model, ids, precision, text, tell, window)
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise ExportError(
                 f"the {precision} {kind} graph does not run: {first_line(error)}"

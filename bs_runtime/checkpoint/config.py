@@ -133,3 +133,14 @@ def _refuse(kind: str, rope: Any) -> NoReturn:
         f"its rotary embedding ({kind}: {rope}) was written by a newer transformers than"
         f" {transformers.__version__}, which does not know it: pip install -U transformers"
     )
+
+
+def window_of(config: Any, context: int) -> int | None:
+    """How many tokens a model's layers with a sliding window see, the current one counted.
+
+    None where no layer has one, and where it is no shorter than ``context``.
+    """
+    kinds = getattr(config, "layer_types", None) or ()
+    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
+    window = getattr(config, "sliding_window", None)
+    return int(window) if slides and window and window < context else None

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
+from bs_runtime.checkpoint.config import window_of
 from bs_runtime.checkpoint.errors import CheckpointError
 from bs_runtime.checkpoint.facts import Facts, read_facts
 from bs_runtime.model import attention, prepack
@@ -19,6 +20,7 @@ from bs_runtime.model.forward import HAS_TRITON, Engine
 from bs_runtime.model.kv import Feed, Slot
 from bs_runtime.model.loading import find_model, load_model
 from bs_runtime.model.step import Serial
+from bs_runtime.model.told import listen
 from draftlink.protocol.tokenizer import tokenizer_hash
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -40,6 +42,10 @@ class Target(Serial):
         self.name = name
         self.tokenizer_hash = tokenizer_hash(Tokenizer.from_str(tokenizer))
         self.dtype = str(model.dtype).removeprefix("torch.")
+        self._told = listen(self.model, self.context)
+        if self._told is not None and self._told.capped:
+            # "sdpa" leaves the caps out, and says nothing.
+            model.set_attn_implementation("eager")
         # Ids for a trial; rows are known before anything is replaced, and again after.
         trial = list(range(min(6, int(config.vocab_size))))
         with torch.inference_mode():
@@ -110,11 +116,15 @@ class Target(Serial):
         """Attend by ``attention.attend``, for one forward a step; or why the model cannot."""
         model = self.model
         default = model.config._attn_implementation
-        # Ours stands in for "sdpa" alone: a model that goes without has a reason (a soft cap, say).
-        if default != "sdpa":
+        # A model that goes without "sdpa" has a reason; of those, ours knows a soft cap.
+        if default != "sdpa" and not (default == "eager" and self._told and self._told.capped):
             return f"its attention is {default}, in whose place no other can stand"
         if not model.is_backend_compatible():
             return "its attention cannot be replaced in this version of transformers"
+        if self._told is None and window_of(model.config.get_text_config(), self.context):
+            return "what its attention is told of its sliding window cannot be seen"
+        if self._told is not None and self._told.fault is not None:
+            return self._told.fault
         model.set_attn_implementation(attention.NAME)
         self.engine.packed = True
         try:
@@ -209,13 +219,6 @@ def rollable_context(config: Any, *, stateful: bool = False) -> int:
         raise TargetError(
             f"layers of kind {', '.join(sorted(odd))} keep a state that cannot be rolled back; use"
             " a model with full attention"
-        )
-    window = getattr(config, "sliding_window", None)
-    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
-    if window and slides and window < context:
-        raise TargetError(
-            f"its sliding window of {window} tokens is shorter than its context of {context}, and"
-            " entries that left the window cannot be rolled back; use a model with full attention"
         )
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     if rope.get("rope_type", rope.get("type")) == "longrope":

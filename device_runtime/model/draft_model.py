@@ -51,6 +51,7 @@ class Loaded:
         """
         begun = time.perf_counter()
         bundle, manifest = self._bundle, self._bundle.manifest
+        providers.check_version(manifest.least_onnxruntime)
         sizes = {name: file.bytes for name, file in manifest.files.items()}
         for count in manifest.buckets or [1]:
             weights.check(bundle.bucket(count), sizes)

@@ -11,7 +11,7 @@ from transformers import BertConfig, T5Config
 import tinypair
 from export import ExportError, source
 from export.bundle import export_bundle
-from tests.conftest import GRAPHS, needs_portable, save_random
+from tests.conftest import needs_portable, save_random
 
 
 def refused(folder, tmp_path, **options):
@@ -71,15 +71,6 @@ def test_a_context_beyond_the_models(model_folder, tmp_path):
     for context in (0, 4096):
         text = refused(model_folder("llama"), tmp_path, context=context)
         assert "between 1 and the model's 128" in text
-
-
-@pytest.mark.parametrize("graph", GRAPHS)
-def test_a_sliding_window_shorter_than_the_context(tmp_path, tokenizer, graph):
-    folder = save_random(tmp_path / "model", "mistral", tokenizer, sliding_window=64)
-    text = refused(folder, tmp_path, graph=graph)
-    assert "sliding window of 64 tokens" in text and "cannot be rolled back" in text
-    made = export_bundle(folder, tmp_path / "out", graph=graph, context=64)
-    assert made.manifest.context == 64 and made.manifest.check.passed
 
 
 def test_recurrent_states(tmp_path, tokenizer):
