@@ -76,7 +76,7 @@ def _texts(folder: Path, rng: np.random.Generator, real: bool) -> Iterator[Entry
 
 
 def _normal(tokenizer: Tokenizer, text: str) -> bool:
-    """Whether its NFC is today's: that of tokenizers has no character younger than Unicode 9."""
+    """Whether its NFC is today's: that of tokenizers lacks some younger marks."""
     if not isinstance(tokenizer.normalizer, normalizers.NFC):
         return True
     return bool(tokenizer.normalizer.normalize_str(text) == unicodedata.normalize("NFC", text))
