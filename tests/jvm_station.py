@@ -7,10 +7,7 @@ sends behind its Hello is kept: equal means the same drafts, to the bit, in the 
 from __future__ import annotations
 
 import json
-import os
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +27,6 @@ from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.topk import TopK
-from tests.killable import Station
 
 Entry = dict[str, Any]
 GAMMA, SEED = 4, 28
@@ -52,50 +48,20 @@ def prompts(bundle: Bundle, count: int) -> list[list[int]]:
     ]
 
 
-def ask(
-    folder: Path, bundle: Bundle, url: str, count: int, tokens: int, *, kills: bool = False
-) -> None:
-    """Write what the JVM's device is to write: each run, and those of ids with a shuffled draft.
-
-    ``kills``: in each text the base station is killed (see ``killing``); with one scheme, then.
-    """
+def ask(folder: Path, bundle: Bundle, url: str, count: int, tokens: int) -> None:
+    """Write what the JVM's device is to write: each run, and those of ids with a shuffled draft."""
     asked = prompts(bundle, count)
     runs = [
         {
             "name": name + " shuffled" * shuffled, "scheme": msgspec.to_builtins(scheme),
             "temperature": temperature, "gamma": GAMMA, "seed": str(SEED), "max_tokens": tokens,
-            "shuffled": shuffled, "prompts": asked, "kills": kills,
+            "shuffled": shuffled, "prompts": asked,
         }
         for name, (scheme, temperature) in RUNS.items()
-        for shuffled in ((False, True) if name != "topk" and not kills else (False,))
-        if name == "coupled" or not kills
+        for shuffled in ((False, True) if name != "topk" else (False,))
     ]  # fmt: skip
     said = {"url": url, "bundle": str(bundle.path), "threads": 1, "runs": runs}
     (folder / "loopback.json").write_text(json.dumps(said))
-
-
-@contextmanager
-def killing(folder: Path, station: Station) -> Iterator[None]:
-    """Kills the base station and starts it again whenever the JVM asks for it."""
-    for name in ("kill", "killed"):
-        os.mkfifo(folder / name)
-
-    def serve() -> None:
-        with os.fdopen(os.open(folder / "kill", os.O_RDWR)) as asked:
-            while asked.readline() != "stop\n":
-                station.kill()
-                (folder / "killed").write_text("killed\n")
-                station.start()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield
-    finally:
-        end = os.open(folder / "kill", os.O_RDWR)  # which waits for no reader
-        os.write(end, b"stop\n")
-        os.close(end)
-        thread.join()
 
 
 def told(folder: Path) -> dict[str, list[Entry]]:
