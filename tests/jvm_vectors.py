@@ -152,8 +152,6 @@ def check_frame(entry: Entry) -> None:
         assert frame == msgspec.convert(entry["fields"], frames.Control)
         return
     given = {n: tuple(v) if isinstance(v, list) else v for n, v in entry["fields"].items()}
-    if isinstance(frame, frames.Propose):
-        given.setdefault("beside", ())  # the JVM's client does not know of candidates
     assert fields_of(frame) == given
 
 
@@ -236,14 +234,18 @@ def verdict(rng: np.random.Generator) -> frames.Verdict:
 
 def tokens(rng: np.random.Generator) -> frames.Tokens:
     """Likewise."""
-    return frames.Tokens(small(rng), small(rng), some_ids(rng), coin(rng), some(rng))
+    where = small(rng), small(rng)
+    return frames.Tokens(*where, some_ids(rng), coin(rng), some(rng), some(rng))
 
 
 def propose(rng: np.random.Generator) -> frames.Propose:
-    """Likewise; more may be known than the path's base, never less."""
+    """Likewise; more may be known than the path's base, never less. Some have candidates."""
     base = small(rng)
-    numbers = small(rng), base, base + small(rng) * coin(rng), small(rng) * coin(rng), small(rng)
-    return frames.Propose(*numbers, some(rng), coin(rng))
+    numbers = small(rng), base, base + small(rng) * coin(rng), small(rng) * coin(rng)
+    beside = tuple(rng.integers(0, 4, int(rng.integers(1, 65))).tolist()) if coin(rng) else ()
+    if not any(beside):
+        return frames.Propose(*numbers, small(rng), some(rng), coin(rng))
+    return frames.Propose(*numbers, len(beside), some(rng), coin(rng), beside)
 
 
 def written(rng: np.random.Generator) -> frames.Written:

@@ -114,4 +114,29 @@ class CoderTest {
             context += tokens
         }
     }
+
+    @Test
+    fun `candidates are coded beside their tokens, and not learned`() = Golden.each("leaves", "paths") { path ->
+        val context = path.ints("text").take(path.int("base")).toMutableList()
+        for (entry in path.objects("proposals")) {
+            val ids = IdModel(path.int("vocab_size"))
+            ids.extend(context)
+            val nodes = entry.array("nodes").map { it.jsonArray.ints() }
+            val out = RangeEncoder()
+            ids.encode(out, nodes.map { it.first() }, nodes.map { it.drop(1) })
+            val payload = out.finish()
+            assertEquals(entry.int("bits"), payload.bits)
+            val beside = nodes.map { it.size - 1 }
+            val frame = Propose(
+                path.long("path"), path.long("base"), entry.long("known"), entry.long("first"), entry.long("length"),
+                payload.bytes, entry.flag("goes_on"), if (beside.any { it > 0 }) beside else emptyList(),
+            )
+            assertEquals(entry.text("hex"), Frames.encode(frame).hex())
+            assertEquals(frame, Frames.decode(entry.bytes("hex")))
+            val source = RangeDecoder(payload.bytes)
+            assertEquals(nodes, ids.decode(source, beside))
+            source.finish()
+            context += nodes.map { it.first() }
+        }
+    }
 }

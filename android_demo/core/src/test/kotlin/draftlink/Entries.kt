@@ -38,10 +38,12 @@ fun hotOf(type: String, fields: JsonObject): Hot = when (type) {
     )
     "Tokens" -> Tokens(
         fields.long("epoch"), fields.long("base"), fields.ints("ids"), fields.flag("ended"), told(fields),
+        if (fields.has("surprisals")) fields.bytes("surprisals") else "".decodeHex(),
     )
     "Propose" -> Propose(
         fields.long("path"), fields.long("base"), fields.long("known"), fields.long("first"),
         fields.long("length"), fields.bytes("payload"), fields.flag("goes_on"),
+        if (fields.has("beside")) fields.ints("beside") else emptyList(),
     )
     "Written" -> Written(
         fields.long("base"), fields.ints("ids"), fields.long("accepted"), fields.flag("ended"),
@@ -68,11 +70,12 @@ fun fieldsOf(frame: Hot): Map<String, Any?> = when (frame) {
     )
     is Tokens -> mapOf(
         "epoch" to frame.epoch, "base" to frame.base, "ids" to frame.ids, "ended" to frame.ended,
-        "logprobs" to frame.logprobs.hex(),
+        "logprobs" to frame.logprobs.hex(), "surprisals" to frame.surprisals.hex(),
     )
     is Propose -> mapOf(
         "path" to frame.path, "base" to frame.base, "known" to frame.known, "first" to frame.first,
         "length" to frame.length, "payload" to frame.payload.hex(), "goes_on" to frame.goesOn,
+        "beside" to frame.beside,
     )
     is Written -> mapOf(
         "base" to frame.base, "ids" to frame.ids, "accepted" to frame.accepted, "ended" to frame.ended,

@@ -38,13 +38,22 @@ class IdModel(val vocabSize: Int) {
         }
     }
 
-    /** Appends [ids], the next tokens, each in the context of those before it. The history stays as it is. */
-    fun encode(out: RangeEncoder, ids: List<Int>) {
+    /**
+     * Appends [ids], the next tokens, each in the context of those before it, and [beside] each those that
+     * may stand in its place; it goes on from the token alone. The history stays as it is. Throws
+     * [IllegalArgumentException] for ids in one place that are the same.
+     */
+    fun encode(out: RangeEncoder, ids: List<Int>, beside: List<List<Int>> = emptyList()) {
         val length = history.size
         try {
-            for (id in ids) {
-                check(id)
-                write(out, id)
+            ids.forEachIndexed { place, id ->
+                val here = LinkedHashSet<Int>()
+                for (each in listOf(id) + (beside.getOrNull(place) ?: emptyList())) {
+                    check(each)
+                    require(each !in here) { "id $each stands twice in one place" }
+                    write(out, each, here)
+                    here += each
+                }
                 learn(id)
             }
         } finally {
@@ -53,11 +62,21 @@ class IdModel(val vocabSize: Int) {
     }
 
     /** The next [count] ids. The history stays as it is. Throws MalformedException for other bytes. */
-    fun decode(source: RangeDecoder, count: Int): List<Int> {
+    fun decode(source: RangeDecoder, count: Int): List<Int> = decode(source, List(count) { 0 }).map { it.first() }
+
+    /** The next ids, each with so many behind it that may stand in its place. */
+    fun decode(source: RangeDecoder, beside: List<Int>): List<List<Int>> {
         val length = history.size
         try {
-            repeat(count) { learn(read(source)) }
-            return history.subList(length, history.size).toList()
+            return beside.map { others ->
+                val here = LinkedHashSet<Int>()
+                repeat(1 + others) {
+                    val id = read(source, here)
+                    demand(here.add(id)) { "id $id stands twice in one place" }
+                }
+                learn(here.first())
+                here.toList()
+            }
         } finally {
             rollback(length)
         }
@@ -119,9 +138,9 @@ class IdModel(val vocabSize: Int) {
         each(step(seen, tried, 6, 60 * ONE))
     }
 
-    private fun write(out: RangeEncoder, id: Int) {
+    private fun write(out: RangeEncoder, id: Int, here: Set<Int>) {
         var found = false
-        steps(HashSet()) { step ->
+        steps(HashSet(here)) { step -> // what stands in this place it is not
             val place = step.ids.indexOf(id)
             found = place >= 0
             var start = 0L
@@ -132,9 +151,9 @@ class IdModel(val vocabSize: Int) {
         if (!found) prior.write(out, id)
     }
 
-    private fun read(source: RangeDecoder): Int {
+    private fun read(source: RangeDecoder, here: Set<Int>): Int {
         var found = -1
-        steps(HashSet()) { step ->
+        steps(HashSet(here)) { step ->
             val count = step.ids.size
             val place = source.choose(count + 1, step.total) { i -> if (i < count) step.frequencies[i] else step.escape }
             if (place < count) found = step.ids[place]

@@ -15,7 +15,6 @@ class Payloads(scheme: Scheme, greedy: Boolean, vocabSize: Int) {
 
     init {
         val rows = scheme as? Scheme.TopK
-        val cuts = rows != null && (rows.coding == Scheme.FP16 || rows.mass < 1.0)
         half = when {
             greedy -> null
             scheme is Scheme.Dense -> Fp16Rows(vocabSize, vocabSize)
@@ -23,7 +22,7 @@ class Payloads(scheme: Scheme, greedy: Boolean, vocabSize: Int) {
             else -> null
         }
         lattice = if (greedy || rows == null || half != null) null
-        else LatticeCoder(Shape.of(rows.k, rows.total, if (cuts) 1 else rows.tiers), vocabSize)
+        else LatticeCoder(Shape.of(rows.k, rows.total, rows.rows), vocabSize)
         total = if (greedy) null else (scheme as? Scheme.Split)?.total?.toLong()
     }
 

@@ -22,10 +22,16 @@ internal object Compact {
     private const val HAS_ROW = 4
     private const val HAS_SURPRISALS = 8
     private const val HAS_LOGPROBS = 16
+    private const val STREAMED = 32 // Tokens have surprisals
 
     private const val GOES_ON = 1 // of a Propose
     private const val HAS_ABOVE = 2
     private const val HAS_EARLIER = 4
+    private const val HAS_BESIDE = 8
+
+    private const val MOST_PROPOSED = 64L // tokens of a Propose,
+    private const val MOST_BESIDE = 3 // candidates beside one,
+    private const val BESIDE_BITS = 2 // and bits that say how many
 
     private const val HAS_ROWS = 2 // of a Written, whose highest bits are how many were accepted,
     private const val HAS_COUNT = 4 // or 7, and how many more stands by itself
@@ -38,9 +44,13 @@ internal object Compact {
             is Draft -> draft(out, frame)
             is Verdict -> verdict(out, frame)
             is Tokens -> {
-                out.head(TOKENS, flag(ENDED, frame.ended) or flag(HAS_LOGPROBS, frame.logprobs.size > 0))
+                out.head(
+                    TOKENS,
+                    flag(ENDED, frame.ended) or flag(HAS_LOGPROBS, frame.logprobs.size > 0) or
+                        flag(STREAMED, frame.surprisals.size > 0),
+                )
                 out.varints(frame.epoch, frame.base, frame.ids.size.toLong())
-                out.ids(frame.ids).block(frame.logprobs)
+                out.ids(frame.ids).block(frame.logprobs).block(frame.surprisals)
             }
             is Propose -> propose(out, frame)
             is Written -> written(out, frame)
@@ -123,13 +133,14 @@ internal object Compact {
         if (flags and bit != 0) source.block() else ByteString.EMPTY
 
     private fun readTokens(source: FrameReader): Tokens {
-        val flags = source.flags(ENDED or HAS_LOGPROBS)
+        val flags = source.flags(ENDED or HAS_LOGPROBS or STREAMED)
         val epoch = source.varint()
         val base = source.varint()
         val ids = readIds(source, source.varint())
         val logprobs = blockIf(source, flags, HAS_LOGPROBS)
+        val surprisals = blockIf(source, flags, STREAMED)
         source.finish()
-        return Tokens(epoch, base, ids, flags and ENDED != 0, logprobs)
+        return Tokens(epoch, base, ids, flags and ENDED != 0, logprobs, surprisals)
     }
 
     private fun readIds(source: FrameReader, count: Long): List<Int> {
@@ -141,22 +152,39 @@ internal object Compact {
         val above = frame.known - frame.base
         out.head(
             PROPOSE,
-            flag(GOES_ON, frame.goesOn) or flag(HAS_ABOVE, above != 0L) or flag(HAS_EARLIER, frame.first != 0L),
+            flag(GOES_ON, frame.goesOn) or flag(HAS_ABOVE, above != 0L) or flag(HAS_EARLIER, frame.first != 0L) or
+                flag(HAS_BESIDE, frame.beside.isNotEmpty()),
         )
         out.varints(frame.path, frame.base)
         if (above != 0L) out.varints(above)
         if (frame.first != 0L) out.varints(frame.first)
-        out.varints(frame.length).write(frame.payload)
+        out.varints(frame.length)
+        for (four in frame.beside.chunked(Byte.SIZE_BITS / BESIDE_BITS)) {
+            out.writeByte(four.foldIndexed(0) { i, sum, count -> sum or (count shl BESIDE_BITS * i) })
+        }
+        out.write(frame.payload)
+    }
+
+    private fun beside(source: FrameReader, length: Long): List<Int> {
+        demand(length <= MOST_PROPOSED) { "$length tokens in a frame, where $MOST_PROPOSED are the most" }
+        val each = Byte.SIZE_BITS / BESIDE_BITS
+        val bytes = List((length.toInt() + each - 1) / each) { source.byte() }
+        val counts = bytes.flatMap { byte -> List(each) { byte shr BESIDE_BITS * it and MOST_BESIDE } }
+        demand(counts.any { it != 0 } && counts.drop(length.toInt()).all { it == 0 }) {
+            "the frame says that there are no candidates, or has some of no token"
+        }
+        return counts.take(length.toInt())
     }
 
     private fun readPropose(source: FrameReader): Propose {
-        val flags = source.flags(GOES_ON or HAS_ABOVE or HAS_EARLIER)
+        val flags = source.flags(GOES_ON or HAS_ABOVE or HAS_EARLIER or HAS_BESIDE)
         val path = source.varint()
         val base = source.varint()
         val above = if (flags and HAS_ABOVE != 0) source.positive() else 0L
         val first = if (flags and HAS_EARLIER != 0) source.positive() else 0L
         val length = source.varint()
-        return Propose(path, base, base + above, first, length, source.rest(), flags and GOES_ON != 0)
+        val beside = if (flags and HAS_BESIDE != 0) beside(source, length) else emptyList()
+        return Propose(path, base, base + above, first, length, source.rest(), flags and GOES_ON != 0, beside)
     }
 
     private fun written(out: Buffer, frame: Written) {

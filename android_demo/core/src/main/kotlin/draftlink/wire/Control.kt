@@ -63,6 +63,7 @@ data class Start(
     val suppressedIds: List<Int>? = null,
     val logprobs: Long? = null,
     val turns: Boolean? = null,
+    val streamedSurprisals: Boolean? = null,
 ) : Control {
     /** The position of the first token that the generation writes. */
     val begins: Long get() = base + ids.size

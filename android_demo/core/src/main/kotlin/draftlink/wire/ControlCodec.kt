@@ -89,6 +89,7 @@ internal object ControlCodec {
         message.suppressedIds?.let { put("suppressed_ids", it) }
         message.logprobs?.let { put("logprobs", it) }
         message.turns?.let { put("turns", it) }
+        message.streamedSurprisals?.let { put("streamed_surprisals", it) }
     }
 
     /** The message that a map [value] is. Throws [MalformedException]. */
@@ -172,6 +173,7 @@ internal object ControlCodec {
         if (fields.has("suppressed_ids")) fields.ids("suppressed_ids") else null,
         if (fields.has("logprobs")) fields.long("logprobs") else null,
         if (fields.has("turns")) fields.boolean("turns") else null,
+        if (fields.has("streamed_surprisals")) fields.boolean("streamed_surprisals") else null,
     )
 
     private fun mode(fields: Fields, both: Boolean): String =

@@ -18,6 +18,9 @@ internal class Fields(value: Any?) {
         map = value as Map<*, *>
     }
 
+    /** The keys that are strings. */
+    val keys: Set<String> get() = map.keys.filterIsInstance<String>().toSet()
+
     fun has(key: String): Boolean = key in map
 
     fun isNil(key: String): Boolean = map[key] == null
@@ -51,6 +54,8 @@ internal class Fields(value: Any?) {
     fun bytes(key: String, default: ByteString): ByteString = if (has(key)) bytes(key) else default
 
     fun map(key: String): Fields = Fields(map[key])
+
+    fun maps(key: String): List<Fields> = typed(key, map[key] as? List<*>).map { Fields(it) }
 
     fun strings(key: String): List<String> = typed(key, map[key] as? List<*>).map { typed(key, it as? String) }
 

@@ -49,20 +49,22 @@ data class Verdict(
     val closes: Boolean get() = next != null || ended || row.size > 0
 }
 
-/** Tokens that the base station wrote alone, for the positions from [base] on (3.5). */
+/** Tokens that the base station wrote alone, for the positions from [base] on (3.5); the rest as in [Verdict]. */
 data class Tokens(
     val epoch: Long,
     val base: Long,
     val ids: List<Int>,
     val ended: Boolean,
     val logprobs: ByteString = ByteString.EMPTY,
+    val surprisals: ByteString = ByteString.EMPTY,
 ) : Hot
 
 /**
  * [length] tokens of the path number [path], which begins at [base], where both ends write (3.6).
  *
  * [first] of the path's tokens were proposed before these; [known] tokens of the text had reached
- * the device. [goesOn]: more are to come though nothing else happens.
+ * the device. [goesOn]: more are to come though nothing else happens. [beside]: of each token how many
+ * candidates the payload has beside it; empty where there are none.
  */
 data class Propose(
     val path: Long,
@@ -72,7 +74,11 @@ data class Propose(
     val length: Long,
     val payload: ByteString,
     val goesOn: Boolean = true,
+    val beside: List<Int> = emptyList(),
 ) : Hot {
+    /** Ids that are proposed, candidates among them. */
+    val nodes: Long get() = length + beside.sum()
+
     /** The position behind the last of the tokens. */
     val end: Long get() = base + first + length
 }

@@ -9,7 +9,10 @@ sealed interface Scheme {
         val coding: String = LATTICE,
         val mass: Double = 1.0,
         val tiers: Int = 3,
-    ) : Scheme
+    ) : Scheme {
+        /** Rows that a drafted token has at most: one where a row is cut, or has FP16 values (7.3). */
+        val rows: Int get() = if (coding == FP16 || mass < 1.0) 1 else tiers
+    }
 
     /** The whole row in FP16. */
     data object Dense : Scheme

@@ -1,0 +1,98 @@
+package draftlink
+
+import draftlink.device.Device
+import draftlink.device.Options
+import draftlink.model.Bundle
+import draftlink.model.DraftModel
+import draftlink.model.OrtDraftModel
+import draftlink.transport.Client
+import draftlink.transport.Connect
+import draftlink.transport.Link
+import draftlink.transport.OkLink
+import draftlink.wire.Sampling
+import kotlinx.coroutines.flow.toList
+import kotlinx.coroutines.runBlocking
+import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.jsonArray
+import kotlinx.serialization.json.jsonObject
+import okio.ByteString
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.condition.EnabledIf
+import java.io.File
+import java.math.BigInteger
+
+/**
+ * Texts with a real base station over loopback, where Python has started one: what it asks for is in
+ * `loopback.json`, and what was sent and came is left for it in `jvm_loopback.jsonl`.
+ */
+@EnabledIf("asked")
+class LoopbackTest {
+    private val folder = File(System.getProperty("draftlink.vectors"))
+
+    /** A link that keeps what is sent. */
+    private class Recording(private val link: Link, private val sent: MutableList<ByteString>) : Link by link {
+        override suspend fun send(message: ByteString) {
+            sent += message
+            link.send(message)
+        }
+    }
+
+    /** A draft that finds each id as likely as the true one finds another: the control. */
+    private class Shuffled(private val model: DraftModel) : DraftModel by model {
+        override fun forward(ids: List<Int>): FloatArray = model.forward(ids).let { row ->
+            FloatArray(row.size) { row[(it * 7 + 3) % row.size] }
+        }
+    }
+
+    @Test
+    fun texts() {
+        val asked = Json.parseToJsonElement(File(folder, "loopback.json").readText()).jsonObject
+        val bundle = Bundle.load(File(asked.text("bundle")))
+        val out = File(folder, "jvm_loopback.jsonl")
+        out.delete()
+        OrtDraftModel.load(bundle, threads = asked.int("threads")).use { model ->
+            for (run in asked.objects("runs")) {
+                val drafts = if (run.flag("shuffled")) Shuffled(model) else model
+                for (line in runBlocking { texts(asked, run, drafts, bundle) }) out.appendText("${json(line)}\n")
+            }
+        }
+        println("loopback: ${out.readLines().size} texts")
+    }
+
+    private suspend fun texts(asked: JsonObject, run: JsonObject, model: DraftModel, bundle: Bundle): List<Map<String, Any?>> {
+        val sent = ArrayList<ByteString>()
+        val connector = OkLink.connector()
+        val connect = Connect { url -> Recording(connector.connect(url), sent) }
+        val client = Client(asked.text("url"), bundle.manifest.tokenizerHash, bundle.manifest.vocabSize, connect)
+        client.open()
+        model.rollback(0)
+        val device = Device(model, client, bundle.manifest.eosIds)
+        val options = Options(
+            run.int("max_tokens"), Sampling(temperature = run.at("temperature").double()), schemeOf(run.inner("scheme")),
+            run.int("gamma"), BigInteger(run.text("seed")),
+        )
+        sent.clear() // Hello says which program it is
+        val lines = run.array("prompts").mapIndexed { i, prompt ->
+            val tokens = device.generate(prompt.jsonArray.ints(), options).toList()
+            val result = device.result!!
+            assertEquals(result.tokens, tokens.map { it.id })
+            val frames = sent.map { it.hex() }
+            sent.clear()
+            mapOf(
+                "run" to run.text("name"), "prompt" to i, "tokens" to result.tokens, "rounds" to result.rounds,
+                "drafted" to result.drafted, "accepted" to result.accepted, "looked" to result.accepted + result.rejected,
+                "histogram" to result.histogram, "sent" to frames,
+            )
+        }
+        client.close()
+        return lines
+    }
+
+    companion object {
+        @JvmStatic
+        fun asked(): Boolean = System.getProperty("draftlink.vectors").orEmpty()
+            .let { it.isNotEmpty() && File(it, "loopback.json").exists() }
+    }
+}
