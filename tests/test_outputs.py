@@ -102,7 +102,7 @@ def test_no_library_is_told_of_folders_that_count_for_nothing(monkeypatch):
     for name, path in stated.items():
         monkeypatch.setenv(name, path)
     seen = []
-    monkeypatch.setattr(draftlink.cli, "app", lambda: seen.append(dict(os.environ)))
+    monkeypatch.setattr(draftlink.cli, "app", lambda **_: seen.append(dict(os.environ)))
     draftlink.cli.main()
     (environment,) = seen
     assert "XDG_CACHE_HOME" not in environment and "XDG_STATE_HOME" not in environment

@@ -11,10 +11,16 @@ from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
+from websockets.exceptions import (
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidProxy,
+    InvalidStatus,
+    InvalidURI,
+)
 from websockets.http11 import Response
 
-from draftlink.host.address import is_loopback
+from draftlink.host.address import is_loopback, websocket
 from draftlink.host.plain import printable
 from draftlink.protocol import frames
 from draftlink.protocol.control import MAX_RETRY_S
@@ -101,6 +107,7 @@ def connector(
             raise ValueError(f"{ca} holds no PEM certificates ({error})") from None
 
     async def connect_with(url: str) -> Socket:
+        url = websocket(url)
         address = _parsed(url)
         secure, here = address.scheme == "wss", is_loopback(address.hostname or "")
         if token is not None and not (secure or here or insecure):
@@ -147,7 +154,9 @@ def _parsed(url: str) -> SplitResult:
 
 
 def _no_address(url: str) -> LinkError:
-    return LinkError(f"{url!r} is not a WebSocket address such as ws://host:8765")
+    return LinkError(
+        f"{url!r} is not a WebSocket address such as ws://host:8765, or wss://host:8765 with TLS"
+    )
 
 
 async def reach(connect: Connect, url: str) -> Socket:
@@ -163,6 +172,13 @@ async def reach(connect: Connect, url: str) -> Socket:
             f"the certificate of {url} is not trusted ({error.verify_message}); give the one that"
             " signed it with --ca FILE"
         ) from None
+    except ssl.SSLError as error:
+        if error.reason != "WRONG_VERSION_NUMBER":
+            raise Lost(str(error)) from None
+        raise LinkError(
+            f"what answers at {url} speaks no TLS: give the address as ws://..., if it is a base"
+            " station without a certificate"
+        ) from None
     except (InvalidProxy, ImportError) as error:
         raise LinkError(
             f"the proxy that the environment names cannot be used ({error}); unset http_proxy and"
@@ -170,6 +186,8 @@ async def reach(connect: Connect, url: str) -> Socket:
         ) from None
     except (InvalidURI, ValueError):  # such as a host name with an empty part
         raise _no_address(url) from None
+    except InvalidMessage as error:  # no HTTP; a server of TLS closes on what is none
+        raise Lost(f"{error}; if the base station has TLS, its address is wss://...") from None
     except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:
         raise Lost(str(error) or type(error).__name__) from None
 

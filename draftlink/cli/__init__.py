@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Final
 
 from rich.text import Text
 
@@ -24,6 +25,17 @@ from draftlink.host.extras import advice
 from draftlink.host.folders import forget_relative_folders
 from draftlink.host.plain import printable
 
+# The extra that has all of what a command needs; what it may want besides is named by itself.
+NEEDS: Final = {
+    "demo": "demo",
+    "compare": "demo",
+    "export": "export",
+    "bs": "bs",
+    "device": "device",
+    "chat": "device",
+    "serve": "serve",
+}
+
 
 def main() -> None:
     """Run a command: exit code 0, 1 (failed, one line that says what to do) or 2 (usage)."""
@@ -36,16 +48,26 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     try:
-        app()
+        app(prog_name="draftlink")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if debug:
             raise
-        told = None
-        if isinstance(error, ModuleNotFoundError):
-            told = advice(error, "this command")
         # Whoever's words are in it, a peer's or a file's: they are shown, and do nothing.
-        words = printable(told or str(error) or type(error).__name__)
-        err.print(Text.assemble(("error:", "red"), " ", words), soft_wrap=True)
+        words = printable(_told(error) or str(error) or type(error).__name__)
+        err.say(Text.assemble(("error:", "red"), " ", words))
         sys.exit(1)
+
+
+def _told(error: Exception) -> str | None:
+    """What to say in the place of an error's own words; None where they do."""
+    if isinstance(error, ModuleNotFoundError):
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        named = f"draftlink {command}" if command in NEEDS else "this command"
+        return advice(error, named, NEEDS.get(command))
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        # Its own would begin with a number, and leave out what is full where no file is named.
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return f"{error.strerror}: {', '.join(names)}" if names else error.strerror
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,9 @@ from draftlink.cli.common import (
     model_path,
 )
 from draftlink.host.folders import user_path
+from draftlink.host.plain import printable
+
+log = logging.getLogger("draftlink.bs")
 
 
 @app.command(epilog="Example: draftlink bs tinypair --port 8765")
@@ -95,6 +99,7 @@ def bs(
     from bs_runtime.serving import auth, listener, server
     from bs_runtime.serving.app import create_app
     from bs_runtime.serving.tickets import Sealer
+    from draftlink.host.address import reached_at
     from draftlink.planning import units
 
     if log_format not in ("text", "json"):
@@ -124,13 +129,20 @@ def bs(
     )
 
     def load() -> Target:
+        log.info("loading %s (%s, %s)", printable(model), device, dtype)
         target = Target.load(source, device=device, dtype=dtype)
         hold(target, pace_target)
         return target
 
     def announce(target: Target) -> None:
         where = f"[{host}]" if ":" in host else host
-        address = f"{'ws' if tls is None else 'wss'}://{where}:{bound.getsockname()[1]}"
-        print(f"listening on {address} ({target.name})", flush=True)
+        port, s = bound.getsockname()[1], "" if tls is None else "s"
+        print(f"listening on ws{s}://{where}:{port} ({target.name})", flush=True)
+        seen = f"{reached_at(host)}:{port}"
+        print(f"  live page: http{s}://{seen}/", flush=True)
+        token = "" if tokens is None else "DRAFTLINK_TOKEN=TOKEN "
+        print(
+            f'  {token}draftlink device BUNDLE --bs ws{s}://{seen} "Once upon a time"', flush=True
+        )
 
     server.serve(station, load, announce, bound, tls=tls, stop_s=stop_s)

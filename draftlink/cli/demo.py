@@ -101,7 +101,7 @@ def demo(
     for label, value in rows(vocab_size):
         table.add_row(label, *(value(result) for result in written.values()))
     out.print(table)
-    out.print(f"{COUPLED}: {written[COUPLED].summary}", highlight=False)
+    out.say(f"{COUPLED}: {written[COUPLED].summary}")
     found = {name: msgspec.to_builtins(result) for name, result in written.items()}
     return {**found[COUPLED], TOPK: found[TOPK], "target_only": found[ALONE]}
 
