@@ -9,11 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from device_runtime.transport.faults import LinkError
 
 from bs_runtime.serving import listener
 from device_runtime.serve import server
-from device_runtime.transport.connecting import Lost, connector, reach
+from device_runtime.transport.connecting import LinkError, Lost, connector, reach
 from draftlink.host import ports
 from draftlink.host.address import reached_at, websocket
 from draftlink.link import proxy, shaping

@@ -6,8 +6,6 @@ import os
 import sys
 from typing import Final
 
-from rich.text import Text
-
 # Each registers its commands.
 from draftlink.cli import (  # noqa: F401
     bs,
@@ -16,6 +14,7 @@ from draftlink.cli import (  # noqa: F401
     export,
     links,
     loopback,
+    report,
     serve,
     timeline,
 )
@@ -56,7 +55,7 @@ def main() -> None:
             raise
         # Whoever's words are in it, a peer's or a file's: they are shown, and do nothing.
         words = printable(_told(error) or str(error) or type(error).__name__)
-        err.say(Text.assemble(("error:", "red"), " ", words))
+        err.say(words, lead="error:")
         sys.exit(1)
 
 

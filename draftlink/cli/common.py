@@ -65,7 +65,7 @@ def program(
 STDOUT = Path("-")
 
 
-def _writable(path: Path | None) -> Path | None:
+def writable(path: Path | None) -> Path | None:
     """An output, known to be writable before minutes of work are spent on it. Raises FileError."""
     if path not in (None, STDOUT):
         files.check(path)
@@ -87,7 +87,7 @@ def _plot(path: Path | None) -> Path | None:
             import matplotlib.figure  # noqa: F401
         except ImportError:
             raise ValueError("--plot needs matplotlib: pip install 'draftlink[plot]'") from None
-    return _writable(path)
+    return writable(path)
 
 
 def _source(source: str | None) -> str | None:
@@ -126,14 +126,14 @@ def _threads(count: int | None) -> int | None:
 
 Json = Annotated[
     Path | None,
-    typer.Option("--json", help="Write machine-readable results here.", callback=_writable),
+    typer.Option("--json", help="Write machine-readable results here.", callback=writable),
 ]
 JsonOrStdout = Annotated[
     Path | None,
     typer.Option(
         "--json",
         help="Write machine-readable results here; - is stdout, without the text.",
-        callback=_writable,
+        callback=writable,
     ),
 ]
 Plot = Annotated[Path | None, typer.Option(help="Write a .png or an .svg here.", callback=_plot)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import sys
+import textwrap
 from typing import Any, Final
 
 from rich.cells import cell_len
@@ -48,13 +49,18 @@ class Console(RichConsole):
             return
         super().print(*objects, **options)
 
-    def say(self, text: str | Text, style: str = "") -> None:
-        """Write a line that is one to a pipe; a terminal has it in whole words, never cut."""
-        shown = text if isinstance(text, Text) else Text(spelt(text, self.encoding), style)
+    def say(self, text: str, style: str = "", lead: str = "") -> None:
+        """Write a line that is one to a pipe; a terminal has it in whole words, never cut.
+
+        ``lead`` begins it, in red.
+        """
+        line = f"{lead} {text}" if lead else text
         if self.is_terminal:
-            super().print(shown, overflow="ignore", crop=False, highlight=False)
-        else:
-            super().print(shown, soft_wrap=True, highlight=False)
+            whole = {"break_long_words": False, "break_on_hyphens": False}
+            line = "\n".join(textwrap.wrap(line, self.width, **whole) or [""])  # type: ignore
+        shown = Text(spelt(line, self.encoding), style)
+        shown.stylize("red", 0, len(lead))
+        super().print(shown, soft_wrap=True, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """As Rich's; every string that is printed or stands in a table comes by here."""
