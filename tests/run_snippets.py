@@ -9,7 +9,6 @@ network, so that nobody has them.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -97,6 +96,4 @@ def as_program(text: str) -> str:
 if __name__ == "__main__":
     for page in sys.argv[1:]:
         of_page = [block for block in blocks() if block.page == page]
-        if page != "README.md":  # whose commands by hand begin by themselves
-            os.environ.pop("COLUMNS", None)
         print(run_page(of_page, ("pair", "plain")))

@@ -55,9 +55,7 @@ def of(page: Path) -> list[Block]:
     inside: list[str] | None = None
     begun, language, indent = 0, "", ""
     for number, line in enumerate(page.read_text().splitlines(), 1):
-        fence = FENCE.match(line) or (
-            re.match(r"^([> ]*)```$", line) if inside is not None else None
-        )
+        fence = FENCE.match(line)
         if fence and inside is None:
             begun, indent, language, inside = number, fence[1], fence[2], []
         elif fence and inside is not None:

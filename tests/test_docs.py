@@ -86,7 +86,7 @@ def draftlink_problems(words: list[str]) -> list[str]:
 
 
 def context(command=None):
-    return (command or PROGRAM).context_class(command or PROGRAM, resilient_parsing=True)
+    return (command or PROGRAM).context_class(command or PROGRAM)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=where)

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 import tinypair
 from device_runtime.device import Coupled, Device, Result, Sampling
 from device_runtime.result import alpha
 from draftlink.cli.common import hold
+from draftlink.cli.consoles import Console
 from draftlink.cli.output import show
 from draftlink.host import children
 from draftlink.schemes import topk
