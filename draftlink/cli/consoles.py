@@ -40,14 +40,11 @@ class Console(RichConsole):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As Rich's."""
-        for one in objects or ((),):
-            parts = folded(one, self.width, self) if isinstance(one, Table) else [one]
-            if len(objects) > 1 or len(parts) == 1:
-                break
-            for part in parts:
+        if len(objects) == 1 and isinstance(objects[0], Table):
+            for part in folded(objects[0], self.width, self):
                 super().print(part, **options)
-            return
-        super().print(*objects, **options)
+        else:
+            super().print(*objects, **options)
 
     def say(self, text: str, style: str = "", lead: str = "") -> None:
         """Write a line that is one to a pipe; a terminal has it in whole words, never cut.
