@@ -66,7 +66,9 @@ def random_weights(options: argparse.Namespace, console: Console) -> dict[str, A
     taken, read = [], []
     with ExitStack() as stack:
         asks = [
-            stack.enter_context(turns.process(turns.worker, e.kind, e.path, e.threads))
+            stack.enter_context(
+                turns.process(turns.worker, e.kind, e.path, e.threads, title=e.title)
+            )
             for e in listed
         ]
         reader = stack.enter_context(turns.process(turns.probe, options.threads))

@@ -81,25 +81,32 @@ def reference_worker(pipe: Connection, folder: Path) -> None:
 
 def overlaps(
     asks: Sequence[Ask], ask_reference: Ask, listed: Sequence[texts.Text], console: Console
-) -> list[Overlap]:
-    """What each of the processes keeps of the reference, over the same texts."""
+) -> list[Overlap | None]:
+    """What each of the processes keeps of the reference, over the same texts; None if it ended."""
     found: list[list[tuple[str, list[float]]]] = [[] for _ in asks]
+    alive = list(enumerate(asks))
     with tempfile.TemporaryDirectory(prefix="draftlink-") as scratch:
         for number, text in enumerate(listed):
             paths = [Path(scratch, f"{place}.npy") for place in range(2)]
             ask_reference(turns.Rows(text.ids, text.begin, paths[0]))
             expected = np.load(paths[0], mmap_mode="r")
-            for index, ask in enumerate(asks):
+            for index, ask in list(alive):
                 with console.status(f"text {number + 1} of {len(listed)}, {index + 1}"):
-                    ask(turns.Rows(text.ids, text.begin, paths[1]))
+                    try:
+                        ask(turns.Rows(text.ids, text.begin, paths[1]))
+                    except turns.Ended as error:
+                        console.print(f"{error}; left out")
+                        alive.remove((index, ask))
+                        continue
                     own = np.load(paths[1], mmap_mode="r")[:, : expected.shape[1]]
                     found[index].append((text.kind, overlap.of_rows(expected, own)))
-    return [overlap.summary(each) for each in found]
+    there = {index for index, _ in alive}
+    return [overlap.summary(each) if at in there else None for at, each in enumerate(found)]
 
 
 def kept(
     folder: Path, found: Sequence[Entry], listed: Sequence[texts.Text], console: Console
-) -> list[Overlap]:
+) -> list[Overlap | None]:
     """The same of each form, measured once: it lies in the reference's folder from then on."""
     begun = hashlib.sha256(msgspec.json.encode(list(listed)))
     paths = [folder / "overlaps" / f"{_digest(entry, begun.copy())}.json" for entry in found]
@@ -110,8 +117,12 @@ def kept(
             asks = [_asked(stack, found[at]) for at in missing]
             new = overlaps(asks, ask_reference, listed, console)
         for at, one in zip(missing, new, strict=True):
-            files.write(paths[at], msgspec.json.encode(one))
-    return [msgspec.json.decode(path.read_bytes(), type=Overlap) for path in paths]
+            if one is not None:
+                files.write(paths[at], msgspec.json.encode(one))
+    return [
+        msgspec.json.decode(path.read_bytes(), type=Overlap) if path.exists() else None
+        for path in paths
+    ]
 
 
 def _digest(entry: Entry, begun: Any) -> str:
@@ -126,7 +137,7 @@ def _digest(entry: Entry, begun: Any) -> str:
 
 def _asked(stack: ExitStack, entry: Entry) -> Ask:
     """A process for an entry."""
-    process = turns.process(turns.worker, entry.kind, entry.path, entry.threads)
+    process = turns.process(turns.worker, entry.kind, entry.path, entry.threads, title=entry.title)
     return stack.enter_context(process)
 
 
@@ -136,7 +147,9 @@ def measure(options: argparse.Namespace, contexts: Sequence[int], console: Conso
     with console.status("writing the texts"):
         listed = texts.of(folder, **(overlap.SHORT if options.short else {}))
     found = entries(folder, options.bundles, options.context, options.threads, console)
-    keep = kept(folder, found, listed, console)
+    known = kept(folder, found, listed, console)
+    keep = [one for one in known if one is not None]
+    found = [entry for entry, one in zip(found, known, strict=True) if one is not None]
     fits = [[c for c in contexts if c + turns.TOKENS + 1 < _context(entry)] for entry in found]
     taken = []
     with ExitStack() as stack:

@@ -13,7 +13,7 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -171,11 +171,18 @@ def probe(pipe: Connection, threads: int) -> None:
         pipe.send(PROBE_BYTES / least)
 
 
+class Ended(RuntimeError):
+    """A process that ended instead of answering: a peer's kernels may crash on this machine."""
+
+
 @contextmanager
-def process(target: Callable[..., None], *arguments: Any, stops: bool = True) -> Iterator[Ask]:
+def process(
+    target: Callable[..., None], *arguments: Any, title: str = "", stops: bool = True
+) -> Iterator[Ask]:
     """A process of its own that answers what it is asked, and is stopped in between.
 
-    Without ``stops`` it runs on, as one must that has a connection to keep.
+    Without ``stops`` it runs on, as one must that has a connection to keep. ``title`` names it
+    where it ends instead of answering (``Ended``).
     """
     pipe, end = multiprocessing.Pipe()
     made = multiprocessing.get_context("spawn").Process(target=target, args=(end, *arguments))
@@ -185,14 +192,18 @@ def process(target: Callable[..., None], *arguments: Any, stops: bool = True) ->
     def answer() -> Any:
         try:
             return pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            made.join(10)
+            raise Ended(f"{title or target.__name__} ended: {_how(made.exitcode)}") from error
         finally:
-            if stops:
+            if stops and made.is_alive():
                 os.kill(made.pid or 0, signal.SIGSTOP)
 
     def ask(what: Any) -> Any:
-        if stops:
+        if stops and made.is_alive():
             os.kill(made.pid or 0, signal.SIGCONT)
-        pipe.send(what)
+        with suppress(ConnectionError):  # ``answer`` says how it ended
+            pipe.send(what)
         return answer()
 
     try:
@@ -201,3 +212,10 @@ def process(target: Callable[..., None], *arguments: Any, stops: bool = True) ->
     finally:
         made.kill()
         made.join(10)
+
+
+def _how(code: int | None) -> str:
+    """How a process ended, in words."""
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit status {code}, its error is above"

@@ -1,13 +1,15 @@
-"""Weights laid out once for oneDNN, so that a few rows cost about what one row costs.
+"""Weights laid out once for oneDNN where that is faster, so that a few rows cost about one row.
 
-The plain float32 product lays the weight out anew in every call of more than one row, which is most
-of what verifying a short draft costs. A packed weight pays for it once, at load.
+On many machines the plain float32 product lays the weight out anew in every call of more than one
+row, which is most of what verifying a short draft costs; a packed weight pays for it once, at load.
+On others the plain product is as quick for a few rows and quicker for one. So it is measured.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +17,14 @@ from torch import nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-# Measured with 1 to 200 rows on models from the embedded pair's up: from here on packing wins at
-# every number of rows, least at one (by 4%) and most at five (by 30%); below it nothing is left.
+# Below it nothing is left to win (1 to 200 rows, models from the embedded pair's up).
 MIN_ELEMENTS = 1 << 15
+# What decides: a token alone, and a short draft with the token behind it. Packing won both on one
+# machine (by 4 and 30%), and lost a fifth of the first on another, whose plain product is MKL's.
+ROWS = (1, 5)
+TURNS = 9
+SAMPLE_BYTES = 1 << 25  # of one shape's weights in a trial, so that caches do not hold them all
+GAIN = 0.97  # of the plain time: less is not worth what a tied head's second copy takes
 # oneDNN makes a kernel and its memory for each number of rows that it meets, and keeps them: 2 MB
 # and 3 ms in the embedded pair, up to 8 MB in one layer of 896 x 4864. Batches of devices, and
 # prompts, have any number; so products have few, and a large one is made of several.
@@ -87,20 +94,47 @@ def available() -> bool:
     )
 
 
-def pays(model: nn.Module) -> bool:
-    """Whether packing is for this model: all of it in float32 on the CPU."""
+def packs(model: nn.Module) -> bool:
+    """Whether packing is possible for this model: all of it in float32 on the CPU."""
     return available() and all(
         p.dtype == torch.float32 and p.device.type == "cpu" for p in model.parameters()
     )
 
 
-def prepack(model: nn.Module, min_elements: int = MIN_ELEMENTS) -> int:
+def faster(layers: Sequence[nn.Module]) -> bool:
+    """Whether packing quickens ``layers``, of one shape, by a trial: each way's best of some turns.
+
+    The quickest of interleaved turns, as other work can only make a turn slower.
+    """
+    ways = (list(layers), [_pack(layer) for layer in layers])
+    width = ways[1][0].in_features
+    totals = [0.0, 0.0]
+    with torch.inference_mode():
+        for rows in ROWS:
+            x = torch.ones(1, rows, width)
+            taken: tuple[list[float], list[float]] = ([], [])
+            for _ in range(TURNS):
+                for way, times in zip(ways, taken, strict=True):
+                    begun = time.perf_counter()
+                    for layer in way:
+                        layer(x)
+                    times.append(time.perf_counter() - begun)
+            totals = [total + min(times) for total, times in zip(totals, taken, strict=True)]
+    return totals[1] < GAIN * totals[0]
+
+
+def prepack(
+    model: nn.Module,
+    min_elements: int = MIN_ELEMENTS,
+    pays: Callable[[Sequence[nn.Module]], bool] = faster,
+) -> int:
     """Replace the large linear layers of ``model`` in place by packed ones; bytes held twice.
 
-    Layers are packed one after the other and each plain weight is freed as soon as nothing else
-    holds it, so the peak is one weight above the model. A head tied to the embedding is the
-    exception: the embedding still looks rows up in the plain table, so that one stays (its bytes
-    are what is returned).
+    ``pays``: whether it does for some layers of one shape; asked once for each shape. Layers are
+    packed one after the other and each plain weight is freed as soon as nothing else holds it, so
+    the peak is one trial above the model. A head tied to the embedding is the exception: the
+    embedding still looks rows up in the plain table, so that one stays (its bytes are what is
+    returned).
     """
     groups: dict[tuple[int, int], list[tuple[nn.Module, str]]] = {}  # one per weight and bias
     for parent in model.modules():
@@ -108,12 +142,19 @@ def prepack(model: nn.Module, min_elements: int = MIN_ELEMENTS) -> int:
             if _weight_elements(layer) >= max(min_elements, 1):
                 key = id(layer.weight), id(layer.bias)
                 groups.setdefault(key, []).append((parent, name))
-    for places in groups.values():
-        packed = _pack(getattr(*places[0]))
-        for parent, name in places:
-            setattr(parent, name, packed)
-    weights = {weight for weight, _ in groups}
-    return sum(p.numel() * p.element_size() for p in model.parameters() if id(p) in weights)
+    shapes: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
+    for key, places in groups.items():
+        shapes.setdefault(_shape(getattr(*places[0])), []).append(key)
+    held = set()
+    for keys in shapes.values():
+        if not pays(_sample([getattr(*groups[key][0]) for key in keys])):
+            continue
+        for key in keys:
+            held.add(key[0])
+            packed = _pack(getattr(*groups[key][0]))
+            for parent, name in groups[key]:
+                setattr(parent, name, packed)
+    return sum(p.numel() * p.element_size() for p in model.parameters() if id(p) in held)
 
 
 def bound(model: nn.Module) -> None:
@@ -128,6 +169,17 @@ def bound(model: nn.Module) -> None:
 
 def _weight_elements(layer: Any) -> int:
     return layer.weight.numel() if type(layer) in LINEAR else 0
+
+
+def _shape(layer: Any) -> tuple[Any, ...]:
+    """What layers have in common that take the same time."""
+    return type(layer), tuple(layer.weight.shape), layer.bias is None
+
+
+def _sample(layers: list[Any]) -> list[Any]:
+    """As many of them as a trial takes, at least one."""
+    size = layers[0].weight.numel() * layers[0].weight.element_size()
+    return layers[: max(1, SAMPLE_BYTES // size)]
 
 
 def _pack(layer: Any) -> PackedLinear:

@@ -101,7 +101,7 @@ class Target(Serial):
             )
         elif model.device.type == "cuda" and HAS_TRITON:
             self._fuse(trial, rows)
-        if prepack.pays(model):
+        if prepack.packs(model):
             prepack.prepack(model)
         else:
             prepack.bound(model)

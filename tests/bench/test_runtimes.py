@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
+import io
+import sys
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from bench.real import systems
 from bench.runtimes import Draftlink, turns
@@ -66,3 +71,38 @@ def test_generate_writes_as_many_tokens_and_says_how_fast(model_folder):
     pipe = Pipe((IDS, 6, 1))
     systems.generate(pipe, model_folder("llama"))
     assert pipe.sent[0] is None and pipe.sent[1]["tokens_per_s"] > 0.0
+
+
+def dies(pipe, how):
+    pipe.send(None)
+    pipe.recv()
+    how()
+
+
+@pytest.mark.parametrize(
+    ("how", "told"), [(faulthandler._sigsegv, "SIGSEGV"), (sys.exit, "exit status 0")]
+)
+def test_a_runtime_that_dies_is_named(how, told):
+    """llama.cpp's AMX kernels crash where a virtual machine names the feature but has no tiles."""
+    with (
+        turns.process(dies, how, title="llama.cpp Q4_0") as ask,
+        pytest.raises(turns.Ended, match=rf"llama\.cpp Q4_0 ended: .*{told}"),
+    ):
+        ask(turns.Peak())
+
+
+def test_the_others_are_measured_without_a_runtime_that_died():
+    from bench.real import fronts
+    from bench.real.texts import Text
+
+    def writes(order):
+        np.save(order.out, np.zeros((3, 4), np.float32))
+
+    def ended(order):
+        raise turns.Ended("llama.cpp Q4_0 ended: killed by SIGSEGV")
+
+    told = Console(file=io.StringIO())
+    texts = [Text("chat", IDS, 3)] * 2
+    one, other = fronts.overlaps([writes, ended], writes, texts, told)
+    assert one is not None and one.mean == 1.0 and other is None
+    assert told.file.getvalue().count("SIGSEGV") == 1  # it is not asked again

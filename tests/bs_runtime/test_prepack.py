@@ -31,6 +31,10 @@ def llama(*, tied: bool = False) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
+def always(layers) -> bool:
+    return True
+
+
 def test_equals_the_plain_product_for_any_number_of_rows():
     generator = torch.Generator().manual_seed(2)
     for inputs, outputs, bias in ((24, 40, False), (96, 33, True), (128, 512, True)):
@@ -90,7 +94,7 @@ def test_a_packed_model_gives_the_same_logits():
     torch.manual_seed(3)
     for model in (llama(), llama(tied=True), GPT2LMHeadModel(gpt2).eval()):
         packed = copy.deepcopy(model)
-        prepack.prepack(packed, min_elements=0)
+        prepack.prepack(packed, min_elements=0, pays=always)
         assert not [m for m in packed.modules() if type(m) in (nn.Linear, Conv1D)]
         with torch.inference_mode():
             difference = (model(ids).logits - packed(ids).logits).abs().max()
@@ -101,7 +105,7 @@ def test_the_plain_weights_are_freed():
     model = llama()
     plain = [weakref.ref(m.weight) for m in model.modules() if type(m) is nn.Linear]
     assert len(plain) == 2 * 7 + 1
-    assert prepack.prepack(model, min_elements=0) == 0
+    assert prepack.prepack(model, min_elements=0, pays=always) == 0
     gc.collect()
     assert [ref for ref in plain if ref() is not None] == []
 
@@ -109,7 +113,7 @@ def test_the_plain_weights_are_freed():
 def test_a_tied_head_stays_once_for_the_embedding_and_is_counted():
     model = llama(tied=True)
     table = model.model.embed_tokens.weight
-    assert prepack.prepack(model, min_elements=0) == 67 * 32 * 4
+    assert prepack.prepack(model, min_elements=0, pays=always) == 67 * 32 * 4
     assert type(model.lm_head) is PackedLinear
     assert model.model.embed_tokens.weight is table
 
@@ -117,7 +121,7 @@ def test_a_tied_head_stays_once_for_the_embedding_and_is_counted():
 def test_a_weight_used_twice_is_packed_once():
     model = nn.ModuleDict({"a": nn.Linear(8, 8, bias=False), "b": nn.Linear(8, 8, bias=False)})
     model["b"].weight = model["a"].weight
-    prepack.prepack(model, min_elements=0)
+    prepack.prepack(model, min_elements=0, pays=always)
     assert model["a"] is model["b"]
     assert type(model["a"]) is PackedLinear
 
@@ -128,17 +132,17 @@ def test_small_layers_and_subclasses_are_left_alone():
             return 2 * super().forward(x)
 
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 16), Scaled(8, 16))
-    prepack.prepack(model, min_elements=128)
+    prepack.prepack(model, min_elements=128, pays=always)
     assert [type(m) for m in model] == [nn.Linear, PackedLinear, Scaled]
 
 
 def test_only_float32_on_the_cpu():
-    assert prepack.pays(llama())
-    assert not prepack.pays(llama().to(torch.bfloat16))
-    assert not prepack.pays(nn.Linear(2, 2, device="meta"))
+    assert prepack.packs(llama())
+    assert not prepack.packs(llama().to(torch.bfloat16))
+    assert not prepack.packs(nn.Linear(2, 2, device="meta"))
     mixed = llama()
     mixed.model.norm.to(torch.float16)
-    assert not prepack.pays(mixed)
+    assert not prepack.packs(mixed)
 
 
 GPT2_TINY = GPT2Config(vocab_size=67, n_embd=32, n_layer=1, n_head=4, n_positions=600)
@@ -162,4 +166,49 @@ def test_bfloat16_on_the_cpu_has_few_shapes_too(make):
 
 def test_off_where_the_build_has_no_packed_product(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert not prepack.pays(llama())
+    assert not prepack.packs(llama())
+
+
+def test_each_shape_is_tried_once_and_packed_where_that_pays():
+    model, asked = llama(), []
+
+    def pays(layers) -> bool:
+        asked.append((len(layers), tuple(layers[0].weight.shape)))
+        return layers[0].out_features == 48
+
+    prepack.prepack(model, min_elements=0, pays=pays)
+    kinds = {(32, 32): 4, (16, 32): 4, (48, 32): 4, (32, 48): 2, (67, 32): 1}  # q o, k v, gate up …
+    assert sorted(asked) == sorted((count, shape) for shape, count in kinds.items())
+    packed = [m.out_features for m in model.modules() if type(m) is PackedLinear]
+    assert packed == [48] * 4
+
+
+@pytest.mark.parametrize(
+    ("plain", "packed", "expected"),
+    [
+        ({1: 1.0, 5: 5.0}, {1: 0.9, 5: 1.5}, True),
+        ({1: 1.0, 5: 1.2}, {1: 1.3, 5: 1.1}, False),  # MKL's: a token alone is what it costs
+        ({1: 1.0, 5: 2.0}, {1: 1.0, 5: 1.95}, False),  # not worth a second copy of a tied head
+    ],
+)
+def test_a_trial_weighs_a_token_and_a_short_draft(monkeypatch, plain, packed, expected):
+    clock = Clock()
+    monkeypatch.setattr(prepack.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(PackedLinear, "forward", clock.takes(packed))
+    monkeypatch.setattr(nn.Linear, "forward", clock.takes(plain))
+    assert prepack.faster([nn.Linear(8, 8) for _ in range(3)]) == expected
+
+
+class Clock:
+    """Time that only products take, with one slow episode."""
+
+    def __init__(self) -> None:
+        self.now, self.calls = 0.0, 0
+
+    def takes(self, seconds):
+        def forward(layer, x):
+            self.calls += 1
+            self.now += seconds[x.shape[1]] * (40.0 if 10 < self.calls < 20 else 1.0)
+            return x
+
+        return forward
