@@ -100,7 +100,13 @@ def _part(table: Table, columns: list[tuple[Column, int]]) -> Table:
     """Some columns of a table, with their widths."""
     part = Table(title=table.title, box=table.box)
     for column, wide in columns:
-        part.add_column(column.header, justify=column.justify, style=column.style, width=wide)
+        part.add_column(
+            column.header,
+            justify=column.justify,
+            style=column.style,
+            overflow=column.overflow,
+            width=wide,
+        )
     cells = zip(*(column.cells for column, _ in columns), strict=True)
     for row, values in zip(table.rows, cells, strict=True):
         part.add_row(*values, style=row.style, end_section=row.end_section)
