@@ -66,7 +66,7 @@ class Generation:
         drafter = Drafter(device.model, start, device.client.welcome.vocab_size, key, learned)
         fixed: dict[str, FixedMode] = {"stop-and-wait": "stop-and-wait", "run-ahead": "run-ahead"}
         controller = Controller(estimates, request.gamma, fixed.get(request.mode, "stream"))
-        controller.foretells = drafter.foretells
+        controller.foretells = drafter.foretells or start.streams_surprisals
         after_s = request.offline_after_s
         alone = None if after_s is None else Alone(after_s)
         self._writing = Writing(

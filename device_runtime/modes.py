@@ -58,6 +58,12 @@ def corrected(scheme: AnyScheme, welcome: frames.Welcome, *, tells: bool) -> Any
     return replace(scheme, pairs=MOST_PAIRS) if scheme.pairs is UNSET else scheme
 
 
+def asks(scheme: AnyScheme, sampling: Sampling, welcome: frames.Welcome) -> bool:
+    """Whether a stream can tell what would be accepted, and only by how likely its tokens were."""
+    samples = schemes.in_effect(scheme, greedy=sampling.greedy).rule == "sample"
+    return samples and frames.STREAMED in welcome.features
+
+
 def check_price(price: float | None, mode: Mode) -> None:
     """Raise ValueError for a price that is none, or where nothing is weighed by it."""
     if price is None:

@@ -85,6 +85,7 @@ class Request:
     offline_after_s: float | None
     draft_price: float | None
     logprobs: int | None
+    told: bool  # a stream is to tell how likely the target found its tokens
 
     def start(self, generation: int, base: int, *, drafts: bool = False) -> frames.Start:
         """The message that begins it, where the base station has ``base`` tokens of the prompt.
@@ -105,6 +106,7 @@ class Request:
             surprisals=self.learn_temperature,
             suppressed_ids=list(self.suppressed_ids) or UNSET,
             logprobs=UNSET if self.logprobs is None else self.logprobs,
+            streamed_surprisals=self.told or UNSET,
         )
 
 
@@ -164,6 +166,7 @@ def check(
         offline_after_s=offline_after_s,
         draft_price=draft_price,
         logprobs=None if logprobs is None else _logprobs(logprobs, welcome),
+        told=mode == "auto" and modes.asks(scheme, sampling, welcome),
     )
     _check_message(request)
     return request

@@ -39,6 +39,19 @@ def read_told(data: bytes, vocab_size: int, count: int) -> list[dict[str, Any]]:
     return read_block(blocks[-1], tokens, vocab_size, count)
 
 
+def read_surprisals(data: bytes) -> list[float]:
+    """Sections 3.5 and 5.6: of each token of Tokens, in bits."""
+    assert data[0] == TOKENS and data[1] & 32
+    numbers, at = varints(data, 3)
+    _, at = varints(data, 3 + numbers[-1])
+    if data[1] & 16:
+        size, at = number(data, at)
+        at += size
+    size, at = number(data, at)
+    assert size == numbers[-1] and at + size == len(data)
+    return [each / 8 for each in data[at:]]
+
+
 def read_block(block: bytes, tokens: int, vocab_size: int, count: int) -> list[dict[str, Any]]:
     """Section 5.7."""
     told, at = [], 0

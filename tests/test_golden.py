@@ -40,13 +40,15 @@ FILES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob(
 BOTH = FILES["both"]  # what the feature of that name adds, of each kind
 TOLD, PENALTIES, RECOVERY = FILES["logprobs"], FILES["penalties"], FILES["recovery"]  # likewise
 LEAVES = FILES["leaves"]  # likewise; see ``test_golden_leaves``
+STREAMED = FILES["streamed"]  # likewise
 CONTROL = [
     entry
-    for file in (FILES["control"], BOTH, TOLD, PENALTIES, RECOVERY, LEAVES)
+    for file in (FILES["control"], BOTH, TOLD, PENALTIES, RECOVERY, LEAVES, STREAMED)
     for entry in file["control"]
 ]
-HOT = FILES["hot"]["hot"] + BOTH["hot"] + TOLD["hot"] + LEAVES["hot"]
-MALFORMED = FILES["hot"]["malformed"] + BOTH["malformed"] + TOLD["malformed"] + LEAVES["malformed"]
+HOT_FILES = FILES["hot"], BOTH, TOLD, LEAVES, STREAMED
+HOT = [entry for file in HOT_FILES for entry in file["hot"]]
+MALFORMED = [entry for file in HOT_FILES for entry in file["malformed"]]
 PROPOSALS = [{**path, **entry} for path in BOTH["paths"] for entry in path["proposals"]]
 DRAFTS = FILES["drafts"]["drafts"]
 CODER, NOISE, ROWS = FILES["coder"], FILES["noise"], FILES["rows"]
@@ -63,12 +65,12 @@ def test_the_files_are_of_this_version_and_small():
         FILES, frames.VERSION
     )
     sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
-    assert sizes.pop("window.json") < 60_000
+    assert sizes.pop("window.json") < 64_000
     assert sizes.pop("paths.json") < 55_000
     assert sizes.pop("both.json") < 50_000
     assert sizes.pop("logprobs.json") + sizes.pop("penalties.json") < 30_000
     assert sizes.pop("recovery.json") < 25_000
-    assert sizes.pop("leaves.json") < 10_000
+    assert sizes.pop("leaves.json") + sizes.pop("streamed.json") < 15_000
     assert sum(sizes.values()) < 100_000
 
 
@@ -99,10 +101,12 @@ def test_every_frame_scheme_and_coding_has_an_entry():
     assert sorted(refused) == sorted(codes)
     for entry in HOT:
         known = set(getattr(frames, entry["type"]).__dataclass_fields__)
-        lacks = {"logprobs"} if entry not in TOLD["hot"] else set()
+        lacks = {"logprobs"} if entry not in TOLD["hot"] + STREAMED["hot"] else set()
+        if entry["type"] == "Tokens" and entry not in STREAMED["hot"]:
+            lacks |= {"surprisals"}
         lacks |= {"beside"} if entry not in LEAVES["hot"] else set()
         assert set(entry["fields"]) == known - lacks
-    flags = {"Verdict": {1, 2, 4, 8, 16}, "Tokens": {1, 16}, "Propose": {1, 2, 4, 8}}
+    flags = {"Verdict": {1, 2, 4, 8, 16}, "Tokens": {1, 16, 32}, "Propose": {1, 2, 4, 8}}
     flags["Written"] = {1, 2, 4, 8, 16, 32, 64, 128}
     for name, known in flags.items():
         sets = [bytes.fromhex(entry["hex"])[1] for entry in HOT if entry["type"] == name]

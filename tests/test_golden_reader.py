@@ -15,6 +15,7 @@ GOLDEN = Path(__file__).parent / "golden"
 DRAFTS = json.loads((GOLDEN / "drafts.json").read_text())["drafts"]
 PATHS = json.loads((GOLDEN / "both.json").read_text())["paths"]
 TOLD = json.loads((GOLDEN / "logprobs.json").read_text())
+STREAMED = json.loads((GOLDEN / "streamed.json").read_text())
 RANGE_CODED = [
     e for e in DRAFTS if e["scheme"]["type"] != "dense" and e["scheme"].get("coding") != "fp16"
 ]
@@ -69,6 +70,15 @@ def test_reads_golden_log_probabilities(entry):
         except (AssertionError, IndexError):
             continue
         assert found != entry["told"]
+
+
+@pytest.mark.parametrize("entry", STREAMED["hot"], ids=lambda entry: entry["name"])
+def test_reads_golden_surprisals_of_a_stream(entry):
+    data = bytes.fromhex(entry["hex"])
+    assert golden_reader_logprobs.read_surprisals(data) == entry["bits"]
+    for other in (data + b"\0", data[:-1]):
+        with pytest.raises((AssertionError, IndexError)):
+            golden_reader_logprobs.read_surprisals(other)
 
 
 @pytest.mark.parametrize("entry", TOLD["refused"], ids=lambda entry: entry["name"])

@@ -119,7 +119,7 @@ def test_every_action_event_and_situation_has_its_place():
         "void",
     }
     assert set(events) == {
-        *("drafted", "waited", "reused", "guessed", "followed", "foretold"),
+        *("drafted", "waited", "reused", "guessed", "followed", "foretold", "told"),
         *("commit", "verdict", "proceed", "streamed", "switched"),
     }
     assert min(links[link] for link in ("", "lost", "unread")) >= 10

@@ -123,8 +123,12 @@ class Estimates:
         i = self.bucket(chance)
         self.stood[i] += accepted
         self.seen[i] += 1
-        self.accepted = M * self.accepted + accepted
-        self.rejected = M * self.rejected + (not accepted)
+        self.tell(float(accepted))
+
+    def tell(self, share: float) -> None:
+        """Section 2.3."""
+        self.accepted = M * self.accepted + share
+        self.rejected = M * self.rejected + 1.0 - share
 
     def bucket(self, chance: float) -> int:
         return sum(not less(chance, edge) for edge in EDGES[1:-1])

@@ -19,8 +19,9 @@ class Window:
 
     def __init__(self, vector: dict[str, Any]) -> None:
         self.limits = vector["limits"]
+        self.learns = self.limits["foretells"] or self.limits.get("told", False)
         self.here = Estimates(vector["estimates"])
-        self.controller = Controller(self.here, vector["controller"], self.limits["foretells"])
+        self.controller = Controller(self.here, vector["controller"], self.learns)
         self.length, self.started = vector["length"], vector["started_s"]
         self.auto, self.after = vector["auto"], vector["offline_after_s"]
         self.heard, self.rounds = self.started, 0
@@ -226,7 +227,7 @@ class Window:
 
     def follows(self, now: float, cached: int) -> list[Action]:
         """Section 6.1."""
-        looks = self.limits["foretells"] or len(self.here.draft.samples) < 3
+        looks = self.learns or len(self.here.draft.samples) < 3
         if self.forward or not self.auto or self.leaves or not looks:
             return []
         until = max(cached + 1, self.limits["begins"])
@@ -327,6 +328,8 @@ def replay(vector: dict[str, Any]) -> list[list[Action]]:
                 window.shown.append(values[0])
             elif name == "foretold":
                 window.here.judge(*values)
+            elif name == "told":
+                window.here.tell(*values)
             elif name == "streamed":
                 actions += window.streamed(now, *values)
             elif name == "switched":

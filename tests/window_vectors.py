@@ -46,7 +46,7 @@ def window_of(vector: Vector) -> Window:
     """The window that a vector begins with."""
     given, here = vector["controller"], estimates_of(vector["estimates"])
     limits = Limits(**vector["limits"])
-    controller = Controller(here, given.get("gamma"), given["writer"], limits.foretells)
+    controller = Controller(here, given.get("gamma"), given["writer"], limits.follows)
     controller._since = given.get("since", 0)
     controller._dwell = given.get("dwell", controller._dwell)
     measured, foretold = given.get("record", [0.0, 0.0])
@@ -88,6 +88,8 @@ def step(window: Window, now: float, cached: int, link: str, events: list[Any]) 
             window.followed(now, waited_s)
         elif name == "foretold":
             window.foretold(values[0], accepted=values[1])
+        elif name == "told":
+            window.told(values[0])
         elif name == "commit":
             window.commit(values[0], confirmed=values[1], refuted=values[2])
         elif name == "verdict":
@@ -315,6 +317,8 @@ class World:
         if self.vector["limits"]["foretells"] and self.rng.random() < 0.7:
             chance, _, accepted = self.proposal()
             events.append(["foretold", chance, accepted])
+        if self.vector["limits"].get("told") and self.rng.random() < 0.7:
+            events.append(["told", self.rng.choice((1.0, 0.953, 0.37, 0.0109))])
         self.at(self.target_s, ["tokens", 1, self.epoch], link=True)
         self.ask([*events, ["streamed", tokens, self.over]])
 
@@ -407,6 +411,7 @@ CASES = {
     "stream, cold": case("stream", 18, 20, {"cached": 0}, foretells=True, estimates="slow"),
     "auto, looks": case("stream", 19, 14, {"cached": 0}, estimates="unlikely"),
     "auto, foretells": case("stream", 2, 26, {"rtt_s": 0.0052}, foretells=True, estimates="near"),
+    "stream, told": case("stream", 19, 20, {"cached": 0}, told=True, estimates="unlikely"),
     "auto, tries": case("stream", 21, 16, {"rtt_s": 0.0052}, estimates="near", ends=400),
     "auto, leaves": case("run-ahead", 22, 24, {"accepts": 0.2}, **LEAVING),
     "auto, leaves, split": case("run-ahead", 23, 24, {"accepts": 0.2}, corrects=True, **LEAVING),
@@ -444,7 +449,7 @@ def vector_of(name: str) -> Vector:
         "streams": writer == "stream",
         "auto": changes.get("auto", writer == "stream"),
         "offline_after_s": changes.get("offline_after_s"),
-        "limits": {key: changes[key] for key in LIMITS if key in changes},
+        "limits": {key: changes[key] for key in (*LIMITS, "told") if key in changes},
         "controller": {"writer": writer} | {k: changes[k] for k in CONTROLLER if k in changes},
         "estimates": changes.get("estimates", "known"),
     }

@@ -135,10 +135,11 @@ class Generation:
     def job(self, drafted: Sequence[Drafted], purpose: Purpose) -> Job:
         """What ``verify.judge`` is to know of a block behind the history."""
         start = self.start
+        streams = purpose is Purpose.STREAM and start.mode != "both"
         return Job(
             drafted, self.history, start.sampling, self._scheme, self._key, purpose,
-            start.surprisals, self._suppressed, start.begins, start.tells,
-            self.corrections.at_first,
+            start.streams_surprisals if streams else start.surprisals, self._suppressed,
+            start.begins, start.tells, self.corrections.at_first,
         )  # fmt: skip
 
     def kept_row(self) -> Tensor | None:

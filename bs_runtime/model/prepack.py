@@ -106,8 +106,9 @@ def faster(layers: Sequence[nn.Module]) -> bool:
 
     The quickest of interleaved turns, as other work can only make a turn slower.
     """
-    ways = (list(layers), [_pack(layer) for layer in layers])
-    width = ways[1][0].in_features
+    packed = [_pack(layer) for layer in layers]
+    ways: tuple[Sequence[nn.Module], Sequence[nn.Module]] = (layers, packed)
+    width = packed[0].in_features
     totals = [0.0, 0.0]
     with torch.inference_mode():
         for rows in ROWS:

@@ -256,7 +256,8 @@ class Worker:
         self._out.looked_up(len(round.drafted), outcome.accepted)
         ids = tuple(generation.history[base:])
         told = b"".join(outcome.told)
-        await self._out.send(frames.Tokens(epoch, base, ids, outcome.ended, told))
+        likely = outcome.eighths
+        await self._out.send(frames.Tokens(epoch, base, ids, outcome.ended, told, likely))
 
     async def _run(self, round: Round) -> Outcome | None:
         """Run a round to its end, and tell the device how far it is if that takes long.

@@ -12,7 +12,8 @@ class Limits:
     ``begins`` is the first position that is written and ``ends`` the one behind the last. The draft
     model takes ``context`` tokens. A message holds at most ``message`` drafted tokens, and the base
     station takes at most ``flight`` that it has not judged. ``foretells``: a proposal is accepted
-    exactly if the target's own token is the same. ``corrects``: the device draws the token in the
+    exactly if the target's own token is the same. ``told``: a stream tells how likely the target
+    found its tokens. ``corrects``: the device draws the token in the
     place of a rejected one, and owes it to the base station until its next block.
     """
 
@@ -23,6 +24,12 @@ class Limits:
     flight: int
     foretells: bool
     corrects: bool
+    told: bool = False
+
+    @property
+    def follows(self) -> bool:
+        """Whether what would be accepted can be learned from a stream that the draft follows."""
+        return self.foretells or self.told
 
 
 @dataclass

@@ -82,6 +82,7 @@ class Drafter:
         # have it. A draft's distribution may be rounded as it likes: the base station judges what
         # is sent.
         self._q = np.zeros(vocab_size, dtype=np.float32)
+        self._weight = 1.0  # what it sums to
         self._learned = None if start.sampling.greedy else learned
 
     @property
@@ -146,9 +147,11 @@ class Drafter:
             drafted, later = self._pick(scores, key, len(past))
             chance = 1.0 / np.exp(scores - scores[drafted.token]).sum()
         else:
-            weight = sampling.weights_in(self._q[: len(logits)], logits, params, past, self._begins)
-            drafted, later = self._pick(self._q, key, len(past), weight)
-            chance = self._q[drafted.token] / weight
+            self._weight = sampling.weights_in(
+                self._q[: len(logits)], logits, params, past, self._begins
+            )
+            drafted, later = self._pick(self._q, key, len(past), self._weight)
+            chance = self._q[drafted.token] / self._weight
         return Proposal(drafted, float(chance), later)
 
     def _pick(
@@ -160,6 +163,10 @@ class Drafter:
         assert isinstance(self.scheme, IdScheme)
         (token, *others), (_, *later) = self.scheme.candidates(q, key, position, 1 + self.beside)
         return Drafted(token, beside=tuple(others)), tuple(later)
+
+    def row(self) -> NDArray[np.float32]:
+        """A copy of the distribution (V,) that the last token was drawn from."""
+        return self._q / np.float32(self._weight)
 
     def encode(self, past: Sequence[int], drafted: Sequence[Drafted]) -> tuple[bytes, int]:
         """The payload that carries tokens drafted after ``past``, and its length in bits."""

@@ -103,8 +103,16 @@ class Acceptance:
         index = bisect_right(EDGES, chance)
         self._accepted_of[index] += accepted
         self._judged_of[index] += 1
-        self._accepted = MEMORY * self._accepted + accepted
-        self._rejected = MEMORY * self._rejected + (not accepted)
+        self.told(float(accepted))
+
+    def told(self, share: float) -> None:
+        """The target drew a token y by itself; ``share``: min(1, q(y)/p(y)), q the draft's row.
+
+        Over the target's draws that is Σ min(p, q) on average: what speculative sampling accepts of
+        the draft's own (arXiv 2211.17192, corollary 3.6), though nothing was drafted.
+        """
+        self._accepted = MEMORY * self._accepted + share
+        self._rejected = MEMORY * self._rejected + 1.0 - share
 
     def probability(self, chance: float) -> float:
         """How likely a token is to be accepted that the draft gave the probability ``chance``.

@@ -67,8 +67,8 @@ class Stream:
 
     def _looks(self) -> bool:
         """Whether the draft is to follow: always, if that tells what would be accepted."""
-        foretells = self._counts.limits.foretells
-        return self._auto and not self.leaves and (foretells or len(self._estimates.draft) < LOOKS)
+        follows = self._counts.limits.follows
+        return self._auto and not self.leaves and (follows or len(self._estimates.draft) < LOOKS)
 
     def followed(self, now: float, waited_s: float = 0.0) -> None:
         """The draft has proposed a token, and was at work for others for ``waited_s``."""

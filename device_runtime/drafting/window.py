@@ -143,6 +143,10 @@ class Window:
         """A proposal beside the stream has met the target's own token; ``accepted``: it is it."""
         self.controller.estimates.acceptance.foretold(chance, accepted)
 
+    def told(self, share: float) -> None:
+        """A token of the stream has come: what share of it a draft's own would have kept."""
+        self.controller.estimates.acceptance.told(share)
+
     def commit(self, tokens: int, *, confirmed: int = 0, refuted: bool = False) -> None:
         """The history has grown by so many tokens, the first ``confirmed`` of them as shown.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from device_runtime.drafting.actions import Follow, Guess, Show, Wait
 from device_runtime.drafting.drafter import Proposal
 from device_runtime.result import Came
@@ -10,6 +13,8 @@ from device_runtime.writers.told import came
 from device_runtime.writers.writing import Writing
 from draftlink.protocol import frames
 
+EIGHTHS = 8  # of a bit: what a surprisal is told in
+
 
 class Streaming:
     """Reads a stream, and lets the draft follow it as the window says."""
@@ -17,6 +22,8 @@ class Streaming:
     def __init__(self, writing: Writing) -> None:
         self._writing = writing
         self._proposals: dict[int, Proposal] = {}  # by position, of tokens that have not come yet
+        self._rows: dict[int, NDArray[np.float32]] = {}  # likewise: the draft's, (V,)
+        self._surprisals: dict[int, int] = {}  # of tokens whose row is not there yet
 
     async def more(self) -> list[Came]:
         """The next tokens; nothing if the device drafts from here on.
@@ -59,6 +66,7 @@ class Streaming:
         writing, now = self._writing, self._writing.now()
         writing.tally.streamed(len(frame.ids))
         begin = len(writing.history)
+        self._surprisals.update(enumerate(frame.surprisals, begin))
         place = writing.commit(frame.ids)
         if place is not None and writing.job is None:  # a job has no more than history before it
             writing.drafter.rollback(begin + place)
@@ -75,7 +83,9 @@ class Streaming:
         writing.window.followed(writing.now(), writing.waited_s)
         if writing.drafter.foretells:
             self._proposals[writing.device.model.length] = proposal
-            self._compare()
+        elif writing.start.streams_surprisals:
+            self._rows[writing.device.model.length] = writing.drafter.row()
+        self._compare()
 
     def _compare(self) -> None:
         """Hold proposals against the tokens that have come."""
@@ -83,3 +93,8 @@ class Streaming:
         for position in [p for p in self._proposals if p < len(history)]:
             proposal = self._proposals.pop(position)
             window.foretold(proposal.chance, accepted=proposal.drafted.token == history[position])
+        for position in sorted(self._rows.keys() & self._surprisals.keys()):
+            q = float(self._rows.pop(position)[history[position]])
+            window.told(min(1.0, q * 2.0 ** (self._surprisals[position] / EIGHTHS)))
+            # The draft goes forward alone.
+            self._surprisals = {p: said for p, said in self._surprisals.items() if p > position}

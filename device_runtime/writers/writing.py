@@ -89,16 +89,16 @@ class Writing:
         ``auto``: also about who writes.
         """
         start, scheme, welcome = self.start, self.drafter.scheme, self.device.client.welcome
+        size = welcome.vocab_size
         limits = Limits(
             begins=start.begins,
             ends=start.begins + start.max_tokens,
             context=self.device.draft_context,
-            message=scheme.longest(
-                welcome.vocab_size, frames.MAX_MESSAGE_BYTES, welcome.frame_entries
-            ),
-            flight=scheme.deepest(welcome.vocab_size, welcome.flight_entries),
+            message=scheme.longest(size, frames.MAX_MESSAGE_BYTES, welcome.frame_entries),
+            flight=scheme.deepest(size, welcome.flight_entries),
             foretells=self.drafter.foretells,
             corrects=scheme.corrects == "device",
+            told=start.streams_surprisals,
         )
         if start.mode == "both":
             self._decides = Paths(

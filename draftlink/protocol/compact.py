@@ -17,6 +17,7 @@ DRAFT, VERDICT, TOKENS, PROPOSE, WRITTEN = 2, 3, 4, 5, 6
 _GOES_ON, _HAS_KNOWN, _HAS_FIRST_NODE, _HAS_BESIDE = 1, 2, 4, 8
 _BESIDE_BITS, _BESIDE_EACH = 2, 4  # of a token of a Propose, and so many tokens to a byte
 _ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS, _HAS_LOGPROBS = 1, 2, 4, 8, 16
+_STREAMED = 32  # Tokens have surprisals: a bit that no end took for one before it was a feature
 _HAS_FIRST, _WAITS, _ASKS = 1, 2, 4
 _HAS_ROWS, _HAS_COUNT = 2, 4  # of a Written, whose highest bits are
 _FEW_AT, _FEW = 5, 7  # how many are accepted, or 7, and how many more stands by itself
@@ -38,9 +39,10 @@ def encode(frame: Hot) -> bytes:
         blocks = block(frame.row) + block(frame.surprisals) + block(frame.logprobs)
         return bytes((VERDICT, flags)) + varints(*fields, *following) + blocks
     if isinstance(frame, Tokens):
-        head = bytes((TOKENS, _ENDED * frame.ended | _HAS_LOGPROBS * bool(frame.logprobs)))
+        flags = _HAS_LOGPROBS * bool(frame.logprobs) | _STREAMED * bool(frame.surprisals)
+        head = bytes((TOKENS, _ENDED * frame.ended | flags))
         ids = varints(frame.epoch, frame.base, len(frame.ids), *frame.ids)
-        return head + ids + block(frame.logprobs)
+        return head + ids + block(frame.logprobs) + block(frame.surprisals)
     if isinstance(frame, Propose):
         above = frame.known - frame.base  # it and ``first`` are most often 0, and then left out
         flags = _GOES_ON * frame.goes_on | _HAS_KNOWN * (above != 0)
@@ -87,14 +89,15 @@ def _verdict(source: Reader) -> Verdict:
 
 
 def _tokens(source: Reader) -> Tokens:
-    flags = source.flags(_ENDED | _HAS_LOGPROBS)
+    flags = source.flags(_ENDED | _HAS_LOGPROBS | _STREAMED)
     epoch, base, count = source.varint(), source.varint(), source.varint()
     if count > MAX_TOKENS:
         raise ValueError(f"{count} tokens in a frame, where {MAX_TOKENS} are the most")
     ids = tuple(source.varint() for _ in range(count))
     logprobs = source.block() if flags & _HAS_LOGPROBS else b""
+    surprisals = source.block() if flags & _STREAMED else b""
     source.finish()
-    return Tokens(epoch, base, ids, bool(flags & _ENDED), logprobs)
+    return Tokens(epoch, base, ids, bool(flags & _ENDED), logprobs, surprisals)
 
 
 def _propose(source: Reader) -> Propose:

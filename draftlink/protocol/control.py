@@ -91,6 +91,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     ``suppressed_ids``, ascending, are written by neither end: their logits are −∞ before all else.
     ``logprobs``: each token that is written comes with the target's log-probability of it, and of
     so many of the likeliest ids. Only where both ends have the feature may either key be there.
+    ``streamed_surprisals``: Tokens tell, too, how likely the target found each one; with a feature.
     ``turns``: where both ends write, the device drafts while no step is under way, and rests beside
     one; a hint.
     """
@@ -108,6 +109,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     suppressed_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
     logprobs: int | msgspec.UnsetType = msgspec.UNSET
     turns: bool | msgspec.UnsetType = msgspec.UNSET
+    streamed_surprisals: bool | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def begins(self) -> int:
@@ -119,6 +121,11 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
         """The suppressed ids; none where the key is not there."""
         ids = () if self.suppressed_ids is msgspec.UNSET else self.suppressed_ids
         return np.array(ids, dtype=np.int64)
+
+    @property
+    def streams_surprisals(self) -> bool:
+        """Whether Tokens have surprisals; not where the key is not there."""
+        return self.streamed_surprisals is True
 
     @property
     def tells(self) -> int | None:

@@ -56,6 +56,10 @@ def _in_order(session: Standing, frame: Draft | Verdict | Tokens) -> str | None:
 def _tokens(session: Standing, frame: Tokens) -> str | None:
     if not frame.ids or max(frame.ids) >= session.vocab_size:
         return "no tokens, or ids out of range"
+    start = session.progress.start
+    assert start is not None
+    if len(frame.surprisals) != len(frame.ids) * start.streams_surprisals:
+        return f"{len(frame.surprisals)} surprisals for {len(frame.ids)} tokens"
     return logprobs.fault(session, frame.logprobs, len(frame.ids)) or validate.limit(
         session.progress, len(frame.ids), frame.ended
     )

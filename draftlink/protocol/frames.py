@@ -60,8 +60,9 @@ PENALTIES = "penalties"  # its sampling may have a bias, and penalties over the 
 LOGPROBS = "logprobs"  # it may ask for the target's log-probabilities
 LEAVES = "leaves"  # where both write, candidates may stand beside proposed tokens
 RECOVERY = "recovery"  # its scheme may have a device correct by pairs instead of a whole row
+STREAMED = "streamed-surprisals"  # it may ask how likely the target found what it streams
 # Of this version, what only some speak.
-FEATURES: tuple[str, ...] = (SUPPRESSED, BOTH, PENALTIES, LOGPROBS, RECOVERY, LEAVES)
+FEATURES: tuple[str, ...] = (SUPPRESSED, BOTH, PENALTIES, LOGPROBS, RECOVERY, LEAVES, STREAMED)
 MAX_MESSAGE_BYTES = 1 << 20
 FENCED = 4001  # WebSocket close code: a newer connection has taken the session
 PROGRESS_S = 10.0  # the longest that a base station is silent while something of it is due

@@ -72,7 +72,8 @@ class Verdict:
 class Tokens:
     """Tokens that the streaming base station wrote, for the positions from ``base`` on.
 
-    ``logprobs``: of each of them, where the start asked for them (see the module of that name).
+    ``logprobs``: of each of them, where the start asked for them (see the module of that name);
+    ``surprisals`` likewise, as a verdict has them.
     """
 
     epoch: int
@@ -80,6 +81,7 @@ class Tokens:
     ids: tuple[int, ...]
     ended: bool
     logprobs: bytes = b""
+    surprisals: bytes = b""
 
 
 @dataclass(frozen=True)

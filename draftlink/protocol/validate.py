@@ -16,6 +16,7 @@ from draftlink.protocol.frames import (
     LOGPROBS,
     PENALTIES,
     RECOVERY,
+    STREAMED,
     SUPPRESSED,
     Hello,
     Start,
@@ -118,7 +119,7 @@ def mode(welcome: Welcome | None, start: Start) -> str | None:
 
 def options(welcome: Welcome | None, start: Start) -> str | None:
     """What is wrong with a request's options, where they hang on what was agreed on."""
-    finders = mode, penalties, logprobs, recovery, ends
+    finders = mode, penalties, logprobs, surprisals, recovery, ends
     return next((fault for find in finders if (fault := find(welcome, start)) is not None), None)
 
 
@@ -144,6 +145,14 @@ def logprobs(welcome: Welcome | None, start: Start) -> str | None:
     if not 0 <= start.tells <= MOST:
         return f"log-probabilities of {start.tells} ids, where {MOST} are the most"
     return None
+
+
+def surprisals(welcome: Welcome | None, start: Start) -> str | None:
+    """What is wrong with the surprisals that a request asks for in a stream."""
+    assert welcome is not None
+    if start.streamed_surprisals is msgspec.UNSET or STREAMED in welcome.features:
+        return None
+    return f"surprisals of a stream, and the feature {STREAMED} was not agreed on"
 
 
 def penalties(welcome: Welcome | None, start: Start) -> str | None:

@@ -202,6 +202,7 @@ def seeds(target: str) -> list[bytes]:
             frames.Written(300, (5, 7), 1, False, 12, 3400, rows=9),
             frames.Verdict(1, 2, 3, None, False, 0, 0, b"", b"\1", b"\x80\x10\5\x90\1"),
             frames.Tokens(1, 2, (5, 6), True, b"\x80\x10\0"),
+            frames.Tokens(1, 2, (5, 6), True, b"\x80\x10\0", b"\5\xff"),
             frames.Written(300, (5,), 1, False, 12, 3400, b"", 9, b"\x80\x10\5\x90\1"),
         )
     ]
