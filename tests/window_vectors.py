@@ -411,7 +411,7 @@ CASES = {
     "stream, cold": case("stream", 18, 20, {"cached": 0}, foretells=True, estimates="slow"),
     "auto, looks": case("stream", 19, 14, {"cached": 0}, estimates="unlikely"),
     "auto, foretells": case("stream", 2, 26, {"rtt_s": 0.0052}, foretells=True, estimates="near"),
-    "stream, told": case("stream", 19, 20, {"cached": 0}, told=True, estimates="unlikely"),
+    "stream, told": case("stream", 1, 20, {"cached": 0}, told=True, estimates="unlikely"),
     "auto, tries": case("stream", 21, 16, {"rtt_s": 0.0052}, estimates="near", ends=400),
     "auto, leaves": case("run-ahead", 22, 24, {"accepts": 0.2}, **LEAVING),
     "auto, leaves, split": case("run-ahead", 23, 24, {"accepts": 0.2}, corrects=True, **LEAVING),
