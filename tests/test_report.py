@@ -151,3 +151,13 @@ def test_points_that_are_one_can_be_drawn(log):
     assert drawn.count("<circle") == 1 and "nan" not in drawn
     assert charts.points({"a": [(0.0, 0.0, "t")]}, x="x", y="y", log=True) == ""
     assert charts.points({}, x="x", y="y") == "" and charts.steps({}, x="x", y="y") == ""
+
+
+def test_no_label_lies_on_another():
+    series = {f"{n} scheme": [(700.0 + n, 0.8, "t")] for n in range(8)}
+    drawn = charts.points({**series, "99 far": [(1e5, 0.7, "t")]}, x="x", y="y", log=True)
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="start"[^>]*>\d+<', drawn)
+    places = [(float(x), float(y)) for x, y in found]
+    assert len(places) == 9
+    for i, (x, y) in enumerate(places):
+        assert all(abs(x - a) > 17 or abs(y - b) > 11 for a, b in places[:i])

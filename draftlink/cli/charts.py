@@ -8,7 +8,12 @@ from html import escape
 
 WIDE, HIGH = 640, 280
 LEFT, RIGHT, TOP, BELOW = 64, 16, 14, 46
-COLOURS = ("#2563eb", "#ea580c", "#15803d", "#9333ea", "#b91c1c", "#0e7490", "#a16207", "#be185d")
+COLOURS = (
+    "#2563eb", "#ea580c", "#15803d", "#9333ea", "#b91c1c", "#0e7490", "#a16207", "#be185d",
+    "#60a5fa", "#fdba74", "#4ade80", "#c4b5fd", "#f87171", "#22d3ee", "#facc15", "#94a3b8",
+)  # fmt: skip
+# Where a label may stand beside its point: the first of these that is free.
+BESIDE = [(6, -5), (6, 13), (-20, -5), (-20, 13), (6, -18), (6, 26), (-20, -18), (-20, 26)]
 Point = tuple[float, float, str]  # x, y, and what a reader who points at it is told
 
 
@@ -28,7 +33,7 @@ def bars(values: Sequence[tuple[str, float]], *, x: str, y: str) -> str:
         )
         if place % every == 0:
             parts.append(_text(at, HIGH - BELOW + 16, label, "middle"))
-            parts.append(_text(at, up(value) - 4, f"{value:.4g}", "middle"))
+            parts.append(_text(at, up(value) - 4, f"{value:.3g}", "middle"))
     return _framed(parts, x, y)
 
 
@@ -37,20 +42,23 @@ def points(
 ) -> str:
     """Points, a colour for each series; ``log``: x is on a logarithmic scale.
 
-    Points are numbered by series, and a legend beside the chart says who is who, so that no label
-    lies on another.
+    A series is named by a number and its words: the number stands beside its points, where no other
+    does, and a legend below says who is who.
     """
     found = [point for each in series.values() for point in each if not log or point[0] > 0]
     if not found:
         return ""
     xs, ys = [point[0] for point in found], [point[1] for point in found]
     ahead, ticks = _across(min(xs), max(xs), log)
-    low = 0.0 if min(ys) >= 0 else min(ys)
-    up = _scale((low, max(ys) * 1.08 or 1.0), (HIGH - BELOW, TOP))
-    parts = [_levels(_ticks(low, max(ys) * 1.08 or 1.0), up)]
+    low, high = min(ys), max(ys)
+    span = (high - low) or abs(high) or 1.0
+    low, high = (0.0 if lines and low >= 0 else low - 0.1 * span), high + 0.1 * span
+    up = _scale((low, high), (HIGH - BELOW, TOP))
+    parts = [_levels(_ticks(low, high), up)]
+    taken: list[tuple[float, float]] = []
     for tick in ticks:
         parts.append(_text(ahead(tick), HIGH - BELOW + 16, f"{tick:g}", "middle"))
-    for number, each in enumerate(series.values()):
+    for number, (name, each) in enumerate(series.items()):
         colour = COLOURS[number % len(COLOURS)]
         kept = [(ahead(a), up(b), told) for a, b, told in each if not log or a > 0]
         if lines and len(kept) > 1:
@@ -60,8 +68,21 @@ def points(
             dot = f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="{colour}">'
             parts.append(f"{dot}<title>{escape(told)}</title></circle>")
             if not lines:
-                parts.append(_text(a + 6, b - 5, str(number + 1)))
-    return _framed(parts, x, y) + legend(list(series), numbered=not lines)
+                place = _free(a, b, taken)
+                taken.append(place)
+                parts.append(_text(*place, name.partition(" ")[0]))
+    return _framed(parts, x, y) + legend(list(series))
+
+
+def _free(a: float, b: float, taken: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Where a label of a point stands: on no other, if there is such a place."""
+    places = [(a + x, b + y) for x, y in BESIDE]
+    free = (
+        place
+        for place in places
+        if all(abs(place[0] - x) > 17 or abs(place[1] - y) > 11 for x, y in taken)
+    )
+    return next(free, places[0])
 
 
 def steps(writers: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str) -> str:
@@ -82,11 +103,10 @@ def steps(writers: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: st
     return _framed(parts, x, y) + legend(list(writers))
 
 
-def legend(names: Sequence[str], *, numbered: bool = False) -> str:
+def legend(names: Sequence[str]) -> str:
     """Who has which colour."""
     said = (
-        f'<li><i style="background:{COLOURS[n % len(COLOURS)]}"></i>'
-        f"{f'{n + 1} ' if numbered else ''}{escape(name)}</li>"
+        f'<li><i style="background:{COLOURS[n % len(COLOURS)]}"></i>{escape(name)}</li>'
         for n, name in enumerate(names)
     )
     return f'<ul class="legend">{"".join(said)}</ul>'

@@ -108,10 +108,12 @@ def _text(found: dict[str, Any], others: dict[str, Any]) -> Iterator[str]:
 
 def _comparison(found: dict[str, Any]) -> Iterator[str]:
     """``draftlink compare``."""
-    rows = [row for row in found["rows"] if row.get("payload_bits_per_drafted")]
     series = {
-        str(row["name"]): [(row["bits_up_per_accepted"], row["acceptance"], str(row["name"]))]
-        for row in rows
+        f"{n + 1} {row['name']}": [
+            (row["bits_up_per_accepted"], row["acceptance"], str(row["name"]))
+        ]
+        for n, row in enumerate(found["rows"])
+        if row.get("payload_bits_per_drafted") and _number(row["acceptance"])
     }
     x = "bits up per accepted token, all counted (logarithmic)"
     temperature = found.get("temperature")
