@@ -13,6 +13,7 @@ import msgspec
 import onnx
 from tokenizers import Tokenizer
 
+from bs_runtime.checkpoint.config import window_of
 from bs_runtime.checkpoint.facts import read_facts
 from bs_runtime.checkpoint.gguf_file import is_gguf
 from bs_runtime.checkpoint.words import Words
@@ -20,7 +21,7 @@ from device_runtime.model.bundle import FORMAT, MANIFEST, TOKENIZER, Bundle, Man
 from draftlink.protocol.tokenizer import tokenizer_hash
 from export import ExportError, Kind, check, choose, first_line, npu, place, quantize, source
 from export.choose import Asked, Precision
-from export.graph import cache_shapes, export_shared
+from export.graph import WINDOWS, cache_shapes, export_shared, padded
 from export.portable import check_portable, export_portable, keep_last_position
 from export.stage import Progress, Stage, quiet
 from export.static import export_static
@@ -64,6 +65,7 @@ def export_bundle(
         if target is not None:
             source.check_target(words, target)
         context = source.context(loaded, context)
+        cache_shapes(loaded)  # what has none has no graph of any kind
         ids = _check_ids(words.tokenizer, text)[: min(check.POSITIONS, context)]
         sample = [] if calibrate is None else _check_ids(words.tokenizer, calibrate)
         buckets = [n for n in npu.BUCKETS if n < context] if graph == "static" else []
@@ -199,7 +201,7 @@ def manifest_of(
         context=context,
         layers=len(shapes) // 2,
         kv_heads=shapes[0][0],
-        head_dim=shapes[0][1],
+        head_dim=padded(shapes[0][1]) if kind == "shared" else shapes[0][1],
         tokenizer_hash=tokenizer_hash(words.tokenizer),
         bos_token_id=words.id_of("bos_token"),
         eos_token_ids=list(facts.eos_ids),
@@ -210,6 +212,7 @@ def manifest_of(
         chat_template=words.template,
         sampling=facts.sampling,
         tokens=words.tokens,
+        least_onnxruntime=WINDOWS if kind == "shared" and window_of(config, context) else None,
     )
 
 

@@ -10,6 +10,7 @@ What is merely coarse is told, and stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ UNRELATED = 0.2
 # 256 (0.15 for normal weights); making up for earlier columns moves weights by no more again.
 MOST_MOVED = 0.5
 
+AROUND = 24  # tokens before and behind a window's border
 CHUNKS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
 
 
@@ -51,10 +53,12 @@ def compare(
     precision: str,
     text: str,
     progress: Callable[[int], None] = lambda position: None,
+    window: int | None = None,
 ) -> Check:
     """Check ``draft`` against the float32 ``model`` of transformers, fed with ``ids``.
 
-    Every row one token at a time, then the last rows of longer chunks, then a rollback.
+    Every row one token at a time, then the last rows of longer chunks, then a rollback; and where
+    layers have a ``window``, rows about its border, which ``ids`` may not reach.
     """
     with torch.inference_mode():
         reference = model(input_ids=torch.tensor([list(ids)])).logits[0].float().numpy()
@@ -68,6 +72,9 @@ def compare(
         same += int(found.argmax() == expected.argmax())
         total += overlap(expected, found)
     difference = float(np.maximum(difference, _chunked_difference(draft, ids, reference)))
+    if window is not None:
+        past = _difference_past(window, draft, model, ids)
+        difference = float(np.maximum(difference, past))
     rollback = _rollback_difference(draft, ids)
     count = len(ids)
     passed = (
@@ -142,6 +149,24 @@ def _chunked_difference(
         found = draft.forward(ids[begin:end])
         difference = float(np.maximum(difference, np.abs(found - reference[end - 1]).max()))
     return difference
+
+
+def _difference_past(window: int, draft: DraftModel, model: Any, ids: Sequence[int]) -> float:
+    """The largest difference of rows from shortly before a window's border on."""
+    length = min(window + AROUND, draft.context)
+    begin = max(1, window - AROUND)
+    text = list(islice(cycle(ids), length))
+    with torch.inference_mode():
+        keep = {"logits_to_keep": length - begin + 1}
+        rows = model(input_ids=torch.tensor([text]), **keep).logits[0, begin - length - 1 :]
+    expected = rows.float().numpy()
+    draft.rollback(0)
+    found = [draft.forward(text[:begin]).copy()]
+    found += [draft.forward([token]).copy() for token in text[begin:]]
+    draft.rollback(window)  # the same tokens at once, each seeing a part of them
+    found.append(draft.forward(text[window:]).copy())
+    draft.rollback(0)
+    return float(np.abs(found - np.vstack([expected, expected[-1:]])).max())
 
 
 def _rollback_difference(draft: DraftModel, ids: Sequence[int]) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 
 class Edit:
@@ -31,9 +31,8 @@ class Edit:
     def add_constant(self, name: str, value: NDArray[Any]) -> str:
         """A new initializer, once per name."""
         if name not in self.constants:
-            tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
-            self.graph.initializer.append(tensor)
-            self.constants[name] = tensor
+            self.constants[name] = self.graph.initializer.add(name=name)
+            put(self.constants[name], value)
         return name
 
     def behind(self, name: str, kinds: Sequence[str]) -> str:
@@ -67,10 +66,24 @@ class Edit:
                 kept.append(node)
         del self.graph.node[:]
         self.graph.node.extend(kept[::-1])
-        constants = [tensor for tensor in self.graph.initializer if tensor.name in wanted]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(constants)
+        constants = self.graph.initializer  # none is copied: see ``put``
+        for index in reversed(range(len(constants))):
+            if constants[index].name not in wanted:
+                del constants[index]
         del self.graph.value_info[:]
+
+
+def put(tensor: TensorProto, value: NDArray[Any]) -> None:
+    """Give a tensor of a graph another value, in place, under its name.
+
+    Nothing makes a message of it on the way, as copying does: protobuf's end at 2 GiB, which one
+    table of a large vocabulary fills (262,144 tokens by 2,304 numbers).
+    """
+    name = tensor.name
+    tensor.Clear()
+    tensor.name, tensor.data_type = name, helper.np_dtype_to_tensor_dtype(value.dtype)
+    tensor.dims.extend(value.shape)
+    tensor.raw_data = np.ascontiguousarray(value).tobytes()
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
-from export.edit import Edit, attributes
+from export.edit import Edit, attributes, put
 from export.products import PASSED, Product, products, tables
 
 # A norm's weight and bias among its inputs.
@@ -231,8 +231,7 @@ def apply(edit: Edit, fold: Fold, factors: NDArray[np.float32]) -> None:
     behind = factors[fold.spread]
     if fold.table is not None:
         tensor = edit.constants[fold.table.input[0]]
-        value = numpy_helper.to_array(tensor) * behind
-        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+        put(tensor, numpy_helper.to_array(tensor) * behind)
         _divide(edit, fold.table, behind)
         return
     for one in fold.readers:
@@ -262,7 +261,7 @@ def change(edit: Edit, node: NodeProto, index: int, by: Any) -> None:
     tensor = edit.constants[name]
     value = np.ascontiguousarray(by(numpy_helper.to_array(tensor)), dtype=np.float32)
     if len(edit.readers[name]) == 1 and list(edit.readers[name][0].input).count(name) == 1:
-        tensor.CopyFrom(numpy_helper.from_array(value, name))
+        put(tensor, value)
         return
     new = edit.add_constant(f"{name}.{node.output[0]}", value)
     edit.readers[name] = [other for other in edit.readers[name] if other is not node]

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
@@ -21,12 +22,17 @@ from export.fuse import fuse
 from export.rotary import Tables, inside_attention
 
 NAME = "draftlink_shared_buffer"
+HEAD = 16  # GroupQueryAttention takes heads of whole multiples of this
+# The first onnxruntime whose GroupQueryAttention counts the current token among those that a window
+# sees, as transformers does; up to 1.23 it saw one more (tried, from 1.23.0 on).
+WINDOWS = "1.24.1"
 
 
 class _Tape:
     """What the forward that is being traced hands to its attention."""
 
     rotary: Tables | None = None
+    context: int
     past: tuple[Tensor, ...] = ()
     seqlens_k: Tensor
     total: Tensor
@@ -41,12 +47,18 @@ def _attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     softcap: float | None = None,
+    sliding_window: int | None = None,
     **ignored: Any,
 ) -> tuple[Tensor, None]:
     """query (1, heads, n, d), key and value (1, kv_heads, n, d) to (1, n, heads, d)."""
     _, heads, length, size = query.shape
     kv_heads = key.shape[1]
+    slides = sliding_window is not None and sliding_window < _Tape.context
     layer = int(module.layer_idx)  # type: ignore[arg-type]
+    scale = float(scaling if scaling is not None else size**-0.5)
+    room = padded(size) - size
+    if room:  # zeros add nothing to a score, and to what is attended zeros
+        query, key, value = (nn.functional.pad(x, (0, room)) for x in (query, key, value))
     past_key, past_value = _Tape.past[2 * layer : 2 * layer + 2]
     rotary, _Tape.rotary = _Tape.rotary, None
     packed = [x.transpose(1, 2).reshape(1, length, -1) for x in (query, key, value)]
@@ -57,15 +69,17 @@ def _attention(
             "do_rotary": int(rotary is not None),
             "num_heads": heads,
             "kv_num_heads": kv_heads,
-            "scale": float(scaling if scaling is not None else size**-0.5),
+            "scale": scale,
             "softcap": float(softcap or 0.0),
+            # Tokens that are seen back, the current one counted: so since ``WINDOWS``.
+            "local_window_size": int(sliding_window) if slides and sliding_window else -1,
         },
         dtypes=[query.dtype, query.dtype, query.dtype],
-        shapes=[(1, length, heads * size), past_key.shape, past_value.shape],
+        shapes=[(1, length, heads * padded(size)), past_key.shape, past_value.shape],
         version=1,
     )
     _Tape.present += [present_key, present_value]
-    return out.reshape(1, length, heads, size), None
+    return out.reshape(1, length, heads, -1)[..., :size], None
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
@@ -85,7 +99,7 @@ class _Traced(nn.Module):
         total_sequence_length: Tensor,
         past: list[Tensor],
     ) -> tuple[Tensor, ...]:
-        _Tape.past, _Tape.present = tuple(past), []
+        _Tape.past, _Tape.present, _Tape.context = tuple(past), [], past[0].shape[2]
         _Tape.seqlens_k, _Tape.total = seqlens_k, total_sequence_length
         out = self.model(
             input_ids=input_ids,
@@ -114,10 +128,29 @@ def replaced_attention(model: Any, name: str, attention: Callable[..., Any]) -> 
         model.set_attn_implementation(before)
 
 
+def padded(size: int) -> int:
+    """The head size in the graph of a model's: what GroupQueryAttention takes."""
+    return -(-size // HEAD) * HEAD
+
+
 def cache_shapes(model: Any) -> list[tuple[int, int]]:
-    """Key-value heads and head size of every layer's keys and values, as the model caches them."""
+    """Key-value heads and head size of every layer's keys and values, as the model caches them.
+
+    Raises ExportError for a cache that is none of layers, and for a model of no numbers.
+    """
     with torch.no_grad():
-        cache = model(input_ids=torch.zeros(1, 1, dtype=torch.int64)).past_key_values
+        said = model(input_ids=torch.zeros(1, 1, dtype=torch.int64))
+    if not bool(said.logits.isfinite().any()):
+        raise ExportError(
+            "the model's own logits are no numbers (NaN): its weights are broken; load the"
+            " checkpoint anew"
+        )
+    cache = said.past_key_values
+    if not hasattr(cache, "layers"):
+        raise ExportError(
+            f"{type(model).__name__} caches in a form of its own in transformers"
+            f" {transformers.__version__}; pip install -U transformers, or use another model"
+        )
     tensors = [x for layer in cache.layers for x in (layer.keys, layer.values)]
     return [(x.shape[1], x.shape[-1]) for x in tensors]
 
@@ -135,13 +168,16 @@ def export_shared(model: Any, context: int) -> onnx.ModelProto:
     layers, (kv_heads, size) = len(shapes) // 2, shapes[0]
     if len(set(shapes)) != 1:
         raise ExportError("its keys and values differ in shape")
-    buffers = [torch.zeros(1, kv_heads, context, size) for _ in range(2 * layers)]
+    # Of one number: a whole context's would take memory, and are not looked at.
+    zero = torch.zeros(1, 1, 1, 1)
+    wide = padded(size)
+    buffers = [zero.expand(1, kv_heads, context, wide).detach() for _ in range(2 * layers)]
     names = [f"{i}.{part}" for i in range(layers) for part in ("key", "value")]
     length = 3  # any length above 1: the axis is dynamic
     n = torch.export.Dim("n", min=1, max=context)
     with (
         replaced_attention(model, NAME, _attention),
-        inside_attention(model, context, size, _note),
+        inside_attention(model, context, size if size == wide else 0, _note),
         torch.no_grad(),
     ):
         program = torch.onnx.export(
@@ -168,10 +204,11 @@ def export_shared(model: Any, context: int) -> onnx.ModelProto:
             optimize=True,
         )
     assert program is not None
+    # Before the fusions: of some models' own attention they make such nodes, over no buffers.
+    found = sum(node.op_type == "GroupQueryAttention" for node in program.model.graph)
+    if found != layers:
+        raise ExportError(f"{found} of its {layers} layers use transformers' attention interface")
     proto = fuse(program.model)
     if not any(i.domain == "com.microsoft" for i in proto.opset_import):
         proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    found = sum(node.op_type == "GroupQueryAttention" for node in proto.graph.node)
-    if found != layers:
-        raise ExportError(f"{found} of its {layers} layers use transformers' attention interface")
     return proto

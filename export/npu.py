@@ -87,9 +87,7 @@ def write(graphs: dict[int, onnx.ModelProto], folder: Path) -> None:
     name = GRAPH + ".data"
     with (folder / name).open("wb") as data:
         for count, graph in graphs.items():
-            small = onnx.ModelProto()
-            small.CopyFrom(graph)
-            for tensor in small.graph.initializer:
+            for tensor in graph.graph.initializer:  # not a copy's, which would end at 2 GiB
                 raw = onnx.numpy_helper.to_array(tensor).tobytes()
                 if len(raw) <= EMBEDDED_BYTES:
                     continue
@@ -102,4 +100,6 @@ def write(graphs: dict[int, onnx.ModelProto], folder: Path) -> None:
                 tensor.raw_data = b""
                 onnx.external_data_helper.set_external_data(tensor, name, offset, length)
                 tensor.ClearField("raw_data")
-            onnx.save(small, folder / bucket_file(count))
+            onnx.save(graph, folder / bucket_file(count))
+    for graph in graphs.values():
+        onnx.load_external_data_for_model(graph, str(folder))

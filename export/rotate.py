@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
 from export import fold as folding
-from export.edit import Edit
+from export.edit import Edit, put
 from export.fold import Fold
 from export.products import TURNED, Product
 
@@ -80,8 +80,7 @@ def rotate(edit: Edit, head: Product, table: NodeProto | None) -> str:
         folding.change_weight(edit, head, lambda weight: weight @ basis)
     else:
         tensor = edit.constants[table.input[0]]
-        value = numpy_helper.to_array(tensor) @ basis
-        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+        put(tensor, numpy_helper.to_array(tensor) @ basis)
         gathered = table.output[0]
         table.output[0] = gathered + TURNED
         after = list(edit.graph.node).index(table) + 1

@@ -9,12 +9,14 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from bs_runtime.checkpoint import quantized
 from bs_runtime.checkpoint.config import read_config
 from bs_runtime.checkpoint.errors import CheckpointError
 from bs_runtime.checkpoint.gguf_config import read_gguf_config
 from bs_runtime.checkpoint.gguf_file import is_gguf, open_gguf
 from bs_runtime.checkpoint.gguf_model import load_gguf_model
 from bs_runtime.checkpoint.hub import absent, hub_answers
+from bs_runtime.checkpoint.refused import refuse_state
 from bs_runtime.checkpoint.words import Words, read_gguf_words, read_words
 from draftlink.protocol.tokenizer import differences
 from export import ExportError, first_line
@@ -55,6 +57,12 @@ def _folder(model: str | Path) -> tuple[Any, Words]:
         raise ExportError(
             f"{model} is a {made_as[0] or config.model_type}, not a decoder-only language model,"
             " as a draft must be"
+        )
+    refuse_state(config.get_text_config())
+    if (method := quantized.method_of(config, str(model))) is not None:
+        raise ExportError(
+            f"{model} is quantized by {method}, and a draft is rounded from floats;"
+            f" {quantized.FLOATS}"
         )
     words = _words(model, offline)
     try:
@@ -110,7 +118,9 @@ def _config(model: str | Path, offline: bool) -> Any:
         )
     try:
         return read_config(str(model), trust_remote_code=False, local_files_only=offline)
-    except (OSError, ValueError, KeyError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # a file of any content: each reader has its own
         _own_code(model, error)
         if path.is_dir():
             raise ExportError(f"cannot read {path / 'config.json'}: {first_line(error)}") from None
@@ -123,12 +133,11 @@ def _words(model: str | Path, offline: bool) -> Words:
         return read_words(str(model), local_files_only=offline)
     except CheckpointError:
         raise
-    except Exception as error:  # a missing file, a missing package: each its own exception
+    except Exception as error:  # of the hub, say: each its own exception
         _own_code(model, error)
-        absent = Path(model).is_dir() and not (Path(model) / "tokenizer.json").is_file()
-        why = "no tokenizer.json" if absent else first_line(error)
         raise ExportError(
-            f"{model} has no tokenizer that loads ({why}); save it into the model's folder"
+            f"{model} has no tokenizer that loads ({first_line(error)}); save it into the model's"
+            " folder"
         ) from None
 
 
@@ -160,18 +169,10 @@ def context(model: Any, asked: int | None) -> int:
     any earlier length within them.
     """
     config = model.config.get_text_config()
-    full = "use a model with full attention"
-    if getattr(model, "_is_stateful", False):
-        raise ExportError(
-            f"{config.model_type} keeps a recurrent state that cannot be rolled back; {full}"
-        )
-    names = ("layer_types", "layers_block_type")
-    kinds = {kind for name in names for kind in getattr(config, name, None) or ()}
-    if odd := kinds - {"attention", "full_attention", "sliding_attention"}:
-        raise ExportError(
-            f"layers of kind {', '.join(sorted(odd))} keep a state that cannot be rolled back;"
-            f" {full}"
-        )
+    try:
+        refuse_state(config, stateful=getattr(model, "_is_stateful", False))
+    except CheckpointError as error:
+        raise ExportError(str(error)) from None
     limit = getattr(config, "max_position_embeddings", None) or asked
     if not limit:
         raise ExportError(f"{config.model_type} states no context length; give one with --context")
@@ -182,13 +183,4 @@ def context(model: Any, asked: int | None) -> int:
         limit = min(limit, original or rope.get("original_max_position_embeddings") or limit)
     if asked is not None and not 1 <= asked <= limit:
         raise ExportError(f"context must be between 1 and the model's {limit}, not {asked}")
-    tokens = asked or int(limit)
-    window = getattr(config, "sliding_window", None)
-    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
-    if window and slides and window < tokens:
-        raise ExportError(
-            f"its sliding window of {window} tokens is shorter than the context of {tokens}, and"
-            " entries that left the window cannot be rolled back; export with"
-            f" --context {window}, or {full}"
-        )
-    return tokens
+    return asked or int(limit)

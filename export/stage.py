@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import onnx
 
+from bs_runtime.checkpoint.config import window_of
 from device_runtime.model.bundle import GRAPH, Bundle, BundleError, Check, Manifest, digest
 from device_runtime.model.draft_model import DraftModel
 from export import ExportError, check, first_line, npu, quantize
@@ -80,8 +81,11 @@ class Stage:
             self.progress(f"checking {precision} against PyTorch, {position} of {len(ids)} tokens")
 
         draft = self.open()
+        window = window_of(model.config.get_text_config(), self.manifest.context)
+        if precision != "fp32":
+            window = None  # a rounding changes no mask
         try:
-            result = check.compare(draft, model, ids, precision, text, tell)
+            result = check.compare(draft, model, ids, precision, text, tell, window)
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise ExportError(
                 f"the {precision} {kind} graph does not run: {first_line(error)}"
@@ -97,17 +101,27 @@ class Stage:
     def failed(self, why: str) -> ExportError:
         """What says that the graph is broken."""
         precision, kind = self.manifest.precision, self.manifest.graph
-        return ExportError(
-            f"the {precision} {kind} graph does not match PyTorch ({why}); nothing was written"
-        )
+        told = f"the {precision} {kind} graph does not match PyTorch ({why}); nothing was written"
+        if (precision, kind) == ("fp32", "shared"):
+            # GroupQueryAttention may lack what a model's own has, which standard operators keep.
+            told += "; --graph portable may have what this graph leaves out"
+        return ExportError(told)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The exporters and the quantizer tell one line per node; the caller wants one per step."""
-    logging.disable(logging.WARNING)
+    """The exporters and the quantizer tell one line per node; the caller wants one per step.
+
+    What goes wrong they raise, too; torch prints the graph as far as it came to stderr besides.
+    """
+    logging.disable(logging.ERROR)
+    none = io.StringIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(none),
+            contextlib.redirect_stderr(none),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

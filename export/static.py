@@ -15,6 +15,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from bs_runtime.checkpoint.config import window_of
 from export import ExportError
 from export.graph import cache_shapes, replaced_attention
 
@@ -85,6 +86,11 @@ def export_static(model: Any, context: int, count: int) -> onnx.ModelProto:
     past.0.key, ... float32 (1, kv_heads, context, head_dim). Outputs: logits float32 (1, V),
     new.0.key, ... (1, kv_heads, n, head_dim). Raises ExportError, and what torch raises.
     """
+    if window := window_of(model.config.get_text_config(), context):
+        raise ExportError(
+            f"it has one mask for all layers, and some see {window} tokens back; --context {window}"
+            " has no need of that"
+        )
     shapes = cache_shapes(model)
     if len(set(shapes)) != 1:
         raise ExportError("its keys and values differ in shape")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import msgspec
 import pytest
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
@@ -134,6 +135,13 @@ def test_tables_need_nothing_but_ascii(table):
     stream = io.TextIOWrapper(raw, "ascii", "strict", write_through=True)
     Console(file=stream, width=200).print(table)
     assert raw.getvalue() and b"\\u" not in raw.getvalue() and b"?" not in raw.getvalue()
+
+
+def test_the_bound_for_more_candidates_is_a_column():
+    among = msgspec.structs.replace(ROW, name="coupled", candidates=(0.5, 0.6, 0.7, 0.8))
+    raw = io.StringIO()
+    Console(file=raw, width=400).print(compare_view.table([ROW, among], 1.0))
+    assert raw.getvalue().count("0.600 0.700 0.800") == 1
 
 
 def test_what_a_stream_has_is_left_as_it_is():

@@ -109,6 +109,7 @@ def test_without_the_hub_a_command_ends_unless_the_model_is_kept_here(hub, monke
         ("export", NOBODYS, "-o", "nowhere"),
         ("export", "tinypair", "-o", "nowhere", "--target", NOBODYS),
         ("bs", NOBODYS, "--port", "0"),
+        ("pull", NOBODYS),
     ],
 )
 def test_a_command_says_so_before_it_imports_pytorch(command):

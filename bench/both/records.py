@@ -7,14 +7,13 @@ from typing import Any
 
 import tinypair
 from bench.link import Bench
-from bench.virtual.record import Record
+from bench.virtual.record import FAR, Record
 from device_runtime.device import Coupled, Sampling
 from device_runtime.drafting.drafter import Drafter
 from draftlink.distribution import noise
 from draftlink.link.shaping import LinkProfile
 from draftlink.protocol import frames
 
-FAR = 1e6  # times later: as good as never
 FAST = LinkProfile(1e9, 1e9, 0.0)
 
 

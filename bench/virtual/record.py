@@ -23,9 +23,10 @@ from bs_runtime.model.commands import Command
 from bs_runtime.model.kv import Feed
 from bs_runtime.model.step import Serial
 
-VOCAB = 64
+VOCAB = 256
 HASH = "record"
 CONTEXT = 4096
+FAR = 1e6  # times later: as good as never
 SURE = 20.0  # by which a target's own token leads
 
 
@@ -75,12 +76,14 @@ class Record:
     def drafted(self, position: int) -> NDArray[np.float32]:
         """The draft's logits (V,) for a position."""
         place = min(max(position - self.prompt, 0), len(self.right) - 1)
-        chance = min(max(self.chances[place], 1.5 / VOCAB), 1.0 - 1e-6)
+        later, second = self.seconds[place] if self.seconds else (FAR, False)
+        # Unlikely ids win a race, too, and by a hair: what all others share must not hide them.
+        least = 1.5 / VOCAB * (later if later < VOCAB / 3 else 1.0)
+        chance = min(max(self.chances[place], least), 1.0 - 1e-6)
         row: NDArray[np.float32] = np.full(VOCAB, np.log((1.0 - chance) / (VOCAB - 1)), np.float32)
         row[(self.token(position) + (not self.right[place])) % VOCAB] = np.log(chance)
         if self.seconds:
-            later, right = self.seconds[place]
-            own = (self.token(position) + 2 * (not right)) % VOCAB
+            own = (self.token(position) + 2 * (not second)) % VOCAB
             row[own] = np.log(chance) - np.log(later)
         return row
 

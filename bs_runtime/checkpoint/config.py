@@ -45,17 +45,26 @@ def read_config(source: str, **options: Any) -> Any:
     """
     config: Any = AutoConfig.from_pretrained(source, **options)
     if MAJOR >= 5:
-        return config
+        return _mended(config)
     said, _ = type(config).get_config_dict(source, **options)
-    if not _newer(said):
-        return config
-    return type(config).from_dict(understood(said))
+    return _mended(type(config).from_dict(understood(said)) if _newer(said) else config)
 
 
 def make_config(said: dict[str, Any]) -> Any:
     """A configuration of what a file says, in transformers 5's words. Raises CheckpointError."""
     known = said if MAJOR >= 5 else understood(said)
-    return CONFIG_MAPPING[said["model_type"]].from_dict(known)
+    return _mended(CONFIG_MAPPING[said["model_type"]].from_dict(known))
+
+
+def _mended(config: Any) -> Any:
+    """Without a padding id that is none of the vocabulary: no embedding can be made with it."""
+    text = config.get_text_config()
+    size = getattr(text, "vocab_size", None)
+    for each in (config, text):
+        pad = getattr(each, "pad_token_id", None)
+        if isinstance(pad, int) and isinstance(size, int) and not -size <= pad < size:
+            each.pad_token_id = None
+    return config
 
 
 def _newer(said: dict[str, Any]) -> bool:
@@ -133,3 +142,14 @@ def _refuse(kind: str, rope: Any) -> NoReturn:
         f"its rotary embedding ({kind}: {rope}) was written by a newer transformers than"
         f" {transformers.__version__}, which does not know it: pip install -U transformers"
     )
+
+
+def window_of(config: Any, context: int) -> int | None:
+    """How many tokens a model's layers with a sliding window see, the current one counted.
+
+    None where no layer has one, and where it is no shorter than ``context``.
+    """
+    kinds = getattr(config, "layer_types", None) or ()
+    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
+    window = getattr(config, "sliding_window", None)
+    return int(window) if slides and window and window < context else None

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 from transformers import GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import logging
 
 from bs_runtime.checkpoint.gguf_file import GgufFile
 from bs_runtime.checkpoint.gguf_tokenizer import special_id
@@ -34,7 +35,9 @@ def load_gguf_model(file: GgufFile, config: Any, **options: Any) -> Any:
     made: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with torch.device("meta"):
         empty = made(copy.deepcopy(config))
-    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+    with contextlib.ExitStack() as shown:
+        if not logging.is_progress_bar_enabled():  # its own bar asks nobody
+            shown.enter_context(contextlib.redirect_stderr(io.StringIO()))
         read = load_gguf_checkpoint(str(file.path), return_tensors=True, model_to_load=empty)
     pair: Any = made.from_pretrained(
         None, config=config, state_dict=read.pop("tensors"), output_loading_info=True, **options

@@ -72,8 +72,9 @@ def read_gguf_words(file: GgufFile) -> Words:
 def read_words(source: str, *, local_files_only: bool = False) -> Words:
     """Those of a folder or hub id.
 
-    Raises CheckpointError for a tokenizer that no device reads, that needs code of its own, or
-    whose files contradict each other; and what transformers raises for one that it has to convert.
+    Raises CheckpointError for a tokenizer that is not there, that no device reads, that needs code
+    of its own, or whose files contradict each other; and what transformers raises where it has to
+    convert one that brings code.
     """
     places = {name: _file(source, name, local_files_only) for name in (FILE, SETTINGS, TEMPLATE)}
     place, settings = places[FILE], places[SETTINGS]
@@ -121,9 +122,20 @@ def _check_code(source: str, said: dict[str, Any]) -> None:
 
 def _converted(source: str, said: dict[str, Any], local_files_only: bool) -> Tokenizer:
     """Of files of other kinds, as transformers converts them."""
-    known: Any = AutoTokenizer.from_pretrained(
-        source, trust_remote_code=False, local_files_only=local_files_only
-    )
+    try:
+        known: Any = AutoTokenizer.from_pretrained(
+            source, trust_remote_code=False, local_files_only=local_files_only
+        )
+    except Exception as error:  # of what is there: each converter has its own
+        line = (str(error).strip() or repr(error)).splitlines()[0]
+        if "trust_remote_code" in line:
+            raise
+        tells = isinstance(error, ImportError | OSError | ValueError)
+        why = f" ({line.rstrip('.')})" if tells else ""
+        raise CheckpointError(
+            f"{source} has no {FILE}, and nothing that transformers makes one of{why}; put it"
+            " there, as save_pretrained of its tokenizer writes it"
+        ) from None
     if not getattr(known, "is_fast", False):
         raise CheckpointError(
             f"{source} has no fast tokenizer ({FILE}), the one form that the device reads"

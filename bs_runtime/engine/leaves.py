@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from bs_runtime.engine.late import Leaf
 from bs_runtime.engine.patience import MEMORY
 from bs_runtime.engine.prices import Prices
+from draftlink.planning import theory
 
 PRIOR_RIGHT, PRIOR_REACHED = 0.6, 4.0  # as if so many had been right of so many that were reached
 
@@ -30,10 +31,14 @@ class Leaves:
         self._right = fades * self._right + right
         self._reached = fades * self._reached + reached
 
-    def worth(self, leaves: Sequence[Leaf], alpha: float) -> list[Leaf]:
-        """Those that are worth their rows, where a token is right with probability ``alpha``."""
+    def worth(self, leaves: Sequence[Leaf], alpha: float, count: int) -> list[Leaf]:
+        """Those that are worth their rows, beside a block of ``count`` tokens.
+
+        ``alpha``: how likely each of those is right, if those before it are.
+        """
         prices, chance = self._prices, self._right / self._reached
         dear = prices.tokens(2) - prices.tokens(1)
-        if prices.step_s > 0.0:  # of its own tokens, of which a step brings at most 1 / (1 - alpha)
-            dear += prices.row_s / ((1.0 - min(alpha, 0.99)) * prices.step_s)
+        if prices.step_s > 0.0:  # of the tokens that the step brings
+            brings = theory.expected_tokens(min(alpha, 0.99), count)
+            dear += brings * prices.wary_s / prices.step_s
         return [leaf for leaf in leaves if alpha**leaf.beside * chance >= dear]

@@ -96,7 +96,7 @@ class Prices:
         return spread / (spread + DOUBT)
 
     @property
-    def _wary_s(self) -> float:
+    def wary_s(self) -> float:
         """``row_s``, for who may go without: where the last steps do not tell, as it was known.
 
         While nearly all steps have one row ``row_s`` is far too low, and rows that do not pay would
@@ -134,7 +134,7 @@ class Prices:
         """
         if not self._weight:
             return held, 0.0
-        row_s = self._wary_s
+        row_s = self.wary_s
         step_s = max(self._seconds - (self._rows - 1.0) * row_s, LEAST_S)
         expected = reach = 1.0
         rates = [(expected - self.tokens(1)) / step_s]
@@ -153,6 +153,6 @@ class Prices:
         Under load each step may have as many rows as a step can, which tells nothing of them.
         """
         others = self.others
-        row_s = rows * (max(self.row_s, self._wary_s) if others > 0.0 else self.row_s)
+        row_s = rows * (max(self.row_s, self.wary_s) if others > 0.0 else self.row_s)
         own_s = row_s + self.step_s / self.company
         return SPARING * others * row_s + self.tariff * own_s

@@ -33,12 +33,24 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AttentionInterface, Cache
 
 NAME = "draftlink"
+
+
+class Form(NamedTuple):
+    """How a layer attends, as its module tells its attention.
+
+    ``window``: how many tokens it sees back, its own included; None: all there are. ``softcap``:
+    scores are capped as cap · tanh(score / cap); None: they are not.
+    """
+
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
 
 
 class PackedStep(Cache):
@@ -73,7 +85,7 @@ class PackedStep(Cache):
         """Write keys and values (1, kv heads, tokens, d) of a layer to their slots."""
         raise NotImplementedError
 
-    def attend(self, layer: int, query: torch.Tensor, kv_heads: int, scale: float) -> torch.Tensor:
+    def attend(self, layer: int, query: torch.Tensor, kv_heads: int, form: Form) -> torch.Tensor:
         """Query (1, heads, tokens, d) to (1, tokens, heads, d), over a layer's slots."""
         raise NotImplementedError
 
@@ -98,19 +110,23 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of packed tokens: query (1, heads, tokens, d) to (1, tokens, heads, d).
 
     ``key`` and ``value``, (1, kv heads, tokens, d), are in the slots by now. transformers makes no
     mask for a backend that registers none, so ``attention_mask`` is None. The None that is returned
-    stands for the weights.
+    stands for the weights. That ``sliding_window`` is what a mask would have said is found out when
+    the model is loaded (``told``).
     """
     step = _running.get(None)
     if step is None:
         raise RuntimeError("this model's attention needs a step: call it through its Target")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return step.attend(step.layer_of(key), query, key.shape[1], scale), None
+    form = Form(scale, sliding_window or None, softcap or None)
+    return step.attend(step.layer_of(key), query, key.shape[1], form), None
 
 
 AttentionInterface.register(NAME, attend)

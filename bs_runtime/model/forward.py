@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from bs_runtime.model.attention import PackedStep, running
+from bs_runtime.model import sight
+from bs_runtime.model.attention import Form, PackedStep, running
 from bs_runtime.model.errors import TargetError
 from bs_runtime.model.kv import Feed, Layout, Slot
+from bs_runtime.model.sight import Sight
 
 if TYPE_CHECKING:
     from bs_runtime.model.fused import Fused
@@ -34,18 +33,17 @@ HAS_TRITON = find_spec("triton") is not None  # it comes with PyTorch for GPUs
 
 @dataclass(frozen=True)
 class Part:
-    """A feed's place in a step: ``tokens`` from ``begin`` on; with them its slot holds ``length``.
-
-    ``mask`` (tokens, length) is 0 where a token may look, else -inf. It is None for a chain where
-    it would say nothing: a single token may look everywhere, and in a slot that was empty the
-    triangle says it.
-    """
+    """A feed's place in a step: ``tokens`` from ``begin`` on, and what they see of their slot."""
 
     slot: Slot
     begin: int
     tokens: int
-    length: int
-    mask: Tensor | None
+    sight: Sight
+
+    @property
+    def length(self) -> int:
+        """Entries of the slot with the tokens."""
+        return self.sight.length
 
 
 class StepCache(PackedStep):
@@ -78,21 +76,13 @@ class StepCache(PackedStep):
                 values.narrow(2, part.begin, part.tokens),
             )
 
-    def attend(self, layer: int, query: Tensor, kv_heads: int, scale: float) -> Tensor:
+    def attend(self, layer: int, query: Tensor, kv_heads: int, form: Form) -> Tensor:
         """Query (1, heads, tokens, d) to (1, tokens, heads, d), one session after the other."""
         out = []
         for part in self.parts:
+            rows = query.narrow(2, part.begin, part.tokens)
             keys, values = part.slot.read(layer, part.length)
-            attended = scaled_dot_product_attention(
-                query.narrow(2, part.begin, part.tokens),
-                keys,
-                values,
-                attn_mask=part.mask,
-                is_causal=part.mask is None and part.tokens > 1,
-                scale=scale,
-                enable_gqa=query.shape[1] != kv_heads,
-            )
-            out.append(attended.transpose(1, 2))
+            out.append(sight.attend(rows, keys, values, part.sight, form).transpose(1, 2))
         return torch.cat(out, 1)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -227,24 +217,7 @@ class Engine:
         return logits if self._keeps_logits else logits[keep]
 
     def _part(self, feed: Feed, begin: int) -> Part:
-        past, tokens = feed.slot.length, len(feed.ids)
-        feed.slot.reserve(past + tokens)
+        feed.slot.reserve(feed.slot.length + len(feed.ids))
         feed.slot.fit()
-        ancestors = feed.ancestors
-        mask = None
-        if (past and tokens > 1) or ancestors is not None:
-            shape = tokens, past + tokens
-            options: dict[str, Any] = {"dtype": self.model.dtype, "device": self.model.device}
-            mask = torch.full(shape, float("-inf"), **options).triu_(past + 1)
-            if ancestors is not None:  # the chain is behind the diagonal, so it is seen by now
-                hidden = torch.from_numpy(~family(ancestors, past + tokens - feed.first))
-                block = mask[tokens - len(ancestors) :, feed.first :]
-                block.masked_fill_(hidden.to(mask.device), float("-inf"))
-        return Part(feed.slot, begin, tokens, past + tokens, mask)
-
-
-def family(ancestors: Sequence[int], size: int) -> NDArray[np.bool_]:
-    """Which of the first ``size`` tokens of a block are ancestors of each token; (tokens, size)."""
-    masks = np.array(ancestors, dtype=np.uint64)[:, None]
-    found: NDArray[np.bool_] = (masks >> np.arange(size, dtype=np.uint64) & np.uint64(1)) != 0
-    return found
+        options = {"dtype": self.model.dtype, "device": self.model.device}
+        return Part(feed.slot, begin, len(feed.ids), Sight.of(feed, options))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bs_runtime.model import kernels
-from bs_runtime.model.attention import PackedStep
+from bs_runtime.model.attention import Form, PackedStep
 from bs_runtime.model.kv import Feed
 
 SIZES = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 640)  # tokens of a captured step
@@ -50,7 +50,7 @@ class Tables:
         self.ids, self.position = self.held[:2]
         self.wanted = self.held[6]
         index, bound, ancestors, part = self.held[2:6]
-        self.tokens = kernels.Tokens(index, bound, ancestors, part, *self.held[7:9])
+        self.tokens = kernels.Tokens(index, self.position, bound, ancestors, part, *self.held[7:9])
         tiles = self.held[9:]
         self.tiles = tiles[0], tiles[1], tiles[2]
 
@@ -113,10 +113,10 @@ class FusedStep(PackedStep):
         """Write keys and values (1, kv heads, tokens, d) of a layer to their slots."""
         kernels.store(keys, values, layer, self._tables.tokens)
 
-    def attend(self, layer: int, query: Tensor, kv_heads: int, scale: float) -> Tensor:
+    def attend(self, layer: int, query: Tensor, kv_heads: int, form: Form) -> Tensor:
         """Query (1, heads, tokens, d) to (1, tokens, heads, d)."""
         tables = self._tables
-        return kernels.attend(query, layer, kv_heads, scale, tables.tokens, tables.tiles)
+        return kernels.attend(query, layer, kv_heads, form, tables.tokens, tables.tiles)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Nothing of what transformers derives from it is used."""

@@ -6,7 +6,8 @@ where they are, through their addresses: a session's memory stays its own, and g
 before. A token sees the entries of its slot before a bound of its own, which is all there is to
 say of a chain, and from there on its ancestors, 64 at the most. Attention is computed as in
 FlashAttention (arXiv 2205.14135) and, where few tokens look at long histories, split over the keys
-(Flash-Decoding): partial results meet in ``_combine``.
+(Flash-Decoding): partial results meet in ``_combine``. A layer with a window begins at the first
+key that any token of a tile sees; what a layer has not, a window or capped scores, is not compiled.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 import torch  # no postponed annotations here: Triton reads which arguments are constants
 import triton
 import triton.language as tl
+
+from bs_runtime.model.attention import Form
 
 KEYS = 64  # of a block; the least share of a split, too
 ENOUGH = 512  # programs that fill a GPU: more splits than lead to them gain nothing
@@ -55,12 +58,38 @@ def _store(
 
 
 @triton.jit
+def _capped(score, CAP: tl.constexpr):
+    """CAP · tanh(score / CAP), to the last digits of single precision."""
+    x = score / CAP
+    square = x * x
+    small = x * (
+        1 - square * (1 / 3 - square * (2 / 15 - square * (17 / 315 - square * 62 / 2835)))
+    )
+    fades = tl.exp(-2 * tl.abs(x))
+    large = (1 - fades) / (1 + fades)
+    return CAP * tl.where(tl.abs(x) < 0.2, small, tl.where(x < 0, -large, large))
+
+
+@triton.jit
+def _older(ancestors, bit):
+    """How many of a token's ancestors (int64) come before the one at ``bit``, below 64."""
+    x = ancestors & ((1 << bit) - 1)
+    x = x - ((x >> 1) & 0x5555555555555555)
+    x = (x & 0x3333333333333333) + ((x >> 2) & 0x3333333333333333)
+    x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F
+    x = x + (x >> 8)
+    x = x + (x >> 16)
+    return (x + (x >> 32)) & 0x7F
+
+
+@triton.jit
 def _attend(
     query,  # (1, heads, tokens, d)
     query_head,
     query_token,
     tokens,
     index_of,
+    position_of,
     bound_of,  # (tokens,): it sees all entries before this one
     ancestors_of,  # (tokens,): bit i if it sees entry ``bound + i``
     address,
@@ -80,6 +109,8 @@ def _attend(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     SPLITS: tl.constexpr,
+    WINDOW: tl.constexpr,  # tokens that are seen back, 0 for all
+    CAP: tl.constexpr,  # of the scores, 0.0 for none
 ):
     tile = tl.program_id(0)
     shared = tl.program_id(1)  # which of the kv heads
@@ -103,8 +134,13 @@ def _attend(
         ancestors = tl.load(ancestors_of + token, mask=on, other=0)
         # The tokens of a block have one bound, so a tile's tokens with ancestors have the same.
         branching = tl.max(tl.where(ancestors != 0, bound + 1, 0), 0)  # and 1 more, or 0 if none do
-        share = tl.cdiv(length, SPLITS * BLOCK) * BLOCK
-        begin = split * share
+        start = 0
+        if WINDOW > 0:
+            # What a token sees has no smaller index than position.
+            near = tl.load(position_of + token, mask=on, other=0) - (WINDOW - 1)
+            start = tl.maximum(tl.min(tl.where(on, near, length), 0), 0) // BLOCK * BLOCK
+        share = tl.cdiv(length - start, SPLITS * BLOCK) * BLOCK
+        begin = start + split * share
         end = tl.minimum(begin + share, length)
         held = tl.load(capacity + part)
         slab = tl.load(address + part).to(query.dtype)
@@ -120,12 +156,20 @@ def _attend(
             inside = (n < end)[:, None] & on_d[None, :]
             k = tl.load(keys + n[:, None] * D + d[None, :], mask=inside, other=0.0)
             score = tl.dot(q, tl.trans(k), input_precision="ieee", out_dtype=wide) * scale
+            if CAP > 0:
+                score = _capped(score, CAP) * 1.4426950408889634  # log2 e
             sees = n[None, :] < bound[:, None]
+            if WINDOW > 0:
+                sees = sees & (n[None, :] >= near[:, None])
             if (branching > 0) & (first + BLOCK >= branching):
                 bit = n - (branching - 1)
                 named = (bit >= 0) & (bit < 64)
                 related = (ancestors[:, None] >> tl.where(named, bit, 0)[None, :]) & 1
-                sees = sees | ((related != 0) & named[None, :])
+                related = (related != 0) & named[None, :]
+                if (WINDOW > 0) & (WINDOW < 64):  # else no ancestor is that far back
+                    older = _older(ancestors[:, None], tl.where(named, bit, 0)[None, :])
+                    related = related & (bound[:, None] + older >= near[:, None])
+                sees = sees | related
             score = tl.where(sees & (n < end)[None, :], score, float("-inf"))
             higher = tl.maximum(peak, tl.max(score, 1))
             anchor = tl.where(higher == float("-inf"), 0.0, higher)  # a row that sees no key yet
@@ -189,6 +233,7 @@ class Tokens:
     """What the kernels know of a step's tokens, and of the slots that they belong to."""
 
     index: torch.Tensor  # (tokens,), in its slot
+    position: torch.Tensor  # (tokens,), in its history
     bound: torch.Tensor  # (tokens,): it sees all entries before this one
     ancestors: torch.Tensor  # (tokens,): bit i if it sees entry ``bound + i``
     part: torch.Tensor  # (tokens,), -1 for padding
@@ -210,7 +255,7 @@ def attend(
     query: torch.Tensor,
     layer: int,
     kv_heads: int,
-    scale: float,
+    form: Form,
     of: Tokens,
     tiles: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
@@ -228,10 +273,12 @@ def attend(
     out = query.new_empty((1, tokens, heads, d))
     sizes = {"HEADS": heads, "D": d, "D_BLOCK": max(triton.next_power_of_2(d), 16)}
     rows = max(triton.next_power_of_2(tile_tokens(group) * group), 16)
+    scale = form.scale if form.softcap else form.scale * LOG2_E
     _attend[(len(tiles[0]), kv_heads, parts)](
-        query, query.stride(1), query.stride(2), tokens, of.index, of.bound, of.ancestors,
-        of.address, of.capacity, *tiles, sums, masses, peaks, scale * LOG2_E, layer,
-        GROUP=group, ROWS=rows, BLOCK=KEYS, SPLITS=parts, **sizes,
+        query, query.stride(1), query.stride(2), tokens, of.index, of.position, of.bound,
+        of.ancestors, of.address, of.capacity, *tiles, sums, masses, peaks, scale, layer,
+        GROUP=group, ROWS=rows, BLOCK=KEYS, SPLITS=parts, WINDOW=form.window or 0,
+        CAP=form.softcap or 0.0, **sizes,
     )  # fmt: skip
     _combine[(tokens, heads)](sums, masses, peaks, of.part, out, tokens, SPLITS=parts, **sizes)
     return out

@@ -2,24 +2,65 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from bs_runtime.checkpoint import quantized
 from bs_runtime.checkpoint.config import read_config
+from bs_runtime.checkpoint.errors import CheckpointError
 from bs_runtime.checkpoint.gguf_config import read_gguf_config
-from bs_runtime.checkpoint.gguf_file import is_gguf, open_gguf
+from bs_runtime.checkpoint.gguf_file import GgufFile, is_gguf, open_gguf
 from bs_runtime.checkpoint.gguf_model import load_gguf_model
 from bs_runtime.checkpoint.hub import hub_answers
+from bs_runtime.checkpoint.refused import refuse_state
 from bs_runtime.checkpoint.words import Words, read_gguf_words, read_words
 from bs_runtime.model.errors import TargetError
 
-# What transformers raises for files that are missing, broken or foreign.
-FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError)
+
+@dataclass(frozen=True)
+class Files:
+    """A checkpoint whose configuration is read, and nothing else of it yet.
+
+    ``method``: how its weights are quantized, None where they are floats or a GGUF file's.
+    """
+
+    source: str
+    config: Any
+    gguf: GgufFile | None = None
+    method: str | None = None
+    offline: bool = False
+
+    @property
+    def parameters(self) -> int | None:
+        """Numbers that the model has, tied ones once; None where it cannot be built without any."""
+        try:
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(copy.deepcopy(self.config))
+        except Exception:  # some look at their numbers while they are made
+            return None
+        return sum(each.numel() for each in model.parameters())
+
+    @property
+    def bytes(self) -> int | None:
+        """Of a folder's files of weights; None of what is not here."""
+        folder = Path(self.source)
+        sizes = [f.stat().st_size for f in folder.glob("*") if f.suffix in (".safetensors", ".bin")]
+        return sum(sizes) if sizes else None
+
+    def load(self, dtype: torch.dtype, place: torch.device) -> tuple[Any, Words]:
+        """The model, on the CPU or where it shall be, and its words.
+
+        Raises TargetError, CheckpointError.
+        """
+        if self.gguf is not None:
+            words = read_gguf_words(self.gguf)
+            return load_gguf_model(self.gguf, self.config, dtype=dtype), words
+        return _load_folder(self, dtype, place)
 
 
 def find_model(model: str | Path) -> tuple[str, str]:
@@ -39,6 +80,35 @@ def find_model(model: str | Path) -> tuple[str, str]:
     return str(model), parts[-1]
 
 
+def open_model(source: str) -> Files:
+    """What ``find_model`` found, with its configuration. Raises TargetError, CheckpointError.
+
+    What cannot be a target by its configuration is refused here, before anything large is read.
+    """
+    path = Path(source)
+    if is_gguf(path):
+        file = open_gguf(path)
+        return Files(source, read_gguf_config(file), file)
+    # Without the hub what is cached still loads, and without retries.
+    offline = not path.is_dir() and not hub_answers(source)
+    try:
+        config = read_config(source, trust_remote_code=False, local_files_only=offline)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a file of any content: each reader has its own
+        raise _unloadable(source, error) from None
+    config._attn_implementation = None  # it could name code on the hub, or what is not here
+    if config.is_encoder_decoder:
+        raise TargetError(
+            f"{source} is an encoder-decoder model; use a decoder-only one (a causal LM)"
+        )
+    refuse_state(config.get_text_config())
+    method = quantized.method_of(config, source)
+    if method is not None:
+        quantized.need(method, source)
+    return Files(source, config, method=method, offline=offline)
+
+
 def generation_config(model: str, config: Any, offline: bool) -> GenerationConfig:
     """What transformers would read by itself, and then run the folder's ``custom_generate``.
 
@@ -50,51 +120,48 @@ def generation_config(model: str, config: Any, offline: bool) -> GenerationConfi
         return GenerationConfig.from_model_config(config)
 
 
-def load_model(source: str, dtype: torch.dtype) -> tuple[Any, Words]:
-    """A model on the CPU, and its words. Raises TargetError, CheckpointError."""
-    path = Path(source)
-    return _load_gguf(path, dtype) if is_gguf(path) else _load_folder(source, dtype)
+def _unloadable(source: str, error: Exception) -> TargetError:
+    """Whatever a library makes of files that are missing, broken or foreign, in one line."""
+    if "trust_remote_code" in str(error):
+        return TargetError(
+            f"{source} needs code of its own, which is never run; use a model that transformers"
+            " itself knows"
+        )
+    line = (str(error).strip() or repr(error)).splitlines()[0]
+    return TargetError(
+        f"cannot load {source}: {line.rstrip('.')}. Give a transformers folder with its"
+        " tokenizer, or a hub id that this machine can reach."
+    )
 
 
-def _load_gguf(path: Path, dtype: torch.dtype) -> tuple[Any, Words]:
-    """The model of a file and its words. Raises CheckpointError."""
-    file = open_gguf(path)
-    config, words = read_gguf_config(file), read_gguf_words(file)
-    return load_gguf_model(file, config, dtype=dtype), words
-
-
-def _load_folder(source: str, dtype: torch.dtype) -> tuple[Any, Words]:
+def _load_folder(files: Files, dtype: torch.dtype, place: torch.device) -> tuple[Any, Words]:
     """The model of a folder or hub id and its words. Raises TargetError, CheckpointError."""
-    # Without the hub what is cached still loads, and without retries.
-    offline = not Path(source).is_dir() and not hub_answers(source)
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": offline}
+    source, config = files.source, files.config
+    options: dict[str, Any] = {}
+    if files.method is not None and place.type != "cpu":
+        options["device_map"] = {"": place}  # many kinds of codes cannot be moved afterwards
     try:
-        config = read_config(source, **options)
-        config._attn_implementation = None  # it could name code on the hub
-        if config.is_encoder_decoder:
-            raise TargetError(
-                f"{source} is an encoder-decoder model; use a decoder-only one (a causal LM)"
-            )
-        words = read_words(source, local_files_only=offline)
+        words = read_words(source, local_files_only=files.offline)
         pair: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             dtype=dtype,
-            generation_config=generation_config(source, config, offline),
+            generation_config=generation_config(source, config, files.offline),
             output_loading_info=True,
+            trust_remote_code=False,
+            local_files_only=files.offline,
             **options,
         )
-    except FAULTS as error:
-        if "trust_remote_code" in str(error):
+    except (CheckpointError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of weights or quantizers: each has its own, AssertionError too
+        if files.method is not None:
+            line = (str(error).strip() or repr(error)).splitlines()[0]
             raise TargetError(
-                f"{source} needs code of its own, which is never run; use a model that transformers"
-                " itself knows"
+                f"{source} is quantized by {files.method}, and cannot be loaded here so:"
+                f" {line.rstrip('.')}; {quantized.FLOATS}"
             ) from None
-        line = (str(error).strip() or repr(error)).splitlines()[0]
-        raise TargetError(
-            f"cannot load {source}: {line.rstrip('.')}. Give a transformers folder with its"
-            " tokenizer, or a hub id that this machine can reach."
-        ) from None
+        raise _unloadable(source, error) from None
     loaded, report = pair
     if missing := sorted(report["missing_keys"]):
         raise TargetError(

@@ -162,14 +162,16 @@ def bound(model: nn.Module) -> None:
     """Give few shapes to the layers that PyTorch itself hands to oneDNN: bfloat16's on a CPU."""
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            if type(layer) in LINEAR:
+            if _weight_elements(layer):
                 weight: Any = layer.weight
                 if weight.dtype == torch.bfloat16 and weight.device.type == "cpu":
                     setattr(parent, name, PlainLinear(layer))
 
 
 def _weight_elements(layer: Any) -> int:
-    return layer.weight.numel() if type(layer) in LINEAR else 0
+    # Codes, too, may be some subclass's weights of a plain layer.
+    plain = type(layer) in LINEAR and type(layer.weight) is nn.Parameter
+    return layer.weight.numel() if plain else 0
 
 
 def _shape(layer: Any) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,21 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
+from bs_runtime.checkpoint.config import window_of
 from bs_runtime.checkpoint.errors import CheckpointError
 from bs_runtime.checkpoint.facts import Facts, read_facts
+from bs_runtime.checkpoint.refused import refuse_state
 from bs_runtime.model import attention, prepack
 from bs_runtime.model.block import ROOT
+from bs_runtime.model.choice import AUTO, DTYPES, choose_dtype, find_device, own_dtype, size_of
 from bs_runtime.model.errors import TargetError
 from bs_runtime.model.forward import HAS_TRITON, Engine
 from bs_runtime.model.kv import Feed, Slot
-from bs_runtime.model.loading import find_model, load_model
+from bs_runtime.model.loading import find_model, open_model
+from bs_runtime.model.plain import plain_rows, same, stay_plain
 from bs_runtime.model.step import Serial
+from bs_runtime.model.told import listen
 from draftlink.protocol.tokenizer import tokenizer_hash
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 log = logging.getLogger("draftlink.bs")
 
@@ -33,18 +37,30 @@ class Target(Serial):
     TargetError for a model whose KV cache cannot be rolled back.
     """
 
-    def __init__(self, model: Any, tokenizer: str, name: str, facts: Facts | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: str,
+        name: str,
+        facts: Facts | None = None,
+        context: int | None = None,
+    ) -> None:
         config = model.config.get_text_config()
-        self.context = rollable_context(config, stateful=getattr(model, "_is_stateful", False))
+        longest = rollable_context(config, stateful=getattr(model, "_is_stateful", False))
+        if context is not None and not 1 <= context <= longest:
+            raise TargetError(f"the context must be between 1 and {longest} tokens, not {context}")
+        self.context = longest  # for the trial
         self.model = model.eval()
         self.name = name
         self.tokenizer_hash = tokenizer_hash(Tokenizer.from_str(tokenizer))
         self.dtype = str(model.dtype).removeprefix("torch.")
+        self._told = listen(self.model, self.context)
+        if self._told is not None and self._told.capped:
+            # "sdpa" leaves the caps out, and says nothing.
+            model.set_attn_implementation("eager")
         # Ids for a trial; rows are known before anything is replaced, and again after.
         trial = list(range(min(6, int(config.vocab_size))))
-        with torch.inference_mode():
-            rows = model(torch.tensor([trial], device=model.device), use_cache=False).logits[0]
-        rows = rows.float().cpu()
+        rows = plain_rows(model, trial, name)
         self.vocab_size = int(rows.shape[-1])
         self.facts = (facts or Facts()).within(self.vocab_size)
         self.engine = Engine(model, self.vocab_size, self.context)
@@ -55,23 +71,38 @@ class Target(Serial):
                 f"{name}: going on after a rollback gives other logits than a fresh start, so its"
                 " cache cannot be rolled back; use a model with full attention and a KV cache"
             )
+        self.context = self.engine.context = context or longest
 
     @classmethod
-    def load(cls, model: str | Path, *, device: str = "cpu", dtype: str = "float32") -> Target:
-        """Load a local folder or hub id. Raises TargetError."""
-        if dtype not in DTYPES:
-            raise TargetError(f"no dtype {dtype!r}; use one of {', '.join(DTYPES)}")
-        place = find_device(device)
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        context: int | None = None,
+    ) -> Target:
+        """Load a local folder or hub id. Raises TargetError.
+
+        ``device`` and ``dtype`` may be "auto". ``context``: the longest history, in tokens, where
+        that shall be shorter than the model's own.
+        """
+        if dtype not in (AUTO, *DTYPES):
+            raise TargetError(f"no dtype {dtype!r}; use one of {', '.join((*DTYPES, AUTO))}")
+        place, begun = find_device(device), time.monotonic()
         source, name = find_model(model)
         try:
-            loaded, words = load_model(source, DTYPES[dtype])
+            files = open_model(source)
+            chosen = choose_dtype(dtype, size_of(files), place, own_dtype(files), name=str(model))
+            loaded, words = files.load(chosen, place)
+            words.end_texts(loaded.generation_config)
+            said = read_facts(loaded.generation_config, words.tokenizer)
+            log.info("%s is read after %.1f s; trying it", name, time.monotonic() - begun)
+            there = loaded if loaded.device.type == place.type else loaded.to(place)
+            return cls(there, words.tokenizer.to_str(), name, said, context)
         except CheckpointError as error:
             raise TargetError(str(error)) from None
-        words.end_texts(loaded.generation_config)
-        said = read_facts(loaded.generation_config, words.tokenizer)
-        try:
-            return cls(loaded.to(place), words.tokenizer.to_str(), name, said)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, MemoryError):
             raise TargetError(
                 f"{model} does not fit into the memory of {device} in {dtype}; use a smaller model,"
                 " --dtype bfloat16 or --device cpu"
@@ -99,6 +130,7 @@ class Target(Serial):
                 f"{self.name}: {fault}; so sessions are fed one after the other: a step of n of"
                 " them takes n forwards, and drafts that branch are refused"
             )
+            stay_plain(model, trial, rows, self.name)
         elif model.device.type == "cuda" and HAS_TRITON:
             self._fuse(trial, rows)
         if prepack.packs(model):
@@ -110,11 +142,15 @@ class Target(Serial):
         """Attend by ``attention.attend``, for one forward a step; or why the model cannot."""
         model = self.model
         default = model.config._attn_implementation
-        # Ours stands in for "sdpa" alone: a model that goes without has a reason (a soft cap, say).
-        if default != "sdpa":
+        # A model that goes without "sdpa" has a reason; of those, ours knows a soft cap.
+        if default != "sdpa" and not (default == "eager" and self._told and self._told.capped):
             return f"its attention is {default}, in whose place no other can stand"
         if not model.is_backend_compatible():
             return "its attention cannot be replaced in this version of transformers"
+        if self._told is None and window_of(model.config.get_text_config(), self.context):
+            return "what its attention is told of its sliding window cannot be seen"
+        if self._told is not None and self._told.fault is not None:
+            return self._told.fault
         model.set_attn_implementation(attention.NAME)
         self.engine.packed = True
         try:
@@ -152,8 +188,7 @@ class Target(Serial):
         """Whether feeding ``trial`` in parts, with a wrong turn rolled back, gives its ``rows``.
 
         Another session takes part in the steps, and where the model is packed a block with a wrong
-        sibling, which is not kept. The tolerance is wide, for half precision; a state that was not
-        rolled back, or another session's, is as far off as another text.
+        sibling, which is not kept.
         """
         slot, other = self.open(), self.open()
         found = [self.forward([Feed(other, trial[-1:], 0), Feed(slot, trial[:2], 2)])]
@@ -166,29 +201,7 @@ class Target(Serial):
         found.append(self.forward([Feed(other, trial[-2:], 0), block]))
         slot.keep(path)
         found.append(slot.forward(trial[-1:]))
-        scale = float(rows.abs().max())
-        allowed = (1e-3 if self.dtype == "float32" else 0.1) * scale
-        return float((torch.cat(found).cpu() - rows).abs().max()) <= allowed
-
-
-def find_device(device: str) -> torch.device:
-    """The device. Raises TargetError where it is unknown or not there."""
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        place = torch.device("meta")
-    here = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }
-    if place.type not in here:
-        raise TargetError(f"no device {device!r}; use one of {', '.join(here)}, or cuda:1")
-    if not here[place.type]:
-        raise TargetError(f"PyTorch finds no {place.type} device here; use --device cpu")
-    if (place.index or 0) >= here[place.type]:
-        raise TargetError(f"no device {device!r}; there are {here[place.type]}, counted from 0")
-    return place
+        return same(torch.cat(found).cpu(), rows, self.model.dtype)
 
 
 def rollable_context(config: Any, *, stateful: bool = False) -> int:
@@ -196,27 +209,13 @@ def rollable_context(config: Any, *, stateful: bool = False) -> int:
 
     Raises TargetError where there is none.
     """
+    try:
+        refuse_state(config, stateful=stateful)
+    except CheckpointError as error:
+        raise TargetError(str(error)) from None
     context = getattr(config, "max_position_embeddings", None)
-    if stateful:
-        raise TargetError(
-            f"{config.model_type} keeps a recurrent state that cannot be rolled back; use a model"
-            " with full attention"
-        )
     if not context:
         raise TargetError(f"{config.model_type} states no context length; use another model")
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if odd := kinds - {"full_attention", "sliding_attention"}:
-        raise TargetError(
-            f"layers of kind {', '.join(sorted(odd))} keep a state that cannot be rolled back; use"
-            " a model with full attention"
-        )
-    window = getattr(config, "sliding_window", None)
-    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
-    if window and slides and window < context:
-        raise TargetError(
-            f"its sliding window of {window} tokens is shorter than its context of {context}, and"
-            " entries that left the window cannot be rolled back; use a model with full attention"
-        )
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     if rope.get("rope_type", rope.get("type")) == "longrope":
         # Its frequencies change at this length, under the keys that are cached already.

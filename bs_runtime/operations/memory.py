@@ -1,4 +1,4 @@
-"""How much memory there is for KV caches."""
+"""How much memory there is, and of it for KV caches."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 def for_caches(device: torch.device) -> int:
     """Bytes that KV caches may take by default: a share of what is free where the model is."""
-    if device.type == "cuda":
-        return int(SHARES["cuda"] * torch.cuda.mem_get_info(device)[0])
-    return max(1, int(SHARES["cpu"] * _free_bytes()))
+    return max(1, int(SHARES.get(device.type, SHARES["cpu"]) * free(device)))
+
+
+def free(device: torch.device) -> int:
+    """Bytes that this process can still have there."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_bytes()
 
 
 def _free_bytes() -> int:

@@ -15,13 +15,16 @@ from starlette.websockets import WebSocket
 
 from bs_runtime.engine.slots import Slots
 from bs_runtime.model.target import Target
-from bs_runtime.operations.limits import Limits, Refusal
+from bs_runtime.operations.limits import Limits, Refusal, Tenant
 from bs_runtime.serving.auth import Tokens
+from bs_runtime.serving.downloads import Downloads
 from bs_runtime.serving.metrics import Collector
+from bs_runtime.serving.offer import Offered
 from bs_runtime.serving.snapshot import snapshot
-from bs_runtime.serving.station import SESSIONS, Station
+from bs_runtime.serving.station import RESTART_S, SESSIONS, Station
 from bs_runtime.serving.tickets import Sealer
 from draftlink import __version__
+from draftlink.host import offered
 from draftlink.host.hosts import Hosts
 from draftlink.host.pages import PAGE_HEADERS
 
@@ -41,16 +44,18 @@ def create_app(
     tariff: float = 0.0,
     look_up: bool = True,
     names: Collection[str] = (),
+    offer: Offered | None = None,
 ) -> Starlette:
     """The app of a ``Station`` with these arguments, which is its ``state.station``.
 
     ``names``: what it is called beside localhost and its addresses; asked for where no token is.
+    ``offer``: a bundle that devices may take from here.
     """
     station = Station(
         target, sealer, tokens=tokens, limits=limits, sessions=sessions, slots=slots,
         threads=threads, tariff=tariff, look_up=look_up,
     )  # fmt: skip
-    endpoints = _Endpoints(station, Hosts(names))
+    endpoints = _Endpoints(station, Hosts(names), offer)
     app = Starlette(
         routes=[
             WebSocketRoute(PATH, endpoints.draft),
@@ -59,6 +64,8 @@ def create_app(
             Route("/healthz", endpoints.healthz),
             Route("/readyz", endpoints.readyz),
             Route("/metrics", endpoints.metrics),
+            Route(offered.PATH, endpoints.bundle),
+            Route(f"{offered.PATH}/{{sha256}}", endpoints.bundle),
         ]
     )
     app.state.station = station
@@ -70,9 +77,12 @@ def create_app(
 class _Endpoints:
     """What is answered at each path."""
 
-    def __init__(self, station: Station, hosts: Hosts) -> None:
+    def __init__(self, station: Station, hosts: Hosts, offer: Offered | None) -> None:
         self._station = station
         self._hosts = hosts
+        self._downloads: Downloads | None = None
+        if offer is not None:
+            self._downloads = Downloads(offer, lambda: station.devices > 0)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(Collector(station))
         self._page = resources.files("bs_runtime.serving").joinpath("page.html").read_bytes()
@@ -99,22 +109,42 @@ class _Endpoints:
         if self._misled(socket):
             await _deny(socket, 421, _MISLED)
             return
-        # A page in somebody's browser may reach this address, but may not draft through it.
-        if "origin" in socket.headers:
-            await _deny(socket, 403, "browsers may not draft")
-            return
-        tenant = station.tenant(socket.headers.get("authorization"))
-        if tenant is None or tenant.operator:
-            station.stats.refuse("token")
-            given = "authorization" in socket.headers
-            reason = "this token may not draft here" if given else "a bearer token is needed"
-            await _deny(socket, 401, reason)
+        tenant = self._device(socket)
+        if not isinstance(tenant, Tenant):
+            await _deny(socket, *tenant)
             return
         try:
             await station.serve(socket, tenant)
         except Refusal as refusal:
             station.stats.refuse(refusal.code)
             await _deny(socket, 503, refusal.reason, refusal.retry_after_s)
+
+    async def bundle(self, request: Request) -> Response:
+        """The offered draft bundle: what there is, or a file of it."""
+        if self._misled(request):
+            return PlainTextResponse(_MISLED + "\n", 421)
+        tenant = self._device(request)
+        if not isinstance(tenant, Tenant):
+            return _denial(*tenant)
+        if self._downloads is None:
+            return PlainTextResponse("this base station offers no bundle\n", 404)
+        if self._station.stopping:
+            return _denial(503, "the base station is stopping", RESTART_S)
+        if "sha256" not in request.path_params:
+            return self._downloads.list()
+        return self._downloads.file(request, request.path_params["sha256"], tenant.name)
+
+    def _device(self, connection: HTTPConnection) -> Tenant | tuple[int, str]:
+        """Whose device this is; or a status and a line that it is refused with."""
+        # A page in somebody's browser may reach this address, but may not draft through it.
+        if "origin" in connection.headers:
+            return 403, "browsers may not draft"
+        tenant = self._station.tenant(connection.headers.get("authorization"))
+        if tenant is None or tenant.operator:
+            self._station.stats.refuse("token")
+            given = "authorization" in connection.headers
+            return 401, "this token may not draft here" if given else "a bearer token is needed"
+        return tenant
 
     async def healthz(self, request: Request) -> Response:
         """Whether the process answers."""
@@ -153,7 +183,11 @@ class _Endpoints:
 async def _deny(
     socket: WebSocket, status: int, reason: str, retry_after_s: int | None = None
 ) -> None:
+    await socket.send_denial_response(_denial(status, reason, retry_after_s))
+
+
+def _denial(status: int, reason: str, retry_after_s: int | None = None) -> Response:
     headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    await socket.send_denial_response(PlainTextResponse(reason + "\n", status, headers))
+    return PlainTextResponse(reason + "\n", status, headers)

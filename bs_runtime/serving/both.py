@@ -135,7 +135,7 @@ class Both:
     def _leaves(self, count: int) -> Sequence[Leaf]:
         """The candidates that are worth their rows, beside the device's of a block of so many."""
         beside = self._paths.beside(min(count, self._held))
-        return self._worth.worth(beside, self._patience.alpha)
+        return self._worth.worth(beside, self._patience.alpha, count)
 
     async def _read(self) -> None:
         """Decode what comes while a round is under way: it may still be in its block."""

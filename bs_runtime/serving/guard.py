@@ -29,6 +29,7 @@ SEND_BUFFER_BYTES = 1 << 16  # above which sending waits for the device
 SLICE_BYTES = 4096  # looked at between two looks at what waits
 CONTROL_FRAMES_PER_S = 10.0  # pings, pongs and small fragments
 LEAST_FRAGMENT_BYTES = 1024
+PLACE = "draftlink.place"  # of a request's scope: the connection's among the pending ones
 CLOSE_HEADER = (b"connection", b"close")  # which uvicorn then answers with
 _REFUSED = (
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
@@ -71,6 +72,7 @@ class GuardedHttp(H11Protocol):
         super().data_received(data)
         if self.cycle is not None and self.cycle.keep_alive:
             self.cycle.keep_alive = False
+            self.cycle.scope[PLACE] = self._place  # type: ignore[literal-required]
             self.cycle.scope["headers"] = [*self.cycle.scope["headers"], CLOSE_HEADER]
 
     def send_400_response(self, msg: str) -> None:

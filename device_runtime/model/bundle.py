@@ -25,6 +25,7 @@ MAX_MANIFEST = 1 << 20  # bytes
 # What a manifest may say: no more than any model has, so that nothing absurd is reckoned with.
 Name = Annotated[str, Meta(max_length=500)]
 Id = Annotated[int, Meta(ge=0, lt=MAX_VOCAB)]
+Version = Annotated[str, Meta(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){1,3}$")]
 Size = Annotated[int, Meta(ge=1, le=1 << 16)]
 
 
@@ -114,6 +115,8 @@ class Manifest(msgspec.Struct, frozen=True):
     quantization: Quantization | None = None
     # Texts of tokens that a template names, such as eos_token.
     tokens: Annotated[dict[Name, Name], Meta(max_length=100)] = {}
+    # The first onnxruntime that computes this graph as it is meant; an older one loads it, too.
+    least_onnxruntime: Version | None = None
 
 
 class Bundle:
@@ -172,14 +175,14 @@ def load_bundle(path: Path) -> Bundle:
             raise BundleError(
                 f"{path} is not a draft bundle (no {MANIFEST}); make one with `draftlink export`"
             )
-        manifest = _read(path)
+        manifest = read_manifest(path)
         _verify(path, manifest)
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error})") from None
     return Bundle(path, manifest)
 
 
-def _read(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
     """The manifest of a folder. Raises BundleError, OSError."""
     _own(path, MANIFEST)
     if (path / MANIFEST).stat().st_size > MAX_MANIFEST:

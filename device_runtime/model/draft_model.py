@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from device_runtime.model import kernels, pages, providers, weights
+from device_runtime.model import kernels, pages, providers, room, weights
 from device_runtime.model.bundle import Bundle, BundleError
 from device_runtime.model.graphs import PortableGraph, SharedGraph
 from device_runtime.model.static_graph import StaticGraph
@@ -51,17 +51,20 @@ class Loaded:
         """
         begun = time.perf_counter()
         bundle, manifest = self._bundle, self._bundle.manifest
+        providers.check_version(manifest.least_onnxruntime)
         sizes = {name: file.bytes for name, file in manifest.files.items()}
         for count in manifest.buckets or [1]:
             weights.check(bundle.bucket(count), sizes)
         self._sessions.clear()
         pages.trim()
-        _fits(bundle)
+        room.check(bundle)
         for count in manifest.buckets or [1]:
             path = bundle.bucket(count)
             self._sessions[count] = providers.session(path, self._provider, setting, manifest.graph)
         try:
             shape = self.graph().run([0], 0).shape
+        except BundleError:
+            raise
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise BundleError(f"{bundle.path} cannot be run: {error}") from None
         if shape != (manifest.vocab_size,):
@@ -282,16 +285,3 @@ def _stamps(bundle: Bundle) -> list[tuple[int, int, int]] | None:
     except OSError:
         return None
     return [(file.st_ino, file.st_mtime_ns, file.st_size) for file in found]
-
-
-def _fits(bundle: Bundle) -> None:
-    """Raises BundleError where a KV cache is more than this machine's memory."""
-    manifest = bundle.manifest
-    entries = 2 * manifest.layers * manifest.kv_heads * manifest.head_dim * manifest.context
-    entries += sum(count * (count + manifest.context) for count in manifest.buckets)  # the masks
-    has = pages.memory()
-    if manifest.graph != "portable" and has is not None and 4 * entries > has:
-        raise BundleError(
-            f"the KV cache of {bundle.path} takes {4 * entries / 1e9:.3g} GB, and this machine has"
-            f" {has / 1e9:.3g}; export it with a smaller --context"
-        )

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from device_runtime.model import pages
+from device_runtime.model import room
 from device_runtime.model.bundle import Manifest
 
 KEPT = 16  # chunks up to this length keep their input arrays: drafting feeds one or two tokens
@@ -37,8 +37,7 @@ class SharedGraph:
         self._bind("seqlens_k", self._last)
         self._bind("total_sequence_length", self._total)
         self._binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
-        shape = (1, manifest.kv_heads, manifest.context, manifest.head_dim)
-        self.cache = list(pages.zeros(2 * manifest.layers, *shape)) if cache is None else cache
+        self.cache = room.caches(manifest) if cache is None else cache
         for index, buffer in enumerate(self.cache):
             name = f"{index // 2}.{('key', 'value')[index % 2]}"
             value = ort.OrtValue.ortvalue_from_numpy(buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import onnxruntime as ort
@@ -17,6 +18,21 @@ PROVIDERS = {
     "qnn": "QNNExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
+
+
+def check_version(least: str | None) -> None:
+    """Raises BundleError where this onnxruntime is older than what a bundle needs."""
+    if least is not None and _release(ort.__version__) < _release(least):
+        raise BundleError(
+            f"this bundle needs onnxruntime {least} or newer, as older ones see one token too many"
+            f" in a sliding window; this is {ort.__version__}: pip install -U onnxruntime"
+        )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version; what follows them, of a build of one's own, does not count."""
+    found = re.match(r"[0-9]+(\.[0-9]+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def session(path: Path, provider: str, setting: Setting, kind: str) -> ort.InferenceSession:

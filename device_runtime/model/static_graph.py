@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from device_runtime.model import room
 from device_runtime.model.bundle import Manifest
 
 # Added to the score of what a token does not look at: its weight is then 0 in float32, and a
@@ -31,10 +32,8 @@ class StaticGraph:
         """``cache``: of another graph over the same bundle, to go on with."""
         self._sessions = dict(sorted(sessions.items()))
         self._context = manifest.context
-        shape = (1, manifest.kv_heads, manifest.context, manifest.head_dim)
         parts = [f"{i}.{part}" for i in range(manifest.layers) for part in ("key", "value")]
-        empty = [np.zeros(shape, dtype=np.float32) for _ in parts]
-        self.cache = empty if cache is None else cache
+        self.cache = room.caches(manifest) if cache is None else cache
         self._past = [f"past.{part}" for part in parts]
         self._outputs = ["logits", *(f"new.{part}" for part in parts)]
         self._feeds = {count: self._feed(count) for count in self._sessions}

@@ -18,7 +18,6 @@ from websockets.exceptions import (
     InvalidStatus,
     InvalidURI,
 )
-from websockets.http11 import Response
 
 from draftlink.host.address import is_loopback, websocket
 from draftlink.host.plain import printable
@@ -96,25 +95,14 @@ def connector(
     LinkError for an address that is none or must not have the token, else what ``websockets``
     raises.
     """
-    if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
-        raise ValueError("the token is empty, or has characters that no HTTP header can carry")
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    trusted: ssl.SSLContext | bool = True  # the system's certificates
-    if ca is not None:
-        try:
-            trusted = ssl.create_default_context(cafile=ca)
-        except OSError as error:
-            raise ValueError(f"{ca} holds no PEM certificates ({error})") from None
+    headers = bearer(token)
+    trusted: ssl.SSLContext | bool = True if ca is None else trust(ca)  # or the system's
 
     async def connect_with(url: str) -> Socket:
         url = websocket(url)
-        address = _parsed(url)
+        address = parsed(url)
         secure, here = address.scheme == "wss", is_loopback(address.hostname or "")
-        if token is not None and not (secure or here or insecure):
-            raise LinkError(
-                f"the token would cross the network to {address.hostname} in clear: give --bs"
-                " wss://..., or --insecure if a VPN encrypts"
-            )
+        may_have(token, address, insecure=insecure)
         return await _Direct(
             url.rstrip("/") + PATH,
             additional_headers=headers,
@@ -128,10 +116,37 @@ def connector(
     return connect_with
 
 
+def bearer(token: str | None) -> dict[str, str]:
+    """The headers that carry a token. Raises ValueError for one that none can carry."""
+    if token is None:
+        return {}
+    if not (token.isascii() and token.isprintable() and token.strip()):
+        raise ValueError("the token is empty, or has characters that no HTTP header can carry")
+    return {"Authorization": f"Bearer {token}"}
+
+
+def trust(ca: Path | None) -> ssl.SSLContext:
+    """TLS that trusts the certificates of a file, or the system's. Raises ValueError."""
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise ValueError(f"{ca} holds no PEM certificates ({error})") from None
+
+
+def may_have(token: str | None, address: SplitResult, *, insecure: bool) -> None:
+    """Raises LinkError where a token would cross a network in clear."""
+    secure, here = address.scheme == "wss", is_loopback(address.hostname or "")
+    if token is not None and not (secure or here or insecure):
+        raise LinkError(
+            f"the token would cross the network to {address.hostname} in clear: give wss://..., or"
+            " --insecure if a VPN encrypts"
+        )
+
+
 connect_websocket = connector()
 
 
-def _parsed(url: str) -> SplitResult:
+def parsed(url: str) -> SplitResult:
     """A base station's address. Raises LinkError."""
     try:
         address = urlsplit(url)
@@ -166,12 +181,12 @@ async def reach(connect: Connect, url: str) -> Socket:
     except LinkError:
         raise
     except InvalidStatus as error:
-        raise _denied(url, error.response) from None
-    except ssl.SSLCertVerificationError as error:
-        raise LinkError(
-            f"the certificate of {url} is not trusted ({error.verify_message}); give the one that"
-            " signed it with --ca FILE"
+        response = error.response
+        raise denied(
+            url, response.status_code, bytes(response.body or b""), response.headers.get_all
         ) from None
+    except ssl.SSLCertVerificationError as error:
+        raise untrusted(url, error) from None
     except ssl.SSLError as error:
         if error.reason != "WRONG_VERSION_NUMBER":
             raise Lost(str(error)) from None
@@ -192,26 +207,38 @@ async def reach(connect: Connect, url: str) -> Socket:
         raise Lost(str(error) or type(error).__name__) from None
 
 
-def _denied(url: str, response: Response) -> Exception:
-    """What an HTTP answer in the place of a WebSocket means."""
-    status = response.status_code
-    words = bytes(response.body or b"")[:200].decode("utf-8", "replace").split("\n")[0].strip()
+def untrusted(url: str, error: ssl.SSLCertVerificationError) -> LinkError:
+    """What is said of a certificate that nobody who is trusted has signed."""
+    return LinkError(
+        f"the certificate of {url} is not trusted ({error.verify_message}); give the one that"
+        " signed it with --ca FILE"
+    )
+
+
+def denied(
+    url: str, status: int, body: bytes, header: Callable[[str], list[str]]
+) -> Lost | LinkError:
+    """What an HTTP answer in the place of what was asked for means.
+
+    ``header``: the values of a header by its name.
+    """
+    words = body[:200].decode("utf-8", "replace").split("\n")[0].strip()
     reason = words or f"HTTP {status}"
     if status == 401:
         return LinkError(
             f"the base station at {url} refuses: {reason}; give its token with --token or in"
             " DRAFTLINK_TOKEN"
         )
-    after = response.headers.get_all("Retry-After")
+    after = header("Retry-After")
     if status in (429, 503) and after:  # it is there, and says when to come back
         return Lost(reason, _seconds(after[0]))
     if status >= 500 or status in (408, 425, 429):  # a proxy whose base station is not there now
         return Lost(reason)
     if 300 <= status < 400:
-        to = printable(", ".join(response.headers.get_all("Location")), 200) or "nowhere"
+        to = printable(", ".join(header("Location")), 200) or "nowhere"
         return LinkError(
             f"{url} redirects to {to}, which is not followed; if you trust it, give"
-            " that address with --bs, as ws://... or wss://..."
+            " that address instead, as ws://... or wss://..."
         )
     return LinkError(f"{url} is no base station, or not for this device: {reason}")
 

@@ -11,9 +11,12 @@ from draftlink.cli import (  # noqa: F401
     bs,
     chat,
     device,
+    doctor,
     export,
+    kept,
     links,
     loopback,
+    pull,
     report,
     serve,
     timeline,
@@ -46,8 +49,10 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    # Help names those that commands share; a line for each option would hide what it is for.
+    prefix = None if "--help" in sys.argv else "DRAFTLINK"
     try:
-        app(prog_name="draftlink")
+        app(prog_name="draftlink", auto_envvar_prefix=prefix)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,11 @@ from draftlink.cli.common import (
     Threads,
     app,
     asked,
+    err,
     hold,
     model_path,
 )
+from draftlink.cli.models import cached
 from draftlink.host.folders import user_path
 from draftlink.host.plain import printable
 
@@ -29,8 +32,18 @@ def bs(
     ],
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one")] = 8765,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="float32, bfloat16, float16, or auto: on a GPU the checkpoint's own, on a CPU"
+            " float32 where it fits"
+        ),
+    ] = "auto",
+    context: Annotated[
+        int | None,
+        typer.Option(min=1, help="tokens of the longest history, where less than the model's"),
+    ] = None,
     ticket_key: Annotated[
         Path | None,
         typer.Option(
@@ -89,15 +102,25 @@ def bs(
     stop_s: Annotated[
         float, typer.Option(min=0, help="seconds that rounds in flight get when it is stopped")
     ] = 10.0,
+    offer: Annotated[
+        Path | None,
+        typer.Option(
+            help="draft bundle that devices may take from here, by `draftlink pull URL`",
+            callback=cached,
+        ),
+    ] = None,
     pace_target: PaceTarget = None,
 ) -> None:
     """Run the base station: the target model behind a WebSocket. docs/operating.md says more."""
+    if err.is_terminal:  # what the hub sends, and what is read, take minutes
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "0"
     source = asked(model_path(model))
     from bs_runtime.engine.slots import Slots
     from bs_runtime.model.target import Target
     from bs_runtime.operations import limits, logs
     from bs_runtime.serving import auth, listener, server
     from bs_runtime.serving.app import create_app
+    from bs_runtime.serving.offer import Offered
     from bs_runtime.serving.tickets import Sealer
     from draftlink.host.address import reached_at
     from draftlink.planning import units
@@ -115,6 +138,7 @@ def bs(
     logs.setup(log_format, log_level)  # type: ignore[arg-type]
     kept = user_path("XDG_STATE_HOME", ".local/state", "ticket.key")
     sealer = Sealer.by_default(kept) if ticket_key is None else Sealer.from_file(ticket_key)
+    offered = None if offer is None else Offered(offer)
     bound = listener.listen(host, port)
     station = create_app(
         sealer=sealer,
@@ -126,11 +150,14 @@ def bs(
         tariff=tariff,
         look_up=look_up,
         names=(host, *(host_name or ())),
+        offer=offered,
     )
 
     def load() -> Target:
         log.info("loading %s (%s, %s)", printable(model), device, dtype)
-        target = Target.load(source, device=device, dtype=dtype)
+        target = Target.load(source, device=device, dtype=dtype, context=context)
+        if offered is not None:
+            offered.check(target.tokenizer_hash)
         hold(target, pace_target)
         return target
 

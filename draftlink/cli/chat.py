@@ -9,12 +9,13 @@ import typer
 
 from draftlink.cli import common
 from draftlink.cli.common import AsTarget, PaceDraft, Seed, Threads, app, hold
+from draftlink.cli.models import BundlePath
 
 
 @app.command(epilog="Example: draftlink chat ./draft --bs ws://127.0.0.1:8765")
 def chat(
-    bundle: Annotated[Path, typer.Argument(help="draft bundle")],
-    url: Annotated[str, typer.Option("--bs", help="base station")] = "ws://127.0.0.1:8765",
+    bundle: BundlePath,
+    url: common.Bs = common.HERE,
     system: Annotated[str, typer.Option(help="what stands first", callback=common.utf8)] = "",
     chat_template: Annotated[
         Path | None, typer.Option(help="Jinja file, instead of the bundle's own")

@@ -14,6 +14,7 @@ import typer
 
 from draftlink.cli import help as pages
 from draftlink.cli.consoles import Console
+from draftlink.cli.models import cached_model
 from draftlink.host import files
 
 if TYPE_CHECKING:  # a command that needs no device loads none of it
@@ -165,11 +166,16 @@ Threads = Annotated[
     typer.Option(help="Threads of the model; as many as pay, if not given.", callback=_threads),
 ]
 
+HERE = "ws://127.0.0.1:8765"
+Bs = Annotated[str, typer.Option("--bs", envvar="DRAFTLINK_BS", help="base station")]
 Token = Annotated[
     str | None, typer.Option(envvar="DRAFTLINK_TOKEN", help="bearer token, if it wants one")
 ]
 Ca = Annotated[
-    Path | None, typer.Option(help="wss: certificates to trust instead of the system's, PEM")
+    Path | None,
+    typer.Option(
+        envvar="DRAFTLINK_CA", help="wss: certificates to trust instead of the system's, PEM"
+    ),
 ]
 
 
@@ -192,12 +198,13 @@ def draft_path(model: str) -> str:
 
 
 def asked(source: str) -> str:
-    """The same; the hub is asked for what is no path here, while PyTorch is yet to be imported.
+    """The same, or what was pulled; else the hub is asked, while PyTorch is yet to be imported.
 
     Raises CheckpointError where the hub does not answer, and nothing of the model is kept here.
     """
     from bs_runtime.checkpoint import hub
 
+    source = cached_model(source)
     hub.need(source)
     return source
 

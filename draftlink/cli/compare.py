@@ -28,6 +28,8 @@ from draftlink.cli.demo import full_row_bits
 from draftlink.distribution import sampling, sparse
 from draftlink.host import children
 from draftlink.link.ledger import total
+from draftlink.planning import theory
+from draftlink.protocol.hot import MAX_BESIDE
 from draftlink.schemes import AnyScheme, topk
 from tinypair.loopback import base_station
 
@@ -42,6 +44,11 @@ class _Case:
     mode: Mode = "stop-and-wait"
     look_up: bool = False  # at the base station: such cases have one of their own
     runs: list[tuple[list[int], Result]] = field(default_factory=list)
+
+    @property
+    def shares(self) -> bool:
+        """Whether both ends draw by the same noise."""
+        return isinstance(self.scheme, Coupled)
 
 
 def cases(
@@ -186,13 +193,22 @@ async def _one(
     return device.history[: len(device.history) - written], generation.result
 
 
-def _overlaps(
-    compared: Sequence[_Case], target: str, draft: DraftModel, params: Sampling
-) -> tuple[float, dict[str, float]]:
-    """Σ min(p, q), and by scheme Σ min(p, q̂): means over the same positions, the streamed texts'.
+@dataclass(frozen=True)
+class _Foretold:
+    """Means over the same positions, the streamed texts': acceptances, free of drawing's noise.
 
-    These are the expected acceptances, free of the noise of drawing.
+    ``bound``: Σ min(p, q); ``overlaps``: Σ min(p, q̂), by scheme; ``candidates``: of the first 1, 2,
+    ... arrivals under a noise that is shared, how often the target's own is among them, at least.
     """
+
+    bound: float
+    overlaps: dict[str, float]
+    candidates: tuple[float, ...]
+
+
+def _foretold(
+    compared: Sequence[_Case], target: str, draft: DraftModel, params: Sampling
+) -> _Foretold:
     verifier = Target.load(model_path(target))
     slot = verifier.open()
     suppressed = np.unique(np.array(verifier.facts.suppressed_ids, dtype=np.int64))
@@ -201,6 +217,7 @@ def _overlaps(
     ]
     bounds: list[float] = []
     overlaps: dict[str, list[float]] = {case.name: [] for case in sampled}
+    among: list[list[float]] = []
     for prompt, result in next(c for c in compared if c.scheme is None).runs:
         draft.rollback(0)
         slot.rollback(0)
@@ -214,12 +231,16 @@ def _overlaps(
             )
             q = np.pad(q, (0, len(p) - len(q)))  # ids that the draft lacks
             bounds.append(float(np.minimum(p, q).sum()))
+            among.append(
+                [theory.candidates_acceptance_bound(p, q, 1 + m) for m in range(1 + MAX_BESIDE)]
+            )
             for case in sampled:
                 assert case.scheme is not None
                 rows = _chain(case.scheme, q)
                 overlaps[case.name].append(sparse.expected_acceptance(p, rows))
             unfed = [token]
-    return statistics.fmean(bounds), {k: float(np.mean(v)) for k, v in overlaps.items()}
+    means = {name: float(np.mean(each)) for name, each in overlaps.items()}
+    return _Foretold(statistics.fmean(bounds), means, tuple(np.mean(among, axis=0).tolist()))
 
 
 def _chain(scheme: AnyScheme, q: NDArray[np.float64]) -> Iterable[sparse.SparseRow]:
@@ -232,7 +253,7 @@ def _chain(scheme: AnyScheme, q: NDArray[np.float64]) -> Iterable[sparse.SparseR
 
 
 def _rows(compared: Sequence[_Case], target: str, draft: DraftModel, params: Sampling) -> list[Row]:
-    bound, overlaps = _overlaps(compared, target, draft, params)
+    foretold = _foretold(compared, target, draft, params)
     rows = []
     for case in compared:
         results = [result for _, result in case.runs]
@@ -247,8 +268,8 @@ def _rows(compared: Sequence[_Case], target: str, draft: DraftModel, params: Sam
             Row(
                 name=case.name,
                 acceptance=alpha(results),
-                expected=overlaps.get(case.name),
-                bound=bound,
+                expected=foretold.overlaps.get(case.name),
+                bound=foretold.bound,
                 tokens_per_round=tokens / rounds if rounds else 0.0,
                 draft_share=accepted / tokens,
                 forwards_per_token=sum(r.forwards for r in results) / tokens,
@@ -260,6 +281,7 @@ def _rows(compared: Sequence[_Case], target: str, draft: DraftModel, params: Sam
                 share_of_full_row=payload / full_row_bits(draft.vocab_size),
                 tokens_per_s=statistics.median(r.tokens_per_s for r in results),
                 draft_temperature=results[-1].draft_temperature * params.temperature,
+                candidates=foretold.candidates if case.shares and not case.learn else (),
             )
         )
     return rows

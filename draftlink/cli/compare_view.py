@@ -31,6 +31,8 @@ class Row(msgspec.Struct):
     share_of_full_row: float  # payload bits per drafted token over 16 V
     tokens_per_s: float
     draft_temperature: float
+    # Of coupled: how often the text's token is at least among 1, 2, 3, 4 candidates.
+    candidates: tuple[float, ...] = ()
 
 
 def table(rows: Sequence[Row], temperature: float) -> Table:
@@ -41,6 +43,7 @@ def table(rows: Sequence[Row], temperature: float) -> Table:
         "acceptance",
         "Σ min(p,q̂)",
         "bound Σ min(p,q)",
+        "2, 3, 4 candidates, at least",
         "tokens a round",
         "by drafts",
         "forwards a token",
@@ -59,6 +62,7 @@ def table(rows: Sequence[Row], temperature: float) -> Table:
             f"{row.acceptance:.3f}" if drafts else "",
             f"{row.expected:.4f}" if row.expected is not None else "",
             f"{row.bound:.4f}" if drafts else "",
+            " ".join(f"{share:.3f}" for share in row.candidates[1:]),
             f"{row.tokens_per_round:.2f}" if drafts else "",
             f"{row.draft_share:.0%}" if drafts else "",
             f"{row.forwards_per_token:.2f}",

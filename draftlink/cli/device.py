@@ -22,6 +22,7 @@ from draftlink.cli.common import (
     hold,
     write_json,
 )
+from draftlink.cli.models import BundlePath
 from draftlink.cli.output import lines, show
 from draftlink.host import files
 
@@ -42,14 +43,14 @@ def _measure(path: Path | None) -> None:
 
 @app.command(epilog='Example: draftlink device ./draft --bs ws://127.0.0.1:8765 "Once upon a time"')
 def device(
-    bundle: Annotated[Path, typer.Argument(help="draft bundle")],
+    bundle: BundlePath,
     prompt: Annotated[
         str | None,
         typer.Argument(
             help="the text to go on from; from stdin if it is - or not given", callback=common.utf8
         ),
     ] = None,
-    url: Annotated[str, typer.Option("--bs", help="base station")] = "ws://127.0.0.1:8765",
+    url: common.Bs = common.HERE,
     mode: Annotated[
         str, typer.Option(help="stop-and-wait, run-ahead, stream, both or auto")
     ] = "auto",

@@ -23,6 +23,7 @@ from draftlink.cli.common import (
     out,
     write_json,
 )
+from draftlink.cli.consoles import Console
 
 
 @app.command(epilog="Example: draftlink export ./Qwen2.5-0.5B -o ./qwen-draft")
@@ -124,7 +125,9 @@ def _bar() -> Iterator[Callable[[str], None]]:
     )  # fmt: skip
     # To a file a bar would be an empty line.
     hidden = not err.is_terminal
-    with Progress(*columns, console=err, transient=True, disable=hidden) as bar:
+    # Of its own: while a graph is traced, stderr is nobody's.
+    console = Console(file=err.file)
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("exporting", total=1.0)
         reached = 0.0
 

@@ -9,12 +9,13 @@ import typer
 
 from draftlink.cli import common
 from draftlink.cli.common import PaceDraft, Threads, app, hold
+from draftlink.cli.models import BundlePath
 
 
 @app.command(epilog="Example: draftlink serve ./draft --bs ws://127.0.0.1:8765")
 def serve(
-    bundle: Annotated[Path, typer.Argument(help="draft bundle")],
-    url: Annotated[str, typer.Option("--bs", help="base station")] = "ws://127.0.0.1:8765",
+    bundle: BundlePath,
+    url: common.Bs = common.HERE,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one")] = 8000,
     name: Annotated[str | None, typer.Option(help="of the model; the target's if none")] = None,

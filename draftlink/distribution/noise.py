@@ -78,6 +78,8 @@ def uniform(key: bytes, position: int, purpose: Purpose, candidate: int = 0) -> 
     return (bits64(key, position, purpose, candidate=candidate) >> 11) * 2.0**-53
 
 
-def below(key: bytes, position: int, purpose: Purpose, total: int, tier: int = 0) -> int:
+def below(
+    key: bytes, position: int, purpose: Purpose, total: int, tier: int = 0, candidate: int = 0
+) -> int:
     """An integer in [0, total), total < 2**32; its bias is below total / 2**64 (under 2**-32)."""
-    return (bits64(key, position, purpose, tier) * total) >> 64
+    return (bits64(key, position, purpose, tier, candidate) * total) >> 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Final
 
 _DEVICE, _BS, _EXPORT, _GGUF, _PLOT = "device", "bs", "export", "gguf", "plot"
@@ -15,6 +16,7 @@ _BY_MODULE: Final = {
     "prompt_toolkit": _DEVICE,
     "torch": _BS,
     "transformers": _BS,
+    "huggingface_hub": _BS,
     "prometheus_client": _BS,
     "starlette": _BS,
     "uvicorn": _BS,
@@ -40,3 +42,24 @@ def advice(error: ModuleNotFoundError, wants: str, whole: str | None = None) -> 
     if whole is not None and extra not in (_GGUF, _PLOT):
         extra = whole
     return f"{wants} needs {name}: pip install 'draftlink[{extra}]'"
+
+
+def names() -> list[str]:
+    """The extras that bring libraries, in alphabetical order."""
+    return sorted(set(_BY_MODULE.values()))
+
+
+def missing() -> dict[str, list[str]]:
+    """Of each extra that is not whole here, the libraries that it lacks."""
+    found: dict[str, list[str]] = {}
+    for module, extra in sorted(_BY_MODULE.items()):
+        if not _is_here(module):
+            found.setdefault(extra, []).append(module)
+    return found
+
+
+def _is_here(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # somebody has put it off
+        return False

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from bench.virtual import pair
 from bench.virtual.link import Wire
 from bench.virtual.loop import DeadlockError, VirtualLoop, run
+from bench.virtual.record import FAR, Record
 from bench.virtual.world import World
 from device_runtime.device import Sampling
 from draftlink.link.ledger import packet_bytes, websocket_bytes
@@ -180,3 +184,24 @@ def test_models_that_remember_write_the_same():
     plain = FakeModel(draft, rows=False), FakeTarget(target)
     remembers = pair.Draft(FakeModel(draft, rows=False)), pair.Target(FakeTarget(target))
     assert written(*remembers) == written(*plain)
+
+
+@pytest.mark.parametrize("chance", [1e-5, 1e-3, 0.05, 0.4, 0.99])
+@pytest.mark.parametrize("later", [1.001, 1.5, 8.0, 60.0])
+@pytest.mark.parametrize("second", [True, False])
+def test_a_record_has_its_second_candidate_however_unlikely_both_are(chance, later, second):
+    """What all other ids share is below it, or a text's own candidates would be hidden."""
+    record = Record(3, 5, (False,) * 4, (chance,) * 4, ((later, second),) * 4)
+    for position in range(5, 9):
+        row = record.drafted(position)
+        first, beside, third = (-row).argsort()[:3]
+        assert first == record.token(position) + 1
+        assert beside == record.token(position) + (0 if second else 2)
+        assert row[first] - row[beside] == pytest.approx(math.log(later), abs=1e-4)
+        assert row[third] < row[beside]
+
+
+def test_a_record_without_candidates_is_as_likely_as_it_was():
+    sure = Record(3, 5, (True,), (0.7,), ((FAR, False),))
+    for one in (sure, replace(sure, seconds=())):
+        assert np.exp(one.drafted(5).max()) == pytest.approx(0.7)

@@ -67,8 +67,8 @@ OWN: dict[str, dict[str, Any]] = {
 LARGEST = 3_000_000  # parameters: more, and a configuration calls its sizes something else
 
 
-def tiny(name: str) -> PreTrainedModel:
-    """A random model: ``name`` is a transformers model type, or one with a name behind a dot."""
+def sized(name: str, **changes: Any) -> Any:
+    """A small configuration of a kind, with ``changes``."""
     kind = name.partition(".")[0]
     default = AutoConfig.for_model(kind)
     aliases = getattr(default, "attribute_map", {})
@@ -77,7 +77,12 @@ def tiny(name: str) -> PreTrainedModel:
     for alias, key in aliases.items():
         if alias in sizes:
             sizes.pop(key, None)
-    config = AutoConfig.for_model(kind, **sizes | OWN.get(name, {}))
+    return AutoConfig.for_model(kind, **sizes | OWN.get(name, {}) | changes)
+
+
+def tiny(name: str) -> PreTrainedModel:
+    """A random model: ``name`` is a transformers model type, or one with a name behind a dot."""
+    config = sized(name)
     with suppress(NotImplementedError), torch.device("meta"):  # some cannot be built there
         meta = AutoModelForCausalLM.from_config(copy.deepcopy(config))
         assert sum(parameter.numel() for parameter in meta.parameters()) <= LARGEST

@@ -6,11 +6,11 @@ import logging
 
 import pytest
 import transformers
-from transformers import CONFIG_MAPPING, Gemma2Config
+from transformers import CONFIG_MAPPING
 
 from bs_runtime.model import attention, forward
 from tests.bs_runtime.architectures import tiny
-from tests.bs_runtime.tiny import CONFIGS, CONTEXT, IDS, SHAPE, build, close, full, take
+from tests.bs_runtime.tiny import CONFIGS, IDS, build, close, full, take
 
 # Made with transformers 4.57.6 and 5.24.0 by trying all that ``tiny`` can build, on the last commit
 # on which a step reached the attention as an attribute of a tensor.
@@ -49,15 +49,15 @@ def test_the_list_is_long_enough_to_be_of_use():
 
 def test_a_model_that_cannot_be_packed_says_so_and_what_it_costs(caplog):
     """One attention cannot be replaced, one makes positions of its own, and one fails."""
-    soft_capped = build(Gemma2Config(**SHAPE, head_dim=16, sliding_window=CONTEXT))
-    soft_capped.set_attn_implementation("eager")
+    eager = build(CONFIGS["llama"])
+    eager.set_attn_implementation("eager")
     own_positions, failing = build(CONFIGS["llama"]), build(CONFIGS["llama"])
     model_forward = own_positions.forward
     own_positions.forward = lambda input_ids=None, position_ids=None, **kwargs: model_forward(
         input_ids, **kwargs
     )
     for model, why in (
-        (soft_capped, "its attention is eager"),
+        (eager, "its attention is eager"),
         (own_positions, "in one forward give other logits"),
         (failing, "in one forward are an error (no room for two)"),
     ):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import Gemma2Config
+from transformers import MistralConfig
 
 from bs_runtime.model import attention
 from bs_runtime.model.errors import TargetError
 from bs_runtime.model.forward import Engine, Part, StepCache
 from bs_runtime.model.kv import BLOCK, Feed
+from bs_runtime.model.sight import Sight
 from tests.bs_runtime.tiny import (
     CONFIGS,
     CONTEXT,
@@ -25,14 +26,14 @@ from tests.bs_runtime.tiny import (
     text,
 )
 
-# Soft-capped attention is no "sdpa": such a model is fed one slot after the other.
-SOFT_CAPPED = Gemma2Config(**SHAPE, head_dim=16, sliding_window=CONTEXT)
+# Attention that is no "sdpa": such a model is fed one slot after the other, windows or not.
+EAGER = MistralConfig(**SHAPE, sliding_window=12)
 
 
-@pytest.fixture(scope="module", params=[*CONFIGS, "soft-capped"])
+@pytest.fixture(scope="module", params=[*CONFIGS, "eager"])
 def pair(request):
     """The plain model, and the same one as a target."""
-    models = [build(CONFIGS.get(request.param, SOFT_CAPPED)) for _ in range(2)]
+    models = [build(CONFIGS.get(request.param, EAGER)) for _ in range(2)]
     if request.param not in CONFIGS:
         for model in models:
             model.set_attn_implementation("eager")
@@ -150,7 +151,8 @@ def test_attention_equals_the_masked_softmax():
         seen = torch.arange(length) <= torch.arange(past, length)[:, None]
         mask = torch.zeros(rows, length).masked_fill(~seen, -torch.inf)
         where = slice(begin, begin + rows)
-        parts.append(Part(slot, begin, rows, length, mask if past and rows > 1 else None))
+        options = {"dtype": torch.float32, "device": "cpu"}
+        parts.append(Part(slot, begin, rows, Sight(past, rows, options)))
         news.append((k[:, past:], v[:, past:]))
         scores = q[0, :, where] @ k.repeat_interleave(3, 0).mT * 0.3 + mask
         wanted.append(scores.softmax(-1) @ v.repeat_interleave(3, 0))

@@ -3,10 +3,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    Gemma2Config,
     LlamaConfig,
-    MistralConfig,
-    Qwen2Config,
 )
 
 from bs_runtime.model import attention, forward, prepack, target
@@ -174,10 +171,10 @@ def test_attention_that_differs_is_not_replaced(monkeypatch):
 
 
 def test_attention_with_something_of_its_own_is_kept():
-    soft_capped = build(Gemma2Config(**SHAPE, head_dim=16, sliding_window=CONTEXT))
-    soft_capped.set_attn_implementation("eager")
-    plain = full(soft_capped, IDS)
-    target = take(soft_capped)
+    eager = build(CONFIGS["llama"])
+    eager.set_attn_implementation("eager")
+    plain = full(eager, IDS)
+    target = take(eager)
     assert target.model.config._attn_implementation == "eager"
     close(target.open().forward(IDS), plain)
 
@@ -199,11 +196,6 @@ def test_a_model_that_ignores_rollback_is_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        (MistralConfig(**SHAPE, sliding_window=16), "sliding window of 16 tokens"),
-        (
-            Qwen2Config(**SHAPE, use_sliding_window=True, sliding_window=16, max_window_layers=1),
-            "sliding window of 16 tokens",
-        ),
         (LlamaConfig(**SHAPE, layer_types=["linear_attention"] * 2), "linear_attention"),
     ],
 )
@@ -216,14 +208,6 @@ def test_recurrent_models_are_refused():
     config = AutoConfig.for_model("mamba", vocab_size=VOCAB, hidden_size=16, num_hidden_layers=1)
     with pytest.raises(TargetError, match="recurrent state"):
         take(AutoModelForCausalLM.from_config(config))
-
-
-def test_windows_as_long_as_the_context_are_taken():
-    assert target.rollable_context(MistralConfig(**SHAPE, sliding_window=CONTEXT)) == CONTEXT
-    assert target.rollable_context(Qwen2Config(**SHAPE, sliding_window=16)) == CONTEXT  # unused
-    model = build(MistralConfig(**SHAPE, sliding_window=CONTEXT))
-    plain = full(model, IDS)
-    close(take(model).open().forward(IDS), plain)
 
 
 def test_the_context_ends_where_the_rotary_frequencies_change():

@@ -43,7 +43,7 @@ def refused(*args, **kwargs) -> str:
 
 def test_load_says_what_is_wrong_with_dtype_and_device(folder, monkeypatch):
     assert "no dtype 'int3'; use one of float32" in refused(folder, dtype="int3")
-    assert "no device 'tpu'; use one of cpu" in refused(folder, device="tpu")
+    assert "no device 'tpu'; use auto, cpu" in refused(folder, device="tpu")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert "use --device cpu" in refused(folder, device="cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaConfig
 
 from bs_runtime.engine.scheduler import Scheduler
-from bs_runtime.model import forward
+from bs_runtime.model import forward, sight
 from bs_runtime.model.block import MOST, ROOT, Block
 from bs_runtime.model.errors import TargetError
 from bs_runtime.model.forward import HAS_TRITON, Engine
@@ -190,14 +190,14 @@ def test_a_mask_that_is_off_by_one_gives_other_rows(case, monkeypatch):
     plain, made, fuses = case
     exact = Exact(made)
     rows_of = alone(plain, exact, fuses)
-    family, attend = forward.family, kernels.attend if fuses else None
+    family, attend = sight.family, kernels.attend if fuses else None
     monkeypatch.setattr(
-        forward, "family", lambda masks, size: np.roll(family(masks, size), 1, axis=1)
+        sight, "family", lambda masks, size: np.roll(family(masks, size), 1, axis=1)
     )
 
-    def shifted(query, layer, kv_heads, scale, of, tiles):
+    def shifted(query, layer, kv_heads, form, of, tiles):
         of = dataclasses.replace(of, ancestors=of.ancestors << 1)
-        return attend(query, layer, kv_heads, scale, of, tiles)
+        return attend(query, layer, kv_heads, form, of, tiles)
 
     if fuses:
         monkeypatch.setattr(kernels, "attend", shifted)
@@ -208,7 +208,7 @@ def test_a_mask_that_is_off_by_one_gives_other_rows(case, monkeypatch):
 def test_a_chain_builds_the_masks_of_before_whether_or_not_it_is_under_verification(monkeypatch):
     """None for a single token and for an empty slot, and never one that names ancestors."""
     made = engine("llama", False)
-    monkeypatch.setattr(forward, "family", lambda *_: pytest.fail("a chain needs no ancestors"))
+    monkeypatch.setattr(sight, "family", lambda *_: pytest.fail("a chain needs no ancestors"))
     steps: list[forward.StepCache] = []
     begin = forward.StepCache.__init__
 
@@ -223,7 +223,7 @@ def test_a_chain_builds_the_masks_of_before_whether_or_not_it_is_under_verificat
         slot.forward(IDS[:5])
         slot.forward(IDS[5:6])
         found.append(made.forward([Feed(slot, IDS[6:11], 5, parents)]))
-        given = [step.parts[0].mask is not None for step in steps[-3:]]
+        given = [step.parts[0].sight.through(None).mask is not None for step in steps[-3:]]
         assert given == [False, False, True]
     assert torch.equal(*found) and slot.block == IDS[6:11]
 
@@ -353,7 +353,7 @@ def test_the_last_bit_of_a_mask_is_an_ancestor_like_any_other():
     masks = block.ancestors([ROOT, ROOT, *range(1, MOST - 1)])
     assert masks is not None
     assert masks[-1] == (1 << MOST) - 2  # all but the sibling
-    seen = forward.family(masks, MOST)
+    seen = sight.family(masks, MOST)
     assert seen[-1].tolist() == [False] + [True] * (MOST - 1)
     assert not seen[:-1, -1].any()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from device_runtime.model import pages
 from device_runtime.model.bundle import MANIFEST, BundleError, digest, load_bundle
 from device_runtime.model.draft_model import DraftModel
 
@@ -122,6 +124,18 @@ def test_sizes_that_are_possible_and_not_here(copy):
     change(copy, context=1 << 30, layers=1 << 10, kv_heads=1 << 10, head_dim=1 << 10)
     with pytest.raises(BundleError, match=r"the KV cache of .* smaller --context"):
         DraftModel(load_bundle(copy), threads=1)
+
+
+def test_a_cache_that_the_system_does_not_promise(bundle, monkeypatch):
+    """Under a limit of the process's own, say: it was `[Errno 12] Cannot allocate memory`."""
+
+    def refused(*_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(pages, "zeros", refused)
+    with pytest.raises(BundleError, match=r"KV cache of 128 tokens; .* smaller --context") as told:
+        DraftModel(load_bundle(bundle().path), threads=2)
+    assert "Errno" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def reached(url: str, **given) -> None:
 )
 def test_a_token_does_not_cross_a_network_in_clear(made, host):
     for scheme in ("ws", "WS"):
-        with pytest.raises(LinkError, match=r"in clear: give --bs wss://.*--insecure"):
+        with pytest.raises(LinkError, match=r"in clear: give wss://.*--insecure"):
             reached(f"{scheme}://{host}", token=TOKEN)
     assert not made
     reached(f"ws://{host}")  # no token, nothing to lose

@@ -37,7 +37,7 @@ def test_who_arrives_shortly_behind_the_first_is_proposed():
 
 
 def test_a_row_has_its_price_and_a_message_its_room():
-    assert counts(fresh(), [NEAR, FAR], row=0.2) == [1, 0]
+    assert counts(fresh(), [NEAR, FAR], row=0.08) == [1, 0]
     assert counts(fresh(), [NEAR] * 4, most=7) == [2, 1, 0, 0]
 
 
@@ -46,4 +46,4 @@ def test_what_the_text_says_is_learned():
     for _ in range(100):
         here.met(NEAR, 5)
         here.met(FAR, 6)
-    assert counts(here, [NEAR, FAR], row=0.2) == [0, 1]
+    assert counts(here, [NEAR, FAR], row=0.08) == [0, 1]

@@ -1,0 +1,116 @@
+"""``draftlink doctor``: what is wrong here, and whether drafting pays."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.text import Text
+
+from draftlink.cli import common
+from draftlink.cli.common import app, err, out
+from draftlink.cli.models import cached
+
+MARKS = {"ok": ("ok   ", "green"), "note": ("note ", "yellow"), "fault": ("fault", "red")}
+
+
+@app.command(epilog="Example: draftlink doctor smollm2-draft --bs wss://base-station:8765")
+def doctor(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            help="draft bundle, or its name in the cache; with --bs it is tried", callback=cached
+        ),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option("--bs", envvar="DRAFTLINK_BS", help="base station to try")
+    ] = None,
+    token: common.Token = None,
+    ca: common.Ca = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="send the token in clear over ws:// (VPN)")
+    ] = False,
+    provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider")] = "cpu",
+    threads: common.Threads = None,
+    json: common.Json = None,
+) -> None:
+    """Look for what is wrong with this machine and the link, and say whether drafting pays.
+
+    Exit code 1 where something will not work.
+    """
+    from draftlink.cli import doctor_checks
+
+    checks: list[Any] = []
+
+    def say(check: Any) -> None:
+        checks.append(check)
+        mark, colour = MARKS[check.status]
+        out.print(
+            Text.assemble((mark, colour), "  ", (check.subject.ljust(11), "bold"), check.text),
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    with err.status("looking at this machine"):
+        for check in doctor_checks.here():
+            say(check)
+    verdict = None
+    if url is not None:
+        say(doctor_checks.reached(url, token, ca, insecure=insecure))
+        if bundle is None:
+            err.print(Text("give a BUNDLE, too, to hear whether drafting pays", "dim"))
+        elif checks[-1].status == "ok":
+            verdict = _tried(bundle, url, token, ca, insecure, provider, threads, say)
+    elif bundle is not None:
+        err.print(Text("give --bs URL, too, to hear whether drafting pays", "dim"))
+    if verdict is not None:
+        out.print(Text(verdict["text"], "bold"), soft_wrap=True, highlight=False)
+    common.write_json(
+        json, {"checks": [msgspec.to_builtins(check) for check in checks], "verdict": verdict}
+    )
+    if any(check.status == "fault" for check in checks):
+        raise typer.Exit(1)
+
+
+def _tried(
+    bundle: Path,
+    url: str,
+    token: str | None,
+    ca: Path | None,
+    insecure: bool,
+    provider: str,
+    threads: int | None,
+    say: Any,
+) -> dict[str, Any] | None:
+    """Write a little with the base station; the verdict, or None where that does not work."""
+    from device_runtime.device import Device, LinkError
+    from device_runtime.model.bundle import BundleError
+    from device_runtime.probe import probe
+    from draftlink.cli.doctor_checks import Check, told
+    from draftlink.planning import verdict as verdicts
+
+    async def write() -> tuple[Any, Any]:
+        device = Device(
+            bundle, url, provider=provider, threads=threads, token=token, ca=ca, insecure=insecure
+        )
+        async with device:
+            return await probe(device), device.client.welcome
+
+    try:
+        with err.status("writing some tokens in each mode"):
+            found, welcome = asyncio.run(write())
+    except (BundleError, LinkError, ValueError) as error:
+        say(Check("trial", "fault", str(error)))
+        return None
+    for check in told(found, welcome):
+        say(check)
+    verdict = verdicts.judge(found.measured)
+    return {
+        "text": verdicts.reason(found.measured, verdict),
+        "pays": verdict.pays,
+        **msgspec.to_builtins(verdict),
+        "measured": msgspec.to_builtins(found.measured),
+    }
