@@ -147,12 +147,12 @@ sys.argv[:2] = ["draftlink"]
 from draftlink.cli import main
 main()
 """
-HEAVY = "torch,transformers,onnxruntime,onnx,tokenizers,starlette,uvicorn,websockets,cryptography"
+HEAVY = "torch,transformers,huggingface_hub,safetensors,onnxruntime,onnx,tokenizers,starlette,uvicorn,websockets,cryptography"
 WANTS = {
     "demo": ([], "demo"),
     "compare": ([], "demo"),
     "export": (["tinypair", "-o", "out"], "export"),
-    "bs": (["tinypair", "--port", "0"], "bs"),
+    "bs": (["a/model", "--port", "0"], "bs"),
     "device": (["draft", "Hi"], "device"),
     "chat": (["draft"], "device"),
     "serve": (["draft", "--port", "0"], "serve"),

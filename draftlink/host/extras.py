@@ -17,6 +17,8 @@ _BY_MODULE: Final = {
     "torch": _BS,
     "transformers": _BS,
     "huggingface_hub": _BS,
+    "safetensors": _BS,
+    "huggingface_hub": _BS,
     "prometheus_client": _BS,
     "starlette": _BS,
     "uvicorn": _BS,
