@@ -147,7 +147,8 @@ sys.argv[:2] = ["draftlink"]
 from draftlink.cli import main
 main()
 """
-HEAVY = "torch,transformers,huggingface_hub,safetensors,onnxruntime,onnx,tokenizers,starlette,uvicorn,websockets,cryptography"
+HEAVY = "torch,transformers,huggingface_hub,safetensors,"
+HEAVY += "onnxruntime,onnx,tokenizers,starlette,uvicorn,websockets,cryptography"
 WANTS = {
     "demo": ([], "demo"),
     "compare": ([], "demo"),

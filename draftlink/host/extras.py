@@ -18,7 +18,6 @@ _BY_MODULE: Final = {
     "transformers": _BS,
     "huggingface_hub": _BS,
     "safetensors": _BS,
-    "huggingface_hub": _BS,
     "prometheus_client": _BS,
     "starlette": _BS,
     "uvicorn": _BS,
