@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tinypair
+from bench import link_plot
 from bench.virtual import pair
 from bench.virtual.ideal import ideal_rate
 from bench.virtual.loop import run
@@ -232,33 +233,6 @@ def table(summaries: Sequence[dict[str, Any]]) -> Table:
     return out
 
 
-def plot(summaries: Sequence[dict[str, Any]], path: Path) -> None:
-    """Tokens/s of each mode over the links, one panel for each pace and rule."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    panels = sorted({(cell["target_s"], cell["rule"]) for cell in summaries})
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.5 * len(panels), 4), squeeze=False)
-    for axis, (pace, rule) in zip(axes[0], panels, strict=True):
-        cells = [c for c in summaries if (c["target_s"], c["rule"]) == (pace, rule)]
-        cells.sort(key=lambda cell: PROFILES[cell["link"]].mean_rtt_s)
-        names = [cell["link"] for cell in cells]
-        for mode in (*FIXED, "auto"):
-            rates = [cell["tokens_per_s"][mode] for cell in cells]
-            axis.plot(names, rates, marker="o", label=mode, lw=3 if mode == "auto" else 1.5)
-        axis.plot(names, [cell["ideal"] for cell in cells], "k:", label="ideal run-ahead")
-        axis.set_title(f"{rule}, target paced at {1e3 * pace:.0f} ms")
-        axis.tick_params(axis="x", rotation=45)
-        axis.set_ylim(bottom=0)
-    axes[0][0].set_ylabel("tokens/s")
-    axes[0][0].legend()
-    figure.tight_layout()
-    figure.savefig(path)
-    pyplot.close(figure)
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -291,7 +265,7 @@ def main() -> None:
             json.dumps({"cells": summaries, "runs": [asdict(cell) for cell in cells]}, indent=1)
         )
     if asked.plot:
-        plot(summaries, asked.plot)
+        link_plot.plot(summaries, (*FIXED, "auto"), asked.plot)
 
 
 if __name__ == "__main__":

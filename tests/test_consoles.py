@@ -9,6 +9,8 @@ import sys
 
 import msgspec
 import pytest
+from rich.cells import cell_len
+from rich.console import Console as RichConsole
 
 from draftlink.cli import compare_view, plan_view
 from draftlink.cli.consoles import Console, spelt
@@ -39,11 +41,58 @@ def test_plan_on_stdout(encoding, tmp_path):
     assert len({len(line) for line in table}) == 2  # of two tables: columns stay columns
 
 
-def test_what_a_column_has_no_room_for_is_cut_in_one_column():
-    done = draftlink("plan", **ASCII | {"COLUMNS": "50"})
-    table = [line for line in done.stdout.splitlines() if line[:1] in (b"|", b"+")]
-    assert b"~" in done.stdout and b"\\u" not in done.stdout
-    assert table and {len(line) for line in table} == {50}
+def cells(shown: str) -> list[list[str]]:
+    """The rows of what was printed, cell by cell."""
+    return [
+        [cell.strip() for cell in line[1:-1].split(line[0])]
+        for line in shown.splitlines()
+        if line[:1] in ("|", "│")
+    ]
+
+
+@pytest.mark.parametrize("columns", [40, 50, 80, 200])
+@pytest.mark.parametrize("arguments", [["plan"], ["plan", "--paper"]])
+def test_a_table_loses_no_digit_at_any_width(columns, arguments):
+    """What it says on 300 columns, it says on these, through a pipe that knows ASCII alone."""
+    wide, narrow = (
+        draftlink(*arguments, **ASCII | {"COLUMNS": str(n)}).stdout.decode() for n in (300, columns)
+    )
+    said = {cell for row in cells(wide) for cell in row if any(map(str.isdigit, cell))}
+    seen = {cell for row in cells(narrow) for cell in row}
+    assert said and {cell for cell in said - seen if " " not in cell} == set()
+    assert max(map(len, narrow.splitlines()[1:])) <= max(columns, 80) and "~" not in narrow
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_comparison_loses_no_digit(width):
+    big = compare_view.Row(
+        "topk lattice K=8 l=256 tiers=7, learned T", 0.5123, 0.5124, 0.5125, 1.06, 0.57, 0.58, 1.09,
+        131_085.1, 233_137.0, 76_994.0, 9.0, 0.0005, 123.0, 1.0,
+    )  # fmt: skip
+    file = io.StringIO()
+    Console(file=file, width=width).print(compare_view.table([big, ROW], 1.0))
+    shown = {cell for row in cells(file.getvalue()) for cell in row}
+    assert {"0.512", "0.5124", "0.5125", "1.06", "57%", "0.58", "1.09"} <= shown
+    assert {"131,085.1", "233,137", "76,994", "1/2,000", "123"} <= shown
+    assert max(map(cell_len, file.getvalue().splitlines())) <= width
+
+
+def test_rich_alone_would_lose_some():
+    """The control."""
+    file = io.StringIO()
+    RichConsole(file=file, width=80).print(compare_view.table([ROW], 1.0))
+    assert "…" in file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_line_is_whole_to_a_pipe_and_breaks_no_word_on_a_terminal(terminal):
+    path = "/a/path/" + "x" * 60 + "/[bold]:smile:"
+    file = io.StringIO()
+    console = Console(file=file, width=40, force_terminal=terminal, color_system=None)
+    console.say(f"cannot write {path}: it is full, and some more words to fill two lines")
+    shown = file.getvalue()
+    assert path in shown and " ".join(shown.split()).endswith("to fill two lines")
+    assert shown.count("\n") == (4 if terminal else 1)
 
 
 @pytest.mark.parametrize(

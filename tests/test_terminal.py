@@ -12,17 +12,18 @@ from rich.console import Console
 
 from device_runtime.result import Token
 from draftlink import cli
-from draftlink.cli import common, output
+from draftlink.cli import common, consoles, output
 
 NASTY = "\x1bc\x1bPq\x1b\\ two\nlines \x9b2J [bold]x[/] [/] [link=http://x]y[/link] :smile:"
 
 
 def test_an_error_is_one_line_of_what_was_said(monkeypatch):
     shown = io.StringIO()
-    monkeypatch.setattr(cli, "err", Console(file=shown, force_terminal=True, color_system=None))
+    screen = {"force_terminal": True, "color_system": None, "width": 400}
+    monkeypatch.setattr(cli, "err", consoles.Console(file=shown, **screen))
     monkeypatch.setattr(sys, "argv", ["draftlink", "device"])
 
-    def fails() -> None:
+    def fails(**_) -> None:
         raise ValueError(NASTY)
 
     monkeypatch.setattr(cli, "app", fails)

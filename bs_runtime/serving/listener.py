@@ -20,6 +20,7 @@ from functools import partial
 from bs_runtime.serving import guard
 from bs_runtime.serving.lobby import Caller, Lobby
 from bs_runtime.serving.pending import Pending, Place
+from draftlink.host import ports
 
 log = logging.getLogger("draftlink.bs")
 
@@ -36,14 +37,18 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises OSError where the address is taken."""
+    """A listening socket; port 0 takes a free one. Raises PortError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, asyncio sends what is small at once on what is accepted. Otherwise a
     # frame behind another would wait for its acknowledgement, which may take 40 ms.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind((host, port))
-    bound.listen(BACKLOG)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen(BACKLOG)
+    except OSError as error:
+        bound.close()
+        raise ports.refused(host, port, error) from None
     return bound
 
 

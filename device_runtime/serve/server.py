@@ -9,6 +9,7 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
+from draftlink.host import ports
 from draftlink.host.address import is_loopback
 
 STOP_S = 2  # for texts under way, once the server is told to stop
@@ -24,7 +25,7 @@ def check_exposure(host: str, *, key: bool, insecure: bool) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises ValueError."""
+    """A listening socket; port 0 takes a free one. Raises PortError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -32,9 +33,7 @@ def listen(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise ValueError(
-            f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port"
-        ) from None
+        raise ports.refused(host, port, error) from None
     return bound
 
 

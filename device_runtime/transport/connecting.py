@@ -11,9 +11,15 @@ from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
+from websockets.exceptions import (
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidProxy,
+    InvalidStatus,
+    InvalidURI,
+)
 
-from draftlink.host.address import is_loopback
+from draftlink.host.address import is_loopback, websocket
 from draftlink.host.plain import printable
 from draftlink.protocol import frames
 from draftlink.protocol.control import MAX_RETRY_S
@@ -93,6 +99,7 @@ def connector(
     trusted: ssl.SSLContext | bool = True if ca is None else trust(ca)  # or the system's
 
     async def connect_with(url: str) -> Socket:
+        url = websocket(url)
         address = parsed(url)
         secure, here = address.scheme == "wss", is_loopback(address.hostname or "")
         may_have(token, address, insecure=insecure)
@@ -162,7 +169,9 @@ def parsed(url: str) -> SplitResult:
 
 
 def _no_address(url: str) -> LinkError:
-    return LinkError(f"{url!r} is not a WebSocket address such as ws://host:8765")
+    return LinkError(
+        f"{url!r} is not a WebSocket address such as ws://host:8765, or wss://host:8765 with TLS"
+    )
 
 
 async def reach(connect: Connect, url: str) -> Socket:
@@ -178,6 +187,13 @@ async def reach(connect: Connect, url: str) -> Socket:
         ) from None
     except ssl.SSLCertVerificationError as error:
         raise untrusted(url, error) from None
+    except ssl.SSLError as error:
+        if error.reason != "WRONG_VERSION_NUMBER":
+            raise Lost(str(error)) from None
+        raise LinkError(
+            f"what answers at {url} speaks no TLS: give the address as ws://..., if it is a base"
+            " station without a certificate"
+        ) from None
     except (InvalidProxy, ImportError) as error:
         raise LinkError(
             f"the proxy that the environment names cannot be used ({error}); unset http_proxy and"
@@ -185,6 +201,8 @@ async def reach(connect: Connect, url: str) -> Socket:
         ) from None
     except (InvalidURI, ValueError):  # such as a host name with an empty part
         raise _no_address(url) from None
+    except InvalidMessage as error:  # no HTTP; a server of TLS closes on what is none
+        raise Lost(f"{error}; if the base station has TLS, its address is wss://...") from None
     except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:
         raise Lost(str(error) or type(error).__name__) from None
 

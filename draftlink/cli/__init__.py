@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-
-from rich.text import Text
+from typing import Final
 
 # Each registers its commands.
 from draftlink.cli import (  # noqa: F401
@@ -18,6 +17,7 @@ from draftlink.cli import (  # noqa: F401
     links,
     loopback,
     pull,
+    report,
     serve,
     timeline,
 )
@@ -26,6 +26,17 @@ from draftlink.cli.consoles import escape_what_has_no_code
 from draftlink.host.extras import advice
 from draftlink.host.folders import forget_relative_folders
 from draftlink.host.plain import printable
+
+# The extra that has all of what a command needs; what it may want besides is named by itself.
+NEEDS: Final = {
+    "demo": "demo",
+    "compare": "demo",
+    "export": "export",
+    "bs": "bs",
+    "device": "device",
+    "chat": "device",
+    "serve": "serve",
+}
 
 
 def main() -> None:
@@ -41,16 +52,26 @@ def main() -> None:
     # Help names those that commands share; a line for each option would hide what it is for.
     prefix = None if "--help" in sys.argv else "DRAFTLINK"
     try:
-        app(auto_envvar_prefix=prefix)
+        app(prog_name="draftlink", auto_envvar_prefix=prefix)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if debug:
             raise
-        told = None
-        if isinstance(error, ModuleNotFoundError):
-            told = advice(error, "this command")
         # Whoever's words are in it, a peer's or a file's: they are shown, and do nothing.
-        words = printable(told or str(error) or type(error).__name__)
-        err.print(Text.assemble(("error:", "red"), " ", words), soft_wrap=True)
+        words = printable(_told(error) or str(error) or type(error).__name__)
+        err.say(words, lead="error:")
         sys.exit(1)
+
+
+def _told(error: Exception) -> str | None:
+    """What to say in the place of an error's own words; None where they do."""
+    if isinstance(error, ModuleNotFoundError):
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        named = f"draftlink {command}" if command in NEEDS else "this command"
+        return advice(error, named, NEEDS.get(command))
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        # Its own would begin with a number, and leave out what is full where no file is named.
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return f"{error.strerror}: {', '.join(names)}" if names else error.strerror
+    return None

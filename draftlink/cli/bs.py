@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,9 @@ from draftlink.cli.common import (
 )
 from draftlink.cli.models import cached
 from draftlink.host.folders import user_path
+from draftlink.host.plain import printable
+
+log = logging.getLogger("draftlink.bs")
 
 
 @app.command(epilog="Example: draftlink bs tinypair --port 8765")
@@ -118,6 +122,7 @@ def bs(
     from bs_runtime.serving.app import create_app
     from bs_runtime.serving.offer import Offered
     from bs_runtime.serving.tickets import Sealer
+    from draftlink.host.address import reached_at
     from draftlink.planning import units
 
     if log_format not in ("text", "json"):
@@ -149,6 +154,7 @@ def bs(
     )
 
     def load() -> Target:
+        log.info("loading %s (%s, %s)", printable(model), device, dtype)
         target = Target.load(source, device=device, dtype=dtype, context=context)
         if offered is not None:
             offered.check(target.tokenizer_hash)
@@ -157,7 +163,13 @@ def bs(
 
     def announce(target: Target) -> None:
         where = f"[{host}]" if ":" in host else host
-        address = f"{'ws' if tls is None else 'wss'}://{where}:{bound.getsockname()[1]}"
-        print(f"listening on {address} ({target.name})", flush=True)
+        port, s = bound.getsockname()[1], "" if tls is None else "s"
+        print(f"listening on ws{s}://{where}:{port} ({target.name})", flush=True)
+        seen = f"{reached_at(host)}:{port}"
+        print(f"  live page: http{s}://{seen}/", flush=True)
+        token = "" if tokens is None else "DRAFTLINK_TOKEN=TOKEN "
+        print(
+            f'  {token}draftlink device BUNDLE --bs ws{s}://{seen} "Once upon a time"', flush=True
+        )
 
     server.serve(station, load, announce, bound, tls=tls, stop_s=stop_s)

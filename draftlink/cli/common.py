@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import typer
-from rich.text import Text
 
+from draftlink.cli import help as pages
 from draftlink.cli.consoles import Console
 from draftlink.cli.models import cached_model
 from draftlink.host import files
@@ -20,24 +21,61 @@ if TYPE_CHECKING:  # a command that needs no device loads none of it
     from device_runtime.model.bundle import Bundle
     from device_runtime.templates.template import Template
 
-app = typer.Typer(
-    help="Lossless distributed speculative decoding: draft on the device, verify at the base "
-    "station.",
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class App(typer.Typer):
+    """The program: every command has the same help pages."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[F], F]:
+        """As typer's."""
+        return super().command(name, **{"cls": pages.Command} | settings)
+
+
+app = App(
+    cls=pages.Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it would take some of our words for its own
 )
 out = Console()
 err = Console(stderr=True)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from draftlink import __version__
+
+        print(f"draftlink {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Example: draftlink demo")
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="show the version", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Lossless distributed speculative decoding: draft on the device, verify at the base station.
+
+    `draftlink COMMAND --help` shows a command's options, and an example.
+    """
+
+
 STDOUT = Path("-")
 
 
-def _writable(path: Path | None) -> Path | None:
+def writable(path: Path | None) -> Path | None:
     """An output, known to be writable before minutes of work are spent on it. Raises FileError."""
     if path not in (None, STDOUT):
         files.check(path)
+    return path
+
+
+def _folder(path: Path) -> Path:
+    """A folder to write, likewise. Raises FileError."""
+    files.check_folder(path)
     return path
 
 
@@ -50,7 +88,7 @@ def _plot(path: Path | None) -> Path | None:
             import matplotlib.figure  # noqa: F401
         except ImportError:
             raise ValueError("--plot needs matplotlib: pip install 'draftlink[plot]'") from None
-    return _writable(path)
+    return writable(path)
 
 
 def _source(source: str | None) -> str | None:
@@ -89,17 +127,21 @@ def _threads(count: int | None) -> int | None:
 
 Json = Annotated[
     Path | None,
-    typer.Option("--json", help="Write machine-readable results here.", callback=_writable),
+    typer.Option("--json", help="Write machine-readable results here.", callback=writable),
 ]
 JsonOrStdout = Annotated[
     Path | None,
     typer.Option(
         "--json",
         help="Write machine-readable results here; - is stdout, without the text.",
-        callback=_writable,
+        callback=writable,
     ),
 ]
 Plot = Annotated[Path | None, typer.Option(help="Write a .png or an .svg here.", callback=_plot)]
+Folder = Annotated[
+    Path,
+    typer.Option("--output", "-o", help="bundle folder to write", callback=_folder),
+]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
 AsTarget = Annotated[
     str | None,
@@ -180,7 +222,7 @@ def sampling(welcome: Any, source: str | None, stated: dict[str, float | None], 
     used = msgspec.structs.replace(base, **given)
     line = facts.differing(welcome, used) if source is None else None
     if line is not None:
-        err.print(Text(line, "dim"), soft_wrap=True, highlight=False)
+        err.say(line, "dim")
     return used
 
 

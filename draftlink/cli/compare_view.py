@@ -10,6 +10,8 @@ from rich.table import Table
 
 from draftlink.cli import plan_view
 
+MARKERS = "osD^v<>PX*ph"
+
 
 class Row(msgspec.Struct):
     """One scheme's numbers; bits are counted in full, packets under TLS included."""
@@ -78,19 +80,18 @@ def plot(rows: Sequence[Row], path: Path, temperature: float) -> None:
     """Bits against acceptance, as PNG or SVG by the file's ending. Raises FileError."""
     figure = plan_view.new_figure(5.5)
     axes = figure.subplots()
-    for row in rows:
-        if row.payload_bits_per_drafted > 0:
-            axes.scatter(row.bits_up_per_accepted, row.acceptance, s=40)
-            axes.annotate(
-                row.name,
-                (row.bits_up_per_accepted, row.acceptance),
-                xytext=(5, 4),
-                textcoords="offset points",
-                fontsize=7,
-            )
+    shown = [row for row in rows if row.payload_bits_per_drafted > 0]
+    for number, row in enumerate(shown):
+        # Names beside the points would lie on one another: they stand in a legend.
+        marker, colour = MARKERS[number % len(MARKERS)], f"C{number % 10}"
+        axes.scatter(
+            row.bits_up_per_accepted, row.acceptance, s=45, label=row.name, marker=marker, c=colour
+        )
     axes.set_xscale("log")
     axes.set_xlabel("bits up per accepted token (TCP/IP and TLS included)")
     axes.set_ylabel("acceptance")
-    axes.set_title(f"embedded pair or given models, temperature {temperature:g}")
+    axes.set_title(f"temperature {temperature:g}")
     axes.grid(alpha=0.3)
+    if shown:
+        figure.legend(loc="outside right center", fontsize=7)
     plan_view.save(figure, path)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import codecs
 import io
 import sys
+import textwrap
 from typing import Any, Final
 
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
+from rich.table import Column, Table
 from rich.text import Text
 
 # How a sign of the tables is written where it cannot be shown.
@@ -24,15 +27,90 @@ SPELT: Final = {
 }
 
 
+FRAME = 3  # columns that a column of a table takes beside what stands in it
+LABEL = 34  # columns of a table's first one, where others have to share the width with it
+
+
 class Console(RichConsole):
     """Rich's, whose own words are spelt in what the stream's encoding has.
 
-    Before they are laid out, so that columns stay columns.
+    Before they are laid out, so that columns stay columns. A table that is wider than the screen,
+    or than 80 columns of a pipe, is several below one another: no digit is cut off.
     """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As Rich's."""
+        if len(objects) == 1 and isinstance(objects[0], Table):
+            for part in folded(objects[0], self.width, self):
+                super().print(part, **options)
+        else:
+            super().print(*objects, **options)
+
+    def say(self, text: str, style: str = "", lead: str = "") -> None:
+        """Write a line that is one to a pipe; a terminal has it in whole words, never cut.
+
+        ``lead`` begins it, in red.
+        """
+        line = f"{lead} {text}" if lead else text
+        if self.is_terminal:
+            whole = {"break_long_words": False, "break_on_hyphens": False}
+            line = "\n".join(textwrap.wrap(line, self.width, **whole) or [""])  # type: ignore
+        shown = Text(spelt(line, self.encoding), style)
+        shown.stylize("red", 0, len(lead))
+        super().print(shown, soft_wrap=True, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """As Rich's; every string that is printed or stands in a table comes by here."""
         return super().render_str(spelt(text, self.encoding), **options)
+
+
+def folded(table: Table, width: int, console: RichConsole) -> list[Table]:
+    """The tables that a table is where it is wider than ``width``: each with its first column.
+
+    Titles are wrapped between words; what stands in a cell is whole, but for the first column's.
+    """
+
+    def lengths(column: Column, parted: bool) -> int:
+        """The longest cell, or title; ``parted``: the longest word of a title."""
+        cells = [_plain(cell, console) for cell in column.cells]
+        title = _plain(column.header, console)
+        return max(map(cell_len, [*(title.split() if parted else [title]), *cells, " "]))
+
+    if sum(lengths(column, False) + FRAME for column in table.columns) < width:
+        return [table]
+    first, *others = table.columns
+    words = [word for cell in first.cells for word in _plain(cell, console).split()]
+    label = max([min(lengths(first, True), LABEL), *map(cell_len, words)])
+    parts: list[list[tuple[Column, int]]] = [[(first, label)]]
+    for column in others:
+        # What has no room at all is parted, as Rich does it.
+        part = (column, max(1, min(lengths(column, True), width - 1 - label - 2 * FRAME)))
+        taken = sum(wide + FRAME for _, wide in [*parts[-1], part])
+        if taken >= width and len(parts[-1]) > 1:
+            parts.append([(first, label)])
+        parts[-1].append(part)
+    return [_part(table, part) for part in parts]
+
+
+def _plain(cell: Any, console: RichConsole) -> str:
+    return console.render_str(cell).plain if isinstance(cell, str) else str(cell)
+
+
+def _part(table: Table, columns: list[tuple[Column, int]]) -> Table:
+    """Some columns of a table, with their widths."""
+    part = Table(title=table.title, box=table.box)
+    for column, wide in columns:
+        part.add_column(
+            column.header,
+            justify=column.justify,
+            style=column.style,
+            overflow=column.overflow,
+            width=wide,
+        )
+    cells = zip(*(column.cells for column, _ in columns), strict=True)
+    for row, values in zip(table.rows, cells, strict=True):
+        part.add_row(*values, style=row.style, end_section=row.end_section)
+    return part
 
 
 def spelt(text: str, encoding: str) -> str:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 import tinypair
 from device_runtime.device import Coupled, Device, Result, Sampling
 from device_runtime.result import alpha
 from draftlink.cli.common import hold
+from draftlink.cli.consoles import Console
 from draftlink.cli.output import show
 from draftlink.host import children
 from draftlink.schemes import topk
@@ -101,7 +101,7 @@ def demo(
     for label, value in rows(vocab_size):
         table.add_row(label, *(value(result) for result in written.values()))
     out.print(table)
-    out.print(f"{COUPLED}: {written[COUPLED].summary}", highlight=False)
+    out.say(f"{COUPLED}: {written[COUPLED].summary}")
     found = {name: msgspec.to_builtins(result) for name, result in written.items()}
     return {**found[COUPLED], TOPK: found[TOPK], "target_only": found[ALONE]}
 

@@ -77,7 +77,7 @@ def device(
     top_k: Annotated[int | None, typer.Option(help="0 is off, as if not given")] = None,
     top_p: Annotated[float | None, typer.Option(help="1 is off, as if not given")] = None,
     sampling: AsTarget = None,
-    max_tokens: Annotated[int, typer.Option()] = 128,
+    max_tokens: Annotated[int, typer.Option(help="of the text, at most")] = 128,
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="go on behind the target's end of a text")
     ] = False,
@@ -196,9 +196,10 @@ def device(
 
     result = asyncio.run(run())
     if not (quiet or stream_json):
-        err.print(
-            f"[dim]{result.tokens_per_s:.0f} tokens/s, {result.accepted} of {result.drafted}"
-            f" drafted tokens accepted, {result.uplink_bytes} bytes up, {result.downlink_bytes}"
-            f" down[/dim]\n[dim]{result.summary}[/dim]"
+        err.say(
+            f"{result.tokens_per_s:.0f} tokens/s, {result.accepted} of {result.drafted} drafted"
+            f" tokens accepted, {result.uplink_bytes} bytes up, {result.downlink_bytes} down",
+            "dim",
         )
+        err.say(result.summary, "dim")
     write_json(json, result)

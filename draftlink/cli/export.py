@@ -13,6 +13,7 @@ from rich.text import Text
 
 from draftlink.cli import export_view
 from draftlink.cli.common import (
+    Folder,
     Json,
     app,
     asked,
@@ -30,7 +31,7 @@ def export(
     model: Annotated[
         str, typer.Argument(help="transformers folder, GGUF file or hub id; tinypair: its draft")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="bundle folder to write")],
+    output: Folder,
     precision: Annotated[
         str, typer.Option(help="auto: the fastest that loses little; or int8, int4, fp32")
     ] = "auto",
@@ -82,7 +83,7 @@ def export(
             progress=progress,
         )
     for line in export_view.lines(output, bundle.manifest, precision):
-        out.print(line, soft_wrap=True, markup=False, emoji=False)  # the path is the user's
+        out.say(line)
     write_json(json, bundle.manifest)
 
 

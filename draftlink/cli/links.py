@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from draftlink.cli.common import (
     Json,
@@ -108,7 +107,7 @@ def link(
     trace: Annotated[
         Path | None, typer.Option(help="CSV: time_s,rate or time_s,rate_up,rate_down (bit/s)")
     ] = None,
-    seed: Annotated[int, typer.Option(help="of jitter and losses")] = 0,
+    seed: Annotated[int, typer.Option(help="of jitter and losses", rich_help_panel="Link")] = 0,
     json: Json = None,
 ) -> None:
     """A TCP proxy that behaves like a link: rate, delay, losses, outages."""
@@ -136,7 +135,7 @@ def link(
         ready=lambda port: print(
             f"listening on {ends[0][0]}:{port} ({profile}, to {to})", flush=True
         ),
-        problems=lambda line: err.print(Text(line), soft_wrap=True),
+        problems=err.say,
     )
     out.print(
         f"{totals.connections} connections, {totals.uplink_bytes} bytes up,"

@@ -29,7 +29,7 @@ def demo(
         "One day, a little girl named Lily found a"
     ),
     temperature: Temperature = 0.8,
-    max_tokens: Annotated[int, typer.Option()] = 128,
+    max_tokens: Annotated[int, typer.Option(help="of the text, at most")] = 128,
     seed: Seed = None,
     gamma: Annotated[int | None, typer.Option(help="draft length; measured if not given")] = None,
     pace_target: PaceTarget = None,
@@ -56,7 +56,7 @@ def compare(
     temperature: Annotated[float | None, typer.Option(min=0.01, help="1 if not given")] = None,
     sampling: AsTarget = None,
     prompts: Annotated[int, typer.Option(min=1, help="how many of the listed prompts")] = 10,
-    max_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    max_tokens: Annotated[int, typer.Option(min=1, help="of a text, at most")] = 128,
     repeats: Annotated[int, typer.Option(min=1, help="seeds per prompt")] = 1,
     gamma: Annotated[int, typer.Option(help="draft length")] = 4,
     k: Annotated[

@@ -58,19 +58,12 @@ def serve(
     from device_runtime.device import Coupled, Device
     from device_runtime.model.bundle import load_bundle
     from device_runtime.result import MODES
+    from device_runtime.serve import server
+    from device_runtime.serve.app import Access, create_app
+    from device_runtime.serve.service import Choices, Service
     from draftlink.host import children
+    from draftlink.host.address import reached_at
     from draftlink.schemes import topk
-
-    try:
-        from device_runtime.serve import server
-        from device_runtime.serve.app import Access, create_app
-        from device_runtime.serve.service import Choices, Service
-    except ModuleNotFoundError as error:
-        lacks = (error.name or "").partition(".")[0]
-        if lacks not in ("starlette", "uvicorn", "prometheus_client"):
-            raise
-        # A base station needs them, too, and the usual advice would name its extra.
-        raise ValueError(f"serve needs {lacks}: pip install 'draftlink[serve]'") from None
 
     if mode not in MODES:
         raise typer.BadParameter(f"{mode!r} is not one of {', '.join(MODES)}")
@@ -93,8 +86,13 @@ def serve(
 
         def announce() -> None:
             where = f"[{host}]" if ":" in host else host
-            address = f"http://{where}:{bound.getsockname()[1]}/v1"
-            print(f"serving {service.name} at {address}", flush=True)
+            port = bound.getsockname()[1]
+            print(f"serving {service.name} at http://{where}:{port}/v1", flush=True)
+            seen = f"http://{reached_at(host)}:{port}"
+            print(f"  a page to try it: {seen}/", flush=True)
+            key = "" if api_key is None else " -H 'Authorization: Bearer KEY'"
+            asks = '{"messages": [{"role": "user", "content": "Hello"}]}'
+            print(f"  curl {seen}/v1/chat/completions{key} -d '{asks}'", flush=True)
 
         access = Access(api_key, tuple(cors or ()), (host, *(host_name or ())))
         try:

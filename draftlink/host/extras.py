@@ -17,6 +17,7 @@ _BY_MODULE: Final = {
     "torch": _BS,
     "transformers": _BS,
     "huggingface_hub": _BS,
+    "safetensors": _BS,
     "prometheus_client": _BS,
     "starlette": _BS,
     "uvicorn": _BS,
@@ -30,15 +31,17 @@ _BY_MODULE: Final = {
 }
 
 
-def advice(error: ModuleNotFoundError, wants: str) -> str | None:
+def advice(error: ModuleNotFoundError, wants: str, whole: str | None = None) -> str | None:
     """What to do about a module that is not there; None where it is none that an extra brings.
 
-    ``wants``: what needs it, for the message.
+    ``wants``: what needs it, for the message; ``whole``: the extra that has all of what that needs.
     """
     name = (error.name or "").partition(".")[0]
     extra = _BY_MODULE.get(name)
     if extra is None:
         return None
+    if whole is not None and extra not in (_GGUF, _PLOT):
+        extra = whole
     return f"{wants} needs {name}: pip install 'draftlink[{extra}]'"
 
 

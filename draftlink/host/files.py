@@ -58,6 +58,22 @@ def check(path: Path) -> None:
         raise FileError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check_folder(path: Path) -> None:
+    """Raise FileError where no folder could be made at ``path``, before there is anything in it."""
+    try:
+        if os.path.lexists(path) and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        place = Path(os.path.abspath(path))
+        above = next(parent for parent in place.parents if parent.exists())
+        for needed in (above, *([place] if place.exists() else [])):
+            if not needed.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(needed, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def write(path: Path, data: bytes) -> None:
     """Write a whole file. Raises FileError."""
     with whole(path) as partial:

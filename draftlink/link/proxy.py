@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from draftlink.host import ports
 from draftlink.link.shaping import Flow, Link, Shaper
 
 READ_BYTES = 1 << 16
@@ -58,9 +59,12 @@ class Proxy:
         self.downlink_bytes = 0
 
     async def __aenter__(self) -> Proxy:
-        """Raises OSError where the address cannot be listened on."""
+        """Raises PortError where the address cannot be listened on."""
         self._started_s = time.monotonic()
-        self._server = await asyncio.start_server(self._accept, *self._listen)
+        try:
+            self._server = await asyncio.start_server(self._accept, *self._listen)
+        except OSError as error:
+            raise ports.refused(*self._listen, error, "--listen HOST:PORT") from None
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

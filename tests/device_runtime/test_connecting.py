@@ -67,8 +67,7 @@ def test_it_may_stay_on_this_machine(made, host):
     "url",
     [
         "",
-        "host:8765",
-        "http://host",
+        "ftp://host",
         "ws://",
         "ws:///path",
         "ws://host:99999",
