@@ -28,9 +28,10 @@ import tinypair
 from bench.serving.timed import timed, wait
 from bs_runtime.engine.generation import Generation
 from bs_runtime.engine.scheduler import Scheduler
+from bs_runtime.model.choice import DTYPES
 from bs_runtime.model.forward import Engine
 from bs_runtime.model.kv import Feed
-from bs_runtime.model.target import DTYPES, Target
+from bs_runtime.model.target import Target
 from draftlink.distribution.sampling import Sampling
 from draftlink.distribution.sparse import Drafted
 from draftlink.protocol import frames

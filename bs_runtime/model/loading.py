@@ -43,7 +43,7 @@ class Files:
                 model = AutoModelForCausalLM.from_config(copy.deepcopy(self.config))
         except Exception:  # some look at their numbers while they are made
             return None
-        return sum(each.numel() for each in model.parameters())
+        return sum(int(each.numel()) for each in model.parameters())
 
     @property
     def bytes(self) -> int | None:
