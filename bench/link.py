@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tinypair
-from bench import link_plot
+from bench.plots import link as link_plot
 from bench.virtual import pair
 from bench.virtual.ideal import ideal_rate
 from bench.virtual.loop import run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Final
@@ -44,6 +45,8 @@ def main() -> None:
     # Both libraries talk on stderr by default; a command's own lines are the interface.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Where torchao is installed, transformers imports it, and PyTorch warns of how that is written.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     escape_what_has_no_code()
     forget_relative_folders()
     debug = "--debug" in sys.argv

@@ -356,7 +356,7 @@ def test_an_overlap_is_measured_once_until_the_form_is_another(tmp_path, monkeyp
         return [Overlap(0.9, 0.01, 8, {"chat": 0.9}) for _ in asks]
 
     @contextmanager
-    def process(*_):
+    def process(*_, **__):
         yield None
 
     monkeypatch.setattr(fronts, "overlaps", overlaps)
