@@ -68,7 +68,7 @@ def test_the_extras_do_bring_them():
     """Each library is in the extra that the advice names, or that one's own requirements."""
     brought = PROJECT["project"]["optional-dependencies"]
     for module, extra in extras._BY_MODULE.items():
-        if module in ("onnx_ir", "safetensors"):  # come with onnxscript, and with transformers
+        if module == "onnx_ir":  # comes with onnxscript
             continue
         names = [line.partition(">")[0].replace("-", "_") for line in brought[extra]]
         assert module in names, (module, extra)

@@ -193,6 +193,18 @@ def test_a_base_station_may_judge_fewer_by_count(script, monkeypatch, scheme):
     assert off_at_most(script, scheme) < 1e-9
 
 
+def rebuilds_with(monkeypatch, kept) -> None:
+    """The base station alone takes a token out of rows by ``kept``, a wrong way to do it."""
+    rebuilt_really = rebuilt
+
+    def sent(rows, drawn):
+        with monkeypatch.context() as patch:
+            patch.setattr(drawing, "without", kept)
+            return rebuilt_really(rows, drawn)
+
+    monkeypatch.setitem(globals(), "rebuilt", sent)
+
+
 @BOTH
 def test_rows_that_are_not_renormalised(script, monkeypatch, scheme):
     """The base station judges the second by the count it had, over the total of before."""
@@ -204,13 +216,7 @@ def test_rows_that_are_not_renormalised(script, monkeypatch, scheme):
             left[depth] = SparseRow(row.ids, row.counts, was.total, row.rest)
         return tuple(left)
 
-    def sent(rows, drawn):
-        with monkeypatch.context() as patch:
-            patch.setattr(drawing, "without", kept)
-            return rebuilt_really(rows, drawn)
-
-    rebuilt_really = rebuilt
-    monkeypatch.setitem(globals(), "rebuilt", sent)
+    rebuilds_with(monkeypatch, kept)
     assert off_at_most(script, scheme) > 1e-3
 
 
@@ -259,13 +265,7 @@ def test_rows_below_that_are_drawn_from_as_if_there_were_some(script, monkeypatc
         left[depth] = SparseRow(row.ids[there], row.counts[there], total, row.rest)
         return tuple(left)
 
-    def sent(rows, drawn):
-        with monkeypatch.context() as patch:
-            patch.setattr(drawing, "without", kept)
-            return rebuilt_really(rows, drawn)
-
-    rebuilt_really = rebuilt
-    monkeypatch.setitem(globals(), "rebuilt", sent)
+    rebuilds_with(monkeypatch, kept)
     scheme = TopK(1, 3, tiers=2)
     p, q = np.array([0.6, 0.1, 0.1, 0.2]), np.array([0.45, 0.35, 0.2, 0.0])
     assert [len(row.ids) for row in scheme.rows(q)] == [1, 2]

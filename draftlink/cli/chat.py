@@ -36,10 +36,8 @@ def chat(
     seed: Seed = None,
     token: common.Token = None,
     ca: common.Ca = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="send the token in clear over ws://")
-    ] = False,
-    provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider")] = "cpu",
+    insecure: common.Insecure = False,
+    provider: common.Provider = "cpu",
     threads: Threads = None,
     pace_draft: PaceDraft = None,
 ) -> None:

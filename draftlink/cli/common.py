@@ -177,6 +177,11 @@ Ca = Annotated[
         envvar="DRAFTLINK_CA", help="wss: certificates to trust instead of the system's, PEM"
     ),
 ]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="send the token in clear over ws:// (a VPN encrypts)"),
+]
+Provider = Annotated[str, typer.Option(help="ONNX Runtime execution provider")]
 
 
 def model_path(model: str) -> str:

@@ -30,10 +30,8 @@ def doctor(
     ] = None,
     token: common.Token = None,
     ca: common.Ca = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="send the token in clear over ws:// (VPN)")
-    ] = False,
-    provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider")] = "cpu",
+    insecure: common.Insecure = False,
+    provider: common.Provider = "cpu",
     threads: common.Threads = None,
     json: common.Json = None,
 ) -> None:

@@ -42,9 +42,7 @@ def pull(
     ] = None,
     token: common.Token = None,
     ca: common.Ca = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="send the token in clear over ws:// (VPN)")
-    ] = False,
+    insecure: common.Insecure = False,
     json: common.Json = None,
 ) -> None:
     """Fetch a draft bundle from a base station, or a model from the hub.

@@ -50,7 +50,7 @@ def serve(
             help="send the token in clear over ws://, and listen beyond this machine without a key",
         ),
     ] = False,
-    provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider")] = "cpu",
+    provider: common.Provider = "cpu",
     threads: Threads = None,
     pace_draft: PaceDraft = None,
 ) -> None:

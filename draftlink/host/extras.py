@@ -17,7 +17,6 @@ _BY_MODULE: Final = {
     "torch": _BS,
     "transformers": _BS,
     "huggingface_hub": _BS,
-    "safetensors": _BS,
     "prometheus_client": _BS,
     "starlette": _BS,
     "uvicorn": _BS,
