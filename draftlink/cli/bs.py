@@ -17,6 +17,7 @@ from draftlink.cli.common import (
     err,
     hold,
     model_path,
+    out,
 )
 from draftlink.cli.models import cached
 from draftlink.host.folders import user_path
@@ -164,12 +165,11 @@ def bs(
     def announce(target: Target) -> None:
         where = f"[{host}]" if ":" in host else host
         port, s = bound.getsockname()[1], "" if tls is None else "s"
-        print(f"listening on ws{s}://{where}:{port} ({target.name})", flush=True)
+        out.say(f"listening on ws{s}://{where}:{port} ({printable(target.name)})")
         seen = f"{reached_at(host)}:{port}"
-        print(f"  live page: http{s}://{seen}/", flush=True)
-        token = "" if tokens is None else "DRAFTLINK_TOKEN=TOKEN "
-        print(
-            f'  {token}draftlink device BUNDLE --bs ws{s}://{seen} "Once upon a time"', flush=True
-        )
+        out.say(f"  live page: http{s}://{seen}/")
+        token = () if tokens is None else ("DRAFTLINK_TOKEN=TOKEN",)
+        device = ("draftlink device BUNDLE", f"--bs ws{s}://{seen}", '"Once upon a time"')
+        out.copied(*token, *device)
 
     server.serve(station, load, announce, bound, tls=tls, stop_s=stop_s)

@@ -132,8 +132,8 @@ def reached(url: str, token: str | None, ca: Path | None, *, insecure: bool) -> 
     return Check("link", "ok", f"{url} takes devices: {how}, {named}")
 
 
-def told(found: Any, welcome: Any) -> Iterator[Check]:
-    """What a device heard and measured (``device_runtime.probe``)."""
+def told(found: Any, welcome: Any, threads: int) -> Iterator[Check]:
+    """What a device heard and measured (``device_runtime.probe``), drafting with such threads."""
     measured = found.measured
     yield Check("target", "ok", f"{welcome.model}, {welcome.dtype}; the tokenizer is the draft's")
     yield Check("round trip", "ok", f"{1e3 * measured.rtt_s:.3g} ms with a draft's bytes")
@@ -142,7 +142,8 @@ def told(found: Any, welcome: Any) -> Iterator[Check]:
     yield Check(
         "times",
         "ok",
-        f"a draft {1e3 * measured.draft_s:.3g} ms, the target alone {1e3 * measured.target_s:.3g}"
+        f"a draft {1e3 * measured.draft_s:.3g} ms by {threads} thread{'s' * (threads > 1)},"
+        f" the target alone {1e3 * measured.target_s:.3g}"
         f" ms a token, checking {1e3 * measured.verify_s:.3g} ms and"
         f" {1e3 * measured.row_s:.2g} ms a drafted token",
     )
