@@ -125,7 +125,7 @@ def test_a_cache_that_cannot_be(monkeypatch, tmp_path):
 def test_the_link_is_tried(certificate, tmp_path, bundle):
     """No base station, no trust, no token, another tokenizer: each is a line that says so."""
     gone = doctor("--bs", "ws://127.0.0.1:9")
-    assert gone.exit_code == 1 and "fault  link" in gone.stdout
+    assert gone.exit_code == 1 and "fault  link       no base station at ws://" in gone.stdout
     chain, key, signer = certificate
     options = {"tls": tls_context(chain, key), "tokens": tokens()}
     with served(FakeTarget(random_logits(1, 300)), **options) as url:

@@ -154,12 +154,12 @@ def test_points_that_are_one_can_be_drawn(log):
 
 
 def boxes(drawn: str) -> tuple[list[tuple], list[tuple]]:
-    """Labels and dots, as they are seen: a digit has 7 pixels by 9."""
+    """Labels and dots, as they are seen: a digit has 7 pixels by 9; what touches is apart."""
     words = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="start"[^>]*>(\d+)<', drawn)
     dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', drawn)
     return (
         [(float(x), float(y) - 9, float(x) + 7 * len(n), float(y)) for x, y, n in words],
-        [(float(x) - 4, float(y) - 4, float(x) + 4, float(y) + 4) for x, y in dots],
+        [(float(x) - 3.9, float(y) - 3.9, float(x) + 3.9, float(y) + 3.9) for x, y in dots],
     )
 
 

@@ -113,4 +113,5 @@ def _panel(axis: Any, ours: Sequence[Point], field: str) -> None:
             axis.plot(xs, ys, "k^", ms=6)
             continue
         (line,) = axis.plot(xs, ys, lw=1, label=f"tariff {name[5:]} tokens a second")
-        axis.scatter(xs, ys, [10 + 12 * at for at in range(len(xs))], line.get_color(), zorder=2)
+        sizes = [10 + 12 * at for at in range(len(xs))]
+        axis.scatter(xs, ys, sizes, color=line.get_color(), zorder=2)

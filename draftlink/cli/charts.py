@@ -13,7 +13,11 @@ COLOURS = (
     "#60a5fa", "#fdba74", "#4ade80", "#c4b5fd", "#f87171", "#22d3ee", "#facc15", "#94a3b8",
 )  # fmt: skip
 # Where a label may stand beside its point: the first of these that is free.
-BESIDE = [(side, up) for up in (-4, 13, -16, 25, -28, 37) for side in (5, -5)]
+BESIDE = [
+    (side, up)
+    for up in (-4, 13, -16, 25, -28, 37, -40, 49, -52, 61)
+    for side in (5, -5, 22, -22, 39, -39)
+]
 DOT, DIGIT, LINE = 4.0, 8.0, 10.0  # a dot's radius, and how wide and high a label's digits are
 Point = tuple[float, float, str]  # x, y, and what a reader who points at it is told
 Box = tuple[float, float, float, float]  # left, top, right, below
@@ -75,6 +79,13 @@ def points(
                 words = name.partition(" ")[0]
                 box = _free(a, b, DIGIT * len(words), taken)
                 taken.append(box)
+                if (
+                    abs(box[3] - LINE / 2 - b) > LINE
+                    or min(abs(box[0] - a), abs(box[2] - a)) > LINE
+                ):
+                    middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+                    to = f"M{a:.1f},{b:.1f}L{middle[0]:.1f},{middle[1]:.1f}"
+                    parts.insert(0, f'<path d="{to}" stroke="#8888"/>')
                 parts.append(_text(box[0], box[3], words))
     return _framed(parts, x, y) + legend(list(series))
 

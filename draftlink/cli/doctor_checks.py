@@ -125,7 +125,12 @@ def reached(url: str, token: str | None, ca: Path | None, *, insecure: bool) -> 
 
     try:
         asyncio.run(connect())
-    except (LinkError, Lost, ValueError) as error:
+    except Lost as error:
+        what = f"{url} takes no more devices now ({error})"
+        if error.retry_after_s is None:
+            what = f"no base station at {url} ({error}); start one with `draftlink bs MODEL`"
+        return Check("link", "fault", printable(what))
+    except (LinkError, ValueError) as error:
         return Check("link", "fault", printable(f"{url}: {error}"))
     how = "TLS" if url.startswith("wss") else "no TLS"
     named = "token taken" if token else "no token"
