@@ -20,7 +20,7 @@ STREAMED: Final = 24  # tokens that the base station writes alone
 ROUNDS: Final = ((2, 24), (6, 40))  # draft length, tokens
 AHEAD: Final = 48
 # Where both ends write nothing is reckoned: a text while each learns of the other, and one behind.
-BOTH: Final = (32, 64)
+BOTH: Final = (32, 128)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -14,7 +15,7 @@ from device_runtime.device import Coupled
 from device_runtime.probe import Probed, probe
 from draftlink.link.shaping import PROFILES, make_link
 from draftlink.planning import theory
-from draftlink.planning.verdict import ERRORS, GOOD, NEARLY, Both, Measured, answer, judge, reason
+from draftlink.planning.verdict import ERRORS, GOOD, Both, Measured, answer, judge, reason
 from draftlink.schemes import topk
 from tests.fake_models import FakeModel, letters, random_logits
 from tests.fakes import FakeTarget
@@ -120,8 +121,11 @@ def test_what_is_said_of_both_ends_writing_is_what_runs_show(name, length):
     verdict = judge(found.measured)
     lines = answer(found.measured, verdict, told)
     print(f"{name}: told {told.gain:.2f}, measured {gain:.2f}; {lines}")
-    assert gain == pytest.approx(told.gain, rel=BESIDES[length])
-    assert gain > 1.0 if told.pays else gain < 1.0 + 2 * NEARLY
+    # Two standard errors of what was told and of the run that it is held against.
+    tokens, texts = length
+    luck = 2.0 * math.hypot(told.error, Both(gain, 0.0, tokens * texts).error)
+    assert abs(gain - told.gain) < luck
+    assert gain > 1.0 if told.pays else abs(gain - 1.0) < luck
     assert len(lines) == 2 and ("both ends write" in lines[0]) == (
         told.pays and told.gain > max(1.0, verdict.gain)
     )
@@ -129,7 +133,7 @@ def test_what_is_said_of_both_ends_writing_is_what_runs_show(name, length):
 
 @pytest.mark.parametrize(
     ("gain", "words"),
-    [(1.3, "drafting gains 1.3 times"), (1.02, "about as fast"), (0.8, "is faster, too")],
+    [(1.3, "drafting gains 1.3 times"), (1.02, "about as fast"), (0.5, "is faster, too")],
 )
 def test_both_choices_are_told_the_better_one_first(gain, words):
     """With rows drafting gains some 1.1 times in the one, and loses in the other."""
@@ -137,7 +141,7 @@ def test_both_choices_are_told_the_better_one_first(gain, words):
     for measured in (pays, replace(pays, rtt_s=1.0, draft_s=0.1, draft_beside_s=0.1)):
         verdict = judge(measured)
         lines = answer(measured, verdict, Both(gain, 29.0, 64))
-        first = gain > max(1.05, verdict.gain)
+        first = gain > max(1.0 + Both(gain, 0.0, 64).error, verdict.gain)
         assert words in lines[0 if first else 1] and "topk" in " ".join(lines) + "topk" * (
             not verdict.pays
         )

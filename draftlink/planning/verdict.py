@@ -7,6 +7,7 @@ Acceptance is taken as independent. Where both ends write (``coupled``) the gain
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -18,7 +19,6 @@ LONGEST: Final = 16  # tokens of a block, as a device plans
 ERRORS: Final = 2.0  # standard errors of the acceptance rate that a gain is told between
 NOTHING_S: Final = 1e-6  # a time that would cost nothing: 0 has no schedule
 GOOD: Final = 0.95  # the acceptance of a draft that would be hard to better
-NEARLY: Final = 0.05  # of a gain that was seen over a few dozen tokens, what may be luck
 
 Cause = Literal["draft", "round trip", "acceptance", "verification"]
 
@@ -66,9 +66,14 @@ class Both:
     tokens: int  # that this was seen over
 
     @property
+    def error(self) -> float:
+        """Standard, of the gain, where a text's steps are as uncertain as a count of them."""
+        return self.gain * math.sqrt(self.gain / self.tokens)
+
+    @property
     def pays(self) -> bool:
         """Whether it is faster by more than luck."""
-        return self.gain > 1.0 + NEARLY
+        return self.gain > 1.0 + self.error
 
 
 def judge(measured: Measured) -> Verdict:
@@ -105,16 +110,17 @@ def answer(measured: Measured, verdict: Verdict, both: Both | None) -> list[str]
 
 def together(both: Both, verdict: Verdict) -> str:
     """What came of both ends writing, in a line."""
+    how = "where both ends write (--scheme coupled; chat and serve do so)"
     seen = (
         f"{both.tokens_per_s:.3g} tokens/s, {verdict.stream_tokens_per_s:.3g} without, over"
         f" {both.tokens} tokens"
     )
-    how = "where both ends write (--scheme coupled; chat and serve do so)"
+    times = f"{both.gain:.2f} ± {both.error:.2f} times"
     if both.pays:
-        return f"drafting gains {both.gain:.1f} times here {how}: {seen}"
-    if both.gain < 1.0 - NEARLY:
-        return f"{how} the base station alone is faster, too: {seen}"
-    return f"{how} the text is about as fast as the base station's alone: {seen}"
+        return f"drafting gains {both.gain:.1f} times here {how}: {times}, {seen}"
+    if both.gain < 1.0 - both.error:
+        return f"{how} the base station alone is faster, too: {times}, {seen}"
+    return f"{how} a text comes about as fast as the base station's alone: {times}, {seen}"
 
 
 def reason(measured: Measured, verdict: Verdict) -> str:
