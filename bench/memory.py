@@ -7,7 +7,7 @@ the CPU's kernels want it), the KV cache in float32, and what the runtime itself
 measured in a fresh process: peak resident memory after loading it, a prompt of half its context,
 and decoding; to be at most file + KV cache + 150 MB. So is a target, on the CPU and in float32: its
 weights, what is resident once it is loaded, the peak until then, the keys and values of 1,000
-tokens, and what is resident once it was fed 512.
+tokens, and what is resident once it was fed 256.
 """
 
 from __future__ import annotations
@@ -90,11 +90,11 @@ def fresh_target(pipe: Connection, model: str) -> None:
     slot = target.open()
     slot.forward([5], last=True)
     loaded, peak = resident_bytes(), peak_bytes()
-    slot.forward([5] * 511, last=True)
+    slot.forward([5] * 239, last=True)
     for token in range(16):
         slot.forward([token])
     pipe.send({"imports": before, "weights": weights, "loaded": loaded, "loading": peak,
-               "KV of 1,000": slot.bytes_for(1000), "fed 512": resident_bytes(),
+               "KV of 1,000": slot.bytes_for(1000), "fed 256": resident_bytes(),
                "peak": peak_bytes()})  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from bench.both import frontier
 from bench.both.cells import Costs
+from bench.plots import fronts as written
 from bench.plots import labels, link
 from bench.real import fronts
 from bench.real.overlap import Overlap
@@ -21,6 +22,7 @@ from draftlink.cli import compare_view, plan_view
 from draftlink.cli.common import app
 from draftlink.link.shaping import PROFILES
 from draftlink.planning import plan
+from tests.snippets import ROOT
 
 ROW = compare_view.Row(
     "topk lattice K=16 l=256 tiers=7", 0.7, 0.7, 0.7, 1.0, 0.5, 0.5, 1.0, 9.0, 9.0, 9.0, 9.0, 0.5,
@@ -139,6 +141,16 @@ BENCHES = {
 @pytest.mark.parametrize("name", BENCHES)
 def test_so_can_a_benchmark_s(name):
     assert faults(BENCHES[name]()) == []
+
+
+def test_the_fronts_are_the_page_s_own():
+    """The picture beside a table is of that table."""
+    found = written.points((ROOT / "docs" / "benchmarks.md").read_text())
+    assert len(found) == 8 and {point.kind for point in found} == set(written.KINDS.values())
+    auto = next(point for point in found if point.title == "Draftlink auto")
+    row = f"| {auto.overlap} | {auto.bytes // 10**6} | {auto.ms[128]} / {auto.ms[1024]} |"
+    assert row.replace("0 ± 0.0040", " ± 0.004") in (ROOT / "docs" / "benchmarks.md").read_text()
+    assert faults(fronts.drawn(found, written.CONTEXTS)) == []
 
 
 def test_links_are_told_and_not_joined():
