@@ -110,7 +110,8 @@ def plot_plan(plan: Plan, path: Path) -> None:
     for i, (mode, colour) in enumerate(COLOURS.items()):
         rates = [modes[i].tokens_per_s for modes in found]
         left.plot([1e3 * trip for trip in trips], rates, color=colour, label=mode)
-    said = f"this link, {setting.link}"
+    lost = " lost" if setting.link.loss else ""
+    said = f"this link: {setting.link}{lost}, {1e3 * costs.rtt_s:.0f} ms with all delays"
     left.axvline(1e3 * costs.rtt_s, color="grey", linewidth=0.8, linestyle=":", label=said)
     left.set(xlabel="round trip, ms", ylabel="tokens/s", ylim=(0, None), title="each at its best")
     wait, ahead, stream = plan.modes
