@@ -143,13 +143,16 @@ def main() -> None:
             table.add_row(shape.name, precision, f"{file / 1e6:.0f}", *sums)
     console.print(table)
     results = {}
+
+    def told(name: str, found: dict[str, float]) -> None:
+        results[name] = found
+        parts = ", ".join(f"{part} {value / 1e6:.0f}" for part, value in found.items())
+        console.print(f"{name}, MB: {parts}")
+
     if options.bundle:
-        results[str(options.bundle)] = measured(options.bundle, options.threads)
+        told(str(options.bundle), measured(options.bundle, options.threads))
     for model in options.target:
-        results[model] = of_target(str(tinypair.TARGET) if model == "tinypair" else model)
-    for name, found in results.items():
-        told = ", ".join(f"{part} {value / 1e6:.0f}" for part, value in found.items())
-        console.print(f"{name}, MB: {told}")
+        told(model, of_target(str(tinypair.TARGET) if model == "tinypair" else model))
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 
