@@ -205,7 +205,7 @@ class Worker:
             drafted = await self._turns.run(
                 generation.decoding(drafts),
                 self._judges,
-                id(self),
+                generation.slot,
                 lambda: self._out.tell(0, tokens),
             )
         except ValueError as error:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+import statistics
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from bench.virtual.loop import VirtualLoop, run
+from bench.virtual.world import World
 from bs_runtime.engine import turns
-from bs_runtime.engine.turns import AT_ONCE_S, SHARE, TURN_S, Turns
+from bs_runtime.engine.turns import AT_ONCE_S, BURST_S, OWN, TOGETHER, TURN_S, Turns
+from device_runtime.device import Coupled, TopK
+from draftlink.link.shaping import LinkProfile, make_link
+from tests.fake_models import FakeModel, letters, random_logits
+from tests.fakes import FakeTarget
 
 
 @pytest.fixture
@@ -107,34 +115,109 @@ def test_work_whose_task_is_cancelled_is_closed(clock):
     asyncio.run(main())
 
 
-def test_long_work_has_a_share_of_the_loop_where_others_are_at_work(clock):
+def jumping(monkeypatch, loop: VirtualLoop) -> Callable[[float], None]:
+    """Work of so many seconds: the loop stands still meanwhile, and the thread's time passes."""
+    spent = SimpleNamespace(s=0.0)
+    monkeypatch.setattr(turns, "time", SimpleNamespace(thread_time=lambda: spent.s))
+
+    def works(seconds: float) -> None:
+        spent.s += seconds
+        loop._jump.now += seconds
+
+    return works
+
+
+@pytest.mark.parametrize(
+    "wide, beside, share",
+    [(1, False, 1.0), (1, True, OWN), (2, True, 2 * OWN), (8, True, TOGETHER)],
+)
+def test_work_has_a_share_of_the_loop_where_others_are_at_work(monkeypatch, wide, beside, share):
     """Without it, rows as wide as they may be would double what each step of the others takes."""
+    lasts_s = 20.0
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        works, many, worked = jumping(monkeypatch, loop), Turns(), 0.0
+
+        def endless() -> Iterator[None]:
+            nonlocal worked
+            while True:
+                works(TURN_S / 2)
+                worked += TURN_S / 2
+                yield
+
+        async def small() -> None:
+            def once() -> Iterator[None]:
+                works(AT_ONCE_S / 3)
+                yield
+
+            while loop.time() < lasts_s:
+                await many.run(once(), always, "small")
+                await asyncio.sleep(0.1)
+
+        on = [many.run(endless(), lambda: loop.time() < lasts_s, i) for i in range(wide)]
+        await asyncio.gather(*on, *([small()] if beside else []))
+        return worked / lasts_s
+
+    found = run(main())
+    assert 0.9 * share <= found <= 1.01 * share + wide * BURST_S / lasts_s
+
+
+@pytest.mark.parametrize("own", [OWN, OWN / 10])
+def test_usual_drafts_of_large_vocabularies_do_not_wait(monkeypatch, own):
+    """Four draft, 8 tokens of 0.7 ms each; with a tenth of the share they would wait."""
+    round_s, draft_s, rounds = 0.15, 5.6e-3, 200
+    monkeypatch.setattr(turns, "OWN", own)
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        works, many = jumping(monkeypatch, loop), Turns()
+        took: list[float] = []
+
+        def draft() -> Iterator[None]:
+            for _ in range(8):
+                works(draft_s / 8)
+                yield
+
+        async def device(number: int) -> None:
+            await asyncio.sleep(number * round_s / 4)
+            for _ in range(rounds):
+                begun = loop.time()
+                await many.run(draft(), always, number)
+                took.append(loop.time() - begun)
+                await asyncio.sleep(round_s)
+
+        await asyncio.gather(*map(device, range(4)))
+        return statistics.median(took)
+
+    assert (run(main()) <= 1.01 * draft_s) is (own == OWN)
+
+
+def test_a_conversation_is_no_company_of_its_own(monkeypatch):
+    """However it writes: else a text would be drafted beside the one before it, and wait for it."""
+    seen: set[object] = set()
+    plain = Turns.run
+
+    async def noting(self: Turns, work: Any, wanted: Any, whose: Any = None, *more: Any) -> Any:
+        seen.add(whose)
+        return await plain(self, work, wanted, whose, *more)
+
+    monkeypatch.setattr(Turns, "run", noting)
+    table = random_logits(7, 20, 1.5)
+    world = World(FakeModel(table, rows=False), FakeTarget(table), letters(20), 64, 0.01, 0.045)
 
     async def main() -> None:
-        def passes() -> None:  # each look at everything else takes as long as a turn
-            spent["others"] += TURN_S
+        async with world.device(make_link(LinkProfile(5e6, 5e6, 0.060), seed=1)) as device:
+            for asked in (
+                {"scheme": Coupled(), "mode": "both"},
+                {"scheme": TopK(8, 64), "mode": "stop-and-wait"},
+                {"scheme": TopK(8, 64), "mode": "run-ahead"},
+            ):
+                written = device.generate([1, 2, 3], max_tokens=20, seed=3, **asked)
+                assert [token async for token in written]
 
-        async def sleep(seconds: float) -> None:
-            while seconds > 0.0:
-                seconds -= TURN_S
-                passes()
-                await plain(0)
-            await plain(0)
-
-        for others, share in ((False, 1.0), (True, SHARE)):
-            spent, log, mine = {"others": 0.0}, [], Turns()
-            plain, turns.asyncio.sleep = asyncio.sleep, sleep
-            try:
-                if others:
-                    await mine.run(work(clock, 1, log, "other"), always, 2)
-                begun = clock.s
-                await mine.run(work(clock, 400, log, "wide"), always, 1)
-            finally:
-                turns.asyncio.sleep = plain
-            worked = clock.s - begun
-            assert worked / (worked + spent["others"]) <= share * 1.01
-
-    asyncio.run(main())
+    run(main())
+    assert len(seen) == 1
 
 
 def test_what_work_raises_is_raised(clock):
