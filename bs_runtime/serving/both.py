@@ -154,7 +154,7 @@ class Both:
                 self._decoded += frame.nodes
             try:
                 await self._scheduler.turns.run(
-                    self._paths.adding(frame), self._writes, self._generation.slot
+                    self._paths.adding(frame), self._writes, self._generation.slot, frame.nodes
                 )
             except ValueError as error:
                 raise RemoteProtocolError(str(error)) from None

@@ -206,6 +206,7 @@ class Worker:
                 generation.decoding(drafts),
                 self._judges,
                 generation.slot,
+                tokens,
                 lambda: self._out.tell(0, tokens),
             )
         except ValueError as error:

@@ -11,7 +11,7 @@ _OF: Final = {
     "device": ("onnxruntime", "tokenizers", "websockets", "jinja2", "prompt_toolkit"),
     "bs": (
         "torch", "transformers", "huggingface_hub", "prometheus_client", "starlette", "uvicorn",
-        "websockets", "cryptography",
+        "websockets", "cryptography", "segno",
     ),
     "export": ("torch", "transformers", "optimum", "onnx", "onnxruntime", "onnxscript"),
     "serve": ("starlette", "uvicorn", "prometheus_client"),
