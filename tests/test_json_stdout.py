@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,22 +168,3 @@ def test_commands_speak_by_the_consoles_alone():
         ("common.py", 'print(f"draftlink {__version__}")'),
         ("common.py", "sys.stdout.buffer.write(data)"),
     ]
-
-
-@pytest.mark.full
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["export", "tinypair", "-o", "draft", "--precision", "int8"],
-        ["demo", "--max-tokens", "16"],
-        ["demo", "--bench"],
-        ["compare", "--prompts", "1", "--max-tokens", "8"],
-    ],
-    ids=" ".join,
-)
-def test_so_it_is_of_the_long_ones(arguments, tmp_path):
-    """What they call may speak itself: PyTorch's exporter does, on stdout."""
-    run = [sys.executable, "-m", "draftlink.cli", *arguments, "--json", "-"]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=900, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) and done.stderr.strip()
