@@ -160,7 +160,10 @@ def test_one_stream_is_not_written_by_two():
 def test_commands_speak_by_the_consoles_alone():
     """Else a line would be on stdout whatever ``--json`` says."""
     found = []
+    assert not {"bs", "serve"} & WRITERS  # which speak to a terminal until they are ended
     for path in Path(draftlink.cli.__file__).parent.glob("*.py"):
+        if path.stem in ("bs", "serve"):
+            continue
         for line in path.read_text().splitlines():
             if re.search(r"(?<!def )(?<![\w.])print\(|sys\.stdout\.(write|buffer)", line):
                 found.append((path.name, line.strip()))
