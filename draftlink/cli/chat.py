@@ -37,6 +37,7 @@ def chat(
     token: common.Token = None,
     ca: common.Ca = None,
     insecure: common.Insecure = False,
+    pin: common.Pin = None,
     provider: common.Provider = "cpu",
     threads: Threads = None,
     pace_draft: PaceDraft = None,
@@ -63,7 +64,14 @@ def chat(
 
     async def run() -> None:
         opened = Device(
-            loaded, url, provider=provider, threads=threads, token=token, ca=ca, insecure=insecure
+            loaded,
+            url,
+            provider=provider,
+            threads=threads,
+            token=token,
+            ca=ca,
+            insecure=insecure,
+            pin=pin,
         )
         hold(opened.model, pace_draft)
         stated = {"temperature": temperature, "top_k": top_k, "top_p": top_p}

@@ -181,6 +181,9 @@ Insecure = Annotated[
     bool,
     typer.Option("--insecure", help="send the token in clear over ws:// (a VPN encrypts)"),
 ]
+Pin = Annotated[
+    str | None, typer.Option(envvar="DRAFTLINK_PIN", help="wss: the key to trust, instead of --ca")
+]
 Provider = Annotated[str, typer.Option(help="ONNX Runtime execution provider")]
 
 

@@ -95,6 +95,7 @@ def device(
     token: common.Token = None,
     ca: common.Ca = None,
     insecure: common.Insecure = False,
+    pin: common.Pin = None,
     provider: common.Provider = "cpu",
     threads: Threads = None,
     pace_draft: PaceDraft = None,
@@ -160,6 +161,7 @@ def device(
             token=token,
             ca=ca,
             insecure=insecure,
+            pin=pin,
         )
         hold(opened.model, pace_draft)
         async with opened:

@@ -31,6 +31,7 @@ def doctor(
     token: common.Token = None,
     ca: common.Ca = None,
     insecure: common.Insecure = False,
+    pin: common.Pin = None,
     provider: common.Provider = "cpu",
     threads: common.Threads = None,
     json: common.Json = None,
@@ -57,11 +58,11 @@ def doctor(
             say(check)
     verdict = None
     if url is not None:
-        say(doctor_checks.reached(url, token, ca, insecure=insecure))
+        say(doctor_checks.reached(url, token, ca, insecure=insecure, pin=pin))
         if bundle is None:
             err.print(Text("give a BUNDLE, too, to hear whether drafting pays", "dim"))
         elif checks[-1].status == "ok":
-            verdict = _tried(bundle, url, token, ca, insecure, provider, threads, say)
+            verdict = _tried(bundle, url, token, ca, insecure, pin, provider, threads, say)
     elif bundle is not None:
         err.print(Text("give --bs URL, too, to hear whether drafting pays", "dim"))
     if verdict is not None:
@@ -79,6 +80,7 @@ def _tried(
     token: str | None,
     ca: Path | None,
     insecure: bool,
+    pin: str | None,
     provider: str,
     threads: int | None,
     say: Any,
@@ -92,7 +94,14 @@ def _tried(
 
     async def write() -> tuple[Any, Any]:
         device = Device(
-            bundle, url, provider=provider, threads=threads, token=token, ca=ca, insecure=insecure
+            bundle,
+            url,
+            provider=provider,
+            threads=threads,
+            token=token,
+            ca=ca,
+            insecure=insecure,
+            pin=pin,
         )
         async with device:
             return await probe(device), device.client.welcome

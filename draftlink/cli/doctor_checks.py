@@ -116,12 +116,14 @@ def _cache() -> Check:
     return Check("cache", status, f"{folder}: {kept} kept, {binary(free)} free")
 
 
-def reached(url: str, token: str | None, ca: Path | None, *, insecure: bool) -> Check:
+def reached(
+    url: str, token: str | None, ca: Path | None, *, insecure: bool, pin: str | None = None
+) -> Check:
     """Whether a base station takes a connection with this token."""
     from device_runtime.transport.connecting import LinkError, Lost, close, connector, reach
 
     async def connect() -> None:
-        await close(await reach(connector(token, ca, insecure=insecure), url))
+        await close(await reach(connector(token, ca, insecure=insecure, pin=pin), url))
 
     try:
         asyncio.run(connect())

@@ -43,6 +43,7 @@ def serve(
     ] = "auto",
     token: common.Token = None,
     ca: common.Ca = None,
+    pin: common.Pin = None,
     insecure: Annotated[
         bool,
         typer.Option(
@@ -76,7 +77,14 @@ def serve(
 
     async def run() -> None:
         device = Device(
-            loaded, url, provider=provider, threads=threads, token=token, ca=ca, insecure=insecure
+            loaded,
+            url,
+            provider=provider,
+            threads=threads,
+            token=token,
+            ca=ca,
+            insecure=insecure,
+            pin=pin,
         )
         hold(device.model, pace_draft)
         choices = Choices(Coupled() if scheme == "coupled" else topk.usual(), mode)

@@ -21,6 +21,7 @@ _BY_MODULE: Final = {
     "starlette": _BS,
     "uvicorn": _BS,
     "cryptography": _BS,
+    "segno": _BS,
     "optimum": _EXPORT,
     "onnx": _EXPORT,
     "onnxscript": _EXPORT,
