@@ -1,6 +1,7 @@
 package draftlink
 
 import draftlink.device.Device
+import draftlink.device.Mode
 import draftlink.device.Options
 import draftlink.model.Bundle
 import draftlink.model.DraftModel
@@ -66,12 +67,12 @@ class LoopbackTest {
         val connector = OkLink.connector()
         val connect = Connect { url -> Recording(connector.connect(url), sent) }
         val client = Client(asked.text("url"), bundle.manifest.tokenizerHash, bundle.manifest.vocabSize, connect)
-        client.open()
         model.rollback(0)
         val device = Device(model, client, bundle.manifest.eosIds)
+        device.open()
         val options = Options(
             run.int("max_tokens"), Sampling(temperature = run.at("temperature").double()), schemeOf(run.inner("scheme")),
-            run.int("gamma"), BigInteger(run.text("seed")),
+            Mode.entries.first { it.said == run.text("mode") }, if (run.has("gamma")) run.int("gamma") else null, BigInteger(run.text("seed")),
         )
         sent.clear() // Hello says which program it is
         val lines = run.array("prompts").mapIndexed { i, prompt ->
@@ -82,7 +83,7 @@ class LoopbackTest {
             sent.clear()
             mapOf(
                 "run" to run.text("name"), "prompt" to i, "tokens" to result.tokens, "rounds" to result.rounds,
-                "drafted" to result.drafted, "accepted" to result.accepted, "looked" to result.accepted + result.rejected,
+                "drafted" to result.drafted, "accepted" to result.accepted, "right" to result.right, "looked" to result.looked,
                 "histogram" to result.histogram, "sent" to frames,
             )
         }
