@@ -2,7 +2,7 @@ package draftlink.app
 
 import draftlink.device.Conversation
 import draftlink.device.Kind
-import draftlink.device.LinkState
+import draftlink.transport.LinkState
 import draftlink.device.Options
 import draftlink.device.Who
 import draftlink.model.BundleException

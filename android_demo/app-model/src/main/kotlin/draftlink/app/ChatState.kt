@@ -1,6 +1,6 @@
 package draftlink.app
 
-import draftlink.device.LinkState
+import draftlink.transport.LinkState
 import draftlink.device.Live
 import draftlink.device.Who
 import draftlink.text.Speaker

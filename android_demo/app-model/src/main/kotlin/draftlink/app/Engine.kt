@@ -6,7 +6,6 @@ import draftlink.model.OrtDraftModel
 import draftlink.model.Provider
 import draftlink.text.Tokenizer
 import draftlink.transport.Client
-import draftlink.transport.Http
 import draftlink.transport.OkLink
 import kotlinx.coroutines.CoroutineDispatcher
 import kotlinx.coroutines.Dispatchers
@@ -32,7 +31,7 @@ class Engine(private val work: CoroutineDispatcher = Dispatchers.Default) : Clos
     suspend fun open(bundle: Bundle, invitation: Invitation, settings: Settings, power: () -> Power): Talk {
         val draft = load(bundle, settings)
         // What is joined in clear was joined so by its switch.
-        val connect = OkLink.connector(invitation.token, Http.client(invitation.pin), clear = !invitation.secure)
+        val connect = OkLink.connector(invitation.token, invitation.pin, clear = !invitation.secure)
         val client = Client(invitation.url, bundle.manifest.tokenizerHash, draft.model.vocabSize, connect)
         val device = Device(draft.model, client, bundle.manifest.eosIds, work)
         device.open()

@@ -1,6 +1,6 @@
 package draftlink.app
 
-import draftlink.device.LinkState
+import draftlink.transport.LinkState
 import java.util.Locale
 
 /** What goes on, as a person reads it beside a chat. */

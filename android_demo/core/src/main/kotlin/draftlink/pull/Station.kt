@@ -45,10 +45,7 @@ class Station(val url: String, private val token: String? = null, pin: String? =
         val response = try {
             client.newCall(request.build()).execute()
         } catch (error: IOException) {
-            if (generateSequence<Throwable>(error) { it.cause }.any { it is java.security.cert.CertificateException }) {
-                throw LinkException("who answers at $url is not the base station that was joined, or has a new key: join it again")
-            }
-            throw LostException(error.message ?: error::class.java.simpleName)
+            throw Http.failed(error)
         }
         try {
             return answer(response)

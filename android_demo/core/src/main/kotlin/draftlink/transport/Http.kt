@@ -10,6 +10,7 @@ import java.security.cert.CertificateException
 import java.security.cert.X509Certificate
 import java.util.concurrent.TimeUnit
 import javax.net.ssl.SSLContext
+import javax.net.ssl.SSLPeerUnverifiedException
 import javax.net.ssl.X509TrustManager
 
 /** What a base station's address is, who may have the token there, and what an HTTP answer means. */
@@ -73,6 +74,13 @@ object Http {
             status in 300..399 -> LinkException("it redirects, which is not followed; give that address")
             else -> LinkException("it is no base station, or not for this device: HTTP $status")
         }
+    }
+
+    /** What an [error] of a connection means: who is not trusted is not asked again. */
+    internal fun failed(error: Throwable): Exception {
+        val distrusted = generateSequence(error) { it.cause }.any { it is CertificateException || it is SSLPeerUnverifiedException }
+        return if (distrusted) LinkException("who answers there is not trusted: another key than the base station's, or a certificate that nobody known has signed")
+        else LostException(error.message ?: error::class.java.simpleName)
     }
 
     /** A base station's address. Throws [LinkException]. */
