@@ -10,6 +10,7 @@ import draftlink.text.ChatForm
 import draftlink.text.Pieces
 import draftlink.text.Speaker
 import draftlink.text.Tokenizer
+import draftlink.text.TokenizerException
 import draftlink.transport.LinkException
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Job
@@ -54,6 +55,8 @@ class ChatModel(private val scope: CoroutineScope, lines: List<Said> = emptyList
             } catch (error: LinkException) {
                 notice(error)
             } catch (error: BundleException) {
+                notice(error)
+            } catch (error: TokenizerException) {
                 notice(error)
             } catch (error: IllegalArgumentException) { // such as a chat that is longer than any context
                 notice(error)
