@@ -11,10 +11,12 @@ import draftlink.transport.Connect
 import draftlink.transport.Deadlines
 import draftlink.transport.LinkException
 import draftlink.transport.LinkState
+import draftlink.transport.LostException
 import draftlink.wire.Frames
 import draftlink.wire.MalformedException
 import draftlink.wire.Sampling
 import draftlink.wire.Scheme
+import kotlin.random.Random
 import kotlinx.coroutines.CompletableDeferred
 import kotlinx.coroutines.awaitCancellation
 import kotlinx.coroutines.cancelAndJoin
@@ -28,7 +30,6 @@ import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
-import kotlin.random.Random
 
 /** The device's client against a base station in this process: texts, cuts, and what no base station says. */
 class ClientTest {
@@ -123,6 +124,39 @@ class ClientTest {
         away = false
         val other = listOf(8, 8)
         assertEquals(text(60, other), device.generate(other, options).toList().map { it.id })
+    }
+
+    /** While nothing is heard the draft goes on in provisional tokens; what stands is the text without them. */
+    @Test
+    fun `provisional tokens`() {
+        for (mode in listOf(Mode.STOP_AND_WAIT, Mode.RUN_AHEAD, Mode.STREAM, Mode.BOTH)) {
+            var away = false
+            val station = FakeStation(cuts = { away })
+            runBlocking {
+                val connect = Connect { url -> if (away) throw LostException("away") else station.connect(url) }
+                val device = Device(FakeDraft(), Client("ws://here", "5a".repeat(32), VOCABULARY, connect))
+                device.open()
+                val shown = ArrayList<Int>() // as an app shows it
+                var provisional = 0
+                device.generate(prompt, options.copy(mode = mode, offlineAfterS = 0.02)).collect { token ->
+                    if (token.kind == Kind.PROVISIONAL) {
+                        if (++provisional == 4) away = false
+                        assertTrue(mode == Mode.STREAM || device.link.value != LinkState.GONE)
+                    } else {
+                        repeat(token.takesBack) { shown.removeAt(shown.lastIndex) }
+                        val confirmed = device.tokens.size - prompt.size - 1
+                        if (token.confirms) assertEquals(shown[confirmed], token.id)
+                        if (device.tokens.size == prompt.size + 6) away = true
+                    }
+                    if (!token.confirms) shown += token.id
+                }
+                val result = device.result!!
+                println("provisional, $mode: ${result.provisional} shown, ${result.takenBack} taken back")
+                assertEquals(text(60), result.tokens) { "$mode" }
+                assertEquals(text(60), shown) { "$mode" }
+                assertTrue(result.provisional >= 4 && result.reconnects == 1) { "$result" }
+            }
+        }
     }
 
     /** Cut at any message, on its way up or down, kept and forgotten by turns: the text is the one without it. */
