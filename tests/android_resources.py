@@ -40,13 +40,17 @@ def write_r(folder: Path) -> None:
     """``R.java`` as aapt2 would name things, with numbers of our own."""
     kinds = "".join(
         f"  public static final class {kind} {{\n"
-        + "".join(f"    public static final int {name} = {i};\n" for i, name in enumerate(sorted(of)))
+        + "".join(
+            f"    public static final int {name} = {i};\n" for i, name in enumerate(sorted(of))
+        )
         + "  }\n"
         for kind, of in sorted(names(APP / "res").items())
     )
     place = folder / PACKAGE.replace(".", "/") / "R.java"
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(f"package {PACKAGE};\n\npublic final class R {{\n{kinds}}}\n", encoding="utf-8")
+    place.write_text(
+        f"package {PACKAGE};\n\npublic final class R {{\n{kinds}}}\n", encoding="utf-8"
+    )
 
 
 def declared(java: str) -> dict[str, set[str]]:
@@ -63,17 +67,19 @@ def aapt2() -> str | None:
     return stated or next((str(path) for path in PLACES if path.is_file()), None)
 
 
-def link(program: str, platform: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+def link(
+    program: str, platform: Path, folder: Path, app: Path = APP
+) -> subprocess.CompletedProcess[str]:
     """Compile and link resources and manifest against a ``platform``; ``R.java`` in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     compiled = folder / "resources.zip"
     done = subprocess.run(
-        [program, "compile", "--dir", str(APP / "res"), "-o", str(compiled)],
+        [program, "compile", "--dir", str(app / "res"), "-o", str(compiled)],
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     if done.returncode:
         return done
-    manifest = (APP / "AndroidManifest.xml").read_text(encoding="utf-8")
+    manifest = (app / "AndroidManifest.xml").read_text(encoding="utf-8")
     named = folder / "AndroidManifest.xml"  # Gradle adds the package itself
     named.write_text(manifest.replace("<manifest ", f'<manifest package="{PACKAGE}" ', 1))
     return subprocess.run(

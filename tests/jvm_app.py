@@ -32,7 +32,9 @@ def station(folder: Path, bundle: Bundle) -> Iterator[None]:
     """Started with ``--self-signed --qr --offer``; ``app.json`` says what is to be done there."""
     state, offered = folder / "state", folder / "offered"
     shutil.copytree(bundle.path, offered)
-    manifest = msgspec.structs.replace(bundle.manifest, chat=FORM, sampling=Sampling(temperature=0.0))
+    manifest = msgspec.structs.replace(
+        bundle.manifest, chat=FORM, sampling=Sampling(temperature=0.0)
+    )
     (offered / MANIFEST).write_bytes(msgspec.json.encode(manifest))
     started = Station(folder, "--self-signed", "--qr", "--offer", str(offered))
     before = os.environ.get("XDG_STATE_HOME")
@@ -57,8 +59,14 @@ def station(folder: Path, bundle: Bundle) -> Iterator[None]:
         started.kill()
 
 
-def answers(folder: Path) -> list[str]:
-    """What Python's device is answered there, joined by the same link."""
+def answers(folder: Path) -> tuple[list[str], list[str]]:
+    """What the JVM's device was answered there, and Python's."""
+    theirs = json.loads((folder / "jvm_app.json").read_text())["answers"].split("\0")
+    return theirs, json.loads((folder / "python_app.json").read_text())
+
+
+def answer(folder: Path) -> None:
+    """Have Python's device write there what the JVM's was to, joined by the same link."""
     link = json.loads((folder / "app.json").read_text())["link"]
     said = {key: values[0] for key, values in parse_qs(urlsplit(link).query).items()}
     bundle = load_bundle(folder / "offered")
@@ -79,4 +87,4 @@ def answers(folder: Path) -> list[str]:
                 turns.append({"role": "assistant", "content": found[-1]})
         return found
 
-    return asyncio.run(run())
+    (folder / "python_app.json").write_text(json.dumps(asyncio.run(run())))
