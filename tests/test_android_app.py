@@ -1,4 +1,4 @@
-"""The app's manifest and resources: what can be said of them without an Android, and what aapt2 says.
+"""The app's manifest and resources: what can be said of them without an Android, and by aapt2.
 
 Maven compiles its Kotlin (``test_android``). Gradle's files are read, and not run: its plugin for
 Android is on a repository that is not needed here.

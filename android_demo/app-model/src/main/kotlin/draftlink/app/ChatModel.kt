@@ -104,7 +104,7 @@ class ChatModel(private val scope: CoroutineScope, lines: List<Said> = emptyList
             launch { new.conversation.link.collect { link -> found.update { it.copy(link = link) } } }
             launch { new.conversation.live.collect { live -> found.update { it.copy(live = live) } } }
         }
-        found.update { it.copy(plain = new.form == null) }
+        found.update { it.copy(plain = new.form == null, link = new.conversation.link.value) }
         return new
     }
 

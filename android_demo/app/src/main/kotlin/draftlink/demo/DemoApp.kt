@@ -39,7 +39,7 @@ class DemoApp : Application() {
 
     val power by lazy { PowerReader(this) }
     val joins by lazy { JoinModel(StoredJoin(getSharedPreferences("join", Context.MODE_PRIVATE))) }
-    val bundles by lazy { BundleModel(scope, File(filesDir, "bundle")).also { it.look() } }
+    val bundles by lazy { BundleModel(scope, File(filesDir, "bundle")) }
     val settings by lazy {
         val file = getSharedPreferences("settings", Context.MODE_PRIVATE)
         SettingsModel(StoredSettings(file), Runtime.getRuntime().availableProcessors(), Provider.available())
@@ -51,7 +51,7 @@ class DemoApp : Application() {
 
     override fun onCreate() {
         super.onCreate()
-        bundles.state // looks for what is here
+        bundles.look()
         scope.launch {
             var writing = false
             chat.state.collect { state ->
@@ -79,6 +79,7 @@ class DemoApp : Application() {
     }
 
     /** Memory is wanted: the draft can be had again, and the lines are kept. */
+    @Suppress("DEPRECATION") // Android 14 does not say it any more; those before do
     override fun onTrimMemory(level: Int) {
         super.onTrimMemory(level)
         if (level >= ComponentCallbacks2.TRIM_MEMORY_BACKGROUND || level == ComponentCallbacks2.TRIM_MEMORY_RUNNING_CRITICAL) letGo()
