@@ -89,9 +89,7 @@ def export_bundle(
             del graphs
             own = None if text is None else (ids, said)
             result = choose.rounded(stage, loaded, words, precision, asked, own, target)
-        manifest = msgspec.structs.replace(stage.manifest, check=result)
-        written = chat.form(Bundle(stage.folder, manifest))
-        manifest = msgspec.structs.replace(manifest, chat=written)
+        manifest = msgspec.structs.replace(stage.manifest, check=result, chat=chat.form(stage))
         (stage.folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         there.put()
     return Bundle(out, manifest)

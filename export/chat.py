@@ -33,13 +33,13 @@ _SAID = (
 )  # fmt: skip
 
 
-def form(bundle: Bundle) -> Form | None:
-    """How the chats of a bundle are written; None where no such form says what its template says.
+def form(stage: Stage) -> Form | None:
+    """How the chats of a bundle in the making are written; None where no form says what it says.
 
     Raises BundleError.
     """
-    template = bundle.template()
-    if template is None or "strftime_now" in str(bundle.manifest.chat_template):
+    template = Bundle(stage.folder, stage.manifest).template()
+    if template is None or "strftime_now" in str(stage.manifest.chat_template):
         return None  # what it says today is not what it will say tomorrow
     try:
         return found(lambda turns, answers: template.render(turns, answers=answers))

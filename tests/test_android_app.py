@@ -68,7 +68,11 @@ def test_aapt2_links_them_with_the_platforms_own(tmp_path):
 
 def test_what_the_code_names_is_there():
     names = resources.names(APP / "res")
-    used = {pair for path in SOURCES for pair in re.findall(r"\bR\.(\w+)\.(\w+)", path.read_text())}
+    used = {
+        pair
+        for path in SOURCES
+        for pair in re.findall(r"(?<!android\.)\bR\.(\w+)\.(\w+)", path.read_text())
+    }
     assert {f"{kind}.{name}" for kind, name in used if name not in names.get(kind, ())} == set()
     assert len(used) > 50
     classes = {path.stem for path in SOURCES}

@@ -7,10 +7,11 @@ import random
 import msgspec
 import pytest
 
-from device_runtime.model.bundle import load_bundle
+from device_runtime.model.bundle import Bundle, load_bundle
 from device_runtime.templates.form import Form
-from device_runtime.templates.template import Template, TemplateError
+from device_runtime.templates.template import Template
 from export import chat
+from export.stage import Stage
 from tests.bundles import fake_bundle
 from tests.chats import CHATML, TEMPLATES
 
@@ -48,11 +49,11 @@ def rendering():
         template.close()
 
 
-def outcome(render) -> str:
-    try:
-        return render()
-    except (TemplateError, ValueError):
-        return "refused"
+def staged(folder, template: str | None, monkeypatch) -> Stage:
+    """A bundle in the making, whose tokenizer is not asked for its tokens."""
+    monkeypatch.setattr(Bundle, "tokens", lambda bundle: TOKENS)
+    made = load_bundle(fake_bundle(folder, chat_template=template))
+    return Stage(folder, folder, made.manifest, lambda step: None)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -68,11 +69,8 @@ def test_a_form_says_what_the_template_says(name, rendering):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_no_form_says_has_none(name, rendering, tmp_path):
-    folder = fake_bundle(tmp_path / "b", chat_template=OTHERS[name], tokens=TOKENS)
-    bundle = load_bundle(folder)
-    bundle.tokens = lambda: TOKENS
-    assert chat.form(bundle) is None
+def test_what_no_form_says_has_none(name, tmp_path, monkeypatch):
+    assert chat.form(staged(tmp_path / "b", OTHERS[name], monkeypatch)) is None
 
 
 def test_half_a_form_is_found():
@@ -94,14 +92,11 @@ def _plain(turns, answers: bool) -> str:
     return "".join(f"<{t['role']}>{t['content']}\n" for t in turns) + "<assistant>" * answers
 
 
-def test_a_bundle_says_how_its_chats_are_written(tmp_path):
+def test_a_bundle_says_how_its_chats_are_written(tmp_path, monkeypatch):
     """And one without a template says nothing."""
-    folder = fake_bundle(tmp_path / "b", chat_template=CHATML, tokens=TOKENS)
-    bundle = load_bundle(folder)
-    bundle.tokens = lambda: TOKENS
-    form = chat.form(bundle)
+    form = chat.form(staged(tmp_path / "b", CHATML, monkeypatch))
     assert form is not None and form.user.prefix == "<|im_start|>user\n"
-    assert chat.form(load_bundle(fake_bundle(tmp_path / "c"))) is None
+    assert chat.form(staged(tmp_path / "c", None, monkeypatch)) is None
 
 
 @pytest.mark.parametrize(
