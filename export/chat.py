@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from device_runtime.model.bundle import Bundle
 from device_runtime.templates.form import Form, Part
 from device_runtime.templates.template import TemplateError
+from export.stage import Stage
 
 CHATS = 50
 SEED = 28
