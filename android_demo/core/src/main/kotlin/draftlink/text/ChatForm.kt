@@ -40,11 +40,8 @@ class ChatForm private constructor(
     fun render(turns: List<Turn>): String {
         val first = turns.firstOrNull()?.takeIf { it.speaker == Speaker.SYSTEM }
         val rest = if (first == null) turns else turns.drop(1)
-        require(first == null || system != null) { "this model's chats have no system turn" }
         require(rest.size % 2 == 1) { "the last turn is not the user's" }
-        val text = StringBuilder()
-        if (first == null) text.append(begin, user.prefix)
-        else text.append(system!!.prefix, system.write(first.text), system.suffix)
+        val text = StringBuilder(if (first == null) begin + user.prefix else opened(first))
         rest.forEachIndexed { number, turn ->
             val due = if (number % 2 == 0) Speaker.USER else Speaker.ASSISTANT
             require(turn.speaker == due) { "a turn of ${turn.speaker}, where $due is due" }
@@ -52,6 +49,11 @@ class ChatForm private constructor(
             text.append(if (number == 0) "" else part.prefix, part.write(turn.text), part.suffix)
         }
         return text.append(answer).toString()
+    }
+
+    private fun opened(turn: Turn): String {
+        val part = requireNotNull(system) { "this model's chats have no system turn" }
+        return part.prefix + part.write(turn.text) + part.suffix
     }
 
     internal companion object {
