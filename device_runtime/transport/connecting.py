@@ -101,7 +101,8 @@ def connector(
     token, else what ``websockets`` raises.
     """
     headers = bearer(token)
-    trusted = True if (ca, pin) == (None, None) else trust(ca, pin)  # or the system's
+    system = (ca, pin) == (None, None)
+    trusted: ssl.SSLContext | bool = True if system else trust(ca, pin)
 
     async def connect_with(url: str) -> Socket:
         url = websocket(url)
