@@ -101,8 +101,7 @@ def connector(
     token, else what ``websockets`` raises.
     """
     headers = bearer(token)
-    system = (ca, pin) == (None, None)
-    trusted: ssl.SSLContext | bool = True if system else trust(ca, pin)
+    trusted = True if (ca, pin) == (None, None) else trust(ca, pin)  # or the system's
 
     async def connect_with(url: str) -> Socket:
         url = websocket(url)

@@ -18,6 +18,7 @@ from draftlink.cli.common import (
     err,
     hold,
     model_path,
+    out,
 )
 from draftlink.cli.models import cached
 from draftlink.host.folders import user_path
@@ -195,15 +196,12 @@ def bs(
 
     def announce(target: Target) -> None:
         where = f"[{host}]" if ":" in host else host
-        print(f"listening on ws{s}://{where}:{port} ({target.name})", flush=True)
-        print(f"  live page: http{s}://{seen}:{port}/", flush=True)
-        token = "" if known is None else "DRAFTLINK_TOKEN=TOKEN "
-        pinned = "" if pin is None else f"--pin {pin} "
-        print(
-            f"  {token}draftlink device BUNDLE --bs ws{s}://{seen}:{port} {pinned}"
-            '"Once upon a time"',
-            flush=True,
-        )
+        out.say(f"listening on ws{s}://{where}:{port} ({printable(target.name)})")
+        out.say(f"  live page: http{s}://{seen}:{port}/")
+        token = () if known is None else ("DRAFTLINK_TOKEN=TOKEN",)
+        pinned = () if pin is None else (f"--pin {pin}",)
+        device = ("draftlink device BUNDLE", f"--bs ws{s}://{seen}:{port}", *pinned)
+        out.copied(*token, *device, '"Once upon a time"')
         if invited is not None:
             _show(joining.terminal(invited), _state(joining.TOKEN))
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from draftlink.cli import common
+from draftlink.cli import common, prompts
 from draftlink.cli.common import AsTarget, PaceDraft, Seed, Threads, app, hold
 from draftlink.cli.models import BundlePath
 
@@ -58,7 +58,7 @@ def chat(
     if scheme not in ("coupled", "topk"):
         raise typer.BadParameter(f"{scheme!r} is not coupled or topk")
     loaded = load_bundle(bundle)
-    template = common.template(loaded, chat_template)
+    template = prompts.template(loaded, chat_template)
     if template is None:
         raise ValueError(NO_TEMPLATE + ", by --chat-template")
 

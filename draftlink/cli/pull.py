@@ -60,6 +60,7 @@ def pull(
             raise typer.BadParameter("--name is a bundle's; a hub's model keeps its own")
         place = _from_hub(source, output)
         kind = "model"
+    # A path to be copied, or read by a script: whole, whatever the width.
     out.print(str(place), soft_wrap=True, markup=False, emoji=False, highlight=False)
     common.write_json(json, {"kind": kind, "path": str(place), "bytes": cache.size(place)})
 
@@ -94,7 +95,7 @@ def _from_station(
         raise ValueError(
             f"{place} is there, and is not what is offered; give {instead}, or remove it first"
         )
-    err.print(Text(f"{offer.name}: {len(offer.files)} files, {binary(offer.bytes)}", "dim"))
+    err.say(f"{offer.name}: {len(offer.files)} files, {binary(offer.bytes)}", "dim")
     with _bar() as told:
         return pulling.pull(station, offer, place, told).path
 

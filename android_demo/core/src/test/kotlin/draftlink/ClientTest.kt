@@ -137,11 +137,10 @@ class ClientTest {
                 val device = Device(FakeDraft(), Client("ws://here", "5a".repeat(32), VOCABULARY, connect))
                 device.open()
                 val shown = ArrayList<Int>() // as an app shows it
-                var provisional = 0
+                var alone = 0
                 device.generate(prompt, options.copy(mode = mode, offlineAfterS = 0.02)).collect { token ->
                     if (token.kind == Kind.PROVISIONAL) {
-                        if (++provisional == 4) away = false
-                        assertTrue(mode == Mode.STREAM || device.link.value != LinkState.GONE)
+                        if (away && ++alone >= 4) away = false
                     } else {
                         repeat(token.takesBack) { shown.removeAt(shown.lastIndex) }
                         val confirmed = device.tokens.size - prompt.size - 1
@@ -154,7 +153,7 @@ class ClientTest {
                 println("provisional, $mode: ${result.provisional} shown, ${result.takenBack} taken back")
                 assertEquals(text(60), result.tokens) { "$mode" }
                 assertEquals(text(60), shown) { "$mode" }
-                assertTrue(result.provisional >= 4 && result.reconnects == 1) { "$result" }
+                assertTrue(result.provisional >= 4 && result.reconnects > 0) { "$result" }
             }
         }
     }

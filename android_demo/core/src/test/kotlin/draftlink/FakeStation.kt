@@ -34,7 +34,7 @@ import okio.ByteString.Companion.toByteString
 
 const val VOCABULARY = 50
 
-private const val STEP_MS = 4L
+private const val STEP_MS = 10L
 
 /** What the fake target writes behind a [history]: a function of it. */
 fun nextOf(history: List<Int>): Int = (history.takeLast(3).fold(7) { sum, id -> sum * 31 + id } and 0xFFFF) % VOCABULARY

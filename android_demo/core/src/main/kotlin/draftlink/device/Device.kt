@@ -105,7 +105,7 @@ class Device(
     private fun text(prompt: List<Int>, asked: Options): Flow<Token> = flow {
         val options = asked.checked()
         val mode = resolved(options)
-        check(prompt, options)
+        demand(prompt, options)
         if (client.session.state != State.READY) client.finish(common(prompt).toLong())
         val generation = Generation(writing(prompt, options, mode), client, said)
         generation.run(mode == Mode.AUTO) { emit(it) }
@@ -128,7 +128,7 @@ class Device(
         return if (options.mode == Mode.AUTO && hindered == null) Mode.BOTH else options.mode
     }
 
-    private fun check(prompt: List<Int>, options: Options) {
+    private fun demand(prompt: List<Int>, options: Options) {
         val shared = minOf(model.vocabSize.toLong(), welcome.vocabSize).toInt()
         require(prompt.isNotEmpty() && prompt.all { it in 0 until shared }) { "the prompt is empty, or has ids of neither model" }
         require(prompt.size < welcome.context) {

@@ -68,7 +68,7 @@ internal data class Schedule(val first: Int, val tokenS: Double) {
         private data class Rounded(val alpha: Int, val draft: Long, val verify: Long, val rtt: Long, val stall: Long)
 
         private val kept = object : LinkedHashMap<Rounded, Schedule>(KEPT, 0.75f, true) {
-            override fun removeEldestEntry(eldest: Map.Entry<Rounded, Schedule>) = size > KEPT
+            override fun removeEldestEntry(eldest: MutableMap.MutableEntry<Rounded, Schedule>?) = size > KEPT
         }
 
         /** The schedule with the least time a token, at estimates that are rounded: made once as long as they hardly move. */

@@ -25,6 +25,7 @@ import kotlinx.coroutines.flow.first
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.selects.select
 import kotlinx.coroutines.withTimeoutOrNull
+import kotlinx.coroutines.yield
 import kotlin.math.ceil
 
 /**
@@ -172,13 +173,13 @@ internal class Writing(
         val back = if (client.connected) null else scope.launch { client.state.first { it != LinkState.LOST } }
         suspend fun any() = select {
             next.onJoin {}
-            job?.onJoin {}
-            back?.onJoin {}
+            job?.let { it.onJoin {} }
+            back?.let { it.onJoin {} }
         }
         try {
             if (untilS == null) return any()
             val leftMs = ceil((untilS - now()) * 1000).toLong()
-            if (leftMs > 0) withTimeoutOrNull(leftMs) { any() }
+            if (leftMs > 0) withTimeoutOrNull(leftMs) { any() } else yield()
         } finally {
             back?.cancel()
         }
