@@ -29,8 +29,8 @@ class SettingsActivity : Screen() {
         if (app.settings.change(how)) app.reload()
     }
 
-    private fun choice(id: Int, words: List<String>, chosen: (Int) -> Unit) {
-        val spinner = findViewById<Spinner>(id)
+    private fun choice(place: Int, words: List<String>, chosen: (Int) -> Unit) {
+        val spinner = findViewById<Spinner>(place)
         spinner.adapter = ArrayAdapter(this, android.R.layout.simple_spinner_dropdown_item, words)
         spinner.onItemSelectedListener = object : AdapterView.OnItemSelectedListener {
             override fun onItemSelected(parent: AdapterView<*>?, view: View?, position: Int, id: Long) = chosen(position)
