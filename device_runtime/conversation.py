@@ -65,9 +65,10 @@ class Conversation:
 
     async def open(self) -> Conversation:
         """Connect and greet. Raises LinkError."""
-        self._client, greeted_s = await self._owner.pool.take(self.history)
+        client, greeted_s = await self._owner.pool.take(self.history)
+        self._client = client
         if greeted_s is not None:
-            self._owner.greeted(greeted_s, self._client.welcome.step_us * 1e-6)
+            self._owner.greeted(greeted_s, client.welcome.step_us * 1e-6)
         return self
 
     async def close(self) -> None:
