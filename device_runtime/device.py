@@ -272,9 +272,10 @@ class Device:
             return None
         return self._learned.setdefault(asked, DraftTemperature(asked))
 
-    def greeted(self, rtt_s: float) -> None:
-        """A greeting took one round trip."""
+    def greeted(self, rtt_s: float, step_s: float) -> None:
+        """A greeting took one round trip, and told what a step takes, or 0."""
         self._estimates.rtt.add(rtt_s)
+        self._estimates.told_step_s = step_s
 
     async def begins(self) -> None:
         """A generation is to begin: wait while the draft model changes how it runs."""
