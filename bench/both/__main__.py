@@ -153,7 +153,7 @@ def main() -> None:
             told.print(leaves.table(pairs), f"geometric mean {gain:.3f}")
             out[f"leaves {row_ms:g}"] = [asdict(one) for one in pairs]
     if "frontier" in parts:
-        points = list(frontier.points(texts))
+        points = list(frontier.points(records(TEXTS, TOKENS, candidates=True)))
         out["frontier"] = [asdict(point) for point in points]
         if options.plot:
             frontier.plot(points, options.plot)

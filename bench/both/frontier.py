@@ -1,23 +1,26 @@
 """What speed costs: tokens/s against the base station's time and the drafts of a token.
 
 Over the two prices: what a second of the base station's model is worth, in tokens (its tariff), and
-what a drafted token must save (the device's ``draft_price``). Beside them the modes that are fixed.
+what a drafted token must save (the device's ``draft_price``); with a candidate beside each token,
+and without. Beside them the modes that are fixed.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.both import many
+from bench.both import leaves, many
 from bench.both.cells import FIXED, GAMMAS, Costs
 from bench.virtual.record import Record
 from device_runtime.result import Mode
 
 COSTS = (Costs(20.0, 4.0, 15.0, row_ms=0.5), Costs(50.0, 4.0, 60.0, row_ms=1.0))
 TARIFFS = (0.0, 3.0, 10.0, 20.0, 30.0)
+AUTO, LEAVES = "auto, tariff ", "with candidates, tariff "
 PRICES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
@@ -33,16 +36,17 @@ class Point:
 
 
 def points(records: Sequence[Record]) -> Iterator[Point]:
-    """All of them, at each of ``COSTS``."""
+    """All of them, at each of ``COSTS``; of records that have second candidates."""
     for costs in COSTS:
         for gamma in GAMMAS:
             yield _point(costs, records, f"γ = {gamma}", "stop-and-wait", gamma=gamma)
         for mode in FIXED:
             yield _point(costs, records, mode, mode)
-        for tariff in TARIFFS:
-            for price in PRICES:
-                dear = replace(costs, tariff=tariff)
-                yield _point(dear, records, f"auto {tariff:g}", "auto", draft_price=price)
+        for most, tariff, price in itertools.product((0, 1), TARIFFS, PRICES):
+            dear = replace(costs, tariff=tariff)
+            name = f"{LEAVES if most else AUTO}{tariff:g}"
+            with leaves.at_most(most):
+                yield _point(dear, records, name, "auto", draft_price=price)
 
 
 def _point(costs: Costs, records: Sequence[Record], name: str, mode: Mode, **options: Any) -> Point:
@@ -73,9 +77,11 @@ def plot(found: Sequence[Point], path: Path) -> None:
                 ours = [one for one in found if one.costs == costs and one.name == name]
                 xs = [getattr(one, field) for one in ours]
                 ys = [one.tokens_per_s for one in ours]
-                line = name.startswith("auto")
-                axis.plot(xs, ys, "o-" if line else "k^", ms=4 if line else 6,
-                          label=f"auto, tariff {name[5:]}" if line else None)  # fmt: skip
+                line = name.startswith((AUTO, LEAVES))
+                shape = "o-" if name.startswith(AUTO) else "s--" if line else "k^"
+                color = f"C{TARIFFS.index(float(name.split()[-1]))}" if line else None
+                axis.plot(xs, ys, shape, ms=4 if line else 6, color=color,
+                          label=name if line else None)  # fmt: skip
                 if not line:
                     axis.annotate(name, (xs[0], ys[0]), fontsize=7, xytext=(3, 3),
                                   textcoords="offset points")  # fmt: skip
