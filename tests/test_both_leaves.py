@@ -87,9 +87,7 @@ def check(each: list[Case], shaped: bool) -> tuple[int, int]:
         patch.setattr(late.Late, "follow", counted)
         for case in each:
             found, target = write(case, shaped=shaped)
-            wanted = streamed(
-                case.seed, case.greedy, case.stop, case.eos_ids, case.peaked, shaped
-            )
+            wanted = streamed(case.seed, case.greedy, case.stop, case.eos_ids, case.peaked, shaped)
             assert (found.tokens, found.result.stop_reason) == wanted, case
             branched += target.branched
     return won, branched

@@ -87,6 +87,7 @@ CHANGED = [
     (paths, "BRIEF_S", 0.001),
     (paths, "BACKLOG", 0),
     (beside, "CLEAR", 0.4),
+    (beside, "MARGIN", 0.3),
     (estimators, "MEMORY", 0.5),
     (estimators, "FEW", 30),
     (estimators, "SHARED", 3.0),

@@ -22,8 +22,10 @@ def told(one: Patience, now: float, length: int) -> None:
     one.left(length - 1)
 
 
-def learned(*, alpha: float = 0.8, pause_s: float = 0.002, turn_s: float = 0.01) -> Patience:
-    """One that has seen steps, proposals and what came of them."""
+def learned(
+    *, alpha: float = 0.8, pause_s: float = 0.002, turn_s: float = 0.01, rests: bool = False
+) -> Patience:
+    """One that has seen steps, proposals and what came of them; ``rests``: the device, behind."""
     prices = Prices()
     made = Patience(prices)
     for number in range(30):
@@ -32,7 +34,7 @@ def learned(*, alpha: float = 0.8, pause_s: float = 0.002, turn_s: float = 0.01)
         made.judged(round(100 * alpha), round(100 * (1 - alpha)))
         told(made, number, 10 * number)
         made.proposed(number + turn_s, 2, 10 * number, goes_on=True, begins=True)
-        made.proposed(number + turn_s + pause_s, 2, 10 * number, goes_on=True)
+        made.proposed(number + turn_s + pause_s, 2, 10 * number, goes_on=not rests)
     return made
 
 
@@ -60,11 +62,10 @@ def test_what_is_late_is_not_waited_for_any_more():
 
 def test_the_later_it_is_the_later_it_is_expected():
     """Else a little would be waited again and again, up to the limit, for what does not come."""
-    one = learned(turn_s=0.1)
-    one.proposed(99.0, 2, 400, goes_on=False)
+    one = learned(turn_s=0.1, rests=True)
     told(one, 100.0, 500)
-    waits = [one.wait_s(100.1 + late_s, 100.1, 0, 50) for late_s in (0.0, 0.01, 0.02, 0.09)]
-    assert waits[0] < waits[1] < waits[2] and waits[3] == 0.0
+    waits = [one.wait_s(100.0 + at_s, 100.0, 0, 50) for at_s in (0.06, 0.07, 0.08, 0.19)]
+    assert 0.0 < waits[0] < waits[1] < waits[2] and waits[3] == 0.0
 
 
 def test_what_is_on_its_way_is_not_forgotten_where_a_token_is_written_meanwhile():
@@ -163,8 +164,7 @@ def test_a_device_that_drafts_on_is_waited_for_where_it_is_near():
     cases = ((0.8, near, True, True), (0.8, far, True, False), (0.2, far, False, False))
     for alpha, how, rests, drafts_on in cases:
         for goes_on, waits in ((False, rests), (True, drafts_on)):
-            one = learned(alpha=alpha, **how)
-            one.proposed(99.0, 2, 400, goes_on=goes_on)
+            one = learned(alpha=alpha, rests=not goes_on, **how)
             told(one, 100.0, 500)
             assert (one.wait_s(100.0, 100.0, 0, 50) > 0.0) is waits, (alpha, how, goes_on)
 
@@ -209,8 +209,7 @@ def test_who_takes_turns_has_the_first_and_is_not_waited_for_for_ever():
 def test_a_device_that_rests_is_looked_for_sooner_than_it_came_beside_a_step():
     """Who is slowed by a step comes sooner without one; to try once tells. Who drafts on is not."""
     for goes_on, waits in ((False, True), (True, False)):
-        one = learned(alpha=0.8, turn_s=0.09)
-        one.proposed(99.0, 2, 400, goes_on=goes_on)
+        one = learned(alpha=0.8, turn_s=0.09, rests=not goes_on)
         told(one, 100.0, 500)
         assert (one.wait_s(100.0, 100.0, 0, 50) > 0.0) is waits
 
