@@ -164,7 +164,9 @@ class Both:
             if self._paths.useful(frame):
                 self._decoded += frame.nodes
             try:
-                await self._scheduler.turns.run(self._paths.adding(frame), self._writes, id(self))
+                await self._scheduler.turns.run(
+                    self._paths.adding(frame), self._writes, self._generation.slot, frame.nodes
+                )
             except ValueError as error:
                 raise RemoteProtocolError(str(error)) from None
             if self._proposals and self._proposals[0] is frame:
