@@ -20,6 +20,7 @@ from bs_runtime.engine.prices import Prices
 LONGEST = 16  # proposed tokens of a step
 LIMIT = 4.0  # steps: nobody's next token waits longer for proposals, whatever a device says or does
 LEAST_GAIN = 1.02  # by how much more tokens a second waiting must promise
+AHEAD_GAIN = 0.96  # and where the device drafts on, as that takes fewer steps, and is as fast
 REACH, FAR = 0.05, 64  # so likely, and so far, steps are foretold that all is right before
 MEMORY = 0.98  # what a judged token weighs after the next one
 LEARN = 0.2  # weight of the newest arrival or step
@@ -191,7 +192,8 @@ class Patience:
         due_s = self._due_s(now)
         flow = self._flow(now, due_s, held - behind)
         now_rate = max(least, *(self._rate(count, 0.0, flow) for count in range(held + 1)))
-        best, best_s = now_rate + (LEAST_GAIN - 1.0) * abs(now_rate), 0.0
+        gain = AHEAD_GAIN if flow else LEAST_GAIN
+        best, best_s = now_rate + (gain - 1.0) * abs(now_rate), 0.0
         bold = self._vain_s < VAIN * self._spent_s
         comes = max(self._hit, HOPE) if bold else self._hit
         come, next_ = held - flow.used if flow else held, self._first
