@@ -4,12 +4,11 @@ Where both ends write, the base station can begin a step at any time: it writes 
 token, and those proposed before it that are right. Waiting for more of them pays where they come
 soon and are likely to be right. What is compared is tokens a second: E[tokens of the step] over the
 wait and the step, with E = (1 - alpha^(n+1)) / (1 - alpha) for n tokens of a path. Where the device
-drafts on, what comes beside a step is not lost: it is checked in the next one, if what is written by
-then is the path's own. So there the time and tokens of the steps behind count, too, until one of
-them refutes the path. Everything in it is measured here: what a device announces is a hint, and what
-it claims about time is not asked.
-From the tokens is taken what the step's rows cost (see ``prices``): where others are at work, rows
-that are seldom right are not worth it.
+drafts on, what comes beside a step is not lost: it is checked in the next one, if what is written
+by then is the path's own. So there the time and tokens of the steps behind count, too, until one of
+them refutes the path. Everything in it is measured here: what a device announces is a hint, and
+what it claims about time is not asked. From the tokens is taken what the step's rows cost (see
+``prices``): where others are at work, rows that are seldom right are not worth it.
 """
 
 from __future__ import annotations
