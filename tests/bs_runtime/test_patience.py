@@ -71,12 +71,12 @@ def test_the_later_it_is_the_later_it_is_expected():
 def test_what_is_on_its_way_is_not_forgotten_where_a_token_is_written_meanwhile():
     """The device answers what refuted its path, and that is as near as it was."""
     for again, waits in ((False, True), (True, False)):
-        one = learned(turn_s=0.06)
+        one = learned(turn_s=0.1)
         told(one, 100.0, 500)
         assert one.wait_s(100.0, 100.0, 0, 50) == 0.0
-        one.told(100.055, 501)
+        one.told(100.095, 501)
         one.left(500 if again else 499)  # the control: it was refuted only now
-        assert (one.wait_s(100.055, 100.055, 0, 50) > 0.0) is waits
+        assert (one.wait_s(100.095, 100.095, 0, 50) > 0.0) is waits
 
 
 def test_what_came_in_time_is_believed_though_it_was_not_waited_for():
