@@ -12,7 +12,7 @@ from bench.both.cells import Costs, play, rate
 from bench.virtual.record import Record
 from device_runtime.drafting import leaves
 
-ROWS_MS = (0.0, 1.0)
+SHARES = (0.0, 0.025)  # of a step, that a row takes beyond the first
 
 
 @dataclass(frozen=True)
