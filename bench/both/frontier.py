@@ -1,17 +1,19 @@
 """What speed costs: tokens/s against the base station's time and the drafts of a token.
 
 Over the two prices: what a second of the base station's model is worth, in tokens (its tariff), and
-what a drafted token must save (the device's ``draft_price``). Beside them the modes that are fixed.
+what a drafted token must save (the device's ``draft_price``); with a candidate beside each token,
+and without. Beside them the modes that are fixed.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.both import many
+from bench.both import leaves, many
 from bench.both.cells import FIXED, GAMMAS, Costs
 from bench.plots import labels
 from bench.virtual.record import Record
@@ -19,6 +21,7 @@ from device_runtime.result import Mode
 
 COSTS = (Costs(20.0, 4.0, 15.0, row_ms=0.5), Costs(50.0, 4.0, 60.0, row_ms=1.0))
 TARIFFS = (0.0, 3.0, 10.0, 20.0, 30.0)
+AUTO, LEAVES = "auto ", "auto with candidates "
 PRICES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
 # What speed is held against, of each token of a text, and how a panel calls it.
 FIELDS = {
@@ -39,16 +42,17 @@ class Point:
 
 
 def points(records: Sequence[Record]) -> Iterator[Point]:
-    """All of them, at each of ``COSTS``."""
+    """All of them, at each of ``COSTS``; of records that have second candidates."""
     for costs in COSTS:
         for gamma in GAMMAS:
             yield _point(costs, records, f"γ = {gamma}", "stop-and-wait", gamma=gamma)
         for mode in FIXED:
             yield _point(costs, records, mode, mode)
-        for tariff in TARIFFS:
-            for price in PRICES:
-                dear = replace(costs, tariff=tariff)
-                yield _point(dear, records, f"auto {tariff:g}", "auto", draft_price=price)
+        for most, tariff, price in itertools.product((0, 1), TARIFFS, PRICES):
+            dear = replace(costs, tariff=tariff)
+            name = f"{LEAVES if most else AUTO}{tariff:g}"
+            with leaves.at_most(most):
+                yield _point(dear, records, name, "auto", draft_price=price)
 
 
 def _point(costs: Costs, records: Sequence[Record], name: str, mode: Mode, **options: Any) -> Point:
@@ -112,6 +116,10 @@ def _panel(axis: Any, ours: Sequence[Point], field: str) -> None:
         if not name.startswith("auto"):
             axis.plot(xs, ys, "k^", ms=6)
             continue
-        (line,) = axis.plot(xs, ys, lw=1, label=f"tariff {name[5:]} tokens a second")
+        tariff, beside = name.split()[-1], name.startswith(LEAVES)
+        (line,) = axis.plot(
+            xs, ys, "--" if beside else "-", lw=1, color=f"C{TARIFFS.index(float(tariff))}",
+            label=f"tariff {tariff} tokens a second" + ", candidates" * beside,
+        )  # fmt: skip
         sizes = [10 + 12 * at for at in range(len(xs))]
         axis.scatter(xs, ys, sizes, color=line.get_color(), zorder=2)
