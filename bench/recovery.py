@@ -1,7 +1,8 @@
 """What comes down for a rejection of ``split``: pairs of the target, and more where all miss.
 
     python -m bench.recovery [--model FOLDER] [--bundle DRAFT] [--prompts 8] [--tokens 64]
-                             [--k 64] [--total 1024] [--temperature 1.0] [--json FILE] [--sockets]
+                             [--k 64] [--total 1024] [--temperature 1.0] [--better 0]
+                             [--json FILE] [--sockets]
 
 The text is the target's own draw; at each of its positions q̂ is the draft's row, and a rejection
 has the probability that ``split`` gives it, A = Σ max(0, p − q̂): nothing is drawn to reject. The
@@ -9,6 +10,10 @@ share of corrections that n pairs miss is exact: Σ A · (1 − A)ⁿ / Σ A. Bi
 are drawn and packed at every position, weighted by A, and what an exchange more brings, weighted by
 how often it comes; with the frames that carry them. "rule" is the number that the base station
 sends at first by the rate of rejections here.
+
+``--better``: a draft that is right more often than the one there is: its law is a mixture of the
+target's, with this share, and its own: of what is rejected at a position that share no longer is.
+At --better 0.82 --k 2048 --total 65536 the embedded pair's is accepted 97 times of a hundred.
 
 ``--sockets``: the embedded pair over sockets instead, by rows and by pairs: what the ledger has of
 verdicts, for each rejection.
@@ -70,8 +75,9 @@ class Line:
 
 
 def texts(
-    target: Target, draft: DraftModel, prompts: Sequence[list[int]], tokens: int, params: Sampling
-) -> Iterator[tuple[Floats, Floats, NDArray[np.float32]]]:
+    target: Target, draft: DraftModel, prompts: Sequence[list[int]], tokens: int, params: Sampling,
+    better: float = 0.0,
+) -> Iterator[tuple[Floats, Floats, NDArray[np.float32]]]:  # fmt: skip
     """p and q, (V,), at each position of the target's own texts, and the target's row."""
     slot, rng = target.open(), np.random.default_rng(0)
     for prompt in prompts:
@@ -85,7 +91,8 @@ def texts(
                 sampling.distribution(logits, params, past, begins)
                 for logits in (row, draft.forward(unfed)[: len(row)])
             )
-            yield p, np.pad(q, (0, len(p) - len(q))), row
+            q = np.pad(q, (0, len(p) - len(q)))
+            yield p, better * p + (1.0 - better) * q, row
             token = int(rng.choice(len(p), p=p))
             past, unfed = [*past, token], [token]
 
@@ -171,6 +178,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=Split().k)
     parser.add_argument("--total", type=int, default=Split().total)
     parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--better", type=float, default=0.0, metavar="SHARE")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sockets", action="store_true")
     options = parser.parse_args()
@@ -187,7 +195,9 @@ def main() -> None:
     with console.status("writing"):
         found = [
             position(p, q, row, scheme, at)
-            for at, (p, q, row) in enumerate(texts(target, draft, prompts, options.tokens, params))
+            for at, (p, q, row) in enumerate(
+                texts(target, draft, prompts, options.tokens, params, options.better)
+            )
         ]
     told = lines(found, scheme.recovers)
     a = float(np.mean([one.rejected for one in found]))

@@ -37,8 +37,8 @@ class Owner(Protocol):
     def learned(self, request: Request) -> DraftTemperature | None:
         """The draft's temperature, where the request learns it."""
 
-    def greeted(self, rtt_s: float) -> None:
-        """A greeting took one round trip."""
+    def greeted(self, rtt_s: float, step_s: float) -> None:
+        """A greeting took one round trip, and told what a step takes, or 0."""
 
     async def begins(self) -> None:
         """A generation is to begin: wait until the draft model may be used."""
@@ -65,9 +65,10 @@ class Conversation:
 
     async def open(self) -> Conversation:
         """Connect and greet. Raises LinkError."""
-        self._client, greeted_s = await self._owner.pool.take(self.history)
+        client, greeted_s = await self._owner.pool.take(self.history)
+        self._client = client
         if greeted_s is not None:
-            self._owner.greeted(greeted_s)
+            self._owner.greeted(greeted_s, client.welcome.step_us * 1e-6)
         return self
 
     async def close(self) -> None:

@@ -64,11 +64,13 @@ class Device:
         token: str | None = None,
         ca: str | Path | None = None,
         insecure: bool = False,
+        pin: str | None = None,
     ) -> None:
         """Load the bundle; the connection is made by ``open``.
 
         ``threads``: measured if not given. ``token``: the base station's, if it wants one; ``ca``:
-        certificates that ``wss`` trusts; ``insecure``: the token may cross a network in clear.
+        certificates that ``wss`` trusts; ``insecure``: the token may cross a network in clear;
+        ``pin``: the base station's key, trusted instead of certificates (``host.joining``).
         Raises BundleError, ValueError, TypeError.
         """
         if not isinstance(bundle, str | Path | Bundle):
@@ -85,7 +87,7 @@ class Device:
             loaded.manifest.vocab_size,
             loaded.manifest.context,
             tuple(loaded.manifest.eos_token_ids),
-            connector(token, None if ca is None else Path(ca), insecure=insecure),
+            connector(token, None if ca is None else Path(ca), insecure=insecure, pin=pin),
             model.another,
             model.rest,
         )
@@ -270,9 +272,10 @@ class Device:
             return None
         return self._learned.setdefault(asked, DraftTemperature(asked))
 
-    def greeted(self, rtt_s: float) -> None:
-        """A greeting took one round trip."""
+    def greeted(self, rtt_s: float, step_s: float) -> None:
+        """A greeting took one round trip, and told what a step takes, or 0."""
         self._estimates.rtt.add(rtt_s)
+        self._estimates.told_step_s = step_s
 
     async def begins(self) -> None:
         """A generation is to begin: wait while the draft model changes how it runs."""

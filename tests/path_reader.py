@@ -53,6 +53,7 @@ class Paths:
         self.job: tuple[float, int, int] | None = None  # asked, fed, tokens
         self.void = self.follows = self.guesses = False
         self.shown: list[bool] = []
+        self.stepped: float | None = None
 
     @property
     def room(self) -> int:
@@ -105,7 +106,8 @@ class Paths:
         late_s, most = self.here.rtt.mean + step_s, self.most()
         if not less(draft_s, step_s) or less(most, late_s / step_s):
             return False
-        gain = math.pow(alpha, late_s / (step_s - draft_s)) / (1.0 - alpha)
+        saves_s = step_s - draft_s
+        gain = math.pow(alpha, late_s / saves_s) / (1.0 - alpha) * saves_s / step_s
         return not less(gain, 1.25 * self.price * most)
 
     # Section 8.3: what is due.
@@ -120,7 +122,8 @@ class Paths:
         full = ahead >= room or ends
         fresh = 0 if self.follows and ahead <= 1 else min(ahead, 256) - self.sent
         last = ends or ahead >= self.room or (full and (self.turns() or ahead == room))
-        if not link and fresh and (last or fresh >= self.group()):
+        sends = last or fresh >= self.group() or (not full and self.misses(now))
+        if not link and fresh and sends:
             self.sent += fresh
             message = self.limits["message"]
             for begin in range(0, fresh, message):
@@ -130,6 +133,15 @@ class Paths:
         if self.job is None and not full and link != "unread" and not rests:
             actions.append(self.draft(now, cached, self.at_once(room - ahead)))
         return actions or self.alone(now, cached, link)
+
+    def misses(self, now: float) -> bool:
+        draft_s, step_s = self.costs()
+        if self.turns() or self.stepped is None or not draft_s or not step_s:
+            return False
+        into = now + self.here.rtt.typical + 0.02 * step_s - self.stepped
+        into -= floor(into / step_s) * step_s
+        begun = self.job[0] if self.job else now
+        return less(step_s, into + begun + draft_s - now)
 
     def at_once(self, most: int) -> int:
         draft_s, _ = self.costs()
@@ -185,6 +197,7 @@ class Paths:
         if step_s:
             self.here.verify.took(step_s, None)
             self.beside.stepped(now, step_s)
+            self.stepped = now
         self.age += tokens
         tried = bool(self.path) or self.job is not None
         if agreed == tokens:

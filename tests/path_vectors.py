@@ -246,7 +246,7 @@ CASES = {
     "an EOS": case(14, 20, "good", {"eos": 0.2}),
     "the limit": case(15, 30, "good", {"accepts": 0.95}, ends=25),
     "a full context": case(16, 30, "good", {"accepts": 0.95}, context=19),
-    "a cut": case(17, 40, "good", {"lost": (3.25, 4.1)}),
+    "a cut": case(17, 56, "good", {"lost": (3.25, 4.1)}),
     "offline": case(18, 44, "good", {"lost": (3.2, 3.9), "accepts": 0.9}, offline_after_s=0.3),
 }  # fmt: skip
 

@@ -96,4 +96,5 @@ def as_program(text: str) -> str:
 if __name__ == "__main__":
     for page in sys.argv[1:]:
         of_page = [block for block in blocks() if block.page == page]
-        print(run_page(of_page, ("pair", "plain")))
+        # On a line of its own: what was run may have ended within one.
+        print(f"\n{run_page(of_page, ('pair', 'plain'))}")

@@ -1,7 +1,8 @@
 """The Kotlin client's own tests, built and run by Maven, on what Python wrote for them.
 
 They read the golden files, and what ``jvm_vectors``, ``jvm_talks`` and ``jvm_texts`` write; what
-they write is read here. Over loopback the JVM's device and Python's are at one base station.
+they write is read here. Over loopback the JVM's device and Python's are at one base station, and
+the app's view models at one that they join. The app is compiled; ``test_android_app`` has the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from rich.console import Console
 
 from device_runtime.model.bundle import Bundle, load_bundle
 from draftlink.protocol.states import State
-from tests import jvm_station, jvm_talks, jvm_texts, jvm_vectors
+from tests import (
+    android_resources,
+    jvm_app,
+    jvm_chats,
+    jvm_station,
+    jvm_talks,
+    jvm_texts,
+    jvm_vectors,
+)
 from tests.killable import Station
 from tinypair.loopback import draft_bundle
 
@@ -56,7 +65,14 @@ def unreached(output: str) -> str | None:
 
 def jvm_says(folder: Path, *options: str) -> str:
     """What the JVM's tests say of a folder. Skips where Maven's repository is not reached."""
-    run = ["test", f"-Ddraftlink.vectors={folder}", *options]
+    android_resources.write_r(folder / "r")
+    run = [
+        "test",
+        "-Papp",
+        f"-Ddraftlink.vectors={folder}",
+        f"-Ddraftlink.r={folder / 'r'}",
+        *options,
+    ]
     done = maven("-o", *run)
     if done.returncode and unreached(done.stdout):
         done = maven(*run)  # the first time here: what it needs is fetched
@@ -86,6 +102,7 @@ def built(tmp_path_factory) -> Iterator[Built]:
     bundle = load_bundle(draft_bundle(Console(stderr=True)))
     jvm_vectors.write(folder)
     jvm_texts.write(folder, bundle, real=False)
+    jvm_chats.write(folder)
     with (folder / "talks.jsonl").open("w") as out:
         entries = jvm_talks.talks(np.random.default_rng(28))
         out.writelines(json.dumps(entry) + "\n" for entry in entries)
@@ -96,8 +113,9 @@ def built(tmp_path_factory) -> Iterator[Built]:
         runs = loopback(bundle, PROMPTS, TOKENS)
         runs.append(jvm_station.asked("coupled auto", runs[0]["prompts"][:1], TOKENS, what="kills"))
         jvm_station.ask(folder, bundle, url, runs)
-        with jvm_station.killing(folder, station):
+        with jvm_station.killing(folder, station), jvm_app.station(folder, bundle):
             said = jvm_says(folder)
+            jvm_app.answer(folder)
         yield Built(folder, said, bundle, url, station)
     finally:
         station.kill()
@@ -145,6 +163,20 @@ def test_walks_texts_and_logits_are_pythons(built):
     assert counts["pieces"] == len(jvm_texts.KNOWN) * jvm_texts.SEQUENCES
     assert f"refused: {len(jvm_texts.REFUSED)} tokenizers" in said
     assert "from Python: logits: 60 equal" in said
+
+
+def test_chats_are_written_as_templates_write_them(built):
+    wrong = len(jvm_chats.WRONG) + 1
+    counts = [n * len(jvm_chats.TEMPLATES) for n in (jvm_chats.EACH, wrong)]
+    assert f"from Python: chats: {counts[0]} equal, {counts[1]} refused" in built.said
+
+
+def test_an_app_joins_takes_the_draft_and_chats(built):
+    """By the code of a real base station, whose certificate nobody has signed: as Python's device
+    is answered there, joined by the same link."""
+    assert "at a base station: joined, " in built.said
+    theirs, ours = jvm_app.answers(built.folder)
+    assert theirs == ours and all(ours)
 
 
 def test_the_walks_go_everywhere():

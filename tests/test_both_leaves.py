@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import pytest
 
 from bench.virtual.loop import run
 from bench.virtual.world import World
-from bs_runtime.engine import late
+from bs_runtime.engine import late, lookup
 from bs_runtime.model.commands import Keep
 from device_runtime.device import Coupled, LinkError, Sampling
 from device_runtime.drafting import leaves
@@ -18,14 +18,14 @@ from tests.branching import Branching
 from tests.bs_runtime.late import Shelf
 from tests.fake_models import letters
 from tests.fragile import outages
-from tests.test_both import SIZE, STEP_S, TABLE, Case, cases, draft_of, noise_behind
+from tests.test_both import PEAKED, SIZE, STEP_S, TABLE, Case, cases, draft_of, noise_behind
 
 PENALTIES = {"repetition_penalty": 1.3, "frequency_penalty": 0.4, "presence_penalty": 0.2}
 CUT = {"top_k": 9, "top_p": 0.9, "min_p": 0.02, "temperature": 1.2}
 
 
-def behind(seen):
-    return TABLE[seen[-1]] + noise_behind(bytes(seen))
+def behind(table, seen):
+    return table[seen[-1]] + noise_behind(bytes(seen))
 
 
 def write(case: Case, mode: str = "both", shaped: bool = False):
@@ -33,10 +33,12 @@ def write(case: Case, mode: str = "both", shaped: bool = False):
 
     async def main():
         profile = LinkProfile(1e7, 1e7, case.rtt_s, jitter_s=case.jitter_s)
-        target = Branching(TABLE, behind)
+        table = PEAKED if case.peaked else TABLE
+        target = Branching(table, partial(behind, table))
         world = World(
-            draft_of(case.kind, case.seed), target, letters(SIZE), 2048, case.draft_s, STEP_S
-        )
+            draft_of(case.kind, case.seed, table), target, letters(SIZE), 2048, case.draft_s,
+            STEP_S, look_up=case.look_up,
+        )  # fmt: skip
         sampling = Sampling(0.0) if case.greedy else Sampling(1.0)
         if shaped:
             sampling = Sampling(**PENALTIES, **(CUT if not case.greedy else {"temperature": 0.0}))
@@ -61,9 +63,11 @@ def write(case: Case, mode: str = "both", shaped: bool = False):
 
 
 @lru_cache(maxsize=1000)
-def streamed(seed: int, greedy: bool, stop: int | None, eos_ids: tuple[int, ...], shaped: bool):
+def streamed(
+    seed: int, greedy: bool, stop: int | None, eos_ids: tuple[int, ...], peaked: bool, shaped: bool
+):
     """The text that the base station writes alone, and why it ended."""
-    case = Case(seed, greedy=greedy, stop=stop, eos_ids=eos_ids)
+    case = Case(seed, greedy=greedy, stop=stop, eos_ids=eos_ids, peaked=peaked)
     found, _ = write(case, "stream", shaped)
     return found.tokens, found.result.stop_reason
 
@@ -83,7 +87,7 @@ def check(each: list[Case], shaped: bool) -> tuple[int, int]:
         patch.setattr(late.Late, "follow", counted)
         for case in each:
             found, target = write(case, shaped=shaped)
-            wanted = streamed(case.seed, case.greedy, case.stop, case.eos_ids, shaped)
+            wanted = streamed(case.seed, case.greedy, case.stop, case.eos_ids, case.peaked, shaped)
             assert (found.tokens, found.result.stop_reason) == wanted, case
             branched += target.branched
     return won, branched
@@ -104,6 +108,26 @@ def test_the_text_is_the_streams(most, count, shaped):
     check(cases(count), shaped)
     won, branched = check(near(max(3, count // 8)), shaped)
     assert won > 5 and branched > 25
+
+
+@pytest.mark.parametrize("count", [8, pytest.param(400, marks=pytest.mark.full)], ids=["", "full"])
+def test_the_text_is_the_streams_with_look_up_too(most, count, monkeypatch):
+    """What the base station finds itself stands behind the device's tokens, and beside no leaf."""
+    found = 0
+    proposed = lookup.LookUp.proposed
+
+    def counted(self, history, held=(), alpha=1.0):
+        nonlocal found
+        ids = proposed(self, history, held, alpha)
+        found += len(ids)
+        return ids
+
+    monkeypatch.setattr(lookup.LookUp, "proposed", counted)
+    each = [*cases(count), *near(max(3, count // 8))]
+    won, branched = check(
+        [dataclasses.replace(case, look_up=True, peaked=True) for case in each], shaped=False
+    )
+    assert found > count and won and branched > count
 
 
 def near(count: int) -> list[Case]:

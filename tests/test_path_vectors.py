@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from device_runtime.drafting import beside, estimators, paths
+from device_runtime.drafting import beside, estimators, paths, trials
 from device_runtime.drafting.paths import Paths
 from tests import path_reader, path_vectors, vector_files, window_estimates
 from tests.test_window import agrees, by_copies, imports
@@ -64,29 +64,30 @@ def test_every_action_event_and_situation_has_its_place():
             path_vectors.step(window, now, cached, link, told)
             turns.add((was, window.turns))
             follows.add(window.follows)
-            rests.add(window._rest)
+            rests.add(window._trials.rest)
     assert set(actions) == {"draft", "propose", "show", "leave", "void", "wait"}
     assert set(events) == {"drafted", "waited", "written", "commit", "lost"}
     assert min(links[link] for link in ("", "lost", "unread")) >= 10
     due = [action for vector in VECTORS for step in vector["steps"] for action in step[-1]]
     assert {action[2] for action in due if action[0] == "propose"} == {True, False}
     assert {action[1] > 1 for action in due if action[0] == "draft"} == {True, False}
-    assert len(turns) == 4 and follows == {True, False} and max(rests) == paths.REST[1]
+    assert len(turns) == 4 and follows == {True, False} and max(rests) == trials.REST[1]
 
 
 CHANGED = [
     (paths, "BEGUN", 0.2),
     (paths, "MOST", 6),
     (paths, "LONG", 12),
-    (paths, "TRIED", 3.0),
-    (paths, "MEMORY", 0.5),
-    (paths, "REST", (2, 64)),
+    (trials, "TRIED", 3.0),
+    (trials, "MEMORY", 0.5),
+    (trials, "REST", (2, 64)),
     (paths, "LOOKS", (8, 12)),
     (paths, "EARLY", 2),
     (paths, "SEEN", 1),
     (paths, "BRIEF_S", 0.001),
     (paths, "BACKLOG", 0),
     (beside, "CLEAR", 0.4),
+    (beside, "MARGIN", 0.3),
     (estimators, "MEMORY", 0.5),
     (estimators, "FEW", 30),
     (estimators, "SHARED", 3.0),

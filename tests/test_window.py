@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from device_runtime import writers
-from device_runtime.drafting import controller, epochs, estimators, stream
+from device_runtime.drafting import controller, epochs, estimators, nearer, stream
 from draftlink.planning import schedule
 from tests import vector_files, window_estimates, window_reader, window_vectors
 from tests.vector_files import Vector
@@ -93,7 +93,7 @@ def imports(module: ModuleType) -> set[str | None]:
 
 
 def test_the_second_reader_shares_nothing_with_the_project():
-    allowed = {"__future__", "math", "typing", "tests.window_estimates"}
+    allowed = {"__future__", "itertools", "math", "typing", "tests.window_estimates"}
     for module in (window_reader, window_estimates):
         assert imports(module) <= allowed
 
@@ -161,6 +161,8 @@ CHANGED = [
     (estimators, "PRIOR_JUDGED", 40.0),
     (estimators, "STEADY", 1e9),
     (estimators, "LATE", 20.0),
+    (estimators, "OTHER", 1.001),
+    (nearer, "SHARE", 2.0),
 ]
 
 

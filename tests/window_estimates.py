@@ -61,6 +61,11 @@ class Level:
     def add(self, sample: float) -> None:
         sample = max(sample, 1e-6)
         self.samples = [*self.samples, sample][-31:]
+        before, last = self.samples[:-3], self.samples[-3:]
+        if len(before) >= 3 and (
+            less(max(last), min(before) / 2.0) or less(2.0 * max(before), min(last))
+        ):
+            self.samples = last
         ordered = sorted(self.samples)
         self.typical = self.mean = ordered[(len(ordered) - 1) // 2]
         if len(ordered) >= 8:
@@ -105,7 +110,8 @@ class Estimates:
         self.draft, self.verify = Work(), Work()
         self.waited: list[tuple[int, float]] = []
         self.stood, self.seen = [0] * 11, [0] * 11
-        self.accepted = self.rejected = 0.0
+        self.accepted = self.rejected = self.squares = 0.0
+        self.step_s = given.get("step", 0.0)
         for name in ("rtt", "queue", "target"):
             for sample in given.get(name, []):
                 getattr(self, name).add(sample)
@@ -129,6 +135,7 @@ class Estimates:
         """Section 2.3."""
         self.accepted = M * self.accepted + share
         self.rejected = M * self.rejected + 1.0 - share
+        self.squares = M * self.squares + share * share
 
     def bucket(self, chance: float) -> int:
         return sum(not less(chance, edge) for edge in EDGES[1:-1])
@@ -146,11 +153,15 @@ class Estimates:
     @property
     def error(self) -> float:
         total = self.accepted + self.rejected + 4.0
-        return math.sqrt(self.alpha * (1.0 - self.alpha) / (total + 1.0))
+        return math.sqrt(((self.squares + 3.0) / total - self.alpha**2) / (total + 1.0))
+
+    @property
+    def stream_s(self) -> float:
+        return self.target.typical or self.step_s or self.verify.mean
 
     @property
     def verify_s(self) -> float:
-        return self.verify.mean if self.verify.samples else self.target.typical
+        return self.verify.mean if self.verify.samples else self.stream_s
 
     @property
     def stall_s(self) -> float:
@@ -265,9 +276,7 @@ class Controller:
 
     def known(self) -> bool:
         here = self.here
-        return bool(
-            here.rtt.samples and here.draft.samples and (here.target.samples or here.verify.samples)
-        )
+        return bool(here.rtt.samples and here.draft.samples and here.stream_s)
 
     def schedule(self, alpha: float) -> Schedule:
         here = self.here
@@ -301,7 +310,7 @@ class Controller:
         """Section 4.2."""
         here = self.here
         if writer == "stream":
-            return here.target.typical or here.verify_s
+            return here.stream_s
         if writer == "run-ahead":
             return self.schedule(alpha).token_s
         fixed_s, draft_s = here.round()
@@ -355,7 +364,7 @@ class Controller:
             hoped = min(alpha + (0.6 if lasted else 1.0) * error, 0.98)
             if less(stream_s, 0.95 * self.corrected_s(self.writer, hoped)):
                 self.change("stream")
-            elif drafting != self.writer and (lasted or crowded):
+            elif drafting != self.writer and (self.since >= PLAIN or crowded):
                 self.change(drafting)
         return self.writer
 
@@ -372,5 +381,5 @@ class Controller:
         )
 
     def change(self, writer: str) -> None:
-        self.dwell *= 1 if self.writer == "stream" else 2
+        self.dwell *= 2 if writer == "stream" else 1
         self.writer, self.since = writer, 0

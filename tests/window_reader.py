@@ -7,6 +7,7 @@ is written to be compared with the page, whose sections are named beside the cod
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 from tests.window_estimates import Controller, Estimates, less
@@ -224,6 +225,8 @@ class Window:
         self.last: float | None = None
         self.first = 0.0
         self.bounded = self.length > self.limits["begins"]
+        self.came: list[float] = []
+        self.early = self.pace = 0.0
 
     def follows(self, now: float, cached: int) -> list[Action]:
         """Section 6.1."""
@@ -236,11 +239,14 @@ class Window:
         self.forward = {"asked": now, "fed": until - cached}
         return [["follow", until, self.begins]]
 
-    def followed(self, now: float, waited: float) -> None:
+    def followed(self, now: float, waited: float) -> list[Action]:
+        """Section 6.1."""
         forward, self.forward = self.forward, None
         assert forward
+        news = self.last is None or not self.here.draft.samples
         if forward["fed"] <= 2:
             self.here.draft.took(now - forward["asked"] - waited, True)
+        return self.leave_stream() if news else []
 
     def streamed(self, now: float, tokens: int, ended: bool) -> list[Action]:
         """Section 6.2."""
@@ -255,9 +261,35 @@ class Window:
             most = self.first - self.started - self.here.target.typical
             if less(0.0, most) and less(most, self.here.rtt.typical):
                 self.here.rtt.add(most)
+        self.nearer(now)
         if not self.auto or self.leaves or self.room <= 0 or ended:
             return []
         self.controller.since += tokens
+        return self.leave_stream()
+
+    def nearer(self, now: float) -> None:
+        """Section 6.3."""
+        came, rtt = self.came, self.here.rtt
+        if self.early:
+            in_time = not less(0.2 * self.pace, abs(now - came[-1] - self.pace))
+            self.behind += in_time
+            if in_time and self.behind == 2:
+                rtt.samples, sample = [], rtt.typical - 2.0 * self.early
+                rtt.add(sample)
+                self.controller.dwell = 12
+            if not in_time or self.behind == 2:
+                self.came, self.early = [], 0.0
+        elif len(came) >= 5:
+            gaps = sorted(b - a for a, b in pairwise(came))
+            self.pace = gaps[(len(gaps) - 1) // 2]
+            due = min(at + (len(came) - i) * self.pace for i, at in enumerate(came))
+            if less(0.2 * self.pace, due - now):
+                self.early, self.behind = due - now, 0
+        self.came = [*self.came, now][-16:]
+
+    def leave_stream(self) -> list[Action]:
+        if not self.auto or self.leaves or self.room <= 0:
+            return []
         if self.controller.choose(self.room) == "stream":
             return []
         self.leaves = True
@@ -321,7 +353,7 @@ def replay(vector: dict[str, Any]) -> list[list[Action]]:
             elif name == "drafted":
                 actions += [] if window.drafted(now, values, waited) else [["void"]]
             elif name == "followed":
-                window.followed(now, waited)
+                actions += window.followed(now, waited)
             elif name == "reused":
                 window.reused(values)
             elif name == "guessed":

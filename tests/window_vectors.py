@@ -27,7 +27,7 @@ PATH = Path(__file__).parent / "golden" / "window.json"
 
 def estimates_of(known: dict[str, Any]) -> Estimates:
     """What a device knows when a vector begins."""
-    here = Estimates()
+    here = Estimates(told_step_s=known.get("step", 0.0))
     for name in ("rtt", "queue", "target"):
         for sample in known.get(name, []):
             getattr(here, name).add(sample)
@@ -85,7 +85,8 @@ def step(window: Window, now: float, cached: int, link: str, events: list[Any]) 
         elif name == "guessed":
             window.guessed(ends=values[0])
         elif name == "followed":
-            window.followed(now, waited_s)
+            switch = window.followed(now, waited_s)
+            found += [] if switch is None else [plain(switch)]
         elif name == "foretold":
             window.foretold(values[0], accepted=values[1])
         elif name == "told":
@@ -126,6 +127,7 @@ class World:
         self.target_s, self.rtt_s = how.get("target_s", 0.0431), how.get("rtt_s", 0.0607)
         self.accepts, self.eos = how.get("accepts", 0.8), how.get("eos", 0.0)
         self.shares = how.get("shares", 0.0)
+        self.nearer: tuple[int, float] = how.get("nearer", (0, 0.0))  # from which length on
         self.lost: tuple[float, float] = how.get("lost", (1e9, 1e9))
         self.now, self.cached = vector["now"], how.get("cached", vector["length"] - 1)
         self.length, self.free_s = vector["length"], 0.0
@@ -319,7 +321,8 @@ class World:
             events.append(["foretold", chance, accepted])
         if self.vector["limits"].get("told") and self.rng.random() < 0.7:
             events.append(["told", self.rng.choice((1.0, 0.953, 0.37, 0.0109))])
-        self.at(self.target_s, ["tokens", 1, self.epoch], link=True)
+        near_s = self.nearer[1] if self.length == self.nearer[0] else 0.0
+        self.at(self.target_s - near_s, ["tokens", 1, self.epoch], link=True)
         self.ask([*events, ["streamed", tokens, self.over]])
 
     def on_followed(self, until: int) -> None:
@@ -364,6 +367,8 @@ ESTIMATES["rows"] = KNOWN | {  # each token of a block makes its verification lo
     "rows": [[n, round(0.0367 + 0.0031 * n, 4)] for n in (2, 7, 3, 5, 9, 1, 4)] + [[4, 0.3]],
 }
 ESTIMATES["near"] = ESTIMATES["good"] | {"rtt": [0.00523, 0.00517]}
+ESTIMATES["heard"] = {"rtt": [0.00523], "step": 0.0431}
+ESTIMATES["far"] = KNOWN | {"rtt": [0.0907]}
 LIMITS = {"begins": 12, "ends": 80, "context": 2048, "message": 64, "flight": 256,
           "foretells": False, "corrects": False}  # fmt: skip
 
@@ -412,6 +417,16 @@ CASES = {
     "auto, looks": case("stream", 19, 14, {"cached": 0}, estimates="unlikely"),
     "auto, foretells": case("stream", 2, 26, {"rtt_s": 0.0052}, foretells=True, estimates="near"),
     "stream, told": case("stream", 1, 20, {"cached": 0}, told=True, estimates="unlikely"),
+    "auto, knows": case(
+        "stream", 3, 6, {"cached": 0, "rtt_s": 0.0052}, told=True, estimates="near"
+    ),
+    "auto, hears of a step": case(
+        "stream", 4, 8, {"cached": 0, "rtt_s": 0.0052}, told=True, estimates="heard"
+    ),
+    "auto, nearer": case(
+        "stream", 60, 20, {"cached": 11, "rtt_s": 0.3, "nearer": (17, 0.029)},
+        told=True, estimates="far",
+    ),
     "auto, tries": case("stream", 21, 16, {"rtt_s": 0.0052}, estimates="near", ends=400),
     "auto, leaves": case("run-ahead", 22, 24, {"accepts": 0.2}, **LEAVING),
     "auto, leaves, split": case("run-ahead", 23, 24, {"accepts": 0.2}, corrects=True, **LEAVING),

@@ -146,14 +146,14 @@ def main() -> None:
         out["many"] = [asdict(load) for load in loads]
     if "leaves" in parts:
         ranked = records(TEXTS, TOKENS, candidates=True)
-        for row_ms in leaves.ROWS_MS:
-            near = [replace(c, row_ms=row_ms) for c in chosen(quick=options.quick)]
+        for share in leaves.SHARES:
+            near = [replace(c, row_ms=share * c.step_ms) for c in chosen(quick=options.quick)]
             pairs = list(leaves.pairs(near, ranked))
             gain = statistics.geometric_mean([one.gain for one in pairs])
             told.print(leaves.table(pairs), f"geometric mean {gain:.3f}")
-            out[f"leaves {row_ms:g}"] = [asdict(one) for one in pairs]
+            out[f"leaves {share:g}"] = [asdict(one) for one in pairs]
     if "frontier" in parts:
-        points = list(frontier.points(texts))
+        points = list(frontier.points(records(TEXTS, TOKENS, candidates=True)))
         out["frontier"] = [asdict(point) for point in points]
         if options.plot:
             frontier.plot(points, options.plot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from bench.both.cells import Costs, play, rate
 from bench.virtual.record import Record
 from device_runtime.drafting import leaves
 
-ROWS_MS = (0.0, 1.0)
+SHARES = (0.0, 0.025)  # of a step, that a row takes beyond the first
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,21 @@ def pairs(each: Iterable[Costs], records: Sequence[Record]) -> Iterator[Pair]:
         yield Pair(costs, *zip(*found, strict=True))
 
 
+@contextlib.contextmanager
+def at_most(most: int) -> Iterator[None]:
+    """So many candidates beside a token, at the most."""
+    usual, leaves.MOST = leaves.MOST, most
+    try:
+        yield
+    finally:
+        leaves.MOST = usual
+
+
 def _played(
     costs: Costs, records: Sequence[Record], most: int
 ) -> tuple[float, float, float, float]:
-    usual, leaves.MOST = leaves.MOST, most
-    try:
+    with at_most(most):
         results = [play(costs, record, "auto") for record in records]
-    finally:
-        leaves.MOST = usual
     count = sum(len(one.right) for one in records)
     return (
         rate(results),

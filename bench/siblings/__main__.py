@@ -92,9 +92,14 @@ class Behind:
                 break
             same += 1
         self._model.rollback(same)
-        row = self._model.forward(ids[same:])[: self._size]
+        # A token at a time from the text's last on: another chunking rounds otherwise, and chain
+        # and tree would draw from other rows where they have the same tokens.
+        if same < len(text) - 1:
+            self._model.forward(ids[same : len(text) - 1])
+        for token in ids[max(same, len(text) - 1) :]:
+            row = self._model.forward([token])
         self._fed = ids
-        q = sampling.distribution(row, self._params, ids)
+        q = sampling.distribution(row[: self._size], self._params, ids)
         return np.pad(q, (0, self._size - len(q)))
 
 

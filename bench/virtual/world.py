@@ -34,7 +34,8 @@ class World:
     ``row_s``: what a row of a step takes beyond the first. ``slowdown``: of both models while both
     are at work, as where they share cores. ``url``: what the device takes the address to be.
     ``tariff``: see ``Prices``. ``look_up``: whether the base station looks up what may come next;
-    off, as the texts of records come back to what they have been through.
+    off, as the texts of records come back to what they have been through. ``served``: the base
+    station has served others, and says what a step takes.
     """
 
     draft: Any
@@ -49,6 +50,7 @@ class World:
     url: str = "virtual"
     tariff: float = 0.0
     look_up: bool = False
+    served: bool = False
 
     @contextlib.asynccontextmanager
     async def device(self, link: Link) -> AsyncIterator[Device]:
@@ -63,7 +65,10 @@ class World:
         assert isinstance(loop, VirtualLoop)
         loop.slowdown = self.slowdown
         target = _PacedTarget(self.target, self.target_s, self.row_s, loop)
-        scheduler = Scheduler(target, prices=Prices(self.tariff))
+        prices = Prices(self.tariff)
+        if self.served:
+            prices.stepped(1, self.target_s, rounds=1, tokens=1, ended_s=loop.time())
+        scheduler = Scheduler(target, prices=prices)
         conversations = Conversations(target.open, scheduler.close, Sealer())
         serving: list[asyncio.Task[None]] = []
 

@@ -96,14 +96,6 @@ class Late(Round):
         self._path = [*range(outcome.accepted), at]
         return replace(job, drafted=(), history=[*job.history, *self._tokens])
 
-    def met(self, accepted: int) -> tuple[int, bool]:
-        """Leaves to whose places the text has come, and whether it has one of them.
-
-        ``accepted``: what the round came to.
-        """
-        right = self._path is not None
-        return sum(leaf.beside <= accepted - right for leaf in self.leaves), right
-
     @property
     def _tokens(self) -> list[int]:
         """Of the path that ends in a leaf."""

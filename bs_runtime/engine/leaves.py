@@ -25,8 +25,12 @@ class Leaves:
         self._prices = prices
         self._right, self._reached = PRIOR_RIGHT, PRIOR_REACHED
 
-    def judged(self, reached: int, *, right: bool) -> None:
-        """The text has come to the places of so many leaves, and has one of them, or none."""
+    def judged(self, reached: int, right: int) -> None:
+        """The text has come to the places of so many candidates, and has so many of them.
+
+        Whether a step was given them or not: else one that is refused its row would never be
+        found to be better than it was thought to be.
+        """
         fades = MEMORY**reached
         self._right = fades * self._right + right
         self._reached = fades * self._reached + reached

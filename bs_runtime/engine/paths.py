@@ -62,6 +62,7 @@ class Paths:
         self.alive = False
         self._right = 0  # proposals that the text has reached, and has too,
         self._wrong = 0  # and those that ended a path
+        self._reached = self._won = 0  # candidates likewise: whether a step was given them or not
 
     def useful(self, frame: Propose) -> bool:
         """Whether a proposal may still save a step, if what came before it on its path has come."""
@@ -113,6 +114,24 @@ class Paths:
         self._right = self._wrong = 0
         return found
 
+    def met_beside(self) -> tuple[int, int]:
+        """Candidates to whose places the text has come since this was asked last, and those of
+        them that it has."""
+        self._stands()
+        found = self._reached, self._won
+        self._reached = self._won = 0
+        return found
+
+    @property
+    def left_at(self) -> int | None:
+        """The position at which the text has another token than the newest path; None if none."""
+        return None if self._stands() else self._base + self._compared
+
+    @property
+    def behind(self) -> int:
+        """Tokens of the text behind the end of a path that it has."""
+        return max(0, len(self._history) - self.end) if self._stands() else 0
+
     @property
     def end(self) -> int:
         """The position behind the last token of the path."""
@@ -128,5 +147,9 @@ class Paths:
             self.alive = agreed == len(ours)
             self._right += agreed
             self._wrong += not self.alive
+            met = self._beside[self._compared : self._compared + agreed + (not self.alive)]
+            self._reached += sum(map(len, met))
             self._compared += agreed
+            if not self.alive:
+                self._won += self._history[self._base + self._compared] in met[-1]
         return self.alive

@@ -72,8 +72,14 @@ class Both:
     def take(self, frame: Propose) -> None:
         """A proposal has come."""
         if self._paths.useful(frame):
-            waits, goes_on = self._wait is not None, frame.goes_on
-            self._patience.proposed(_now(), frame.length, frame.known, goes_on=goes_on, waits=waits)
+            self._patience.proposed(
+                _now(),
+                frame.length,
+                frame.known,
+                goes_on=frame.goes_on,
+                begins=frame.first == 0,
+                waits=self._wait is not None,
+            )
             self._proposals = [one for one in self._proposals if one.path == frame.path]
             self._proposals.append(frame)
             if self._under_way and (self._reading is None or self._reading.done()):
@@ -110,7 +116,12 @@ class Both:
             wait = None
         self._looked_up(held[: self._patience.worth(len(held))])
         least = self._proposer.rate
-        wait_s = self._patience.wait_s(now, self._since_s, len(held), generation.left, least)
+        behind, left_at = self._paths.behind, self._paths.left_at
+        if left_at is not None:
+            self._patience.left(left_at)
+        wait_s = self._patience.wait_s(
+            now, self._since_s, len(held), generation.left, least, behind
+        )
         if wait_s > 0.0:
             self._wait = wait or _Wait(len(held), now)
             self._scheduler.sits_out(generation.slot)
@@ -154,7 +165,7 @@ class Both:
                 self._decoded += frame.nodes
             try:
                 await self._scheduler.turns.run(
-                    self._paths.adding(frame), self._writes, self._generation.slot
+                    self._paths.adding(frame), self._writes, self._generation.slot, frame.nodes
                 )
             except ValueError as error:
                 raise RemoteProtocolError(str(error)) from None
@@ -186,16 +197,14 @@ class Both:
         step_us = 0 if free else outcome.verify_us
         if not free:
             patience.stepped(step_us * 1e-6, round.size + 1)
-        if isinstance(round, Late) and round.leaves:
-            reached, won = round.met(outcome.accepted)
-            self._worth.judged(reached, right=won)
         paths = self._paths
+        self._worth.judged(*paths.met_beside())
         right, wrong = paths.met()
         patience.judged(right, wrong)
         self._out.met(right, wrong)
         self._out.looked_up(len(round.drafted) - drafted, outcome.accepted - accepted)
         rows = round.size + 1
-        patience.told(_now(), len(generation.history), alive=paths.alive)
+        patience.told(_now(), len(generation.history))
         await self._out.send(
             frames.Written(
                 base,

@@ -111,11 +111,12 @@ class Worker:
             await self._feed()
         elif self.drafts:
             await self._judge()
-        elif session.state is State.SWITCHING:
+        elif session.state is State.SWITCHING and self._current().kept_row() is None:
             await self._out.send(
                 frames.Switched(session.generation, session.epoch + 1, session.length)
             )
-        elif session.state is State.STREAMING:
+        elif session.state in (State.STREAMING, State.SWITCHING):
+            # One that needs no step (a prompt brings its row) is written before the stream ends.
             await self._write()
         elif session.state is State.WRITING and self._both is not None:
             return await self._both.step()
@@ -206,6 +207,7 @@ class Worker:
                 generation.decoding(drafts),
                 self._judges,
                 generation.slot,
+                tokens,
                 lambda: self._out.tell(0, tokens),
             )
         except ValueError as error:

@@ -1,7 +1,8 @@
-"""Whether drafting and the base station's steps slow one another: forwards with it idle, and not.
+"""Drafting beside the base station's steps: whether they slow one another, and when one begins.
 
 A step that wrote tokens ended half a round trip before they came, and began ``step_s`` earlier. So
-once they are there it is known which of the draft's forwards went on beside it.
+once they are there it is known which of the draft's forwards went on beside it. And a base station
+that goes on writing begins its next step then, and another after each step.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from device_runtime.drafting.estimators import Work
 
 MOST = 64  # forwards that are not sorted yet
+MARGIN = 0.02  # of a step: so long before it begins a proposal should be there
 CLEAR = 0.1  # of a forward, beside a step: as much, or all but as much, says nothing wrong
 
 
@@ -19,6 +21,7 @@ class Beside:
         self._draft = draft
         self._forwards: list[tuple[float, float]] = []  # begun, ended
         self._beside: list[float] = []  # of each, seconds beside a step
+        self._told_s: float | None = None  # when a step was heard of last
 
     def drafted(self, begun_s: float, ended_s: float) -> None:
         """A forward has ended."""
@@ -28,6 +31,7 @@ class Beside:
 
     def stepped(self, now: float, step_s: float, rtt_s: float) -> None:
         """What a step wrote has come."""
+        self._told_s = now
         ended_s = now - rtt_s / 2.0
         begun_s = ended_s - step_s
         open_: list[tuple[tuple[float, float], float]] = []
@@ -44,3 +48,11 @@ class Beside:
                 self._draft.sorted(took_s, beside=True)
         self._forwards = [forward for forward, _ in open_]
         self._beside = [beside_s for _, beside_s in open_]
+
+    def misses(self, now: float, ready_s: float, step_s: float, rtt_s: float) -> bool:
+        """Whether a step begins before what is sent at ``ready_s`` is there, but not before what is
+        sent now; of a base station that goes on writing."""
+        if self._told_s is None:
+            return False
+        into_s = (now + rtt_s + MARGIN * step_s - self._told_s) % step_s
+        return into_s + ready_s - now > step_s

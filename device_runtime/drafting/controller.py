@@ -90,7 +90,7 @@ class Controller:
         """Foretold seconds per token, if the acceptance rate is ``alpha``."""
         here = self.estimates
         if writer == "stream":
-            return here.target.typical or here.verify_s  # a stream makes up for stalls
+            return here.stream_s
         if writer == "stop-and-wait":
             return self._round_s(alpha)
         return self._schedule(alpha).token_s
@@ -121,6 +121,10 @@ class Controller:
     def streamed(self, tokens: int) -> None:
         """So many tokens of a stream came."""
         self._since += tokens
+
+    def nearer(self) -> None:
+        """The link has become another one: that drafting did not pay over the last says little."""
+        self._dwell = DWELL_TOKENS
 
     def _epoch_s(self, writer: DraftingMode, tokens: int, length: int) -> float:
         """Foretold seconds of an epoch of so many tokens; of a round, whatever their number."""
@@ -161,7 +165,7 @@ class Controller:
             draft_s = self._drafting_s(self.writer, min(alpha + patience * error, HOPE))
             if stream_s < (1.0 - HYSTERESIS) * draft_s:
                 self._change("stream")
-            elif drafting != self.writer and (lasted or self._crowded):
+            elif drafting != self.writer and (self._since >= DWELL_TOKENS or self._crowded):
                 self._change(drafting)
         return self.writer
 
@@ -185,7 +189,7 @@ class Controller:
     @property
     def _known(self) -> bool:
         here = self.estimates
-        return bool(len(here.rtt) and len(here.draft) and (len(here.target) or len(here.verify)))
+        return bool(len(here.rtt) and len(here.draft) and here.stream_s)
 
     def _drafting_s(self, writer: DraftingMode, alpha: float) -> float:
         """Seconds per token of a drafting mode: foretold, and corrected by what was measured."""
@@ -207,7 +211,7 @@ class Controller:
         )
 
     def _change(self, writer: FixedMode) -> None:
-        if self.writer != "stream":
+        if writer == "stream":  # from one way to draft to the other is no way back
             self._dwell *= 2
         self.writer, self._since = writer, 0
 

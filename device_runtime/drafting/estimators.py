@@ -17,6 +17,7 @@ from itertools import pairwise
 LEAST_S = 1e-6
 KEPT = 31  # samples that a level looks back on
 FEW = 8
+SOME, OTHER = 3, 2.0  # so many samples that are so many times off all others tell of a change
 SHARED = 1.25  # times as long as alone, from which on both ends are taken to share a machine
 LATE = 2.0  # times the typical verification: as much of one tells what a token adds to it
 STEADY = 1.0  # tokens², as if blocks had differed so much more in length, and not in time
@@ -47,6 +48,7 @@ class Level:
     def add(self, seconds: float) -> None:
         """A sample. Nothing takes no time: clocks are coarse, and estimates are taken off it."""
         self._samples.append(max(seconds, LEAST_S))
+        self._turn()
         ordered = sorted(self._samples)
         self.typical = self.mean = ordered[(len(ordered) - 1) // 2]
         if len(ordered) >= FEW:
@@ -55,6 +57,22 @@ class Level:
         beyond_s = min(self._samples[-1], FAR * self.typical) - self.typical
         self._beyond_s = MEMORY * self._beyond_s + max(beyond_s, 0.0)
         self._weight = MEMORY * self._weight + 1.0
+
+    def _turn(self) -> None:
+        """Forget what came before the last three samples, where these are far from all of it.
+
+        The median of many would go by what was for half as many samples as it has of that.
+        """
+        before, last = [*self._samples][:-SOME], [*self._samples][-SOME:]
+        if len(before) < SOME:
+            return
+        if max(last) < min(before) / OTHER or min(last) > OTHER * max(before):
+            self._samples = deque(last, maxlen=KEPT)
+
+    def became(self, seconds: float) -> None:
+        """It is known to be another one from here on."""
+        self._samples.clear()
+        self.add(seconds)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -75,6 +93,7 @@ class Acceptance:
     def __init__(self) -> None:
         self._accepted = 0.0
         self._rejected = 0.0
+        self._squares = 0.0  # of the shares that ``_accepted`` is the sum of
         # By the draft's own probability for a token.
         self._accepted_of = [0] * len(MIDDLES)
         self._judged_of = [0] * len(MIDDLES)
@@ -113,6 +132,7 @@ class Acceptance:
         """
         self._accepted = MEMORY * self._accepted + share
         self._rejected = MEMORY * self._rejected + 1.0 - share
+        self._squares = MEMORY * self._squares + share * share
 
     def probability(self, chance: float) -> float:
         """How likely a token is to be accepted that the draft gave the probability ``chance``.
@@ -137,9 +157,13 @@ class Acceptance:
 
     @property
     def error(self) -> float:
-        """The standard deviation of ``alpha``: of the Beta law that it is the mean of."""
+        """The standard deviation of ``alpha``.
+
+        Of tokens that were judged that of the Beta law that it is the mean of. Shares tell more.
+        """
         total = self.weight + PRIOR_ACCEPTED + PRIOR_REJECTED
-        return math.sqrt(self.alpha * (1.0 - self.alpha) / (total + 1.0))
+        variance = (self._squares + PRIOR_ACCEPTED) / total - self.alpha**2
+        return math.sqrt(max(variance, 0.0) / (total + 1.0))
 
 
 class Work(Level):
@@ -214,11 +238,17 @@ class Estimates:
     queue: Level = field(default_factory=Level)  # what a draft waited before it
     target: Level = field(default_factory=Level)  # between two tokens of a stream
     acceptance: Acceptance = field(default_factory=Acceptance)
+    told_step_s: float = 0.0  # what the base station says that a step takes it; 0: it does not
+
+    @property
+    def stream_s(self) -> float:
+        """Between two tokens of a stream, which makes up for stalls; 0 while nothing tells."""
+        return self.target.typical or self.told_step_s or self.verify.mean
 
     @property
     def verify_s(self) -> float:
         """A verification; before the first one, what the target takes for a token."""
-        return self.verify.mean if len(self.verify) else self.target.typical
+        return self.verify.mean if len(self.verify) else self.stream_s
 
     def costs_s(self, *, beside: bool) -> tuple[float, float]:
         """A draft forward and a verification, if the two go on at once (``beside``) or in turns.

@@ -32,6 +32,7 @@ from device_runtime.drafting.controller import HOPE, LONGEST, Controller
 from device_runtime.drafting.counts import Counts, Limits
 from device_runtime.drafting.epochs import BACKLOG
 from device_runtime.drafting.offline import Offline
+from device_runtime.drafting.trials import REST, Trials
 from draftlink.planning import theory
 from draftlink.protocol.both import MAX_LIVE
 
@@ -39,10 +40,6 @@ PRICE = 0.02  # tokens of text that a drafted token must save, unless the caller
 BEGUN = 1.25  # times the price: a path goes on until it is known to be wrong
 MOST = 64  # tokens of a path that the text has not reached at the device
 LONG = 192  # tokens of a path, after which a new one begins
-TRIED = 15.0  # weight of text, which comes to 25, from which what was of no use is given up
-USE = 0.03  # accepted proposals for each token of text: fewer gain less than they cost
-MEMORY = 0.96  # what a token of text weighs after the next one
-REST = (8, 64)  # tokens of text between two trials, at first and at the most
 LOOKS = (8, 64)  # tokens of text between two looks while it follows: where there is hope, or none
 EARLY = 4  # tokens that are proposed before anything is known of times
 SEEN = 3  # forwards, before which it is not judged whether drafting pays: the first may be slow
@@ -80,9 +77,7 @@ class Paths:
         self._price = price
         self._started_s = started_s
         self._offline = Offline(offline_after_s)
-        self._text = self._accepted = 0.0  # tokens, lately, and of them accepted proposals
-        self._rest = REST[0]
-        self._resumes = 0  # the length of the text at which the next token is drafted
+        self._trials = Trials()
         self._estimates = controller.estimates
         self._beside = Beside(self._estimates.draft)
         self._counts = Counts(limits, length)
@@ -110,7 +105,7 @@ class Paths:
     @property
     def rests(self) -> bool:
         """Whether nothing is drafted, but to look, since it would not pay."""
-        return self.follows or self._counts.length < self._resumes
+        return self.follows or self._counts.length < self._trials.resumes
 
     def _costs_s(self) -> tuple[float, float]:
         """A forward of the draft's, and a step of the base station's; 0 for what is not known."""
@@ -140,7 +135,7 @@ class Paths:
     def most(self) -> int:
         """Tokens of a path that may be ahead of the text as the device knows it."""
         draft_s, step_s = self._costs_s()
-        if self.turns or not draft_s or self._rest > REST[0]:
+        if self.turns or not draft_s or self._trials.rest > REST[0]:
             return self.group
         under_way = math.ceil((self._estimates.rtt.mean + step_s) / draft_s)
         return min(MOST, self.group + under_way, max(self.group, self._deep))
@@ -164,8 +159,8 @@ class Paths:
         The base station writes on while what the device knows is on its way here, and what is
         drafted on its way there. Token j of a path is in time for a step if j times what a step
         takes longer than a draft makes up for the round trip and a step: if all before it are
-        right, that is, α^j. From there on each token that is right saves a step, 1/(1 − α) on
-        average. In turns nothing is overtaken, if the base station waits: it does where a turn
+        right, that is, α^j. From there on each that is right, 1/(1 − α) on average, saves as much
+        of a step. In turns nothing is overtaken, if the base station waits: it does where a turn
         brings more in its time than its own steps would.
         """
         draft_s, step_s = self._costs_s()
@@ -174,11 +169,11 @@ class Paths:
         if self.turns:
             turn_s = self._estimates.rtt.mean + step_s + self.group * draft_s
             return theory.expected_tokens(alpha, self.group) * step_s >= turn_s
-        late_s, most = self._estimates.rtt.mean + step_s, self.most
-        if step_s <= draft_s or most < late_s / step_s:  # by so much the text is ahead
+        late_s, saves_s, most = self._estimates.rtt.mean + step_s, step_s - draft_s, self.most
+        if saves_s <= 0.0 or most < late_s / step_s:  # by so much the text is ahead
             return False
-        first = late_s / (step_s - draft_s)
-        return math.pow(alpha, first) / (1.0 - alpha) >= BEGUN * self._price * most
+        tokens = math.pow(alpha, late_s / saves_s) / (1.0 - alpha)
+        return tokens * saves_s / step_s >= BEGUN * self._price * most
 
     def due(
         self, now: float, *, cached: int, connected: bool = True, unread: bool = False
@@ -194,13 +189,14 @@ class Paths:
         fresh = 0 if held else min(ahead, MAX_LIVE) - self._sent
         # Beyond the window, where nothing is heard for long, only groups are worth their frames.
         last = self._ends or ahead >= self._counts.room or (full and (self.turns or ahead == room))
-        if connected and not unread and fresh and (last or fresh >= self.group):
+        sends = last or fresh >= self.group or (not full and self._misses(now))
+        if connected and not unread and fresh and sends:
             self._sent += fresh
             message = self._counts.limits.message
             for begin in range(0, fresh, message):
                 tokens = min(message, fresh - begin)
                 actions.append(Propose(tokens, goes_on=not (full and self.turns)))
-        rests = not ahead and self._counts.length < self._resumes
+        rests = not ahead and self._counts.length < self._trials.resumes
         if self._asked_s is None and not full and not unread and not rests:
             actions.append(self._draft(now, cached, self._at_once(room - ahead)))
         if actions:
@@ -211,6 +207,14 @@ class Paths:
                 return [shown]
             alone_s = None  # there is no more than that, for now
         return [Wait(alone_s)]
+
+    def _misses(self, now: float) -> bool:
+        """Whether the next token would be too late for a step that those there are in time for."""
+        draft_s, step_s = self._costs_s()
+        if self.turns or not draft_s or not step_s:
+            return False
+        ready_s = draft_s + (now if self._asked_s is None else self._asked_s)
+        return self._beside.misses(now, ready_s, step_s, self._estimates.rtt.typical)
 
     def _draft(self, now: float, cached: int, tokens: int = 1) -> Draft:
         self._asked_s, self._asked = now, tokens
@@ -264,8 +268,7 @@ class Paths:
         ``accepted`` of them were written because they had been proposed. Whether the path goes on;
         else the next one begins behind them, with what is drafted and not refuted.
         """
-        self._text = MEMORY**tokens * self._text + tokens
-        self._accepted = MEMORY**tokens * self._accepted + accepted
+        self._trials.wrote(tokens, accepted)
         differs = agreed < tokens and agreed < len(self._chances)
         met = self._chances[: agreed + differs]
         for place, chance in enumerate(met):
@@ -286,12 +289,9 @@ class Paths:
         self._sent = self._age = 0
         if self.follows and tried:
             hope = min(self._estimates.acceptance.alpha + self._estimates.acceptance.error, HOPE)
-            self._resumes = self._counts.length + tokens + LOOKS[not self._pays(hope)]
-        elif accepted:
-            self._rest = REST[0]
-        elif tried and self._text >= TRIED and self._accepted < USE * self._text:
-            self._resumes = self._counts.length + tokens + self._rest
-            self._rest = min(2 * self._rest, REST[1])
+            self._trials.resumes = self._counts.length + tokens + LOOKS[not self._pays(hope)]
+        elif accepted or tried:
+            self._trials.over(self._counts.length + tokens, accepted)
         return False
 
     def commit(self, tokens: int, *, confirmed: int = 0, refuted: bool = False) -> None:

@@ -14,6 +14,7 @@ from device_runtime.drafting.actions import Action, Follow, Switch
 from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.counts import Counts
 from device_runtime.drafting.epochs import BACKLOG
+from device_runtime.drafting.nearer import Nearer
 
 BURST_S = 0.002  # tokens that come closer to one another had waited for something on the link
 LOOKS = 3  # draft forwards that are timed, whatever else they tell
@@ -44,6 +45,7 @@ class Stream:
         # The round trip is bounded once a generation, by the stream that it begins with.
         self._bounded = counts.length > counts.limits.begins
         self.leaves = False  # the controller has ended it
+        self._nearer = Nearer()
         self._forward: _Forward | None = None
 
     @property
@@ -70,12 +72,19 @@ class Stream:
         follows = self._counts.limits.follows
         return self._auto and not self.leaves and (follows or len(self._estimates.draft) < LOOKS)
 
-    def followed(self, now: float, waited_s: float = 0.0) -> None:
-        """The draft has proposed a token, and was at work for others for ``waited_s``."""
+    def followed(self, now: float, waited_s: float = 0.0) -> Switch | None:
+        """The draft has proposed a token, and was at work for others for ``waited_s``.
+
+        The switch that is due at once, if one is. The base station writes while the device reads
+        the prompt; where it is known that drafting is faster, no longer than that.
+        """
         forward, self._forward = self._forward, None
         assert forward is not None
+        draft = self._estimates.draft
+        news = self._last_s is None or not len(draft)
         if forward.fed <= BACKLOG:
-            self._estimates.draft.took(now - forward.asked_s - waited_s, beside=True)
+            draft.took(now - forward.asked_s - waited_s, beside=True)
+        return self._choose() if news and self._may_leave else None
 
     def streamed(self, now: float, tokens: int, *, ended: bool) -> Switch | None:
         """Tokens have come, and joined the history. The switch that is due at once, if one is.
@@ -88,11 +97,22 @@ class Stream:
             self._first_s = now
         self._last_s = now
         self._bound_rtt()
-        room = self._counts.room
-        if not self._auto or self.leaves or room <= 0 or ended:
+        if nearer_s := self._nearer.came(now):
+            rtt = self._estimates.rtt
+            rtt.became(rtt.typical - 2.0 * nearer_s)
+            self._controller.nearer()
+        if ended or not self._may_leave:
             return None
         self._controller.streamed(tokens)
-        if self._controller.choose(room) == "stream":
+        return self._choose()
+
+    @property
+    def _may_leave(self) -> bool:
+        return self._auto and not self.leaves and self._counts.room > 0
+
+    def _choose(self) -> Switch | None:
+        """The switch, if the device is to draft from here on."""
+        if self._controller.choose(self._counts.room) == "stream":
             return None
         self.leaves = True
         return Switch("draft")

@@ -135,9 +135,12 @@ class Window:
         """What ``Guess`` asked for has been drafted and shown; ``ends``: it is an EOS."""
         self._offline.guessed(ends=ends)
 
-    def followed(self, now: float, waited_s: float = 0.0) -> None:
-        """What ``Follow`` asked for has been proposed. ``waited_s``: see ``drafted``."""
-        self._stream.followed(now, waited_s)
+    def followed(self, now: float, waited_s: float = 0.0) -> Switch | None:
+        """What ``Follow`` asked for has been proposed. ``waited_s``: see ``drafted``.
+
+        The switch that is due at once, if one is.
+        """
+        return self._stream.followed(now, waited_s)
 
     def foretold(self, chance: float, *, accepted: bool) -> None:
         """A proposal beside the stream has met the target's own token; ``accepted``: it is it."""

@@ -11,6 +11,7 @@ from msgspec import Meta
 from tokenizers import Tokenizer
 
 from device_runtime.model.costs import Costs, Kernel
+from device_runtime.templates.form import Form
 from device_runtime.templates.template import Template
 from draftlink.distribution.sampling import Sampling
 from draftlink.host.plain import printable
@@ -117,6 +118,8 @@ class Manifest(msgspec.Struct, frozen=True):
     tokens: Annotated[dict[Name, Name], Meta(max_length=100)] = {}
     # The first onnxruntime that computes this graph as it is meant; an older one loads it, too.
     least_onnxruntime: Version | None = None
+    # A chat for clients that run no template, where it says what the template says.
+    chat: Form | None = None
 
 
 class Bundle:

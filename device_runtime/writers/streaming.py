@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from device_runtime.drafting.actions import Follow, Guess, Show, Wait
+from device_runtime.drafting.actions import Follow, Guess, Show, Switch, Wait
 from device_runtime.drafting.drafter import Proposal
 from device_runtime.result import Came
 from device_runtime.transport.client import LinkError
@@ -71,21 +71,24 @@ class Streaming:
         if place is not None and writing.job is None:  # a job has no more than history before it
             writing.drafter.rollback(begin + place)
         self._compare()
-        switch = writing.window.streamed(now, len(frame.ids), ended=frame.ended)
-        if switch is not None:
-            await writing.send(frames.Switch(writing.start.generation, switch.mode))
+        await self._switch(writing.window.streamed(now, len(frame.ids), ended=frame.ended))
         return came(writing, frame.ids, ["stream"] * len(frame.ids), frame.logprobs)
 
     async def _collect(self) -> None:
         """The draft has proposed a token; the target's own may be there already."""
         writing = self._writing
         (proposal,) = await writing.done()
-        writing.window.followed(writing.now(), writing.waited_s)
+        await self._switch(writing.window.followed(writing.now(), writing.waited_s))
         if writing.drafter.foretells:
             self._proposals[writing.device.model.length] = proposal
         elif writing.start.streams_surprisals:
             self._rows[writing.device.model.length] = writing.drafter.row()
         self._compare()
+
+    async def _switch(self, asked: Switch | None) -> None:
+        """Tell the base station to stop, if that is due."""
+        if asked is not None:
+            await self._writing.send(frames.Switch(self._writing.start.generation, asked.mode))
 
     def _compare(self) -> None:
         """Hold proposals against the tokens that have come."""

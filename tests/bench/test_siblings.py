@@ -12,6 +12,7 @@ from bench.siblings import trees
 from bench.siblings.trees import Chances, Tree
 from draftlink.coding.ids import IdModel
 from draftlink.distribution import noise
+from draftlink.distribution.sampling import Sampling
 from draftlink.distribution.siblings import ROOT
 from draftlink.planning.theory import Costs
 from draftlink.schemes.topk import TopK
@@ -55,6 +56,39 @@ def test_smaller_trees_are_what_comes_first(forward):
     for parent in set(tree.parents):  # without replacement
         tokens = [tree.drafted[i].token for i, of in enumerate(tree.parents) if of == parent]
         assert len(set(tokens)) == len(tokens)
+
+
+class Chunked:
+    """A draft whose rows differ by how what stands before them was fed, as real ones' do."""
+
+    def __init__(self) -> None:
+        self.chunks: list[tuple[int, ...]] = []
+
+    def rollback(self, length: int) -> None:
+        kept: list[tuple[int, ...]] = []
+        for chunk in self.chunks:
+            left = length - sum(map(len, kept))
+            kept += [chunk[:left]] if left > 0 else []
+        self.chunks = kept
+
+    def forward(self, ids) -> np.ndarray:
+        self.chunks.append(tuple(ids))
+        return np.random.default_rng([*ids, *map(len, self.chunks)]).normal(size=SIZE)
+
+
+def test_a_path_has_the_same_row_whatever_was_asked_before_it():
+    """A chain's and a tree's own: where they drew from other rows their lines were noise."""
+    text, path = [3, 1, 4, 1, 5], [9, 2, 6]
+    behind = siblings.Behind(Chunked(), Sampling(), SIZE)
+    rows = [behind.law(text, path[:n]) for n in range(4)]
+    behind.law(text, [7, 7])
+    assert np.array_equal(behind.law(text, path), rows[3])  # all of it at once
+    assert np.array_equal(behind.law(text, path[:1]), rows[1])
+    # Control: this model tells one way to feed a path from another.
+    one, other = Chunked(), Chunked()
+    one.forward(text), other.forward(text[:-1])
+    one.forward(path[:1]), other.forward([text[-1]])
+    assert not np.array_equal(one.forward(path[1:]), other.forward(path[:2]))
 
 
 def test_where_a_forward_costs_more_there_are_fewer():

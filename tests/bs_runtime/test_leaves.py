@@ -45,8 +45,8 @@ def test_where_steps_do_not_tell_a_row_is_taken_to_cost_something():
 def test_what_the_text_says_counts():
     here = Leaves(priced(0.0005))
     for _ in range(50):
-        here.judged(1, right=False)
+        here.judged(1, 0)
     assert here.worth(NEXT, 0.7, 6) == []
     for _ in range(50):
-        here.judged(1, right=True)
+        here.judged(1, 1)
     assert here.worth(NEXT, 0.7, 6) == NEXT

@@ -44,6 +44,31 @@ def test_a_path_is_what_may_come_next_until_the_text_differs():
     assert paths.following(9) == [] and not paths.alive and paths.met() == (0, 1)
 
 
+def test_candidates_are_judged_whether_a_step_was_given_them_or_not():
+    history = [1, 2, 3]
+    paths = Paths(Greedy(), SIZE, history)
+    drafted = [Drafted(4, beside=(7,)), Drafted(5, beside=(8, 9)), Drafted(6, beside=(10,))]
+    model = IdModel(SIZE)
+    model.extend(history)
+    payload, _ = Greedy().encode(drafted, model)
+    assert feed(paths, Propose(1, 3, 3, 0, 3, payload, beside=(1, 2, 1)))
+    history += [4, 9]
+    assert paths.met_beside() == (3, 1) and paths.left_at == 4
+    history += [10]
+    assert paths.met_beside() == (0, 0) and paths.left_at == 4  # what is behind is of no account
+
+
+def test_a_path_that_the_text_has_overtaken_is_not_left():
+    history = [1, 2, 3]
+    paths = Paths(Greedy(), SIZE, history)
+    feed(paths, proposal(1, [1, 2, 3], [4, 5]))
+    assert (paths.behind, paths.left_at) == (0, None)
+    history += [4, 5, 6]
+    assert (paths.behind, paths.left_at) == (1, None)
+    assert feed(paths, proposal(1, [1, 2, 3, 4, 5], [7], base=3))
+    assert (paths.behind, paths.left_at) == (0, 5)
+
+
 def test_what_comes_of_a_dead_path_is_dropped_unread():
     """However much of it: none of these bytes would decode."""
     history = [1, 2, 3]

@@ -16,50 +16,91 @@ def step(one: Patience, prices: Prices, rows: int, seconds: float) -> None:
     one.stepped(seconds, rows)
 
 
-def learned(*, alpha: float = 0.8, pause_s: float = 0.01, turn_s: float = 0.03) -> Patience:
-    """One that has seen steps, proposals and what came of them."""
+def told(one: Patience, now: float, length: int) -> None:
+    """The device is told of a text whose last token is not its path's."""
+    one.told(now, length)
+    one.left(length - 1)
+
+
+def learned(
+    *, alpha: float = 0.8, pause_s: float = 0.002, turn_s: float = 0.01, rests: bool = False
+) -> Patience:
+    """One that has seen steps, proposals and what came of them; ``rests``: the device, behind."""
     prices = Prices()
     made = Patience(prices)
     for number in range(30):
         for rows in (1, 5):
             step(made, prices, rows, STEP_S + (rows - 1) * ROW_S)
         made.judged(round(100 * alpha), round(100 * (1 - alpha)))
-        made.told(number, 10 * number, alive=False)
-        made.proposed(number + turn_s, 2, 10 * number, goes_on=True)
-        made.proposed(number + turn_s + pause_s, 2, 10 * number, goes_on=True)
+        told(made, number, 10 * number)
+        made.proposed(number + turn_s, 2, 10 * number, goes_on=True, begins=True)
+        made.proposed(number + turn_s + pause_s, 2, 10 * number, goes_on=not rests)
     return made
 
 
 def test_it_waits_for_what_is_due_soon_and_likely_to_be_right():
     one = learned()
-    one.told(100.0, 500, alive=False)
-    assert one.wait_s(100.0, 100.0, 0, 50) >= 0.03
+    told(one, 100.0, 500)
+    assert one.wait_s(100.0, 100.0, 0, 50) >= 0.01
     # Nobody has been told anything new: nothing is due.
     assert learned().wait_s(100.0, 100.0, 0, 50) == 0.0
     # The controls: what comes late, or is seldom right, is not waited for.
     late = learned(turn_s=0.3)
-    late.told(100.0, 500, alive=False)
+    told(late, 100.0, 500)
     assert late.wait_s(100.0, 100.0, 0, 50) == 0.0
     wrong = learned(alpha=0.1)
-    wrong.told(100.0, 500, alive=False)
+    told(wrong, 100.0, 500)
     assert wrong.wait_s(100.0, 100.0, 0, 50) == 0.0
 
 
 def test_what_is_late_is_not_waited_for_any_more():
     one = learned()
-    one.told(100.0, 500, alive=False)
-    assert one.wait_s(100.05, 100.0, 0, 50) > 0.0
-    assert one.wait_s(100.07, 100.0, 0, 50) == 0.0
+    told(one, 100.0, 500)
+    assert one.wait_s(100.015, 100.0, 0, 50) > 0.0
+    assert one.wait_s(100.025, 100.0, 0, 50) == 0.0
+
+
+def test_the_later_it_is_the_later_it_is_expected():
+    """Else a little would be waited again and again, up to the limit, for what does not come."""
+    one = learned(turn_s=0.1, rests=True)
+    told(one, 100.0, 500)
+    waits = [one.wait_s(100.0 + at_s, 100.0, 0, 50) for at_s in (0.06, 0.07, 0.08, 0.19)]
+    assert 0.0 < waits[0] < waits[1] < waits[2] and waits[3] == 0.0
+
+
+def test_what_is_on_its_way_is_not_forgotten_where_a_token_is_written_meanwhile():
+    """The device answers what refuted its path, and that is as near as it was."""
+    for again, waits in ((False, True), (True, False)):
+        one = learned(turn_s=0.1)
+        told(one, 100.0, 500)
+        assert one.wait_s(100.0, 100.0, 0, 50) == 0.0
+        one.told(100.095, 501)
+        one.left(500 if again else 499)  # the control: it was refuted only now
+        assert (one.wait_s(100.095, 100.095, 0, 50) > 0.0) is waits
+
+
+def test_what_came_in_time_is_believed_though_it_was_not_waited_for():
+    """Else who has once been waited for in vain, and no more, would never be again."""
+    one = learned()
+    for _ in range(40):
+        one.waited(0.1, came=False)
+    told(one, 100.0, 500)
+    assert one.wait_s(100.0, 100.0, 0, 50) == 0.0
+    for number in range(101, 141):
+        told(one, number, 5 * number)
+        one.proposed(number + 0.01, 2, 5 * number, goes_on=True, begins=True)
+    told(one, 200.0, 1000)
+    assert one.wait_s(200.0, 200.0, 0, 50) > 0.0
 
 
 def test_a_rest_and_the_end_of_the_text_are_not_waited_behind():
     for goes_on, left, waits in ((True, 50, True), (False, 50, False), (True, 1, False)):
         one = learned(alpha=0.9)
-        one.told(99.97, 500, alive=False)
+        told(one, 99.97, 500)
         one.proposed(100.0, 2, 500, goes_on=goes_on)
         assert (one.wait_s(100.0, 100.0, 2, left) > 0.0) is waits
     full = learned(alpha=0.9)
-    full.told(99.97, 500, alive=False)
+    told(full, 99.97, 500)
     full.proposed(100.0, 2, 500, goes_on=True)
     assert full.wait_s(100.0, 100.0, LONGEST, 50) == 0.0
 
@@ -68,7 +109,7 @@ def test_a_device_that_announces_and_never_sends_is_waited_for_less_and_less():
     one = learned()
     began = now = 100.0
     for number in range(400):
-        one.told(now, 1000 + number, alive=False)
+        told(one, now, 1000 + number)
         since = now
         while (wait_s := one.wait_s(now, since, 0, 50)) > 0.0:
             assert now + wait_s - since <= (LIMIT + 1) * STEP_S
@@ -117,23 +158,24 @@ def test_before_anything_was_measured_nothing_is_waited_for():
     assert Patience(Prices()).alpha == pytest.approx(0.75)
 
 
-def test_a_device_that_drafts_on_is_waited_for_only_where_much_is_won():
+def test_a_device_that_drafts_on_is_waited_for_where_it_is_near():
     """What it drafts while a step runs is there behind it; one that rests has nothing then."""
-    for alpha, rests, drafts_on in ((0.9, True, True), (0.55, True, False), (0.3, False, False)):
+    near, far = {"turn_s": 0.01}, {"turn_s": 0.03, "pause_s": 0.01}
+    cases = ((0.8, near, True, True), (0.8, far, True, False), (0.2, far, False, False))
+    for alpha, how, rests, drafts_on in cases:
         for goes_on, waits in ((False, rests), (True, drafts_on)):
-            one = learned(alpha=alpha)
-            one.proposed(99.0, 2, 400, goes_on=goes_on)
-            one.told(100.0, 500, alive=False)
-            assert (one.wait_s(100.0, 100.0, 0, 50) > 0.0) is waits, (alpha, goes_on)
+            one = learned(alpha=alpha, rests=not goes_on, **how)
+            told(one, 100.0, 500)
+            assert (one.wait_s(100.0, 100.0, 0, 50) > 0.0) is waits, (alpha, how, goes_on)
 
 
 def test_where_both_share_cores_a_turn_is_foretold_by_those_that_were_waited_for():
     """Beside a step it takes twice as long; so waiting would never seem to pay, and never begin."""
     slow = learned(alpha=0.6, turn_s=0.06)
-    slow.told(100.0, 500, alive=False)
+    told(slow, 100.0, 500)
     assert slow.wait_s(100.0, 100.0, 0, 50) == 0.0
-    slow.proposed(100.02, 2, 500, goes_on=False, waits=True)
-    slow.told(101.0, 502, alive=False)
+    slow.proposed(100.02, 2, 500, goes_on=False, begins=True, waits=True)
+    told(slow, 101.0, 502)
     assert slow.wait_s(101.0, 101.0, 0, 50) > 0.0
 
 
@@ -144,7 +186,7 @@ def test_the_first_turn_is_tried_where_it_may_be_short_beside_a_step():
         step(one, prices, 1, STEP_S)
         one.proposed(1.0, 4, 0, goes_on=True)
         one.proposed(1.0 + 4 * draft_s, 4, 0, goes_on=False)
-        one.told(2.0, 1, alive=False)
+        told(one, 2.0, 1)
         assert (one.wait_s(2.0, 2.0, 0, 50) > 0.0) is waits
 
 
@@ -167,9 +209,8 @@ def test_who_takes_turns_has_the_first_and_is_not_waited_for_for_ever():
 def test_a_device_that_rests_is_looked_for_sooner_than_it_came_beside_a_step():
     """Who is slowed by a step comes sooner without one; to try once tells. Who drafts on is not."""
     for goes_on, waits in ((False, True), (True, False)):
-        one = learned(alpha=0.8, turn_s=0.09)
-        one.proposed(99.0, 2, 400, goes_on=goes_on)
-        one.told(100.0, 500, alive=False)
+        one = learned(alpha=0.8, turn_s=0.09, rests=not goes_on)
+        told(one, 100.0, 500)
         assert (one.wait_s(100.0, 100.0, 0, 50) > 0.0) is waits
 
 
@@ -177,7 +218,7 @@ def test_a_tariff_makes_it_wait_for_what_would_not_pay_alone():
     for tariff, waits in ((0.0, False), (40.0, True)):
         one = learned(alpha=0.8, turn_s=0.1)
         one._prices.tariff = tariff
-        one.told(100.0, 500, alive=False)
+        told(one, 100.0, 500)
         assert (one.wait_s(100.0, 100.0, 0, 50) > 0.0) is waits
 
 

@@ -141,6 +141,32 @@ def test_a_window_holds_a_round_trip_of_drafts_and_shrinks_under_load():
     assert Controller(here).plan("run-ahead").window <= plan.window / 3
 
 
+def test_from_one_way_to_draft_to_the_other_is_no_way_back():
+    """Neither costs anything to change to: what luck told is taken back as soon as it is known."""
+    here = known(0.3, rtt_s=0.001, target_s=0.09, judged=60)
+    here.target.became(0.3)  # the base station streams to many others
+    controller = Controller(here, writer="run-ahead")
+    controller.drafted("run-ahead", 12, 0.6)
+    assert controller.choose(200) == "stop-and-wait"
+    for _ in range(300):
+        here.acceptance.foretold(0.6, True)
+    here.rtt.became(0.06)
+    controller.drafted("stop-and-wait", 12, 0.6)
+    assert controller.choose(200) == "run-ahead"
+
+
+def test_over_another_link_drafting_is_not_waited_with():
+    """Control: over the same one, as long as it was found not to pay."""
+    for nearer in (True, False):
+        here = known(0.8, rtt_s=0.2, target_s=0.045)
+        controller = Controller(here, writer="run-ahead", foretells=True)
+        assert controller.choose(200) == "stream"
+        here.rtt.became(0.005)
+        if nearer:
+            controller.nearer()
+        assert (controller.choose(200) == "run-ahead") == nearer
+
+
 def test_a_fixed_draft_length_is_kept():
     controller = Controller(known(0.8, rtt_s=0.06, target_s=0.045), gamma=7)
     plan = controller.plan("stop-and-wait")

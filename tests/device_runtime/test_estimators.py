@@ -123,3 +123,45 @@ def test_a_round_costs_the_same_however_its_cost_is_shared_out():
     assert 0.008 < drafted_s < 0.012
     whole_s = 0.001 + here.verify.mean + 5 * 0.008  # of the mean length
     assert fixed_s + 5 * drafted_s == pytest.approx(whole_s)
+
+
+@pytest.mark.parametrize(("was", "becomes"), [(0.06, 0.005), (0.005, 0.06)])
+def test_three_samples_far_from_all_others_are_another_level(was, becomes):
+    level = Level()
+    for _ in range(KEPT):
+        level.add(was)
+    for _ in range(2):
+        level.add(becomes)
+    assert level.typical == was
+    level.add(becomes)
+    assert level.typical == level.mean == becomes
+
+
+def test_a_link_that_loses_segments_now_and_then_stays_what_it_is():
+    """2% each way are lost, and stall for .26 s: three in a row are one in 15,000."""
+    rng, level, others = random.Random(4), Level(), 0
+    for _ in range(3000):
+        level.add(0.06 + 0.26 * (rng.random() < 0.04))
+        others += len(level) < 4 and level.typical > 0.1
+    assert others <= 3
+
+
+def test_shares_tell_more_than_tokens_that_are_accepted_or_not():
+    rng, shares, tokens = random.Random(5), Acceptance(), Acceptance()
+    for _ in range(100):
+        share = rng.choice((1.0, 1.0, 0.9, 0.7, 0.5))
+        shares.told(share)
+        tokens.told(float(rng.random() < share))
+    assert shares.error < 0.6 * tokens.error
+    total = tokens.weight + 4.0
+    beta = (tokens.alpha * (1.0 - tokens.alpha) / (total + 1.0)) ** 0.5
+    assert tokens.error == pytest.approx(beta)
+
+
+def test_what_the_base_station_says_of_its_steps_counts_until_there_are_samples():
+    here = Estimates(told_step_s=0.05)
+    assert here.stream_s == here.verify_s == 0.05
+    here.verify.took(0.07, beside=False)
+    assert (here.stream_s, here.verify_s) == (0.05, 0.07)  # a step of one row
+    here.target.add(0.04)
+    assert (here.stream_s, here.verify_s) == (0.04, 0.07)

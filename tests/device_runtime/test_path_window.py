@@ -10,7 +10,8 @@ from device_runtime.drafting.blocks import Proposed
 from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.counts import Limits
 from device_runtime.drafting.estimators import Estimates
-from device_runtime.drafting.paths import LONG, LOOKS, MOST, PRICE, REST, SEEN, Paths
+from device_runtime.drafting.paths import LONG, LOOKS, MOST, PRICE, SEEN, Paths
+from device_runtime.drafting.trials import REST
 
 BEGINS = 10
 
@@ -185,7 +186,7 @@ def test_proposals_that_come_to_nothing_are_made_more_and_more_rarely():
     # The control: as soon as one is accepted, it drafts again.
     one.written(0.0, 1, 1, 2, step_s=0.04)
     one.commit(2)
-    assert one._rest == REST[0]
+    assert one._trials.rest == REST[0]
 
 
 def test_a_message_holds_no_more_than_the_base_station_takes():
@@ -207,7 +208,7 @@ def follows(one: Paths, tokens: int, right: bool) -> tuple[int, int]:
 
 def test_where_the_text_would_be_there_first_it_follows_and_looks_now_and_then():
     far = {"rtt_s": 0.6, "ends": 10_000, "context": 10_000}
-    assert follows(window(), 20, right=True)[1] > 20
+    assert follows(window(price=0.01), 20, right=True)[1] > 10
     drafted, proposed = follows(window(**far), 400, right=False)
     assert proposed == 0 and 5 < drafted < 0.1 * 800
     # As slow as the target it is never in time.
@@ -235,3 +236,13 @@ def test_it_takes_turns_where_both_ends_are_seen_to_slow_one_another():
             one.commit(2)
             now += 0.05
         assert one.turns is (slow == 2.0)
+
+
+def test_what_would_miss_the_next_step_is_not_held_back_for_a_group():
+    """The base station goes on writing: what comes behind a step's beginning waits for its end."""
+    for told, first in ((True, 3), (False, 5)):
+        one = window(draft_s=0.01, step_s=0.1, rtt_s=0.06, price=0.0)
+        if told:  # the step behind this one begins at .07, and what is sent by .04 is there
+            one.written(0.0, 0, 0, 1, step_s=0.1)
+        asked = [a for a in play(one, 8) if isinstance(a, Propose)]
+        assert one.group == 5 and asked[0].tokens == first

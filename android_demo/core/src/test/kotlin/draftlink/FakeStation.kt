@@ -27,6 +27,7 @@ import draftlink.wire.Tokens
 import draftlink.wire.Verdict
 import draftlink.wire.Welcome
 import draftlink.wire.Written
+import kotlinx.coroutines.ExperimentalCoroutinesApi
 import kotlinx.coroutines.channels.Channel
 import kotlinx.coroutines.withTimeoutOrNull
 import okio.ByteString
@@ -102,6 +103,7 @@ class FakeStation(
             if (cuts()) lose() // what was said is lost
         }
 
+        @OptIn(ExperimentalCoroutinesApi::class) // whether a channel is empty
         override suspend fun receive(): ByteString {
             if (!over && due.isEmpty) write()
             val data = due.receive()

@@ -113,7 +113,7 @@ class WindowTest {
             "drafted" -> void = !window.drafted(now, at.map { proposed(it) }, waitedS)
             "reused" -> window.reused(at.map { proposed(it) })
             "guessed" -> window.guessed(at[0].flag())
-            "followed" -> window.followed(now, waitedS)
+            "followed" -> return listOfNotNull(window.followed(now, waitedS))
             "foretold" -> window.foretold(at[0].double(), at[1].flag())
             "told" -> window.told(at[0].double())
             "commit" -> window.commit(at[0].int(), at[1].int(), at[2].flag())
@@ -152,6 +152,7 @@ class WindowTest {
         for ((name, work) in listOf("draft" to draft, "verify" to verify)) {
             for (sample in given.list(name)) work.took(sample.jsonArray[0].double(), sample.jsonArray[1].flag())
         }
+        toldStepS = given["step"]?.double() ?: 0.0
         for (sample in given.list("rows")) rows.add(sample.jsonArray[0].int(), sample.jsonArray[1].double())
         for (sample in given.list("acceptance")) {
             val (chance, accepted, rejected) = sample.jsonArray

@@ -70,6 +70,7 @@ class Device(
         client.open()
         near = OkLink.isNear(client.url)
         estimates.rtt.add(client.rttS)
+        estimates.toldStepS = client.welcome.stepUs * 1e-6
     }
 
     override fun close() = client.close()

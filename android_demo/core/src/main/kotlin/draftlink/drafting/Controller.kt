@@ -44,7 +44,7 @@ internal class Controller(
 
     /** Foretold seconds per token, if the acceptance rate is [alpha] (4.2). */
     fun tokenS(writer: Writer, alpha: Double): Double = when (writer) {
-        Writer.STREAM -> estimates.target.typical.takeIf { it != 0.0 } ?: estimates.verifyS // it makes up for stalls
+        Writer.STREAM -> estimates.streamS
         Writer.STOP_AND_WAIT -> roundS(alpha)
         Writer.RUN_AHEAD -> schedule(alpha).tokenS
     }
@@ -73,6 +73,11 @@ internal class Controller(
     /** So many [tokens] of a stream came. */
     fun streamed(tokens: Int) {
         since += tokens
+    }
+
+    /** The link has become another one: that drafting did not pay over the last says little (6.3). */
+    fun nearer() {
+        dwell = DWELL
     }
 
     private fun epochS(mode: Writer, tokens: Int, length: Int): Double {
@@ -115,7 +120,7 @@ internal class Controller(
         // Drafting on may have shown that both ends share cores: that is no streak of luck.
         val crowded = writer == Writer.RUN_AHEAD && estimates.draft.slowdown > 1.0
         if (streamS < (1.0 - HYSTERESIS) * draftS) change(Writer.STREAM)
-        else if (better != writer && (lasted || crowded)) change(better)
+        else if (better != writer && (since >= DWELL || crowded)) change(better)
     }
 
     private fun drafting(alpha: Double): Writer {
@@ -125,7 +130,7 @@ internal class Controller(
     }
 
     private val known: Boolean
-        get() = estimates.rtt.size > 0 && estimates.draft.size > 0 && (estimates.target.size > 0 || estimates.verify.size > 0)
+        get() = estimates.rtt.size > 0 && estimates.draft.size > 0 && estimates.streamS != 0.0
 
     /** Foretold, and corrected by what was measured: a few epochs say little, where one that stalled may take twice as long. */
     private fun draftingS(writer: Writer, alpha: Double): Double {
@@ -145,7 +150,7 @@ internal class Controller(
     }
 
     private fun change(next: Writer) {
-        if (writer != Writer.STREAM) dwell *= 2
+        if (next == Writer.STREAM) dwell *= 2 // from one way to draft to the other is no way back
         writer = next
         since = 0
     }

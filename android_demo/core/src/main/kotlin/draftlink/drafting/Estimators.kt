@@ -26,6 +26,7 @@ internal open class Level {
     fun add(seconds: Double) {
         samples += maxOf(seconds, LEAST_S)
         if (samples.size > KEPT) samples.removeFirst()
+        turn()
         val ordered = samples.sorted()
         typical = ordered[(ordered.size - 1) / 2]
         mean = if (ordered.size < FEW) typical else ordered.sumOf { minOf(it, FAR * typical) } / ordered.size
@@ -33,7 +34,26 @@ internal open class Level {
         weight = MEMORY * weight + 1.0
     }
 
+    /** It is known to be another one from here on. */
+    fun became(seconds: Double) {
+        samples.clear()
+        add(seconds)
+    }
+
+    /** Forgets what came before the last three samples, where these are far from all of it. */
+    private fun turn() {
+        val before = samples.dropLast(SOME)
+        if (before.size < SOME) return
+        val last = samples.takeLast(SOME)
+        if (last.max() < before.min() / OTHER || last.min() > OTHER * before.max()) {
+            samples.clear()
+            samples.addAll(last)
+        }
+    }
+
     companion object {
+        private const val SOME = 3 // so many samples
+        private const val OTHER = 2.0 // that are so many times off all others tell of a change
         const val KEPT = 31
         const val FEW = 8
         const val MEMORY = 1.0 - 1.0 / 150.0 // what a sample weighs after the next one
@@ -112,6 +132,7 @@ internal class Rows {
 internal class Acceptance {
     private var accepted = 0.0
     private var rejected = 0.0
+    private var squares = 0.0 // of the shares that [accepted] is the sum of
     private val acceptedOf = IntArray(MIDDLES.size) // by the draft's own probability for a token
     private val judgedOf = IntArray(MIDDLES.size)
 
@@ -127,6 +148,7 @@ internal class Acceptance {
     fun told(share: Double) {
         accepted = Level.MEMORY * accepted + share
         rejected = Level.MEMORY * rejected + 1.0 - share
+        squares = Level.MEMORY * squares + share * share
     }
 
     /** How likely a token is to be accepted that the draft gave the probability [chance]. */
@@ -139,8 +161,9 @@ internal class Acceptance {
     /** The rate per judged token; never 0 or 1. */
     val alpha: Double get() = (accepted + PRIOR_ACCEPTED) / total
 
-    /** The standard deviation of [alpha]: of the Beta law that it is the mean of. */
-    val error: Double get() = sqrt(alpha * (1.0 - alpha) / (total + 1.0))
+    /** The standard deviation of [alpha]: of tokens that were judged that of the Beta law that it is the mean of. */
+    val error: Double
+        get() = sqrt(maxOf((squares + PRIOR_ACCEPTED) / total - alpha * alpha, 0.0) / (total + 1.0))
 
     private val total get() = accepted + rejected + PRIOR_ACCEPTED + PRIOR_REJECTED
 
@@ -165,12 +188,17 @@ internal class Estimates(
     val queue: Level = Level(), // what a draft waited before it
     val target: Level = Level(), // between two tokens of a stream
     val acceptance: Acceptance = Acceptance(),
+    var toldStepS: Double = 0.0, // what the base station says that a step takes it; 0: it does not
 ) {
     /** The same ones, for requests of which this much is accepted. */
-    fun of(acceptance: Acceptance) = Estimates(rtt, draft, verify, rows, queue, target, acceptance)
+    fun of(acceptance: Acceptance) = Estimates(rtt, draft, verify, rows, queue, target, acceptance, toldStepS)
+
+    /** Between two tokens of a stream, which makes up for stalls; 0 while nothing tells. */
+    val streamS: Double
+        get() = if (target.typical != 0.0) target.typical else if (toldStepS != 0.0) toldStepS else verify.mean
 
     /** A verification; before the first one, what the target takes for a token. */
-    val verifyS: Double get() = if (verify.size > 0) verify.mean else target.typical
+    val verifyS: Double get() = if (verify.size > 0) verify.mean else streamS
 
     /** A forward and a verification, if the two go on at once ([beside]) or in turns. */
     fun costsS(beside: Boolean): Pair<Double, Double> {

@@ -97,8 +97,10 @@ internal class Paths(
             return Theory.expectedTokens(alpha, group) * verifyS >= estimates.rtt.mean + verifyS + group * draftS
         }
         val lateS = estimates.rtt.mean + verifyS
-        if (verifyS <= draftS || most < lateS / verifyS) return false // by so much the text is ahead
-        return alpha.pow(lateS / (verifyS - draftS)) / (1.0 - alpha) >= BEGUN * price * most
+        val savesS = verifyS - draftS
+        if (savesS <= 0.0 || most < lateS / verifyS) return false // by so much the text is ahead
+        val tokens = alpha.pow(lateS / savesS) / (1.0 - alpha)
+        return tokens * savesS / verifyS >= BEGUN * price * most
     }
 
     // What is due (8.3).
@@ -111,7 +113,7 @@ internal class Paths(
         }
         val room = minOf(if (follows) 1 else most, counts.room)
         val full = ahead >= room || ends
-        val actions = if (connected && !unread) proposals(ahead, room, full) else ArrayList()
+        val actions = if (connected && !unread) proposals(now, ahead, room, full) else ArrayList()
         val rests = ahead == 0 && counts.length < resumes
         if (askedS == null && !full && !unread && !rests) actions += draft(now, cached, atOnce(room - ahead))
         if (actions.isNotEmpty()) return actions
@@ -123,19 +125,25 @@ internal class Paths(
         return listOf(Action.Wait(aloneS))
     }
 
-    private fun proposals(ahead: Int, room: Int, full: Boolean): ArrayList<Action> {
+    private fun proposals(now: Double, ahead: Int, room: Int, full: Boolean): ArrayList<Action> {
         val actions = ArrayList<Action>()
         val held = follows && ahead <= 1 // to look; more was drafted while nothing was heard
         val fresh = if (held) 0 else minOf(ahead, BothFaults.MAX_LIVE.toInt()) - sent
         // Beyond the window, where nothing is heard for long, only groups are worth their frames.
         val last = ends || ahead >= counts.room || (full && (turns || ahead == room))
-        if (fresh <= 0 || !(last || fresh >= group)) return actions
+        if (fresh <= 0 || !(last || fresh >= group || (!full && misses(now)))) return actions
         sent += fresh
         val message = counts.limits.message
         for (begin in 0 until fresh step message) {
             actions += Action.Propose(minOf(message, fresh - begin), goesOn = !(full && turns))
         }
         return actions
+    }
+
+    /** Whether the next token would be too late for a step that those there are in time for. */
+    private fun misses(now: Double): Boolean {
+        if (turns || draftS == 0.0 || verifyS == 0.0) return false
+        return beside.misses(now, draftS + (askedS ?: now), verifyS, estimates.rtt.typical)
     }
 
     private fun draft(now: Double, cached: Int, tokens: Int): Action {

@@ -25,6 +25,7 @@ internal class Stream(
     private var firstS = 0.0 // when the first one of the last burst came
     private var bounded = counts.length > counts.limits.begins // by the stream that a generation begins with
     private var forward: Forward? = null
+    private val nearer = Nearer()
 
     /** Whether a forward is under way. */
     val drafting: Boolean get() = forward != null
@@ -39,11 +40,13 @@ internal class Stream(
         return listOf(Action.Follow(until, begins))
     }
 
-    /** The draft has proposed a token. */
-    fun followed(now: Double, waitedS: Double) {
+    /** The draft has proposed a token. The switch that is due at once, if one is: it may have read the prompt (6.1). */
+    fun followed(now: Double, waitedS: Double): Action.Switch? {
         val asked = forward!!
         forward = null
+        val news = lastS == null || estimates.draft.size == 0
         if (asked.fed <= Epochs.BACKLOG) estimates.draft.took(now - asked.askedS - waitedS, true)
+        return if (news && mayLeave) choose() else null
     }
 
     /** Tokens have come, and joined the history. The switch that is due at once, if one is (6.2). */
@@ -52,8 +55,20 @@ internal class Stream(
         if (last != null && now - last > BURST_S) estimates.target.add((now - last) / tokens) else firstS = now
         lastS = now
         boundRtt()
-        if (!auto || leaves || counts.room <= 0 || ended) return null
+        val nearerS = nearer.came(now)
+        if (nearerS != 0.0) {
+            estimates.rtt.became(estimates.rtt.typical - 2.0 * nearerS)
+            controller.nearer()
+        }
+        if (ended || !mayLeave) return null
         controller.streamed(tokens)
+        return choose()
+    }
+
+    private val mayLeave: Boolean get() = auto && !leaves && counts.room > 0
+
+    /** The switch, if the device is to draft from here on. */
+    private fun choose(): Action.Switch? {
         if (controller.choose(counts.room) == Writer.STREAM) return null
         leaves = true
         return Action.Switch("draft")

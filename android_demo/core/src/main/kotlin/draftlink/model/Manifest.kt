@@ -1,16 +1,11 @@
 package draftlink.model
 
+import draftlink.text.ChatForm
 import draftlink.text.Trees
 import draftlink.wire.Fields
 import draftlink.wire.MalformedException
 import draftlink.wire.Sampling
 import kotlinx.serialization.SerializationException
-import kotlinx.serialization.json.JsonArray
-import kotlinx.serialization.json.JsonElement
-import kotlinx.serialization.json.JsonNull
-import kotlinx.serialization.json.JsonObject
-import kotlinx.serialization.json.JsonPrimitive
-import kotlinx.serialization.json.booleanOrNull
 
 /** The bundle cannot be used; the text says why, in one line. */
 class BundleException(message: String) : Exception(message)
@@ -38,6 +33,7 @@ data class Manifest(
     val chatTemplate: String?,
     val sampling: Sampling?,
     val leastOnnxruntime: String?,
+    val chat: ChatForm?,
 ) {
     /** Bytes of the KV cache, in float32. */
     val cacheBytes: Long get() = 2L * layers * kvHeads * headDim * context * Float.SIZE_BYTES
@@ -54,7 +50,7 @@ data class Manifest(
 
         /** The manifest that a [text] of JSON is. Throws [BundleException]. */
         fun of(text: String): Manifest = try {
-            of(Fields(plain(Trees.of(text))))
+            of(Fields(Trees.plain(Trees.of(text))))
         } catch (error: SerializationException) {
             throw BundleException("the manifest is no JSON; export the bundle again")
         } catch (error: MalformedException) {
@@ -89,6 +85,7 @@ data class Manifest(
                 if (fields.isNil("chat_template")) null else fields.string("chat_template"),
                 if (fields.isNil("sampling")) null else Sampling.of(fields.map("sampling")).also { it.check() },
                 if (fields.isNil("least_onnxruntime")) null else version(fields.string("least_onnxruntime")),
+                if (fields.isNil("chat")) null else ChatForm.of(fields.map("chat")),
             )
         }
 
@@ -107,18 +104,6 @@ data class Manifest(
         private fun kernelBits(fields: Fields): Set<Long> {
             if (fields.isNil("quantization")) return emptySet()
             return fields.map("quantization").maps("kernels").map { it.map("kernel").long("bits") }.toSet()
-        }
-
-        /** JSON as the values that [Fields] reads; an integer of more than 64 bits is a float. */
-        private fun plain(value: JsonElement): Any? = when (value) {
-            is JsonNull -> null
-            is JsonObject -> value.mapValues { (_, each) -> plain(each) }
-            is JsonArray -> value.map { plain(it) }
-            is JsonPrimitive -> when {
-                value.isString -> value.content
-                value.booleanOrNull != null -> value.booleanOrNull
-                else -> value.content.toLongOrNull() ?: value.content.toDouble()
-            }
         }
     }
 }

@@ -10,7 +10,7 @@ import java.nio.ByteOrder
 import java.nio.FloatBuffer
 
 /**
- * A bundle's graph on ONNX Runtime's CPU provider, with one KV cache: one buffer a layer is given as
+ * A bundle's graph on ONNX Runtime, with one KV cache: one buffer a layer is given as
  * past and as present, so that nothing is copied, and a rollback is a smaller [length].
  *
  * That the runtime does write in place is not believed but seen, when the graph is loaded.
@@ -125,13 +125,17 @@ class OrtDraftModel private constructor(private val manifest: Manifest, private 
         private fun environment(): OrtEnvironment =
             OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL).also { it.setTelemetry(false) }
 
-        /** The draft of a [bundle], run by so many [threads]. Throws [BundleException]. */
-        fun load(bundle: Bundle, threads: Int = 1): OrtDraftModel {
+        /**
+         * The draft of a [bundle], run by so many [threads] of an execution [provider]; what that lacks, the CPU
+         * computes. Throws [BundleException], for a provider that this onnxruntime does not have, too.
+         */
+        fun load(bundle: Bundle, threads: Int = 1, provider: Provider = Provider.CPU): OrtDraftModel {
             val manifest = bundle.manifest
             runnable(manifest)
             try {
                 val options = OrtSession.SessionOptions()
                 options.setIntraOpNumThreads(threads)
+                provider.add(options, threads)
                 // A thread that spins between two forwards burns a core while a verdict is awaited.
                 options.addConfigEntry("session.intra_op.allow_spinning", if (threads > 1) "1" else "0")
                 options.addConfigEntry("session.force_spinning_stop", "1")

@@ -1,7 +1,12 @@
 package draftlink.text
 
 import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonElement
+import kotlinx.serialization.json.JsonNull
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.JsonPrimitive
+import kotlinx.serialization.json.booleanOrNull
 
 /** JSON of a stranger's as a tree. The library's own reader calls itself for each level of an array. */
 internal object Trees {
@@ -23,5 +28,17 @@ internal object Trees {
             }
         }
         return Json.parseToJsonElement(text)
+    }
+
+    /** A tree as the values that `Fields` reads; an integer of more than 64 bits is a float. */
+    fun plain(value: JsonElement): Any? = when (value) {
+        is JsonNull -> null
+        is JsonObject -> value.mapValues { (_, each) -> plain(each) }
+        is JsonArray -> value.map { plain(it) }
+        is JsonPrimitive -> when {
+            value.isString -> value.content
+            value.booleanOrNull != null -> value.booleanOrNull
+            else -> value.content.toLongOrNull() ?: value.content.toDouble()
+        }
     }
 }

@@ -51,17 +51,22 @@ internal class Streaming(private val writing: Writing) : Room {
         val place = writing.commit(frame.ids)
         if (place != null && writing.job == null) writing.drafter.rollback(begin + place) // a job has no more than history before it
         compare()
-        writing.window.streamed(now, frame.ids.size, frame.ended)?.let { writing.send(Switch(writing.start.generation, it.mode)) }
+        switch(writing.window.streamed(now, frame.ids.size, frame.ended))
         return frame.ids.map { Came(it, Kind.STREAM) }
     }
 
     /** The draft has proposed a token; the target's own may be there already. */
     private suspend fun collect() {
         val proposal = writing.done().single()
-        writing.window.followed(writing.now())
+        switch(writing.window.followed(writing.now()))
         if (writing.drafter.rule.foretells) proposals[writing.model.length] = proposal
         else if (writing.start.streamedSurprisals == true) rows[writing.model.length] = writing.drafter.last
         compare()
+    }
+
+    /** Tells the base station to stop, if that is due. */
+    private suspend fun switch(asked: Action.Switch?) {
+        if (asked != null) writing.send(Switch(writing.start.generation, asked.mode))
     }
 
     /** Holds proposals against the tokens that have come. */

@@ -1,0 +1,69 @@
+"""A stream that comes nearer is noticed; one that is late, bursts, or changes its pace is not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import pytest
+
+from device_runtime.drafting import nearer
+from device_runtime.drafting.nearer import Nearer
+
+PACE_S = 0.045
+
+
+def found(times: Iterable[float]) -> list[tuple[int, float]]:
+    """At which message, and by how much, a stream is found to have come nearer."""
+    here = Nearer()
+    told = ((number, here.came(at)) for number, at in enumerate(times))
+    return [(number, early_s) for number, early_s in told if early_s]
+
+
+def stream(count: int, way_s: float = 0.03, jitter_s: float = 0.0, seed: int = 1) -> list[float]:
+    rng = random.Random(seed)
+    return [way_s + number * PACE_S + rng.uniform(0.0, jitter_s) for number in range(count)]
+
+
+def in_order(times: list[float]) -> list[float]:
+    """As TCP delivers them."""
+    return [max(times[: number + 1]) for number in range(len(times))]
+
+
+@pytest.mark.parametrize("jitter_s", [0.0, 0.004])
+def test_by_how_much_the_way_has_become_shorter(jitter_s):
+    times = stream(40, jitter_s=jitter_s)
+    times[20:] = [at - 0.0275 for at in times[20:]]
+    ((number, early_s),) = found(times)
+    assert number == 22  # two behind it came in time
+    assert early_s == pytest.approx(0.0275, abs=1e-9 + jitter_s)
+
+
+def test_what_is_late_and_then_comes_at_once_has_not():
+    for length in (2, 5, 12, 30):
+        times = stream(60)
+        times[20 : 20 + length] = [times[20 + length]] * length
+        assert found(times) == []
+    assert found(in_order([at + 0.3 * (n % 9 == 0) for n, at in enumerate(stream(80))])) == []
+
+
+def test_another_pace_is_not():
+    for pace_s in (0.5 * PACE_S, 0.7 * PACE_S, 1.5 * PACE_S):
+        times = stream(20)
+        assert found([*times, *(times[-1] + pace_s * n for n in range(1, 30))]) == []
+
+
+def test_nor_is_one_that_wanders():
+    rng, at, times = random.Random(3), 0.0, []
+    for _ in range(2000):
+        at += PACE_S * rng.uniform(0.9, 1.1)
+        times.append(at)
+    assert found(times) == []
+
+
+def test_without_waiting_for_the_next_ones_a_pace_is_taken_for_a_way(monkeypatch):
+    """Negative control of that: a step that is faster is so again."""
+    monkeypatch.setattr(nearer, "NEXT", 1)
+    monkeypatch.setattr(nearer.Nearer, "_follows", lambda self, gap_s: self._early_s)
+    times = stream(20)
+    assert found([*times, *(times[-1] + 0.5 * PACE_S * n for n in range(1, 30))])
