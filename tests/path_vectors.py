@@ -237,7 +237,7 @@ CASES = {
     "turns, seen": case(9, 30, "slowed", {"patience_s": 0.0467}),
     "becomes turns": case(
         10, 72, "next door",
-        {"slows": 2.1, "rtt_s": 0.00113, "patience_s": 0.0207, "accepts": 0.9, "draft_s": 0.0107},
+        {"slows": 1.9, "rtt_s": 0.00113, "patience_s": 0.0207, "accepts": 0.9, "draft_s": 0.0107},
     ),
     "follows": case(11, 40, "poor", {"rtt_s": 0.607, "accepts": 0.3}),
     "never right": case(12, 64, "poor", {"accepts": 0.0, "draft_s": 0.0407}, price=0.0),

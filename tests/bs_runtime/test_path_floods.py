@@ -103,7 +103,7 @@ def test_between_two_steps_no_more_is_decoded_than_may_live(monkeypatch, decoded
     """Though it waits for proposals, and new paths come and come."""
     begun: list[float] = []
 
-    def waits(self, now, since, held, left, least=0.0):
+    def waits(self, now, since, held, left, least=0.0, behind=0):
         begun[:] = begun or [now]
         return max(0.0, begun[0] + 0.5 - now)
 
