@@ -45,7 +45,7 @@ class ClientTest {
     }
 
     private suspend fun device(station: FakeStation, draft: FakeDraft = FakeDraft()): Device {
-        val device = Device(draft, Client("ws://here", "5a".repeat(32), VOCABULARY, station))
+        val device = Device(draft, Client("ws://here", "5a".repeat(32), VOCABULARY, station, deadlines = Deadlines(3.0, 3.0)))
         device.open()
         return device
     }
@@ -115,7 +115,7 @@ class ClientTest {
             }
             station.connect(url)
         }
-        val client = Client("ws://here", "5a".repeat(32), VOCABULARY, connect)
+        val client = Client("ws://here", "5a".repeat(32), VOCABULARY, connect, deadlines = Deadlines(3.0, 3.0))
         val device = Device(FakeDraft(), client)
         device.open()
         val writing = launch { device.generate(prompt, options).collect { away = true } }
@@ -134,7 +134,7 @@ class ClientTest {
             val station = FakeStation(cuts = { away })
             runBlocking {
                 val connect = Connect { url -> if (away) throw LostException("away") else station.connect(url) }
-                val device = Device(FakeDraft(), Client("ws://here", "5a".repeat(32), VOCABULARY, connect))
+                val device = Device(FakeDraft(), Client("ws://here", "5a".repeat(32), VOCABULARY, connect, deadlines = Deadlines(3.0, 3.0)))
                 device.open()
                 val shown = ArrayList<Int>() // as an app shows it
                 var alone = 0

@@ -36,6 +36,7 @@ import okio.ByteString.Companion.toByteString
 const val VOCABULARY = 50
 
 private const val STEP_MS = 10L
+private val WRITES = setOf(State.STREAMING, State.WRITING)
 
 /** What the fake target writes behind a [history]: a function of it. */
 fun nextOf(history: List<Int>): Int = (history.takeLast(3).fold(7) { sum, id -> sum * 31 + id } and 0xFFFF) % VOCABULARY
@@ -87,6 +88,7 @@ class FakeStation(
         private val session = Session(Role.BS, VOCABULARY)
         private val due = Channel<ByteString>(Channel.UNLIMITED)
         private val proposed = Channel<Unit>(Channel.CONFLATED)
+        private val changed = Channel<Unit>(Channel.CONFLATED) // something was heard, or all is over
         private var path = ArrayList<Int>() // what was proposed of it, from session.headway.pathBase on
         private var over = false
 
@@ -101,11 +103,12 @@ class FakeStation(
                 return lose()
             }
             if (cuts()) lose() // what was said is lost
+            changed.trySend(Unit)
         }
 
         @OptIn(ExperimentalCoroutinesApi::class) // whether a channel is empty
         override suspend fun receive(): ByteString {
-            if (!over && due.isEmpty) write()
+            while (!over && due.isEmpty) if (session.state in WRITES) write() else changed.receive()
             val data = due.receive()
             if (over) throw LostException("cut")
             return spoils(data)
@@ -127,6 +130,7 @@ class FakeStation(
 
         private fun lose() {
             over = true
+            changed.trySend(Unit)
             parked = session.takeIf { it.generation != 0L }
             due.close(LostException("cut"))
         }
@@ -209,14 +213,17 @@ class FakeStation(
                 accepted++
             }
             val left = session.headway.left - accepted
-            val next = if (left > 0) nextOf(history).also { history += it } else null
-            say(Verdict(draft.epoch, draft.base, accepted, next, left <= 1, 1, 1))
+            // Behind drafts that go on nothing is written of its own, as another may be on its way.
+            val writes = left > 0 && (draft.waits || accepted < draft.length)
+            val next = if (writes) nextOf(history).also { history += it } else null
+            say(Verdict(draft.epoch, draft.base, accepted, next, left - (if (writes) 1 else 0) <= 0, 1, 1))
         }
 
         private fun stream() {
             val id = nextOf(history)
             history += id
-            say(Tokens(session.epoch, session.length, listOf(id), session.headway.left == 1L))
+            val told = if (session.headway.start!!.streamedSurprisals == true) ByteString.of(0) else ByteString.EMPTY
+            say(Tokens(session.epoch, session.length, listOf(id), session.headway.left == 1L, surprisals = told))
         }
     }
 }

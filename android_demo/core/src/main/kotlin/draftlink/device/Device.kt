@@ -88,8 +88,11 @@ class Device(
                 emit(token)
             }
         } finally {
-            withContext(NonCancellable + loop) { left(keep) }
-            busy.set(false)
+            try {
+                withContext(NonCancellable + loop) { left(keep) }
+            } finally { // behind another dispatcher's work a cancelled flow does not go on
+                busy.set(false)
+            }
         }
     }
 
