@@ -25,7 +25,7 @@ class BundleActivity : Screen() {
         onClick(R.id.stop) { app.bundles.stop() }
         onClick(R.id.folder) {
             val folder = app.folder
-            if (folder?.list().isNullOrEmpty()) say(getString(R.string.folder_empty, folder)) else app.bundles.copy(folder!!)
+            if (folder?.list().isNullOrEmpty()) say(getString(R.string.folder_empty, folder)) else app.bundles.copy(folder)
         }
     }
 
