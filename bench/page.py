@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 import tinypair
-from bench.browser import browser
+from bench.serving.browser import browser
 from draftlink.host import children
 from tinypair.loopback import base_station, draft_bundle
 
