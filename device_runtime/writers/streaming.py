@@ -10,7 +10,7 @@ from device_runtime.drafting.drafter import Proposal
 from device_runtime.result import Came
 from device_runtime.transport.client import LinkError
 from device_runtime.writers.told import came
-from device_runtime.writers.writing import Writing
+from device_runtime.writers.writing import BESIDE, Writing
 from draftlink.protocol import frames
 
 EIGHTHS = 8  # of a bit: what a surprisal is told in
@@ -33,11 +33,13 @@ class Streaming:
         writing = self._writing
         while True:
             for action in writing.due():
+                if isinstance(action, Guess):
+                    action = action._replace(begins=action.begins | BESIDE)
                 if isinstance(action, Show | Guess):
                     return await writing.show(action, ())
                 if isinstance(action, Follow):
                     past = writing.history[: action.until]
-                    writing.begin(writing.drafter.proposing, past, 1, action.begins)
+                    writing.begin(writing.drafter.proposing, past, 1, action.begins | BESIDE)
                 else:
                     assert isinstance(action, Wait)
                     batch = await self._wait(action)

@@ -18,8 +18,9 @@ internal class Streaming(private val writing: Writing) : Room {
         while (true) {
             for (action in writing.due()) {
                 when (action) {
-                    is Action.Show, is Action.Guess -> return writing.show(action, emptyList())
-                    is Action.Follow -> writing.draft(writing.history.take(action.until), 1, action.begins.toLong())
+                    is Action.Show, is Action.Guess -> return writing.show(action, emptyList(), Writing.BESIDE)
+                    is Action.Follow ->
+                        writing.draft(writing.history.take(action.until), 1, action.begins.toLong() or Writing.BESIDE)
                     is Action.Wait -> wait(action)?.let { return it }
                     else -> error("while the base station writes nothing asks for $action")
                 }

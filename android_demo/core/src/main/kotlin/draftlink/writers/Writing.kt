@@ -185,17 +185,17 @@ internal class Writing(
         }
     }
 
-    /** Provisional tokens: those of [ahead], which are in flight, or one that is drafted. */
-    suspend fun show(action: Action, ahead: List<Proposal>): List<Came> {
-        val fresh = if (action is Action.Show) ahead.drop(action.first) else guess(action as Action.Guess)
+    /** Provisional tokens: those of [ahead], which are in flight, or one that is drafted, from [numbers] of its own. */
+    suspend fun show(action: Action, ahead: List<Proposal>, numbers: Long = 0): List<Came> {
+        val fresh = if (action is Action.Show) ahead.drop(action.first) else guess(action as Action.Guess, numbers)
         alone!!.show(fresh)
         return fresh.map { Came(it.drafted.token, Kind.PROVISIONAL) }
     }
 
-    private suspend fun guess(action: Action.Guess): List<Proposal> {
+    private suspend fun guess(action: Action.Guess, numbers: Long): List<Proposal> {
         // The cache may hold what is in flight; and will have to, once more.
         if (action.apart) drafter.rollback(history.size)
-        draft(history + alone!!.tokens, 1, action.begins.toLong() or if (action.apart) APART else 0)
+        draft(history + alone!!.tokens, 1, action.begins.toLong() or numbers or if (action.apart) APART else 0)
         val fresh = proposals()
         if (action.apart) drafter.rollback(history.size)
         window.guessed(fresh.single().drafted.token in start.eosIds)
@@ -217,8 +217,9 @@ internal class Writing(
         ended()
     }
 
-    private companion object {
-        const val US = 1e-6
-        const val APART = 1L shl 62 // beside a position: numbers of their own, for tokens that are shown and never sent
+    companion object {
+        private const val US = 1e-6
+        private const val APART = 1L shl 62 // beside a position: numbers of their own, for tokens that are shown and never sent
+        const val BESIDE = 1L shl 61 // likewise: for what is drafted beside a stream, as an epoch may begin where it did
     }
 }
