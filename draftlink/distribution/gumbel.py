@@ -187,8 +187,8 @@ def first_arrivals(
         # the rounded quotients too, and closed blocks change nothing, not even a tie.
         least, winner = minima = rows.minima()
         bound = least / peaks
-        # A time that ``count`` tokens have arrived by: of all blocks' winners and the few that promise
-        # most, which alone count where a few tokens hold all the weight.
+        # A time that ``count`` tokens have arrived by: of all blocks' winners and the few that
+        # promise most, which alone count where a few tokens hold all the weight.
         most = min(NEAREST, bound.shape[1]) - 1
         order = np.argpartition(bound, most, 1) if xp is np else xp.argsort(bound, 1)
         which = xp.broadcast_to(rows.numbers, (nearest := order[:, :NEAREST]).shape).reshape(-1)
