@@ -13,7 +13,7 @@ from device_runtime.writers.told import came
 from device_runtime.writers.writing import Writing
 from draftlink.protocol import frames
 
-BESIDE = 1 << 61  # a position with it: numbers that no epoch has, which may begin where a stream did
+BESIDE = 1 << 61  # a position with it: numbers of no epoch, which may begin where a stream did
 EIGHTHS = 8  # of a bit: what a surprisal is told in
 
 
