@@ -20,12 +20,14 @@ class Beside:
         self.here = here
         self.forwards: list[list[float]] = []  # begun, ended, beside
 
-    def stepped(self, now: float, step: float) -> None:
+    def stepped(self, now: float, step: float, asked: float | None) -> bool:
         end = now - self.here.rtt.typical / 2.0
         begin, kept = end - step, []
+        disturbed = 0.0 if asked is None else max(0.0, end - max(asked, begin))
         for forward in self.forwards:
             begun, ended, _ = forward
-            forward[2] += max(0.0, min(ended, end) - max(begun, begin))
+            shared = max(0.0, min(ended, end) - max(begun, begin))
+            forward[2], disturbed = forward[2] + shared, disturbed + shared
             if less(end, ended):
                 kept.append(forward)
             elif not less(0.1 * (ended - begun), forward[2]):
@@ -33,6 +35,7 @@ class Beside:
             elif not less(forward[2], 0.9 * (ended - begun)):
                 self.here.draft.beside.add(ended - begun)
         self.forwards = kept
+        return not less(0.1 * step, disturbed)
 
 
 class Paths:
@@ -91,7 +94,10 @@ class Paths:
             return 4
         lone_s, row_s = self.turn()
         fixed_s = self.here.rtt.mean + lone_s
-        pays = min(best_gamma(self.here.alpha, fixed_s, draft_s + row_s), self.deep())
+        longest = 16
+        if self.turns():
+            longest = max(1, min(16, floor((2.5 * lone_s - self.here.rtt.mean) / draft_s)))
+        pays = min(best_gamma(self.here.alpha, fixed_s, draft_s + row_s, longest), self.deep())
         return pays if self.turns() else max(1, min(pays, nearest(step_s / (2.0 * draft_s))))
 
     def most(self) -> int:
@@ -131,7 +137,7 @@ class Paths:
         looks = self.follows or self.opens()
         room = min(1 if looks else self.most(), self.room)
         ends = any(eos for _, eos in self.path)
-        full = ahead >= room or ends
+        full = ahead >= room or ends or (self.turns() and self.sent > 0)
         fresh = 0 if looks and ahead <= 1 else min(ahead, 256) - self.sent
         last = ends or ahead >= self.room or (full and (self.turns() or ahead == room))
         sends = last or fresh >= self.group() or (not full and self.misses(now))
@@ -209,9 +215,10 @@ class Paths:
             if i < len(self.path):
                 self.here.judge(self.path[i][0], i < agreed)
         if step_s:
-            self.here.verify.took(step_s, None)
-            self.here.row(max(rows - 1, 0), step_s)
-            self.beside.stepped(now, step_s)
+            asked = self.job[0] if self.job else None
+            if self.beside.stepped(now, step_s, asked) or not self.turns():
+                self.here.verify.took(step_s, None)
+                self.here.row(max(rows - 1, 0), step_s)
             self.stepped = now
         self.age += tokens
         tried = bool(self.path) or self.job is not None

@@ -205,9 +205,10 @@ def expected(alpha: float, gamma: int) -> float:
     return (1.0 - alpha ** (gamma + 1)) / (1.0 - alpha)
 
 
-def best_gamma(alpha: float, fixed_s: float, draft_s: float) -> int:
+def best_gamma(alpha: float, fixed_s: float, draft_s: float, longest: int = 16) -> int:
     """Section 3.1, by trying them all."""
-    return smallest({g: (fixed_s + g * draft_s) / expected(alpha, g) for g in range(1, 17)})
+    lengths = range(1, longest + 1)
+    return smallest({g: (fixed_s + g * draft_s) / expected(alpha, g) for g in lengths})
 
 
 def microseconds(seconds: float) -> int:

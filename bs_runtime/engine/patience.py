@@ -32,6 +32,7 @@ HOPE = 0.8  # how often what is due is taken to come in time, as long as waiting
 VAIN = 0.01  # has taken no larger share of the time
 BESIDE = 1.5  # rounds of a step, from which on others are taken to be at work all the time
 BRIEF = 0.15  # of a step: as long a turn is tried before any has been seen
+CROWDED = 2.0  # times as long a step takes beside a device that drafts on the same cores
 FIRST_S = 0.05  # as long a step is taken to last before any has been seen
 HASTE = 0.5  # of a turn beside a step: as soon it is looked for where none was waited for so far
 TELLS = 64  # of what was written that are remembered
@@ -186,14 +187,18 @@ class Patience:
         which is begun now, with what was looked up. ``behind``: tokens of the text behind the end
         of a path that it has.
         """
+        if self._turns and held:
+            return 0.0  # it rests until it hears what came of all of them
         if not self._one.count:
             # Who takes turns has the first: a step beside it would slow both, and tell nothing.
-            first = self._turns and not held and not self._opening.count
+            first = self._turns and not self._opening.count
             return max(since + LIMIT * (self._prices.step_s or FIRST_S) - now, 0.0) * first
         step_s, most = self._one.mean, min(LONGEST, left - 1)
         due_s = self._due_s(now)
         flow = self._flow(now, due_s, held - behind)
         now_rate = max(least, *(self._rate(count, 0.0, flow) for count in range(held + 1)))
+        if self._turns and due_s is not None:
+            now_rate /= CROWDED
         gain = AHEAD_GAIN if flow else LEAST_GAIN
         best, best_s = now_rate + (gain - 1.0) * abs(now_rate), 0.0
         bold = self._vain_s < VAIN * self._spent_s

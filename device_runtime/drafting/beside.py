@@ -11,7 +11,8 @@ from device_runtime.drafting.estimators import Work
 
 MOST = 64  # forwards that are not sorted yet
 MARGIN = 0.02  # of a step: so long before it begins a proposal should be there
-CLEAR = 0.1  # of a forward, beside a step: as much, or all but as much, says nothing wrong
+CLEAR = 0.1  # of a forward, beside a step: as much, or all but as much, says nothing wrong; nor
+# does as much of a step, beside forwards
 
 
 class Beside:
@@ -29,15 +30,20 @@ class Beside:
         self._beside.append(0.0)
         del self._forwards[:-MOST], self._beside[:-MOST]
 
-    def stepped(self, now: float, step_s: float, rtt_s: float) -> None:
-        """What a step wrote has come."""
+    def stepped(self, now: float, step_s: float, rtt_s: float, asked_s: float | None) -> bool:
+        """What a step wrote has come; a forward is under way since ``asked_s``, if one is.
+
+        Whether the step had hardly any of the device's work beside it.
+        """
         self._told_s = now
         ended_s = now - rtt_s / 2.0
         begun_s = ended_s - step_s
         open_: list[tuple[tuple[float, float], float]] = []
+        disturbed_s = 0.0 if asked_s is None else max(0.0, ended_s - max(asked_s, begun_s))
         for forward, beside_s in zip(self._forwards, self._beside, strict=True):
             shared_s = max(0.0, min(forward[1], ended_s) - max(forward[0], begun_s))
             beside_s += shared_s
+            disturbed_s += shared_s
             if forward[1] > ended_s:
                 open_.append((forward, beside_s))
                 continue
@@ -48,6 +54,7 @@ class Beside:
                 self._draft.sorted(took_s, beside=True)
         self._forwards = [forward for forward, _ in open_]
         self._beside = [beside_s for _, beside_s in open_]
+        return disturbed_s <= CLEAR * step_s
 
     def misses(self, now: float, ready_s: float, step_s: float, rtt_s: float) -> bool:
         """Whether a step begins before what is sent at ``ready_s`` is there, but not before what is

@@ -110,7 +110,8 @@ class Paths:
             self.follows = not self.worth.pays(self._estimates.acceptance.alpha)
         looks = self.follows or (self.turns and self._counts.length == self._counts.limits.begins)
         room = min(1 if looks else self.worth.most, self._counts.room)
-        full = ahead >= room or self._ends
+        # In turns it rests until it hears what came of what it has proposed: all of it.
+        full = ahead >= room or self._ends or (self.turns and self._sent > 0)
         held = looks and ahead <= 1  # more was drafted while nothing was heard
         fresh = 0 if held else min(ahead, MAX_LIVE) - self._sent
         # Beyond the window, where nothing is heard for long, only groups are worth their frames.
@@ -201,9 +202,11 @@ class Paths:
         for place, chance in enumerate(met):
             self._estimates.acceptance.foretold(chance, place < agreed)
         if step_s > 0.0:  # else it is told once more
-            self._estimates.verify.took(step_s, beside=None)
-            self._estimates.rows.add(max(rows - 1, 0), step_s)
-            self._beside.stepped(now, step_s, self._estimates.rtt.typical)
+            rtt_s = self._estimates.rtt.typical
+            alone = self._beside.stepped(now, step_s, rtt_s, self._asked_s)
+            if alone or not self.turns:  # else both slowed one another, which turns are to avoid
+                self._estimates.verify.took(step_s, beside=None)
+                self._estimates.rows.add(max(rows - 1, 0), step_s)
         self._age += tokens
         tried = bool(self._chances) or self._asked_s is not None
         if agreed == tokens:

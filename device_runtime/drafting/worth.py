@@ -16,6 +16,7 @@ from draftlink.planning import theory
 BEGUN = 1.25  # times the price: a path goes on until it is known to be wrong
 MOST = 64  # tokens of a path that the text has not reached at the device
 EARLY = 4  # tokens that are proposed before anything is known of times
+WAITS = 2.5  # steps in which a turn is to be over: a base station waits for four at the most
 SEEN = 3  # forwards, before which it is not judged whether drafting pays: the first may be slow
 
 
@@ -69,10 +70,16 @@ class Worth:
             here.acceptance.alpha,
             fixed_s=here.rtt.mean + lone_s,
             draft_s=draft_s + row_s,
-            longest=LONGEST,
+            longest=self._in_time(draft_s, lone_s),
         )
         pays = min(pays, self._deep)
         return pays if self.turns else max(1, min(pays, round(step_s / (2.0 * draft_s))))
+
+    def _in_time(self, draft_s: float, lone_s: float) -> int:
+        """Tokens that are drafted before the base station gives up waiting for them."""
+        if not self.turns:
+            return LONGEST
+        return max(1, min(LONGEST, int((WAITS * lone_s - self._estimates.rtt.mean) / draft_s)))
 
     @property
     def most(self) -> int:

@@ -231,3 +231,21 @@ def test_what_a_row_costs_others_is_known_while_all_steps_are_full():
         prices.stepped(rows, seconds, 32, 40, number * seconds)
     dear = (prices.tokens(2) - prices.tokens(1)) / (SPARING * prices.others)
     assert row_s < dear < 10.0 * row_s and prices.row_s < 0.1 * row_s
+
+
+def test_in_turns_what_a_device_has_proposed_is_checked_at_once():
+    """It rests until it hears what came of all of it: to wait for more would be for nothing."""
+    apart, turns = learned(rests=True), learned(rests=True)
+    turns._turns = True
+    for one in (apart, turns):
+        one.told(100.0, 500)
+    assert turns.wait_s(100.0, 100.0, 2, 50) == 0.0 < apart.wait_s(100.0, 100.0, 2, 50)
+
+
+def test_a_step_beside_a_device_that_drafts_on_the_same_cores_takes_longer():
+    """So what comes of waiting need not be as much."""
+    apart, turns = (learned(alpha=0.2, turn_s=0.04, rests=True) for _ in range(2))
+    turns._turns = True
+    for one in (apart, turns):
+        told(one, 100.0, 500)
+    assert apart.wait_s(100.0, 100.0, 0, 50) == 0.0 < turns.wait_s(100.0, 100.0, 0, 50)

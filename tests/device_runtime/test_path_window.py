@@ -161,12 +161,35 @@ def test_what_it_drafts_on_over_a_stalled_link_is_proposed_in_groups():
                 shown = action.first + 1
     assert shown > one.worth.most and sum(sent) > one.worth.most
     assert sum(tokens == 1 for tokens in sent) <= 1 < len(sent)  # one may fill the window
-    # Taking turns it rests behind a full window: what it has goes out.
+    # Taking turns it rests until it hears what came of all that it has proposed.
     turns = window(shared=True, gamma=3)
     play(turns, 10)
     turns.written(0.0, 1, 1, 1, step_s=0.04, rows=1)
     turns.commit(1)
-    assert [a for a in play(turns, 10) if isinstance(a, Propose)] == [Propose(1, goes_on=False)]
+    assert play(turns, 10) == [Wait(None)]
+    turns.written(0.0, 2, 2, 3, step_s=0.04, rows=3)
+    turns.commit(3)
+    assert [a for a in play(turns, 10) if isinstance(a, Propose)] == [Propose(3, goes_on=False)]
+
+
+def test_in_turns_a_step_that_was_disturbed_tells_nothing_of_steps():
+    """Both slowed one another: turns that were as long as that says would disturb ever more."""
+    for shared in (True, False):
+        one = window(shared=shared, rtt_s=0.001)
+        one.due(0.0, cached=BEGINS)
+        one.drafted(0.09, [Proposed(0.7, False)])
+        one.written(0.1, 1, 0, 1, step_s=0.1, rows=1)
+        one.commit(1)
+        assert (one._estimates.verify_s > 0.041) != shared
+        one.written(0.2, 0, 0, 1, step_s=0.05, rows=1)
+        assert one._estimates.verify_s > 0.04
+
+
+def test_a_turn_is_over_before_the_base_station_gives_up_waiting():
+    slow = window(shared=True, rtt_s=0.001, draft_s=0.03)
+    for _ in range(200):
+        slow._estimates.acceptance.foretold(0.99, True)
+    assert slow.worth.group == 3 < window(shared=True, rtt_s=0.001, draft_s=0.003).worth.group
 
 
 def test_nothing_is_drafted_behind_an_eos_the_limit_or_a_full_context():

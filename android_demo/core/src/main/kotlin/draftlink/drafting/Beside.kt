@@ -17,11 +17,16 @@ internal class Beside(private val draft: Work) {
     }
 
     /** What a step wrote has come. */
-    fun stepped(now: Double, stepS: Double, rttS: Double) {
+    fun stepped(now: Double, stepS: Double, rttS: Double, askedS: Double?): Boolean {
         toldS = now
         val endedS = now - rttS / 2.0
         val begunS = endedS - stepS
-        for (each in forwards) each.besideS += maxOf(0.0, minOf(each.endedS, endedS) - maxOf(each.begunS, begunS))
+        var disturbedS = if (askedS == null) 0.0 else maxOf(0.0, endedS - maxOf(askedS, begunS))
+        for (each in forwards) {
+            val sharedS = maxOf(0.0, minOf(each.endedS, endedS) - maxOf(each.begunS, begunS))
+            each.besideS += sharedS
+            disturbedS += sharedS
+        }
         val (open, over) = forwards.partition { it.endedS > endedS }
         for (each in over) {
             val tookS = each.endedS - each.begunS
@@ -29,6 +34,7 @@ internal class Beside(private val draft: Work) {
             else if (each.besideS >= (1.0 - CLEAR) * tookS) draft.sorted(tookS, beside = true)
         }
         forwards = open
+        return disturbedS <= CLEAR * stepS
     }
 
     /**
@@ -43,6 +49,6 @@ internal class Beside(private val draft: Work) {
     private companion object {
         const val MARGIN = 0.02 // of a step: so long before it begins a proposal should be there
         const val MOST = 64 // forwards that are not sorted yet
-        const val CLEAR = 0.1 // of a forward, beside a step: as much, or all but as much, says nothing wrong
+        const val CLEAR = 0.1 // of a forward, beside a step: as much, or all but as much, says nothing wrong; nor of a step, beside forwards
     }
 }

@@ -70,13 +70,20 @@ internal class Paths(
 
     private val loneS: Double get() = verifyS - estimates.rows.tokens * eachS
 
+    /** Tokens that are drafted before the base station gives up waiting for them. */
+    private val inTime: Int
+        get() {
+            if (!turns) return Controller.LONGEST
+            return ((WAITS * loneS - estimates.rtt.mean) / draftS).toInt().coerceIn(1, Controller.LONGEST)
+        }
+
     /** Tokens that are proposed at once. */
     private val group: Int
         get() {
             if (gamma != null) return gamma
             if (draftS == 0.0 || verifyS == 0.0) return EARLY
             val alpha = estimates.acceptance.alpha
-            val best = Theory.bestDraftLength(alpha, estimates.rtt.mean + loneS, draftS + eachS, Controller.LONGEST)
+            val best = Theory.bestDraftLength(alpha, estimates.rtt.mean + loneS, draftS + eachS, inTime)
             val pays = minOf(best, deep)
             return if (turns) pays else maxOf(1, minOf(pays, Math.rint(verifyS / (2.0 * draftS)).toInt()))
         }
@@ -122,7 +129,8 @@ internal class Paths(
             follows = !pays(estimates.acceptance.alpha)
         }
         val room = minOf(if (follows || opens) 1 else most, counts.room)
-        val full = ahead >= room || ends
+        // In turns it rests until it hears what came of what it has proposed: all of it.
+        val full = ahead >= room || ends || (turns && sent > 0)
         val actions = if (connected && !unread) proposals(now, ahead, room, full) else ArrayList()
         val rests = ahead == 0 && counts.length < resumes
         if (askedS == null && !full && !unread && !rests) actions += draft(now, cached, atOnce(room - ahead))
@@ -224,9 +232,11 @@ internal class Paths(
             estimates.acceptance.judged(chances[place], place < agreed)
         }
         if (stepS > 0.0) {
-            estimates.verify.took(stepS, null)
-            estimates.rows.add(maxOf(rows - 1, 0), stepS)
-            beside.stepped(now, stepS, estimates.rtt.typical)
+            val alone = beside.stepped(now, stepS, estimates.rtt.typical, askedS)
+            if (alone || !turns) { // else both slowed one another, which turns are to avoid
+                estimates.verify.took(stepS, null)
+                estimates.rows.add(maxOf(rows - 1, 0), stepS)
+            }
         }
         age += tokens
         val tried = chances.isNotEmpty() || askedS != null
@@ -277,6 +287,7 @@ internal class Paths(
         private const val LOOKS_HOPING = 8 // tokens of text between two looks while it follows: where there is hope,
         private const val LOOKS_NOT = 64 // or none
         private const val EARLY = 4 // tokens that are proposed before anything is known of times
+        private const val WAITS = 2.5 // steps in which a turn is to be over: a base station waits for four at the most
         private const val SEEN = 3 // forwards, before which it is not judged whether drafting pays: the first may be slow
         private const val BRIEF_S = 0.008 // in turns, forwards that together take no longer are one job
     }
