@@ -27,6 +27,7 @@ from tests import (
     android_resources,
     jvm_app,
     jvm_chats,
+    jvm_snippets,
     jvm_station,
     jvm_talks,
     jvm_texts,
@@ -38,8 +39,9 @@ from tinypair.loopback import draft_bundle
 Entry = dict[str, Any]
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "android_demo"
-PATIENCE_S = 900  # of a build that fetches; one that does not takes a minute
+PATIENCE_S = 1500  # of a build that fetches, or writes long texts; the usual one takes a minute
 PROMPTS, TOKENS = 4, 32  # of each run over loopback; the full form has 20 and 128
+LOOPBACK = ("-pl", "core", "-Dtest=LoopbackTest")  # of Maven: no more than these
 # Maven's words where an artifact is neither here nor to be had.
 UNREACHED = (
     "Could not transfer artifact",
@@ -82,6 +84,14 @@ def jvm_says(folder: Path, *options: str) -> str:
     return done.stdout
 
 
+class Place(NamedTuple):
+    """A base station for the JVM's device and Python's, and their bundle."""
+
+    bundle: Bundle
+    url: str
+    station: Station
+
+
 class Built(NamedTuple):
     """A run of the JVM's tests: what it read and wrote, what it said, and what it ran against."""
 
@@ -89,36 +99,43 @@ class Built(NamedTuple):
     said: str
     bundle: Bundle
     url: str
-    station: Station
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory) -> Iterator[Built]:
-    """One run for all of these tests, with a base station. Skips where there is no Maven or JDK."""
+def place(tmp_path_factory) -> Iterator[Place]:
+    """Where both are. Skips where there is no Maven or JDK."""
     missing = [tool for tool in ("mvn", "javac") if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"{' and '.join(missing)} not found: the Kotlin client is not built here")
+    station = Station(tmp_path_factory.mktemp("station"))
+    station.start()
+    try:
+        bundle = load_bundle(draft_bundle(Console(stderr=True)))
+        yield Place(bundle, f"ws://127.0.0.1:{station.port}", station)
+    finally:
+        station.kill()
+
+
+@pytest.fixture(scope="module")
+def built(place, tmp_path_factory) -> Built:
+    """One run for all of these tests but the long ones."""
     folder = tmp_path_factory.mktemp("jvm")
-    bundle = load_bundle(draft_bundle(Console(stderr=True)))
+    bundle, url, station = place
     jvm_vectors.write(folder)
     jvm_texts.write(folder, bundle, real=False)
     jvm_chats.write(folder)
     with (folder / "talks.jsonl").open("w") as out:
         entries = jvm_talks.talks(np.random.default_rng(28))
         out.writelines(json.dumps(entry) + "\n" for entry in entries)
-    station = Station(folder)
-    station.start()
-    try:
-        url = f"ws://127.0.0.1:{station.port}"
-        runs = loopback(bundle, PROMPTS, TOKENS)
-        runs.append(jvm_station.asked("coupled auto", runs[0]["prompts"][:1], TOKENS, what="kills"))
-        jvm_station.ask(folder, bundle, url, runs)
-        with jvm_station.killing(folder, station), jvm_app.station(folder, bundle):
-            said = jvm_says(folder)
-            jvm_app.answer(folder)
-        yield Built(folder, said, bundle, url, station)
-    finally:
-        station.kill()
+    runs = loopback(bundle, PROMPTS, TOKENS)
+    runs.append(jvm_station.asked("coupled auto", runs[0]["prompts"][:1], TOKENS, what="kills"))
+    jvm_station.ask(folder, bundle, url, runs)
+    with jvm_station.killing(folder, station), jvm_app.station(folder, bundle):
+        link, snippets = jvm_app.link(folder), folder / "snippets"
+        jvm_snippets.write(snippets, bundle, url, link, folder / "files")
+        said = jvm_says(folder, f"-Ddraftlink.snippets={snippets}")
+        jvm_app.answer(folder)
+    return Built(folder, said, bundle, url)
 
 
 def loopback(bundle: Bundle, count: int, tokens: int) -> list[Entry]:
@@ -175,8 +192,17 @@ def test_an_app_joins_takes_the_draft_and_chats(built):
     """By the code of a real base station, whose certificate nobody has signed: as Python's device
     is answered there, joined by the same link."""
     assert "at a base station: joined, " in built.said
-    theirs, ours = jvm_app.answers(built.folder)
+    theirs, lost, ours = jvm_app.answers(built.folder)
     assert theirs == ours and all(ours)
+    # The base station was killed in the middle of it: the same words, in the end.
+    assert "at a base station: lost and found again, " in built.said
+    assert lost == ours[0]
+
+
+def test_the_docs_kotlin_writes_texts(built):
+    """Each snippet of the page, as it stands there but for its addresses."""
+    assert "docs: a text written" in built.said
+    assert "docs: joined, a draft taken, a text written" in built.said
 
 
 def test_the_walks_go_everywhere():
@@ -191,7 +217,9 @@ def texts(entries: list[Entry]) -> list[list[int]]:
     return [entry["tokens"] for entry in entries]
 
 
-def held_to_python(built: Built, told: dict[str, list[Entry]], count: int, tokens: int) -> None:
+def held_to_python(
+    built: Built | Place, told: dict[str, list[Entry]], count: int, tokens: int
+) -> None:
     """Both devices' texts, rounds and drafts at one base station. Prints how they compare."""
     for name in jvm_station.FIXED:
         ours = asyncio.run(jvm_station.texts(built.bundle, built.url, name, count, tokens))
@@ -245,13 +273,13 @@ def test_the_device_drafts_in_every_mode(built):
 
 
 @pytest.mark.full
-def test_both_devices_draft_the_same_in_long_texts(built, tmp_path):
-    jvm_station.ask(tmp_path, built.bundle, built.url, loopback(built.bundle, 20, 128))
-    jvm_says(tmp_path, "-Dtest=LoopbackTest")
+def test_both_devices_draft_the_same_in_long_texts(place, tmp_path):
+    jvm_station.ask(tmp_path, place.bundle, place.url, loopback(place.bundle, 20, 128))
+    jvm_says(tmp_path, *LOOPBACK)
     told = jvm_station.told(tmp_path)
-    held_to_python(built, told, 20, 128)
+    held_to_python(place, told, 20, 128)
     for name in ("topk", *jvm_station.MEASURED):
-        ours = asyncio.run(jvm_station.texts(built.bundle, built.url, name, 20, 128))
+        ours = asyncio.run(jvm_station.texts(place.bundle, place.url, name, 20, 128))
         alphas = [jvm_station.alpha(entries) for entries in (told[name], ours)]
         modes = [collections.Counter(one["mode"] for one in each) for each in (told[name], ours)]
         print(f"{name}: alpha {alphas}, {[dict(each) for each in modes]}")
@@ -259,16 +287,16 @@ def test_both_devices_draft_the_same_in_long_texts(built, tmp_path):
 
 
 @pytest.mark.full
-def test_a_base_station_is_killed_in_every_text(built, tmp_path):
+def test_a_base_station_is_killed_in_every_text(place, tmp_path):
     """And started again, 20 times: the texts are those without it, and the device drafts on."""
-    prompts = jvm_station.prompts(built.bundle, 20)
+    prompts = jvm_station.prompts(place.bundle, 20)
     halves = [("coupled auto", prompts[:10]), ("coupled run-ahead", prompts[10:])]
     runs = [jvm_station.asked(name, half, 60, what="kills") for name, half in halves]
-    jvm_station.ask(tmp_path, built.bundle, built.url, runs)
-    with jvm_station.killing(tmp_path, built.station):
-        jvm_says(tmp_path, "-Dtest=LoopbackTest")
+    jvm_station.ask(tmp_path, place.bundle, place.url, runs)
+    with jvm_station.killing(tmp_path, place.station):
+        jvm_says(tmp_path, *LOOPBACK)
     told = [one for each in jvm_station.told(tmp_path).values() for one in each]
-    ours = asyncio.run(jvm_station.texts(built.bundle, built.url, "coupled", 20, 60))
+    ours = asyncio.run(jvm_station.texts(place.bundle, place.url, "coupled", 20, 60))
     assert texts(told) == texts(ours)
     assert all(one["reconnects"] for one in told)
     drafts = [one["kinds"][20:].count("DRAFT") / len(one["kinds"][20:]) for one in told]

@@ -13,6 +13,7 @@ import kotlinx.coroutines.runBlocking
 import org.junit.jupiter.api.Assertions.assertArrayEquals
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
+import org.junit.jupiter.api.Assertions.assertSame
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
@@ -144,6 +145,32 @@ class BundleTest {
             assertTrue(offer.asked.any { it.startsWith("model.onnx bytes=") })
             assertEquals(1, offer.asked.count { it == "manifest.json" })
         }
+
+    @Test
+    fun `what is here is usable until another one is whole`() {
+        fetch { model, _, source ->
+            model.take(source)
+            assertEquals("Ready(name=small, chat=false)", model.ends())
+        }
+        val other = FakeOffer.bundle(size = 200_000)
+        fetch({ name, _ -> if (name == "model.onnx") Spoilt(after = 0) else null }, other) { model, _, source ->
+            model.look()
+            model.ask(source) // which waits for what is looked for, however long that takes
+            model.state.first { it is BundleState.Offered }
+            val here = model.bundle!!
+            model.take(source)
+            model.state.first { it is BundleState.Coming }
+            assertSame(here, model.bundle)
+            assertTrue("does not go on with model.onnx" in model.ends())
+            assertSame(here, model.bundle)
+            assertArrayEquals(files["model.onnx"], here.graph.readBytes())
+        }
+        fetch(files = other) { model, _, source ->
+            model.take(source)
+            assertEquals("Ready(name=small, chat=false)", model.ends())
+            assertArrayEquals(other["model.onnx"], model.bundle!!.graph.readBytes())
+        }
+    }
 
     @Test
     fun `a folder on the phone is taken, if it is one`() = fetch { model, _, _ ->

@@ -150,6 +150,32 @@ class ChatTest {
     }
 
     @Test
+    fun `another base station, draft or setting counts from the next text on`() = chat {
+        val made = ArrayList<Scripted>()
+        val model = ChatModel(this) {
+            talk(Scripted { say("a", Kind.DRAFT); if (it.asked.size > 1) awaitCancellation() }.also { made += it })
+        }
+        model.send("hi")
+        model.rests()
+        model.renew() // nothing is being written
+        assertTrue(made.single().closed)
+        model.send("hi")
+        yield()
+        model.rests()
+        model.send("hi")
+        model.state.first { it.phase == Phase.WRITING }
+        model.renew() // and here something is
+        assertFalse(made[1].closed)
+        model.stop()
+        model.rests()
+        model.send("hi")
+        yield()
+        model.rests()
+        assertEquals(listOf(1, 2, 1), made.map { it.asked.size })
+        assertTrue(made[1].closed)
+    }
+
+    @Test
     fun `what is lost in the middle keeps what stands`() = chat {
         val conversation = Scripted {
             say("ab", Kind.DRAFT)

@@ -3,17 +3,16 @@ package draftlink.pull
 import draftlink.model.Bundle
 import draftlink.model.BundleException
 import draftlink.model.Manifest
+import draftlink.model.sha256
 import draftlink.transport.LinkException
 import draftlink.transport.LostException
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.delay
 import kotlinx.coroutines.runInterruptible
-import okio.ByteString.Companion.toByteString
 import java.io.File
 import java.io.IOException
 import java.io.RandomAccessFile
 import java.nio.file.Files
-import java.security.MessageDigest
 
 /** How far a download is: [have] of the [bytes] of a [file], and so many of all of them. */
 data class Progress(val file: String, val have: Long, val bytes: Long, val haveAll: Long, val all: Long)
@@ -103,7 +102,7 @@ class Pull(private val station: Station, private val pause: suspend (Long) -> Un
                 pause(error.retryAfterS?.times(1000) ?: minOf(LONGEST_MS, FIRST_MS shl failed))
             }
         }
-        if (runInterruptible(Dispatchers.IO) { digest(path) } != file.sha256) {
+        if (runInterruptible(Dispatchers.IO) { sha256(path) } != file.sha256) {
             path.delete()
             throw LinkException("$name is not what was offered (its checksum differs) and was thrown away; ask for it again")
         }
@@ -138,18 +137,6 @@ class Pull(private val station: Station, private val pause: suspend (Long) -> Un
                 }
                 into.fd.sync()
                 if (have < bytes) throw LostException("the connection ended")
-            }
-        }
-    }
-
-    private fun digest(path: File): String {
-        val sum = MessageDigest.getInstance("SHA-256")
-        val part = ByteArray(PART)
-        path.inputStream().use { source ->
-            while (true) {
-                val count = source.read(part)
-                if (count < 0) return sum.digest().toByteString().hex()
-                sum.update(part, 0, count)
             }
         }
     }
