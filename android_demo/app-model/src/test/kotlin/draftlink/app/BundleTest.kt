@@ -204,10 +204,10 @@ class BundleTest {
         Station("ws://192.168.1.20:1", "secret", clear = true)
         assertThrows(LinkException::class.java) { Station("ws://127.0.0.1:1", "secret", "A".repeat(43)) }
         assertThrows(LinkException::class.java) { Station("http://127.0.0.1:1") }
-        for (status in listOf(401, 302, 404)) {
+        for ((status, why) in listOf(401 to "another token", 302 to "redirects", 404 to "offers no draft: start it with --offer", 418 to "HTTP 418")) {
             fetch({ _, _ -> Spoilt(status = status) }) { model, _, source ->
                 model.ask(source)
-                assertTrue("Failed" in model.ends())
+                assertTrue(Regex("Failed\\(.*$why.*, again=true\\)").matches(model.ends()))
             }
         }
     }

@@ -12,8 +12,10 @@ import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Job
 import kotlinx.coroutines.awaitCancellation
 import kotlinx.coroutines.cancel
+import kotlinx.coroutines.cancelAndJoin
 import kotlinx.coroutines.flow.FlowCollector
 import kotlinx.coroutines.flow.first
+import kotlinx.coroutines.launch
 import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.yield
 import org.junit.jupiter.api.Assertions.assertEquals
@@ -173,6 +175,21 @@ class ChatTest {
         model.rests()
         assertEquals(listOf(1, 2, 1), made.map { it.asked.size })
         assertTrue(made[1].closed)
+    }
+
+    @Test
+    fun `a screen that is turned in mid-text shows the same, and the text goes on`() = chat {
+        val turned = CompletableDeferred<Unit>()
+        val model = ChatModel(this) {
+            talk(Scripted { say("ab", Kind.DRAFT); say("c", Kind.PROVISIONAL); turned.await(); say("d", Kind.CORRECTION) })
+        }
+        val screen = launch { model.state.collect {} }
+        model.send("hi")
+        val before = model.state.first { it.provisional }
+        screen.cancelAndJoin()
+        assertEquals(before, model.state.first()) // what the next one sees first
+        turned.complete(Unit)
+        assertEquals("you: hi / answer: (ab)*(d) [RESTING OPEN]", model.rests())
     }
 
     @Test

@@ -41,6 +41,9 @@ class Pull(private val station: Station, private val pause: suspend (Long) -> Un
         Offer.of(data)
     } catch (error: LostException) {
         throw LinkException("no base station at ${station.url} (${error.message}); check the address", error.retryAfterS)
+    } catch (error: LinkException) {
+        if (error.code != NONE) throw error
+        throw LinkException("the base station offers no draft: start it with --offer, or copy one to this device", code = NONE)
     }
 
     /**
@@ -143,6 +146,7 @@ class Pull(private val station: Station, private val pause: suspend (Long) -> Un
 
     private companion object {
         const val PATH = "/v1/bundle"
+        const val NONE = "HTTP 404"
         const val PART = 1 shl 16
         const val ATTEMPTS = 9 // in a row that bring nothing
         const val FIRST_MS = 100L
