@@ -41,7 +41,6 @@ ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "android_demo"
 PATIENCE_S = 1500  # of a build that fetches, or writes long texts; the usual one takes a minute
 PROMPTS, TOKENS = 4, 32  # of each run over loopback; the full form has 20 and 128
-LOOPBACK = ("-pl", "core", "-Dtest=LoopbackTest")  # of Maven: no more than these
 # Maven's words where an artifact is neither here nor to be had.
 UNREACHED = (
     "Could not transfer artifact",
@@ -65,11 +64,11 @@ def unreached(output: str) -> str | None:
     return lines[0][:300] if lines else None
 
 
-def jvm_says(folder: Path, *options: str) -> str:
+def jvm_says(folder: Path, *options: str, goal: str = "test") -> str:
     """What the JVM's tests say of a folder. Skips where Maven's repository is not reached."""
     android_resources.write_r(folder / "r")
     run = [
-        "test",
+        goal,
         "-Papp",
         f"-Ddraftlink.vectors={folder}",
         f"-Ddraftlink.r={folder / 'r'}",
@@ -114,6 +113,20 @@ def place(tmp_path_factory) -> Iterator[Place]:
         yield Place(bundle, f"ws://127.0.0.1:{station.port}", station)
     finally:
         station.kill()
+
+
+@pytest.fixture(scope="module")
+def compiled(place, tmp_path_factory) -> Place:
+    """For the long texts, each of which is a run of its own."""
+    jvm_says(tmp_path_factory.mktemp("compiled"), "-pl", "core", goal="test-compile")
+    return place
+
+
+def loopback_says(folder: Path, compiled: Place, runs: list[Entry]) -> dict[str, list[Entry]]:
+    """What the JVM's device did, by run; nothing else is tested beside it."""
+    jvm_station.ask(folder, compiled.bundle, compiled.url, runs)
+    jvm_says(folder, "-pl", "core", "-Dtest=LoopbackTest", goal="surefire:test")
+    return jvm_station.told(folder)
 
 
 @pytest.fixture(scope="module")
@@ -280,15 +293,13 @@ def test_the_device_drafts_in_every_mode(built):
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", jvm_station.FIXED)
-def test_both_devices_draft_the_same_in_long_texts(place, tmp_path, name):
-    jvm_station.ask(tmp_path, place.bundle, place.url, loopback(place.bundle, 20, 128, {name}))
-    jvm_says(tmp_path, *LOOPBACK)
-    told = jvm_station.told(tmp_path)
-    held_to_python(place, told, name, 20, 128)
+def test_both_devices_draft_the_same_in_long_texts(compiled, tmp_path, name):
+    told = loopback_says(tmp_path, compiled, loopback(compiled.bundle, 20, 128, {name}))
+    held_to_python(compiled, told, name, 20, 128)
     for each in jvm_station.RUNS:
         if each.split()[0] != name or (each == name and name != "topk"):
             continue
-        ours = asyncio.run(jvm_station.texts(place.bundle, place.url, each, 20, 128))
+        ours = asyncio.run(jvm_station.texts(compiled.bundle, compiled.url, each, 20, 128))
         alphas = [jvm_station.alpha(entries) for entries in (told[each], ours)]
         modes = [collections.Counter(one["mode"] for one in texts) for texts in (told[each], ours)]
         print(f"{each}: alpha {alphas}, {[dict(of) for of in modes]}")
@@ -296,21 +307,21 @@ def test_both_devices_draft_the_same_in_long_texts(place, tmp_path, name):
 
 
 @pytest.mark.full
-def test_a_base_station_is_killed_in_every_text(place, tmp_path):
+def test_a_base_station_is_killed_in_every_text(compiled, tmp_path):
     """And started again, 20 times: the texts are those without it, and the device drafts on."""
-    prompts = jvm_station.prompts(place.bundle, 20)
+    prompts = jvm_station.prompts(compiled.bundle, 20)
     halves = [("coupled auto", prompts[:10]), ("coupled run-ahead", prompts[10:])]
     runs = [jvm_station.asked(name, half, 60, what="kills") for name, half in halves]
-    jvm_station.ask(tmp_path, place.bundle, place.url, runs)
-    with jvm_station.killing(tmp_path, place.station):
-        jvm_says(tmp_path, *LOOPBACK)
-    told = [one for each in jvm_station.told(tmp_path).values() for one in each]
-    ours = asyncio.run(jvm_station.texts(place.bundle, place.url, "coupled", 20, 60))
+    with jvm_station.killing(tmp_path, compiled.station):
+        entries = loopback_says(tmp_path, compiled, runs)
+    told = [one for each in entries.values() for one in each]
+    ours = asyncio.run(jvm_station.texts(compiled.bundle, compiled.url, "coupled", 20, 60))
     assert texts(told) == texts(ours)
     assert all(one["reconnects"] for one in told)
-    drafts = [one["kinds"][20:].count("DRAFT") / len(one["kinds"][20:]) for one in told]
-    print(f"killed 20 times: drafted afterwards {drafts}")
-    assert min(drafts) > 0.2
+    behind = [one["kinds"][20:] for one in told if len(one["kinds"]) > 30]
+    drafts = [kinds.count("DRAFT") / len(kinds) for kinds in behind]
+    print(f"killed 20 times: of {len(drafts)} texts drafted afterwards {drafts}")
+    assert min(drafts) > 0.2 and len(drafts) > 15
 
 
 @pytest.mark.parametrize(
