@@ -97,7 +97,7 @@ class JvmDrafts:
             os.mkfifo(folder / name)
         self._turn = os.open(folder / "turn", os.O_RDWR)  # which waits for nobody
         self._turned = os.open(folder / "turned", os.O_RDWR | os.O_NONBLOCK)
-        options = ["-Dtest=PaceTest", f"-Ddraftlink.vectors={folder}"]
+        options = ["-pl", "core", "-Dtest=PaceTest", f"-Ddraftlink.vectors={folder}"]
         self._process = subprocess.Popen(["mvn", "-o", "-q", "-B", "test", *options], cwd=DEMO)
 
     def turn(self) -> Times:

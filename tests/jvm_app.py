@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +18,10 @@ from device_runtime.device import Coupled, Device, Sampling
 from device_runtime.model.bundle import MANIFEST, Bundle, load_bundle
 from device_runtime.templates.form import Form, Part
 from draftlink.host import joining
+from tests import jvm_station
 from tests.killable import Station
 
-TOKENS = 24
+TOKENS = 40
 SAID = ("Once upon a time there was a boat.", "And what came then?")
 # The embedded pair has no template: its texts are stories, and so are these turns.
 FORM = Form("", Part("", "\n"), Part("", "\n"), "")
@@ -29,23 +29,19 @@ FORM = Form("", Part("", "\n"), Part("", "\n"), "")
 
 @contextmanager
 def station(folder: Path, bundle: Bundle) -> Iterator[None]:
-    """Started with ``--self-signed --qr --offer``; ``app.json`` says what is to be done there."""
+    """Started with ``--self-signed --qr --offer``; ``app.json`` says what is to be done there.
+
+    It is killed, and started again, whenever the JVM asks for it in the folder ``app``.
+    """
     state, offered = folder / "state", folder / "offered"
     shutil.copytree(bundle.path, offered)
     manifest = msgspec.structs.replace(
         bundle.manifest, chat=FORM, sampling=Sampling(temperature=0.0)
     )
     (offered / MANIFEST).write_bytes(msgspec.json.encode(manifest))
-    started = Station(folder, "--self-signed", "--qr", "--offer", str(offered))
-    before = os.environ.get("XDG_STATE_HOME")
-    os.environ["XDG_STATE_HOME"] = str(state)
-    try:
-        started.start()
-    finally:
-        if before is None:
-            del os.environ["XDG_STATE_HOME"]
-        else:
-            os.environ["XDG_STATE_HOME"] = before
+    options = ("--self-signed", "--qr", "--offer", str(offered))
+    started = Station(folder, *options, environment={"XDG_STATE_HOME": str(state)})
+    started.start()
     try:
         token = (state / "draftlink" / join.TOKEN).read_text().strip()
         pin = certificate.pin(state / "draftlink" / certificate.CERTIFICATE)
@@ -54,21 +50,31 @@ def station(folder: Path, bundle: Bundle) -> Iterator[None]:
             "name": offered.name, "tokens": str(TOKENS), "first": SAID[0], "second": SAID[1],
         }  # fmt: skip
         (folder / "app.json").write_text(json.dumps(said))
-        yield
+        (folder / "app").mkdir()
+        with jvm_station.killing(folder / "app", started):
+            yield
     finally:
         started.kill()
 
 
-def answers(folder: Path) -> tuple[list[str], list[str]]:
-    """What the JVM's device was answered there, and Python's."""
-    theirs = json.loads((folder / "jvm_app.json").read_text())["answers"].split("\0")
-    return theirs, json.loads((folder / "python_app.json").read_text())
+def link(folder: Path) -> str:
+    """By which it is joined."""
+    said: str = json.loads((folder / "app.json").read_text())["link"]
+    return said
+
+
+def answers(folder: Path) -> tuple[list[str], str, list[str]]:
+    """What the JVM's device was answered there, and to the first once more, over a link that was
+    lost; and what Python's was."""
+    theirs, lost = (
+        json.loads((folder / f"jvm_{name}.json").read_text()) for name in ("app", "lost")
+    )
+    return theirs, lost, json.loads((folder / "python_app.json").read_text())
 
 
 def answer(folder: Path) -> None:
     """Have Python's device write there what the JVM's was to, joined by the same link."""
-    link = json.loads((folder / "app.json").read_text())["link"]
-    said = {key: values[0] for key, values in parse_qs(urlsplit(link).query).items()}
+    said = {key: values[0] for key, values in parse_qs(urlsplit(link(folder)).query).items()}
     bundle = load_bundle(folder / "offered")
 
     async def run() -> list[str]:

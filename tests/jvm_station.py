@@ -106,11 +106,14 @@ def killing(folder: Path, station: Station) -> Iterator[None]:
     for name in ("kill", "killed"):
         os.mkfifo(folder / name)
 
+    # Opened both ways they wait for nobody, whoever has gone at the other end.
+    kill, killed = (os.open(folder / name, os.O_RDWR) for name in ("kill", "killed"))
+
     def serve() -> None:
-        with os.fdopen(os.open(folder / "kill", os.O_RDWR)) as wanted:
+        with os.fdopen(kill) as wanted:
             while wanted.readline() != "stop\n":
                 station.kill()
-                (folder / "killed").write_text("killed\n")
+                os.write(killed, b"killed\n")
                 station.start()
 
     thread = threading.Thread(target=serve)
@@ -118,10 +121,9 @@ def killing(folder: Path, station: Station) -> Iterator[None]:
     try:
         yield
     finally:
-        end = os.open(folder / "kill", os.O_RDWR)  # which waits for no reader
-        os.write(end, b"stop\n")
-        os.close(end)
+        os.write(kill, b"stop\n")
         thread.join()
+        os.close(killed)
 
 
 def told(folder: Path) -> dict[str, list[Entry]]:

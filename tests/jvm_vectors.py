@@ -65,7 +65,10 @@ def write(folder: Path) -> None:
 
 def check(folder: Path) -> dict[str, int]:
     """How many entries of each kind the JVM made. Raises what the first wrong one raises."""
-    checks = {"rows": check_row, "frames": check_frame, "ids": check_ids}
+    models = Models()
+    checks: dict[str, Callable[[Entry], None]] = {
+        "rows": check_row, "frames": check_frame, "ids": lambda entry: check_ids(entry, models),
+    }  # fmt: skip
     counts = {}
     for name, one in checks.items():
         lines = (folder / f"jvm_{name}.jsonl").read_text().splitlines()
@@ -295,9 +298,31 @@ def rest_of_control(rng: np.random.Generator) -> frames.Frame:
 # --- Ids, noise and draws ---
 
 
+class Models:
+    """An id model for each vocabulary, which goes from history to history as a session's does."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[IdModel, list[int]]] = {}
+
+    def behind(self, vocab_size: int, history: list[int]) -> IdModel:
+        """The one for so many ids, behind a history."""
+        if vocab_size not in self._kept:
+            self._kept[vocab_size] = IdModel(vocab_size), []
+        model, known = self._kept[vocab_size]
+        common = next(
+            (i for i, (a, b) in enumerate(zip(known, history, strict=False)) if a != b),
+            min(len(known), len(history)),
+        )
+        model.rollback(common)
+        model.extend(history[common:])
+        known[common:] = history[common:]
+        return model
+
+
 def ids(rng: np.random.Generator) -> Iterator[Entry]:
     """Sequences behind histories that repeat themselves, as texts do, and begin as the last one."""
     history: list[int] = []
+    models = Models()
     for number in range(COUNT):
         vocab_size = (1000, 8192, 151_936)[number // 100 % 3]
         history = [] if number % 100 == 0 else history[: int(rng.integers(0, len(history) + 1))]
@@ -306,18 +331,16 @@ def ids(rng: np.random.Generator) -> Iterator[Entry]:
             history.append(int(rng.integers(0, vocab_size if few else 12)))
         following = [int(rng.choice(history or [7])) for _ in range(rng.integers(1, 9))]
         following[-1] = int(rng.integers(0, vocab_size))
-        model, out = IdModel(vocab_size), RangeEncoder()
-        model.extend(history)
-        model.encode(out, following)
+        out = RangeEncoder()
+        models.behind(vocab_size, history).encode(out, following)
         payload, bits = out.finish()
         yield {"vocab_size": vocab_size, "history": history, "tokens": following, "bits": bits,
                "hex": payload.hex()}  # fmt: skip
 
 
-def check_ids(entry: Entry) -> None:
+def check_ids(entry: Entry, models: Models) -> None:
     """A sequence of the JVM's, decoded and encoded again."""
-    model, out = IdModel(entry["vocab_size"]), RangeEncoder()
-    model.extend(entry["history"])
+    model, out = models.behind(entry["vocab_size"], entry["history"]), RangeEncoder()
     model.encode(out, entry["tokens"])
     assert out.finish() == (bytes.fromhex(entry["hex"]), entry["bits"])
     source = RangeDecoder(bytes.fromhex(entry["hex"]))

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,19 +22,25 @@ def resident_bytes(pid: int) -> int:
 
 
 class Station:
-    """``draftlink bs tinypair`` as a process of its own, with ``options``."""
+    """``draftlink bs tinypair`` as a process of its own, with ``options``, and what ``environment``
+    says beside this one's."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(
+        self, folder: Path, *options: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self._options = ["--ticket-key", str(folder / "ticket.key"), *options]
+        self._environment = environment or {}
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         command = [sys.executable, "-m", "draftlink.cli", "bs", "tinypair"]
         command += ["--port", str(self.port), *self._options]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, **self._environment}
+        )
         assert self._process.stdout is not None
         assert self._process.stdout.readline().startswith("listening")
 

@@ -29,7 +29,7 @@ class Block:
     @property
     def is_snippet(self) -> bool:
         """Whether a reader would run it; other blocks show something."""
-        if self.language in ("python", "bash", "sh"):
+        if self.language in ("python", "kotlin", "bash", "sh"):
             return True
         words = {line.split()[0] for line in self.commands if line.split()}
         return self.language in ("", "nginx") and bool(words & set(PROGRAMS))

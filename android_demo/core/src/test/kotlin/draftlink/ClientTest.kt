@@ -18,12 +18,18 @@ import draftlink.wire.Sampling
 import draftlink.wire.Scheme
 import kotlin.random.Random
 import kotlinx.coroutines.CompletableDeferred
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.async
+import kotlinx.coroutines.awaitAll
 import kotlinx.coroutines.awaitCancellation
 import kotlinx.coroutines.cancelAndJoin
+import kotlinx.coroutines.flow.onEach
 import kotlinx.coroutines.flow.take
 import kotlinx.coroutines.flow.toList
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.runBlocking
+import kotlinx.coroutines.sync.Semaphore
+import kotlinx.coroutines.sync.withPermit
 import okio.ByteString
 import okio.ByteString.Companion.toByteString
 import org.junit.jupiter.api.Assertions.assertEquals
@@ -48,6 +54,12 @@ class ClientTest {
         val device = Device(draft, Client("ws://here", "5a".repeat(32), VOCABULARY, station, deadlines = Deadlines(3.0, 3.0)))
         device.open()
         return device
+    }
+
+    /** The sum of what [count] seeds come to, some at a time: most of it is waiting. */
+    private fun each(count: Int, one: suspend (Int) -> Int): Int = runBlocking(Dispatchers.Default) {
+        val turns = Semaphore(60)
+        (0 until count).map { seed -> async { turns.withPermit { one(seed) } } }.awaitAll().sum()
     }
 
     @Test
@@ -161,19 +173,16 @@ class ClientTest {
     /** Cut at any message, on its way up or down, kept and forgotten by turns: the text is the one without it. */
     @Test
     fun cuts() {
-        var reconnects = 0
-        for (seed in 0 until 60) {
+        val reconnects = each(60) { seed ->
             val random = Random(seed)
             val context = if (seed % 3 == 0) 40 else 1000
-            var armed = false // one that is not there at first is another matter
-            val station = FakeStation(remembers = { random.nextBoolean() }, cuts = { armed && random.nextInt(12) == 0 })
-            runBlocking {
-                val device = device(station, FakeDraft(context))
-                armed = true
-                val asked = options.copy(mode = Mode.entries[seed % Mode.entries.size])
-                assertEquals(text(60), device.generate(prompt, asked).toList().map { it.id }) { "seed $seed" }
-                reconnects += device.result!!.reconnects
-            }
+            var left = 0 // none at first, which is another matter; and few in a row, behind which it is only waited longer
+            val station = FakeStation(remembers = { random.nextBoolean() }, cuts = { left > 0 && random.nextInt(12) == 0 && left-- > 0 })
+            val device = device(station, FakeDraft(context))
+            left = 4
+            val asked = options.copy(mode = Mode.entries[seed % Mode.entries.size])
+            assertEquals(text(60), device.generate(prompt, asked).onEach { left = 4 }.toList().map { it.id }) { "seed $seed" }
+            device.result!!.reconnects
         }
         println("cuts: $reconnects new connections")
         assertTrue(reconnects > 100)
@@ -182,22 +191,20 @@ class ClientTest {
     /** What comes is one bit, byte or message other than what was said: a typed error or the same text, and no hang. */
     @Test
     fun `what no base station says`() {
-        var refused = 0
-        for (seed in 0 until 1000) {
+        val refused = each(1000) { seed ->
             val random = Random(seed)
             var left = random.nextInt(30)
             val station = FakeStation(spoils = { data -> if (left-- == 0) spoilt(data, random) else data })
-            runBlocking {
-                val client = Client("ws://here", "5a".repeat(32), VOCABULARY, station, 0.0, Deadlines(0.5, 0.5))
-                try {
-                    val device = Device(FakeDraft(), client)
-                    device.open()
-                    device.generate(prompt, options.copy(mode = Mode.entries[seed % Mode.entries.size])).toList()
-                } catch (_: LinkException) {
-                    refused++
-                    // It stays refused, and says so again at once.
-                    assertThrows(LinkException::class.java) { runBlocking { client.receive() } }
-                }
+            val client = Client("ws://here", "5a".repeat(32), VOCABULARY, station, 0.0, Deadlines(0.5, 0.5))
+            try {
+                val device = Device(FakeDraft(), client)
+                device.open()
+                device.generate(prompt, options.copy(mode = Mode.entries[seed % Mode.entries.size])).toList()
+                0
+            } catch (_: LinkException) {
+                // It stays refused, and says so again at once.
+                assertThrows(LinkException::class.java) { runBlocking { client.receive() } }
+                1
             }
         }
         println("hostile: $refused of 1000 base stations refused")

@@ -59,17 +59,21 @@ class BundleModel(private val scope: CoroutineScope, private val place: File) {
     private val found = MutableStateFlow<BundleState>(BundleState.Missing)
     private var offer: Offer? = null
     private var work: Job? = null
+    private var looking: Job? = null
 
-    /** The bundle, where its state is [BundleState.Ready]. */
+    /** The bundle that is here, also while another one is asked for or comes. */
     var bundle: Bundle? = null
         private set
 
     val state: StateFlow<BundleState> = found.asStateFlow()
 
-    /** Looks for what is here already. */
-    fun look() = begin {
-        if (place.exists()) ready(place.name, runInterruptible(Dispatchers.IO) { Bundle.load(place) })
-        else found.value = BundleState.Missing
+    /** Looks for what is here already; what is asked for meanwhile waits for it. */
+    fun look() {
+        begin {
+            if (place.exists()) ready(place.name, runInterruptible(Dispatchers.IO) { Bundle.load(place) })
+            else found.value = BundleState.Missing
+        }
+        looking = work
     }
 
     /** Asks what a base station offers. */
@@ -83,14 +87,11 @@ class BundleModel(private val scope: CoroutineScope, private val place: File) {
     /** Takes what is offered, in the place of what is here; asks first where it has not. */
     fun take(source: Source) = begin {
         val said = offer ?: source.offer().also { offer = it }
-        bundle = null
         found.value = BundleState.Coming(said.name, "", 0, said.bytes)
         val new = File(place.absoluteFile.parentFile, "${place.name}.new")
         new.deleteRecursively()
         source.pull(said, new) { found.value = BundleState.Coming(said.name, it.file, it.haveAll, it.all) }
-        place.deleteRecursively()
-        if (!new.renameTo(place)) throw IOException("cannot move $new to $place")
-        ready(said.name, Bundle.load(place))
+        swap(new, said.name)
     }
 
     /** Takes the bundle in a [folder], such as one that was copied to the phone. */
@@ -104,14 +105,20 @@ class BundleModel(private val scope: CoroutineScope, private val place: File) {
             Bundle.load(new) // it was a stranger's folder: what counts is what has come
         }
         OrtDraftModel.runnable(whole.manifest)
-        place.deleteRecursively()
-        if (!new.renameTo(place)) throw IOException("cannot move $new to $place")
-        ready(folder.name, Bundle.load(place))
+        swap(new, folder.name)
     }
 
     /** Stops what is under way; what has come is kept. */
     fun stop() {
         work?.cancel()
+    }
+
+    /** What was here before is usable until now. */
+    private suspend fun swap(new: File, name: String) {
+        bundle = null
+        place.deleteRecursively()
+        if (!new.renameTo(place)) throw IOException("cannot move $new to $place")
+        ready(name, runInterruptible(Dispatchers.IO) { Bundle.load(place) })
     }
 
     private fun ready(name: String, whole: Bundle) {
@@ -124,7 +131,8 @@ class BundleModel(private val scope: CoroutineScope, private val place: File) {
     private fun begin(what: suspend () -> Unit) {
         val before = work
         work = scope.launch {
-            before?.let { it.cancel(); it.join() } // one at a time for a place
+            if (before !== looking) before?.cancel()
+            before?.join() // one at a time for a place
             try {
                 what()
             } catch (error: CancellationException) {

@@ -12,6 +12,7 @@ import draftlink.text.Speaker
 import draftlink.text.Tokenizer
 import draftlink.text.TokenizerException
 import draftlink.transport.LinkException
+import draftlink.wire.Refused
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Job
 import kotlinx.coroutines.flow.MutableStateFlow
@@ -41,6 +42,7 @@ class ChatModel(private val scope: CoroutineScope, lines: List<Said> = emptyList
     private var talk: Talk? = null
     private var watched: Job? = null
     private var work: Job? = null
+    private var stale = false // the conversation is not with what is wanted now
 
     val state: StateFlow<ChatState> = found.asStateFlow()
 
@@ -54,6 +56,7 @@ class ChatModel(private val scope: CoroutineScope, lines: List<Said> = emptyList
                 write(opened())
             } catch (error: LinkException) {
                 notice(error)
+                found.update { it.copy(otherDraft = error.code == Refused.TOKENIZER) }
             } catch (error: BundleException) {
                 notice(error)
             } catch (error: TokenizerException) {
@@ -86,18 +89,24 @@ class ChatModel(private val scope: CoroutineScope, lines: List<Said> = emptyList
         return true
     }
 
+    /** The next text is written with what [open] gives then: another base station or draft, or other settings. */
+    fun renew() {
+        stale = !rest()
+    }
+
     private fun notice(error: Exception) = found.update { it.copy(notice = error.message ?: error::class.java.simpleName) }
 
     private fun hangUp() {
         watched?.cancel()
         talk?.conversation?.close()
         talk = null
-        found.update { it.copy(link = LinkState.CLOSED) }
+        found.update { it.copy(link = LinkState.CLOSED, otherDraft = false) }
     }
 
     private suspend fun opened(): Talk {
-        talk?.let { if (it.conversation.link.value in HEARD) return it }
+        talk?.let { if (!stale && it.conversation.link.value in HEARD) return it }
         hangUp()
+        stale = false
         val new = open()
         talk = new
         watched = scope.launch {

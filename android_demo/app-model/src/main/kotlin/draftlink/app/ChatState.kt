@@ -36,7 +36,7 @@ enum class Phase { RESTING, OPENING, WRITING, STOPPING }
 
 /**
  * What a chat's screen shows. [plain]: the model has no form of chats, and goes on with plain text. [notice]:
- * what went wrong, until something is sent.
+ * what went wrong, until something is sent. [otherDraft]: that was the draft, which is not for this base station.
  */
 data class ChatState(
     val lines: List<Said> = emptyList(),
@@ -45,6 +45,7 @@ data class ChatState(
     val live: Live = Live(),
     val plain: Boolean = false,
     val notice: String? = null,
+    val otherDraft: Boolean = false,
 ) {
     /** Whether something of what is shown may be taken back. */
     val provisional: Boolean get() = lines.lastOrNull()?.pieces?.any { it.who == Who.PROVISIONAL } == true

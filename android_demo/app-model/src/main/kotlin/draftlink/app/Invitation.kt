@@ -26,6 +26,8 @@ data class Invitation(val url: String, val token: String?, val pin: String?) {
     override fun toString() = "Invitation($url)"
 
     companion object {
+        /** What a link begins with. */
+        const val SCHEME = "draftlink:"
         private const val LONGEST = 4096
         private const val KNOWN = "url token pin"
 

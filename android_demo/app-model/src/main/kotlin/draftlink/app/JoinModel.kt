@@ -62,8 +62,11 @@ class JoinModel(private val kept: Joins) {
     /** A [link] was opened. */
     fun open(link: String) = ask { Invitation.of(link) }
 
-    /** A person typed an address, and a token or nothing. */
-    fun type(url: String, token: String) = ask { Invitation.of(url.trim(), token.trim().ifEmpty { null }, null) }
+    /** A person typed an address, and a token or nothing; or a link, where the camera reads none. */
+    fun type(url: String, token: String) = ask {
+        if (url.trim().startsWith(Invitation.SCHEME)) Invitation.of(url.trim())
+        else Invitation.of(url.trim(), token.trim().ifEmpty { null }, null)
+    }
 
     private fun ask(invitation: () -> Invitation) {
         clear = false // a switch is for one base station

@@ -51,6 +51,9 @@ class SettingsModel(private val kept: Kept, private val cores: Int, val provider
     /** Threads that may be chosen. */
     val threads: IntRange get() = 1..cores.coerceIn(1, MOST_THREADS)
 
+    /** How long an answer may be, in tokens, to choose from. */
+    val lengths = listOf(128, 256, 512, 1024, 2048, 4096)
+
     /** Takes a change, as far as this phone has it; whether the draft has to be loaded anew. */
     fun change(change: (Settings) -> Settings): Boolean {
         val before = found.value

@@ -13,6 +13,7 @@ import kotlinx.coroutines.runBlocking
 import org.junit.jupiter.api.Assertions.assertArrayEquals
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
+import org.junit.jupiter.api.Assertions.assertSame
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
@@ -146,6 +147,32 @@ class BundleTest {
         }
 
     @Test
+    fun `what is here is usable until another one is whole`() {
+        fetch { model, _, source ->
+            model.take(source)
+            assertEquals("Ready(name=small, chat=false)", model.ends())
+        }
+        val other = FakeOffer.bundle(size = 200_000)
+        fetch({ name, _ -> if (name == "model.onnx") Spoilt(after = 0) else null }, other) { model, _, source ->
+            model.look()
+            model.ask(source) // which waits for what is looked for, however long that takes
+            model.state.first { it is BundleState.Offered }
+            val here = model.bundle!!
+            model.take(source)
+            model.state.first { it is BundleState.Coming }
+            assertSame(here, model.bundle)
+            assertTrue("does not go on with model.onnx" in model.ends())
+            assertSame(here, model.bundle)
+            assertArrayEquals(files["model.onnx"], here.graph.readBytes())
+        }
+        fetch(files = other) { model, _, source ->
+            model.take(source)
+            assertEquals("Ready(name=small, chat=false)", model.ends())
+            assertArrayEquals(other["model.onnx"], model.bundle!!.graph.readBytes())
+        }
+    }
+
+    @Test
     fun `a folder on the phone is taken, if it is one`() = fetch { model, _, _ ->
         val given = File(folder, "given").apply { mkdirs() }
         model.copy(given)
@@ -177,10 +204,10 @@ class BundleTest {
         Station("ws://192.168.1.20:1", "secret", clear = true)
         assertThrows(LinkException::class.java) { Station("ws://127.0.0.1:1", "secret", "A".repeat(43)) }
         assertThrows(LinkException::class.java) { Station("http://127.0.0.1:1") }
-        for (status in listOf(401, 302, 404)) {
+        for ((status, why) in listOf(401 to "another token", 302 to "redirects", 404 to "offers no draft: start it with --offer", 418 to "HTTP 418")) {
             fetch({ _, _ -> Spoilt(status = status) }) { model, _, source ->
                 model.ask(source)
-                assertTrue("Failed" in model.ends())
+                assertTrue(Regex("Failed\\(.*$why.*, again=true\\)").matches(model.ends()))
             }
         }
     }

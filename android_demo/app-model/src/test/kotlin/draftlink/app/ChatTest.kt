@@ -12,8 +12,10 @@ import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Job
 import kotlinx.coroutines.awaitCancellation
 import kotlinx.coroutines.cancel
+import kotlinx.coroutines.cancelAndJoin
 import kotlinx.coroutines.flow.FlowCollector
 import kotlinx.coroutines.flow.first
+import kotlinx.coroutines.launch
 import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.yield
 import org.junit.jupiter.api.Assertions.assertEquals
@@ -147,6 +149,47 @@ class ChatTest {
         yield()
         model.rests()
         assertEquals(3, tries)
+    }
+
+    @Test
+    fun `another base station, draft or setting counts from the next text on`() = chat {
+        val made = ArrayList<Scripted>()
+        val model = ChatModel(this) {
+            talk(Scripted { say("a", Kind.DRAFT); if (it.asked.size > 1) awaitCancellation() }.also { made += it })
+        }
+        model.send("hi")
+        model.rests()
+        model.renew() // nothing is being written
+        assertTrue(made.single().closed)
+        model.send("hi")
+        yield()
+        model.rests()
+        model.send("hi")
+        model.state.first { it.phase == Phase.WRITING }
+        model.renew() // and here something is
+        assertFalse(made[1].closed)
+        model.stop()
+        model.rests()
+        model.send("hi")
+        yield()
+        model.rests()
+        assertEquals(listOf(1, 2, 1), made.map { it.asked.size })
+        assertTrue(made[1].closed)
+    }
+
+    @Test
+    fun `a screen that is turned in mid-text shows the same, and the text goes on`() = chat {
+        val turned = CompletableDeferred<Unit>()
+        val model = ChatModel(this) {
+            talk(Scripted { say("ab", Kind.DRAFT); say("c", Kind.PROVISIONAL); turned.await(); say("d", Kind.CORRECTION) })
+        }
+        val screen = launch { model.state.collect {} }
+        model.send("hi")
+        val before = model.state.first { it.provisional }
+        screen.cancelAndJoin()
+        assertEquals(before, model.state.first()) // what the next one sees first
+        turned.complete(Unit)
+        assertEquals("you: hi / answer: (ab)*(d) [RESTING OPEN]", model.rests())
     }
 
     @Test

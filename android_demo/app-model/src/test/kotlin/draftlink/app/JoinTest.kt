@@ -66,6 +66,15 @@ class JoinTest {
     }
 
     @Test
+    fun `a link that no camera has read can be pasted`() {
+        val model = JoinModel(MemoryJoins())
+        model.type(" $link\n", "")
+        assertEquals("Asked(host=192.168.1.20:8765, pinned=true, secure=true, replaces=null, blocked=false, clear=false)", shown(model))
+        model.type("draftlink://join", "token")
+        assertEquals("Wrong(why=the link has no address)", shown(model))
+    }
+
+    @Test
     fun `links of strangers are refused, and say why`() {
         val wrong = mapOf(
             "https://join?url=wss://a" to "no link", "draftlink://leave?url=wss://a" to "no link", "draftlink:join" to "no link",

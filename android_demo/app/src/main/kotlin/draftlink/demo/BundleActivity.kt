@@ -40,7 +40,12 @@ class BundleActivity : Screen() {
 
     private fun say(text: String) = Toast.makeText(this, text, Toast.LENGTH_LONG).show()
 
-    override fun CoroutineScope.shown() = show(app.bundles.state) { state ->
+    override fun CoroutineScope.shown() {
+        show(app.bundles.state) { state -> draw(state) }
+        showWay()
+    }
+
+    private fun draw(state: BundleState) {
         val size = { bytes: Long -> Formatter.formatFileSize(this@BundleActivity, bytes) }
         findViewById<TextView>(R.id.said).text = when (state) {
             is BundleState.Missing -> getString(R.string.bundle_missing)

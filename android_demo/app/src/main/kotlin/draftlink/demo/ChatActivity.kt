@@ -37,7 +37,10 @@ class ChatActivity : Screen() {
         WorkService.start(this)
     }
 
-    override fun CoroutineScope.shown() = show(app.chat.state) { state -> draw(state) }
+    override fun CoroutineScope.shown() {
+        show(app.chat.state) { state -> draw(state) }
+        showWay()
+    }
 
     private fun draw(state: ChatState) {
         val scroll = findViewById<ScrollView>(R.id.scroll)

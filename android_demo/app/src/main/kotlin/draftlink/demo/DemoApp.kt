@@ -6,9 +6,11 @@ import android.content.Context
 import android.os.Handler
 import android.os.Looper
 import draftlink.app.BundleModel
+import draftlink.app.BundleState
 import draftlink.app.ChatModel
 import draftlink.app.ChatState
 import draftlink.app.Engine
+import draftlink.app.Guide
 import draftlink.app.JoinModel
 import draftlink.app.Phase
 import draftlink.app.SettingsModel
@@ -45,6 +47,7 @@ class DemoApp : Application() {
         SettingsModel(StoredSettings(file), Runtime.getRuntime().availableProcessors(), Provider.available())
     }
     val chat by lazy { ChatModel(scope, ChatState.restored(saved())) { open() } }
+    val guide by lazy { Guide(joins, bundles, chat) }
 
     /** Where a bundle may be copied to, as by `adb push`. */
     val folder: File? get() = getExternalFilesDir("bundle")
@@ -52,6 +55,7 @@ class DemoApp : Application() {
     override fun onCreate() {
         super.onCreate()
         bundles.look()
+        scope.launch { bundles.state.collect { if (it is BundleState.Ready) chat.renew() } }
         scope.launch {
             var writing = false
             chat.state.collect { state ->
@@ -71,8 +75,16 @@ class DemoApp : Application() {
         return engine.open(bundle, invitation, settings.state.value) { power.now() }
     }
 
-    /** The draft is loaded anew before the next text, as settings want it now. */
-    fun reload() = letGo()
+    /** Another base station is joined: the next text is its own, and what it offers is asked for where there is no draft. */
+    fun joined() {
+        chat.renew()
+        val source = try {
+            source()
+        } catch (_: LinkException) {
+            null // the screen on which it is asked for says why
+        }
+        if (source != null && bundles.bundle == null) bundles.ask(source)
+    }
 
     private fun letGo() {
         if (chat.rest()) engine.close()

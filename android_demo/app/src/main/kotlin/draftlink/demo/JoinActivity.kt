@@ -14,9 +14,9 @@ class JoinActivity : Screen() {
         super.onCreate(savedInstanceState)
         setContentView(R.layout.join)
         val joins = app.joins
-        onClick(R.id.accept) { if (joins.accept()) app.reload() }
+        onClick(R.id.accept) { if (joins.accept()) app.joined() }
         onClick(R.id.decline) { joins.decline() }
-        onClick(R.id.leave) { joins.leave().also { app.reload() } }
+        onClick(R.id.leave) { joins.leave().also { app.chat.renew() } }
         onClick(R.id.ask) { joins.type(text(R.id.address), text(R.id.token)) }
         findViewById<Switch>(R.id.clear).setOnCheckedChangeListener { _, on -> joins.allowClear(on) }
         // Turned round, the same intent is there again, and what it asked has been answered or is still asked.
@@ -35,7 +35,12 @@ class JoinActivity : Screen() {
 
     private fun text(id: Int) = findViewById<EditText>(id).text.toString()
 
-    override fun CoroutineScope.shown() = show(app.joins.state) { state ->
+    override fun CoroutineScope.shown() {
+        show(app.joins.state) { state -> draw(state) }
+        showWay()
+    }
+
+    private fun draw(state: JoinState) {
         val asked = state as? JoinState.Asked
         findViewById<TextView>(R.id.said).text = when (state) {
             is JoinState.Nothing -> getString(R.string.nothing_joined)

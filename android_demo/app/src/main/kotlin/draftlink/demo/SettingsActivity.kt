@@ -13,12 +13,14 @@ import kotlinx.coroutines.CoroutineScope
 class SettingsActivity : Screen() {
     private val providers by lazy { app.settings.providers.toList() }
     private val threads by lazy { app.settings.threads.toList() }
+    private val lengths by lazy { app.settings.lengths }
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
         setContentView(R.layout.settings)
         choice(R.id.provider, providers.map { it.said }) { place -> change { it.copy(provider = providers[place]) } }
         choice(R.id.threads, threads.map { it.toString() }) { place -> change { it.copy(threads = threads[place]) } }
+        choice(R.id.length, lengths.map { it.toString() }) { place -> change { it.copy(maxTokens = lengths[place]) } }
         findViewById<Switch>(R.id.spare).setOnCheckedChangeListener { _, on -> change { it.copy(spare = on) } }
         findViewById<Switch>(R.id.offline).setOnCheckedChangeListener { _, on ->
             change { it.copy(offlineAfterS = if (on) it.offlineAfterS ?: Settings().offlineAfterS else null) }
@@ -26,7 +28,7 @@ class SettingsActivity : Screen() {
     }
 
     private fun change(how: (Settings) -> Settings) {
-        if (app.settings.change(how)) app.reload()
+        if (app.settings.change(how)) app.chat.renew()
     }
 
     private fun choice(place: Int, words: List<String>, chosen: (Int) -> Unit) {
@@ -42,6 +44,7 @@ class SettingsActivity : Screen() {
     override fun CoroutineScope.shown() = show(app.settings.state) { state ->
         findViewById<Spinner>(R.id.provider).setSelection(providers.indexOf(state.provider))
         findViewById<Spinner>(R.id.threads).setSelection(threads.indexOf(state.threads))
+        findViewById<Spinner>(R.id.length).setSelection(lengths.indexOfLast { it <= state.maxTokens }.coerceAtLeast(0))
         findViewById<Switch>(R.id.spare).isChecked = state.spare
         findViewById<Switch>(R.id.offline).isChecked = state.offlineAfterS != null
     }

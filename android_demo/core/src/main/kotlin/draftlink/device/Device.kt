@@ -136,7 +136,7 @@ class Device(
         val shared = minOf(model.vocabSize.toLong(), welcome.vocabSize).toInt()
         require(prompt.isNotEmpty() && prompt.all { it in 0 until shared }) { "the prompt is empty, or has ids of neither model" }
         require(prompt.size < welcome.context) {
-            "the prompt has ${prompt.size} tokens, and the target's context is ${welcome.context}"
+            "the prompt has ${prompt.size} tokens, and the target's context is ${welcome.context}; shorten it, or begin anew"
         }
         require(welcome.suppressedIds.isEmpty() || Features.SUPPRESSED in welcome.features) { "the base station cannot leave ids out" }
         val longest = Rule(options.scheme, options.sampling.greedy).longest(welcome.vocabSize.toInt(), welcome.frameEntries)

@@ -1,10 +1,8 @@
 package draftlink.model
 
-import okio.ByteString.Companion.toByteString
 import java.io.File
 import java.io.IOException
 import java.nio.file.Files
-import java.security.MessageDigest
 
 /**
  * A draft bundle in a [folder], which may be used: its files are those of its [manifest], whole, and
@@ -22,7 +20,6 @@ class Bundle private constructor(val folder: File, val manifest: Manifest) {
         private const val GRAPH = "model.onnx"
         private const val TOKENIZER = "tokenizer.json"
         private const val MAX_MANIFEST = 1L shl 20
-        private const val CHUNK = 1 shl 16
 
         /** Reads and verifies a bundle's folder. Throws [BundleException]. */
         fun load(folder: File): Bundle = try {
@@ -44,7 +41,7 @@ class Bundle private constructor(val folder: File, val manifest: Manifest) {
                 own(folder, name)
                 // Its size first: a file of another one need not be read to its end.
                 val found = File(folder, name)
-                if (found.length() != file.bytes || digest(found) != file.sha256) {
+                if (found.length() != file.bytes || sha256(found) != file.sha256) {
                     throw BundleException("$found is corrupt (its checksum differs); get the bundle again")
                 }
             }
@@ -55,19 +52,6 @@ class Bundle private constructor(val folder: File, val manifest: Manifest) {
             val file = File(folder, name)
             if (File(name).name != name || !file.isFile) throw BundleException("$folder is no draft bundle: it lacks $name")
             if (Files.isSymbolicLink(file.toPath())) throw BundleException("$file is a link; a bundle holds its files itself")
-        }
-
-        private fun digest(file: File): String {
-            val sum = MessageDigest.getInstance("SHA-256")
-            val chunk = ByteArray(CHUNK)
-            file.inputStream().use { source ->
-                while (true) {
-                    val count = source.read(chunk)
-                    if (count < 0) break
-                    sum.update(chunk, 0, count)
-                }
-            }
-            return sum.digest().toByteString().hex()
         }
     }
 }

@@ -3,17 +3,16 @@ package draftlink.pull
 import draftlink.model.Bundle
 import draftlink.model.BundleException
 import draftlink.model.Manifest
+import draftlink.model.sha256
 import draftlink.transport.LinkException
 import draftlink.transport.LostException
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.delay
 import kotlinx.coroutines.runInterruptible
-import okio.ByteString.Companion.toByteString
 import java.io.File
 import java.io.IOException
 import java.io.RandomAccessFile
 import java.nio.file.Files
-import java.security.MessageDigest
 
 /** How far a download is: [have] of the [bytes] of a [file], and so many of all of them. */
 data class Progress(val file: String, val have: Long, val bytes: Long, val haveAll: Long, val all: Long)
@@ -42,6 +41,9 @@ class Pull(private val station: Station, private val pause: suspend (Long) -> Un
         Offer.of(data)
     } catch (error: LostException) {
         throw LinkException("no base station at ${station.url} (${error.message}); check the address", error.retryAfterS)
+    } catch (error: LinkException) {
+        if (error.code != NONE) throw error
+        throw LinkException("the base station offers no draft: start it with --offer, or copy one to this device", code = NONE)
     }
 
     /**
@@ -103,7 +105,7 @@ class Pull(private val station: Station, private val pause: suspend (Long) -> Un
                 pause(error.retryAfterS?.times(1000) ?: minOf(LONGEST_MS, FIRST_MS shl failed))
             }
         }
-        if (runInterruptible(Dispatchers.IO) { digest(path) } != file.sha256) {
+        if (runInterruptible(Dispatchers.IO) { sha256(path) } != file.sha256) {
             path.delete()
             throw LinkException("$name is not what was offered (its checksum differs) and was thrown away; ask for it again")
         }
@@ -142,20 +144,9 @@ class Pull(private val station: Station, private val pause: suspend (Long) -> Un
         }
     }
 
-    private fun digest(path: File): String {
-        val sum = MessageDigest.getInstance("SHA-256")
-        val part = ByteArray(PART)
-        path.inputStream().use { source ->
-            while (true) {
-                val count = source.read(part)
-                if (count < 0) return sum.digest().toByteString().hex()
-                sum.update(part, 0, count)
-            }
-        }
-    }
-
     private companion object {
         const val PATH = "/v1/bundle"
+        const val NONE = "HTTP 404"
         const val PART = 1 shl 16
         const val ATTEMPTS = 9 // in a row that bring nothing
         const val FIRST_MS = 100L

@@ -268,7 +268,7 @@ class Client(
             if (frame != null) silence.begins() // one that was overtaken says nothing of what is due
             when (frame) {
                 null -> continue
-                is Refused -> giveUp(LinkException("the base station refuses: ${frame.reason}", frame.retryAfterS))
+                is Refused -> giveUp(LinkException("the base station refuses: ${frame.reason}", frame.retryAfterS, frame.code))
                 is Progress -> patience.heard(frame, nowS())
                 else -> {
                     patience.heard(frame, nowS())

@@ -73,7 +73,7 @@ object Http {
             status >= 500 || status in setOf(408, 425, 429) -> LostException("HTTP $status")
             status == 401 -> LinkException("the base station refuses: it wants another token")
             status in 300..399 -> LinkException("it redirects, which is not followed; give that address")
-            else -> LinkException("it is no base station, or not for this device: HTTP $status")
+            else -> LinkException("it is no base station, or not for this device: HTTP $status", code = "HTTP $status")
         }
     }
 

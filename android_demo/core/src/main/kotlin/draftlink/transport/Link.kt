@@ -5,8 +5,9 @@ import okio.ByteString
 /**
  * The base station cannot be reached, refuses, or has gone; the text says what to do, in one line that
  * does nothing to a screen, whatever the peer said in it. [retryAfterS]: when to try again, if it said so.
+ * [code]: why it refused, as in [draftlink.wire.Refused], or such as `HTTP 404`; null where it did not.
  */
-class LinkException(message: String, val retryAfterS: Long? = null) : Exception(printable(message))
+class LinkException(message: String, val retryAfterS: Long? = null, val code: String? = null) : Exception(printable(message))
 
 private const val SHOWN = 500
 

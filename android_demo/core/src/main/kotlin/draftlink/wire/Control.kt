@@ -46,7 +46,12 @@ data class Welcome(
 }
 
 /** The base station will not go on; [reason] is for a person. */
-data class Refused(val code: String, val reason: String, val retryAfterS: Long? = null) : Control
+data class Refused(val code: String, val reason: String, val retryAfterS: Long? = null) : Control {
+    companion object {
+        /** The [code] for a draft whose tokenizer is not the target's. */
+        const val TOKENIZER = "tokenizer"
+    }
+}
 
 /** A generation begins: keep [base] tokens of the history, append [ids]. */
 data class Start(
