@@ -127,7 +127,7 @@ def test_version_and_completion():
 
 
 def test_debug_shows_the_traceback_and_nothing_else_does():
-    arguments = ["plan", "--link", "nowhere"]
+    arguments = ["report", "nowhere.json"]
     quiet, loud = run(*arguments), run(*arguments, "--debug")
     assert quiet.returncode == 1 and "Traceback" not in quiet.stderr
     assert quiet.stderr.startswith("error: ") and quiet.stderr.count("\n") == 1

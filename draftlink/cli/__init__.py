@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from typing import Final
@@ -24,6 +23,7 @@ from draftlink.cli import (  # noqa: F401
 )
 from draftlink.cli.common import app, err
 from draftlink.cli.consoles import escape_what_has_no_code
+from draftlink.host import torchao
 from draftlink.host.extras import advice
 from draftlink.host.folders import forget_relative_folders
 from draftlink.host.plain import printable
@@ -45,8 +45,7 @@ def main() -> None:
     # Both libraries talk on stderr by default; a command's own lines are the interface.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Where torchao is installed, transformers imports it, and PyTorch warns of how that is written.
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    torchao.hush()
     escape_what_has_no_code()
     forget_relative_folders()
     debug = "--debug" in sys.argv

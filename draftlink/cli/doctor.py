@@ -18,6 +18,7 @@ MARKS = {"ok": ("ok   ", "green"), "note": ("note ", "yellow"), "fault": ("fault
 
 @app.command(epilog="Example: draftlink doctor smollm2-draft --bs wss://base-station:8765")
 def doctor(
+    ctx: typer.Context,
     bundle: Annotated[
         Path | None,
         typer.Argument(
@@ -53,11 +54,11 @@ def doctor(
             say(check)
     verdict = None
     if url is not None:
-        say(doctor_checks.reached(url, token, ca, insecure=insecure, pin=pin))
+        say(doctor_checks.reached(url, **common.trust(ctx)))
         if bundle is None:
             err.say("give a BUNDLE, too, to hear whether drafting pays", "dim")
         elif checks[-1].status == "ok":
-            verdict = _tried(bundle, url, token, ca, insecure, pin, provider, threads, say)
+            verdict = _tried(ctx, bundle, say)
     elif bundle is not None:
         err.say("give --bs URL, too, to hear whether drafting pays", "dim")
     if verdict is not None:
@@ -71,35 +72,16 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _tried(
-    bundle: Path,
-    url: str,
-    token: str | None,
-    ca: Path | None,
-    insecure: bool,
-    pin: str | None,
-    provider: str,
-    threads: int | None,
-    say: Any,
-) -> dict[str, Any] | None:
+def _tried(ctx: typer.Context, bundle: Path, say: Any) -> dict[str, Any] | None:
     """Write a little with the base station; the verdict, or None where that does not work."""
-    from device_runtime.device import Device, LinkError
+    from device_runtime.device import LinkError
     from device_runtime.model.bundle import BundleError
     from device_runtime.probe import probe
     from draftlink.cli.doctor_checks import Check, told
     from draftlink.planning import verdict as verdicts
 
     async def write() -> tuple[Any, Any, int]:
-        device = Device(
-            bundle,
-            url,
-            provider=provider,
-            threads=threads,
-            token=token,
-            ca=ca,
-            insecure=insecure,
-            pin=pin,
-        )
+        device = common.opened(ctx, bundle)
         model: Any = device.model  # a bundle's
         async with device:
             return await probe(device), device.client.welcome, model.threads
