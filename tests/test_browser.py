@@ -148,6 +148,11 @@ def test_the_live_page(size, chromium):
                     assert "–" not in await page.texts("tokens_per_s", "acceptance")
                     await looked(page, size, "live", address, 1560 if size == "phone" else None)
                 page.events.clear()
+                awake = threading.Event()  # a machine that is switched off refuses nothing
+                server.servers[0]._loop.call_soon_threadsafe(awake.wait, 60)
+                await until(page, "document.body.classList.contains('gone')")
+                awake.set()
+                await until(page, "!document.body.classList.contains('gone')")
                 server.should_exit = True
                 await until(page, "document.body.classList.contains('gone')")
             grey = "Number(getComputedStyle(document.getElementById('grid')).opacity)"

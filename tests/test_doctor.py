@@ -125,7 +125,10 @@ def test_a_cache_that_cannot_be(monkeypatch, tmp_path):
 def test_the_link_is_tried(certificate, tmp_path, bundle):
     """No base station, no trust, no token, another tokenizer: each is a line that says so."""
     gone = doctor("--bs", "ws://127.0.0.1:9")
-    assert gone.exit_code == 1 and "fault  link       no base station at ws://" in gone.stdout
+    assert gone.exit_code == 1
+    assert (
+        "fault  link       no base station at ws://127.0.0.1:9 (Connection refused)" in gone.stdout
+    )
     chain, key, signer = certificate
     options = {"tls": tls_context(chain, key), "tokens": tokens()}
     with served(FakeTarget(random_logits(1, 300)), **options) as url:
@@ -137,8 +140,21 @@ def test_the_link_is_tried(certificate, tmp_path, bundle):
         assert "takes devices: TLS, token taken" in done.stdout and TOKEN not in done.output
         other = fake_bundle(tmp_path / "other", 10)
         assert doctor(other, *given).exit_code == 1  # whose graph is none
+        nowhere = doctor(tmp_path / "nowhere", *given)
+        assert nowhere.exit_code == 1 and "fault  bundle     there is no folder" in nowhere.stdout
+        assert "trial" not in nowhere.stdout
         told = doctor(bundle().path, *given)
         assert told.exit_code == 1 and "tokenizer" in told.stdout.partition("fault  trial")[2]
+
+
+def test_a_bundle_alone_is_looked_at(tmp_path):
+    whole = fake_bundle(tmp_path / "draft", 10)
+    done = doctor(whole)
+    assert done.exit_code == 0 and "its files are whole" in done.stdout
+    assert "give --bs URL, too" in done.stderr
+    (whole / "model.onnx").write_bytes(b"else")
+    done = doctor(whole)
+    assert done.exit_code == 1 and "is corrupt" in done.stdout
 
 
 def test_a_trial_says_whether_drafting_pays(bundle, model_folder, tmp_path):

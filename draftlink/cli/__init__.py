@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Final
 
@@ -62,6 +63,7 @@ def main() -> None:
             raise
         # Whoever's words are in it, a peer's or a file's: they are shown, and do nothing.
         words = printable(_told(error) or str(error) or type(error).__name__)
+        words = re.sub(r"\[Errno -?\d+\] ", "", words)  # of an error within it
         err.say(words, lead="error:")
         sys.exit(1)
 

@@ -63,7 +63,7 @@ def chat(
             options: Options = {
                 "sampling": common.sampling(welcome, sampling, stated, usual),
                 "scheme": Coupled() if scheme == "coupled" else topk.usual(),
-                "mode": mode,
+                "mode": mode,  # type: ignore[typeddict-item]  # it was checked when it was parsed
                 "seed": seed,
             }
             if max_tokens is not None:

@@ -52,12 +52,14 @@ def doctor(
     with err.status("looking at this machine"):
         for check in doctor_checks.here():
             say(check)
-    verdict = None
+        if bundle is not None:
+            say(doctor_checks.bundle(bundle))
+    verdict, whole = None, bundle is None or checks[-1].status == "ok"
     if url is not None:
         say(doctor_checks.reached(url, **common.trust(ctx)))
         if bundle is None:
             err.say("give a BUNDLE, too, to hear whether drafting pays", "dim")
-        elif checks[-1].status == "ok":
+        elif whole and checks[-1].status == "ok":
             verdict = _tried(ctx, bundle, say)
     elif bundle is not None:
         err.say("give --bs URL, too, to hear whether drafting pays", "dim")

@@ -70,7 +70,8 @@ def serve(
 
     async def run() -> None:
         device = common.opened(ctx, loaded)
-        choices = Choices(Coupled() if scheme == "coupled" else topk.usual(), mode)
+        written = Coupled() if scheme == "coupled" else topk.usual()
+        choices = Choices(written, mode)  # type: ignore[arg-type]  # it was checked when it was parsed
         service = await Service.open(
             device, template, most=conversations, name=name, choices=choices
         )

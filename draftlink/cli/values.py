@@ -54,7 +54,7 @@ seconds, rate, memory = map(readable, (units.seconds, units.bits_per_s, units.me
 profile, pin, end = map(readable, (shaping.profile, joining.check_pin, host_and_port))
 
 Mode = Annotated[
-    str,
+    str,  # of ``device_runtime.result.MODES``, which take every command a while to load
     typer.Option(
         help="stop-and-wait, run-ahead, stream, both or auto",
         callback=one_of("stop-and-wait", "run-ahead", "stream", "both", "auto"),
