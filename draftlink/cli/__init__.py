@@ -53,7 +53,7 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     # Help names those that commands share; a line for each option would hide what it is for.
-    prefix = None if "--help" in sys.argv else "DRAFTLINK"
+    prefix = None if "--help" in sys.argv or len(sys.argv) == 1 else "DRAFTLINK"
     try:
         app(prog_name="draftlink", auto_envvar_prefix=prefix)
     except KeyboardInterrupt:
