@@ -31,7 +31,10 @@ def test_only_lines_about_their_classes_are_left_out(caplog, monkeypatch):
     assert len(caplog.messages) == 4 and len(LOGGER.filters) == 1
 
 
-@pytest.mark.parametrize("module", ["bs_runtime.model.loading", "export.source"])
+@pytest.mark.parametrize(
+    "module",
+    ["bs_runtime.model.loading", pytest.param("export.source", marks=pytest.mark.full)],
+)
 def test_a_library_s_import_says_nothing(module):
     pytest.importorskip("torchao", reason="it is what is talked of")
     done = subprocess.run(
