@@ -30,7 +30,6 @@ from tests.test_report import RESULTS
 pytestmark = [pytest.mark.full, pytest.mark.parametrize("size", SIZES)]
 SHOTS = os.environ.get("DRAFTLINK_SHOTS")
 PAGES = ("index", "quick-start", "models", "trouble", "benchmarks", "api")  # with the widest tables
-FAILED = ("Runtime.exceptionThrown", "Network.loadingFailed")
 
 
 async def looked(page: Browser, size: str, name: str, origin: str, height: int | None = None):
@@ -48,11 +47,15 @@ def faults(page: Browser, origin: str) -> list[str]:
     found = []
     for event in page.events:
         method, told = event["method"], event["params"]
-        if method == "Network.requestWillBeSent":
+        if method == "Runtime.exceptionThrown":
+            found.append(told["exceptionDetails"]["exception"]["description"])
+        elif method == "Network.requestWillBeSent":
             url = told["request"]["url"]
             found += [] if url.startswith((origin, "data:", "about:")) else [url]
-        elif method in FAILED or (method == "Log.entryAdded" and told["entry"]["level"] == "error"):
-            found.append(str(told)[:400])
+        elif method == "Network.loadingFailed":
+            found.append(told["errorText"])
+        elif method == "Log.entryAdded" and told["entry"]["level"] == "error":
+            found.append(told["entry"]["text"])
     return found
 
 
@@ -172,7 +175,11 @@ def test_the_endpoint_s_page(size, chromium):
 
     async def main() -> None:
         async with browser(chromium) as page:
-            with served(FakeTarget(TABLE)) as url, endpoint(url) as (address, _):
+            # An answer ends where the context is full.
+            with (
+                served(FakeTarget(TABLE)) as url,
+                endpoint(url, made=device(url, context=64)) as (address, _),
+            ):
                 await page.open(f"{address}/")
                 await page.evaluate(typed)
                 await until(page, "document.getElementById('stats').textContent.includes('tokens')")
