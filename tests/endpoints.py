@@ -32,10 +32,10 @@ TEMPLATE = (
 )
 
 
-def device(url: str, draft: np.ndarray = DRAFT, tokenizer=None, context: int = 2048) -> Device:
+def device(url: str, draft: np.ndarray = DRAFT, tokenizer=None) -> Device:
     return Device.from_parts(
         FakeModel(draft, rows=False), tokenizer or letters(len(draft)), url, tokenizer_hash=HASH,
-        vocab_size=len(draft), context=context, eos_ids=(),
+        vocab_size=len(draft), context=2048, eos_ids=(),
         another=lambda: FakeModel(draft, rows=False),
     )  # fmt: skip
 

@@ -147,8 +147,9 @@ def test_the_live_page(size, chromium):
                     generation = here.generate([1, 2, 3], max_tokens=200, eos_ids=())
                     async for _ in generation:
                         pass
-                    await until(page, "document.getElementById('none').hidden")
-                    assert "–" not in await page.texts("tokens_per_s", "acceptance")
+                    known = "!document.getElementById('acceptance').textContent.includes('–')"
+                    await until(page, f"document.getElementById('none').hidden && {known}")
+                    assert "–" not in (await page.texts("tokens_per_s"))[0]
                     await looked(page, size, "live", address, 1560 if size == "phone" else None)
                 page.events.clear()
                 awake = threading.Event()  # a machine that is switched off refuses nothing
@@ -175,11 +176,9 @@ def test_the_endpoint_s_page(size, chromium):
 
     async def main() -> None:
         async with browser(chromium) as page:
-            # An answer ends where the context is full.
-            with (
-                served(FakeTarget(TABLE)) as url,
-                endpoint(url, made=device(url, context=64)) as (address, _),
-            ):
+            # An answer ends where the target's context is full.
+            short = FakeTarget(TABLE, context=64)
+            with served(short) as url, endpoint(url) as (address, _):
                 await page.open(f"{address}/")
                 await page.evaluate(typed)
                 await until(page, "document.getElementById('stats').textContent.includes('tokens')")
