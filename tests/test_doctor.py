@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from bs_runtime.serving.server import tls_context
-from draftlink.cli import doctor_checks
+from draftlink.cli import common, doctor_checks
 from draftlink.cli.common import app
 from draftlink.host import cache, extras, machine
 from tests.bundles import fake_bundle
@@ -145,6 +146,26 @@ def test_the_link_is_tried(certificate, tmp_path, bundle):
         assert "trial" not in nowhere.stdout
         told = doctor(bundle().path, *given)
         assert told.exit_code == 1 and "tokenizer" in told.stdout.partition("fault  trial")[2]
+
+
+def test_nothing_is_said_beside_a_spinner(monkeypatch, tmp_path):
+    """It has no line of its own: what another console says would stand behind its words."""
+    spins = []
+
+    @contextlib.contextmanager
+    def status(words: str):
+        spins.append(words)
+        try:
+            yield
+        finally:
+            spins.pop()
+
+    monkeypatch.setattr(common.err, "status", status)
+    said = common.out.say
+    monkeypatch.setattr(common.out, "say", lambda *a, **k: said(*a, **k) if not spins else 1 / 0)
+    with served(FakeTarget(random_logits(1, 300))) as url:
+        done = doctor(fake_bundle(tmp_path / "draft", 10), "--bs", url)
+    assert "takes devices" in done.stdout and not isinstance(done.exception, ZeroDivisionError)
 
 
 def test_a_bundle_alone_is_looked_at(tmp_path):

@@ -49,11 +49,12 @@ def doctor(
         mark, colour = MARKS[check.status]
         out.say(f" {check.subject.ljust(11)}{check.text}", lead=mark, colour=colour, under=18)
 
-    with err.status("looking at this machine"):
-        for check in doctor_checks.here():
-            say(check)
+    with err.status("looking at this machine"):  # and nothing is said beside it: it is no line
+        found = list(doctor_checks.here())
         if bundle is not None:
-            say(doctor_checks.bundle(bundle))
+            found.append(doctor_checks.bundle(bundle))
+    for check in found:
+        say(check)
     verdict, whole = None, bundle is None or checks[-1].status == "ok"
     if url is not None:
         say(doctor_checks.reached(url, **common.trust(ctx)))
