@@ -44,6 +44,13 @@ def ask(station: Station) -> Offer:
             " `draftlink bs MODEL --offer BUNDLE`, or check the address",
             error.retry_after_s,
         ) from None
+    except LinkError as error:
+        if offered.NOTHING not in str(error):
+            raise
+        raise LinkError(
+            f"the base station at {station.url} offers no bundle; it offers the one that it is"
+            " started with: `draftlink bs MODEL --offer BUNDLE`"
+        ) from None
     try:
         return offered.decode(data)
     except OfferError as error:

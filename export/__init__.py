@@ -2,6 +2,10 @@
 
 from typing import Literal
 
+from draftlink.host import torchao
+
+torchao.hush()
+
 Kind = Literal["shared", "portable", "static"]
 
 

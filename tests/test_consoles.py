@@ -100,7 +100,7 @@ def test_a_line_is_whole_to_a_pipe_and_breaks_no_word_on_a_terminal(terminal):
     [
         (["plan", "--paper"], 0),
         (["compare", "--help"], 0),
-        (["plan", "--link", "é"], 1),
+        (["plan", "--link", "é"], 2),
         (["plan", "--coding", "ℓ"], 2),
         (["device", "./é", "γ"], 1),
         (["device", "d", os.fsdecode(b"\xff")], 2),

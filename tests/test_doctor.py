@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from bs_runtime.serving.server import tls_context
-from draftlink.cli import doctor_checks
+from draftlink.cli import common, doctor_checks
 from draftlink.cli.common import app
 from draftlink.host import cache, extras, machine
 from tests.bundles import fake_bundle
@@ -125,7 +126,10 @@ def test_a_cache_that_cannot_be(monkeypatch, tmp_path):
 def test_the_link_is_tried(certificate, tmp_path, bundle):
     """No base station, no trust, no token, another tokenizer: each is a line that says so."""
     gone = doctor("--bs", "ws://127.0.0.1:9")
-    assert gone.exit_code == 1 and "fault  link       no base station at ws://" in gone.stdout
+    assert gone.exit_code == 1
+    assert (
+        "fault  link       no base station at ws://127.0.0.1:9 (Connection refused)" in gone.stdout
+    )
     chain, key, signer = certificate
     options = {"tls": tls_context(chain, key), "tokens": tokens()}
     with served(FakeTarget(random_logits(1, 300)), **options) as url:
@@ -137,8 +141,41 @@ def test_the_link_is_tried(certificate, tmp_path, bundle):
         assert "takes devices: TLS, token taken" in done.stdout and TOKEN not in done.output
         other = fake_bundle(tmp_path / "other", 10)
         assert doctor(other, *given).exit_code == 1  # whose graph is none
+        nowhere = doctor(tmp_path / "nowhere", *given)
+        assert nowhere.exit_code == 1 and "fault  bundle     there is no folder" in nowhere.stdout
+        assert "trial" not in nowhere.stdout
         told = doctor(bundle().path, *given)
         assert told.exit_code == 1 and "tokenizer" in told.stdout.partition("fault  trial")[2]
+
+
+def test_nothing_is_said_beside_a_spinner(monkeypatch, tmp_path):
+    """It has no line of its own: what another console says would stand behind its words."""
+    spins = []
+
+    @contextlib.contextmanager
+    def status(words: str):
+        spins.append(words)
+        try:
+            yield
+        finally:
+            spins.pop()
+
+    monkeypatch.setattr(common.err, "status", status)
+    said = common.out.say
+    monkeypatch.setattr(common.out, "say", lambda *a, **k: said(*a, **k) if not spins else 1 / 0)
+    with served(FakeTarget(random_logits(1, 300))) as url:
+        done = doctor(fake_bundle(tmp_path / "draft", 10), "--bs", url)
+    assert "takes devices" in done.stdout and not isinstance(done.exception, ZeroDivisionError)
+
+
+def test_a_bundle_alone_is_looked_at(tmp_path):
+    whole = fake_bundle(tmp_path / "draft", 10)
+    done = doctor(whole)
+    assert done.exit_code == 0 and "its files are whole" in done.stdout
+    assert "give --bs URL, too" in done.stderr
+    (whole / "model.onnx").write_bytes(b"else")
+    done = doctor(whole)
+    assert done.exit_code == 1 and "is corrupt" in done.stdout
 
 
 def test_a_trial_says_whether_drafting_pays(bundle, model_folder, tmp_path):

@@ -115,6 +115,13 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
+def test_without_a_command_the_same_page_is_shown():
+    done = run(COLUMNS="80")
+    assert (done.stdout + done.stderr).strip() == page(
+        ""
+    ).strip() and "Traceback" not in done.stderr
+
+
 def test_version_and_completion():
     assert run("--version").stdout == f"draftlink {draftlink.__version__}\n"
     asked = {"COMP_WORDS": "draftlink ex", "COMP_CWORD": "1"}
@@ -127,7 +134,7 @@ def test_version_and_completion():
 
 
 def test_debug_shows_the_traceback_and_nothing_else_does():
-    arguments = ["plan", "--link", "nowhere"]
+    arguments = ["report", "nowhere.json"]
     quiet, loud = run(*arguments), run(*arguments, "--debug")
     assert quiet.returncode == 1 and "Traceback" not in quiet.stderr
     assert quiet.stderr.startswith("error: ") and quiet.stderr.count("\n") == 1

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,6 +144,27 @@ def test_stdout_is_the_json_alone(name, monkeypatch, tmp_path, request):
     assert json.loads(done.stdout) is not None
     assert done.stderr.strip()  # it is not lost
     assert not common.out.stderr  # for who calls the next in the same process
+
+
+REAL = {
+    "export": ("tinypair", "-o", "draft", "--precision", "int8"),
+    "demo": ("--max-tokens", "16"),
+    "compare": ("--prompts", "1", "--max-tokens", "8"),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", REAL)
+def test_what_is_made_by_minutes_of_work_is_alone_there(name, tmp_path):
+    """The commands that other tests here give a result at once, as who types them has them."""
+    run = [sys.executable, "-m", "draftlink.cli", name, *REAL[name], "--json", "-"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) and done.stderr.strip()
+    assert "\x1b" not in done.stderr and "Warning" not in done.stderr
 
 
 def test_what_is_said_on_stdout_is_there_without_the_json():

@@ -15,6 +15,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import draftlink.cli  # registers the commands
+from bs_runtime.operations import logs
 from bs_runtime.serving.offer import Offered
 from bs_runtime.serving.server import tls_context
 from device_runtime.model.bundle import GRAPH, MANIFEST
@@ -166,7 +167,8 @@ def test_options_are_named_as_they_are_written():
                 assert longest[2:].replace("-", "_") == option.name, (name, longest)
 
 
-def test_what_is_offered_has_to_be_a_bundle(tmp_path):
+def test_what_is_offered_has_to_be_a_bundle(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "setup", lambda *_: None)  # it would be the tests' after this one
     done = command("bs", "tinypair", "--offer", tmp_path)
     assert done.exit_code == 1 and "cannot be offered" in str(done.exception)
     with contextlib.suppress(FileNotFoundError):

@@ -209,6 +209,13 @@ def test_without_the_token_nothing_is_told_or_sent(bundle_folder, certificate, t
             pass
 
 
+def test_where_nothing_is_offered_it_is_told_what_to_do():
+    refused = pytest.raises(LinkError, match=r"offers no bundle; .*--offer BUNDLE")
+    with served(FakeTarget(random_logits(1, 20))) as url, refused as caught:
+        ask(Station(url))
+    assert "no base station" not in str(caught.value)
+
+
 def test_a_certificate_that_nobody_vouches_for_is_refused(bundle_folder, certificate):
     with (
         offering(bundle_folder, certificate) as (url, _),

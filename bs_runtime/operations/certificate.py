@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from bs_runtime.operations.kept import kept
+from bs_runtime.operations.kept import Secret, kept
 from draftlink.host import files, joining
 
 KEY, CERTIFICATE = "tls.key", "tls.pem"
@@ -30,7 +30,7 @@ def own(folder: Path, names: Iterable[str]) -> tuple[Path, Path]:
     Raises FileError, and ValueError where the key is none or others may read it.
     """
     path = folder / KEY
-    pem = kept(path, _fresh)
+    pem = kept(path, Secret("key", _fresh))
     try:
         key = serialization.load_pem_private_key(pem, None)
     except (ValueError, TypeError):

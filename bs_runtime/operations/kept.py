@@ -8,47 +8,66 @@ import shlex
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from draftlink.host.files import FileError
 
 
-def kept(path: Path, fresh: Callable[[], bytes], most: int = 1 << 14) -> bytes:
-    """What is kept in a file of at most ``most`` bytes, which is made if it is not there.
+@dataclass(frozen=True)
+class Secret:
+    """A kind of secret: at most ``most`` bytes, of which ``fits`` says whether they are one.
+
+    ``name``: as messages call it. ``instead``: what to do about a file that holds something else,
+    ``elsewhere`` about a place where none can be kept.
+    """
+
+    name: str
+    fresh: Callable[[], bytes]
+    most: int = 1 << 14
+    fits: Callable[[bytes], bool] = bool
+    instead: str = "remove it, and another is made"
+    elsewhere: str = "set XDG_STATE_HOME to another folder"
+
+
+def kept(path: Path, secret: Secret) -> bytes:
+    """The secret that is kept in a file, which is made if it is not there.
 
     Of several processes that come first at once all have what one has made. Raises FileError where
-    it cannot be read or made, ValueError where others may read it, or it is too long.
+    it cannot be read or made, ValueError where the file holds none, or others may read it.
     """
     place = Path(os.path.realpath(path))
     try:
         with suppress(FileNotFoundError):
-            return read(place, most)
+            return _read(place, secret)
         place.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
-            return make(place, fresh())
-        return read(place, most)
+            return _make(place, secret.fresh())
+        return _read(place, secret)
     except OSError as error:
-        raise FileError(f"cannot keep a secret in {path} ({error.strerror})") from error
+        raise FileError(
+            f"cannot keep a {secret.name} in {path} ({error.strerror}); {secret.elsewhere}"
+        ) from error
 
 
-def read(path: Path, most: int) -> bytes:
-    """A secret. Raises OSError, and ValueError for one that is too long, or open to others."""
+def _read(path: Path, secret: Secret) -> bytes:
+    """Raises OSError, and ValueError for what is none, or open to others."""
     found = path.stat()
     data = b""
     if stat.S_ISREG(found.st_mode):  # a pipe would be waited for
         with path.open("rb") as file:
-            data = file.read(most + 1)
-    if not 0 < len(data) <= most:
-        raise ValueError(f"{path} is not what was kept there; remove it, and another is made")
+            data = file.read(secret.most + 1)
+    if len(data) > secret.most or not secret.fits(data):
+        raise ValueError(f"{path} holds no {secret.name}; {secret.instead}")
     if os.name == "posix" and found.st_mode & 0o077:
         raise ValueError(
-            f"others may read {path} (mode {stat.S_IMODE(found.st_mode):03o}); keep it to yourself:"
-            f" chmod 600 {shlex.quote(str(path))}"
+            f"others may read the {secret.name} {path} (mode {stat.S_IMODE(found.st_mode):03o});"
+            f" keep it to yourself: chmod 600 {shlex.quote(str(path))}"
         )
     return data
 
 
-def make(path: Path, data: bytes) -> bytes:
+def _make(path: Path, data: bytes) -> bytes:
     """The same data, in a new file that has all of it at once.
 
     Raises OSError, FileExistsError among it.

@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import shutil
+import sys
+import textwrap
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol
 
@@ -85,14 +88,25 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[
 
 
 class TextFormatter(logging.Formatter):
-    """For people."""
+    """For people. On a ``terminal`` a line that is too long goes on below, in whole words."""
+
+    def __init__(self, terminal: bool = False) -> None:
+        super().__init__()
+        self._terminal = terminal
 
     def format(self, record: logging.LogRecord) -> str:
         """A line, and a traceback's lines behind it, indented: none of them can pass for a line."""
-        values = "".join(f" {name}={value}" for name, value in _fields(record).items())
+        fields = _fields(record).items()
+        values = "".join(f" {name}={value}" for name, value in fields if value != "")
         message = _shown(record.getMessage())
         line = f"{self.formatTime(record)} {record.levelname.lower()} {message}{values}"
-        return "\n  ".join([line, *_traceback(self, record)])
+        lines = [line, *_traceback(self, record)]
+        if self._terminal:
+            # Indented, as a traceback is: what goes on cannot pass for a line.
+            columns = shutil.get_terminal_size().columns - 2
+            whole = {"break_long_words": False, "break_on_hyphens": False}
+            lines = [part for each in lines for part in textwrap.wrap(each, columns, **whole)]  # type: ignore[arg-type]
+        return "\n  ".join(lines)
 
 
 class JsonFormatter(logging.Formatter):
@@ -115,7 +129,8 @@ class JsonFormatter(logging.Formatter):
 def setup(form: Format, level: Literal["info", "warning"]) -> None:
     """Send this process's log to stderr: the base station's from ``level``, others' warnings."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    people = TextFormatter(sys.stderr.isatty())
+    handler.setFormatter(JsonFormatter() if form == "json" else people)
     handler.addFilter(Throttle())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)  # Python's, which libraries give; in the same form

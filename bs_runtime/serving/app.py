@@ -133,7 +133,7 @@ class _Endpoints:
         if not isinstance(tenant, Tenant):
             return _denial(*tenant)
         if self._downloads is None:
-            return PlainTextResponse("this base station offers no bundle\n", 404)
+            return PlainTextResponse(offered.NOTHING + "\n", 404)
         if self._station.stopping:
             return _denial(503, "the base station is stopping", RESTART_S)
         if "sha256" not in request.path_params:

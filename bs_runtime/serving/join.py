@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bs_runtime.operations.kept import kept
+from bs_runtime.operations.kept import Secret, kept
 from draftlink.host import joining
 
 TOKEN: Final = "join.token"
@@ -53,11 +53,14 @@ def terminal(join: Join) -> str:
 
 def token(path: Path) -> str:
     """The token that is kept in a file, made if it is not there. Raises FileError, ValueError."""
-    found = kept(path, lambda: secrets.token_urlsafe(32).encode() + b"\n", 256)
-    try:
-        text = found.decode("ascii").strip()
-    except UnicodeDecodeError:
-        text = ""
-    if not text.isprintable() or len(text) < 16 or " " in text:
-        raise ValueError(f"{path} holds no token; remove it, and another is made")
-    return text
+    return kept(path, _TOKEN).decode().strip()
+
+
+def _is_token(data: bytes) -> bool:
+    text = data.decode("ascii", "replace").strip()
+    return text.isascii() and text.isprintable() and len(text) >= 16 and " " not in text
+
+
+_TOKEN = Secret(
+    "token", lambda: secrets.token_urlsafe(32).encode() + b"\n", most=256, fits=_is_token
+)

@@ -90,8 +90,10 @@ class Listener:
         self._lobby.close()
 
     async def wait_closed(self) -> None:
-        """Wait until ``close`` has been done."""
+        """Wait until ``close`` has been done; who calls from then on is refused, and not held."""
         await asyncio.gather(*self._tasks, *self._openings, return_exceptions=True)
+        for listening in self.sockets:
+            listening.close()
 
     async def _accept(self) -> None:
         free_s = 0.0  # when the next batch may be accepted

@@ -62,7 +62,7 @@ class Outgoing:
 
     def give_up(self) -> None:
         """Nobody will read what is being sent."""
-        if self._sending is not None:
+        if self._sending is not None and not self._sending.expired():
             self._sending.reschedule(0.0)
 
     async def tell(self, fed: int, total: int, ahead: int = 0) -> None:

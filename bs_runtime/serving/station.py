@@ -227,7 +227,7 @@ class DeviceSocket:
     def stop(self) -> None:
         """``receive`` is to end with Closing."""
         self._stopping = True
-        if self._waiting is not None:
+        if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(asyncio.get_running_loop().time())
 
     def _deadline_s(self) -> float:

@@ -8,24 +8,28 @@ with AES-256-GCM under a key that the operator keeps in a file.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
-import shlex
-import stat
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from bs_runtime.operations import kept
+from bs_runtime.operations.kept import Secret, kept
 from draftlink.distribution import noise
 from draftlink.host.files import FileError
 
 log = logging.getLogger("draftlink.bs")
 
 _ID_BYTES, _NONCE_BYTES, _KEY_BYTES = 16, 12, 32
+_KEY = Secret(  # the operator may have named a file of anybody's: it is never told to be removed
+    "ticket key",
+    fresh=lambda: AESGCM.generate_key(8 * _KEY_BYTES),
+    most=_KEY_BYTES,
+    fits=lambda data: len(data) == _KEY_BYTES,
+    instead="give --ticket-key another name, and a key is made there",
+    elsewhere="give --ticket-key another name",
+)
 
 
 @dataclass(frozen=True)
@@ -55,19 +59,7 @@ class Sealer:
         Of several processes that come first at once all have the key of one. Raises FileError
         where it cannot be read or made, ValueError where it holds no key or others may read it.
         """
-        place = Path(os.path.realpath(path))
-        try:
-            with suppress(FileNotFoundError):
-                return cls(_read(place))
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                return cls(kept.make(place, AESGCM.generate_key(8 * _KEY_BYTES)))
-            return cls(_read(place))
-        except OSError as error:
-            raise FileError(
-                f"cannot keep a ticket key in {path} ({error.strerror}); give --ticket-key another"
-                " name"
-            ) from error
+        return cls(kept(path, _KEY))
 
     @classmethod
     def by_default(cls, path: Path | None) -> Sealer:
@@ -100,23 +92,3 @@ class Sealer:
             return None
         key = _ID_BYTES + noise.KEY_BYTES
         return Ticket(plain[:_ID_BYTES], plain[_ID_BYTES:key], plain[key:].decode())
-
-
-def _read(path: Path) -> bytes:
-    """The key in a file. Raises OSError, and ValueError for one that is none, or open to others."""
-    found = path.stat()
-    key = b""
-    if stat.S_ISREG(found.st_mode):  # a pipe would be waited for
-        with path.open("rb") as file:
-            key = file.read(_KEY_BYTES + 1)
-    if len(key) != _KEY_BYTES:
-        raise ValueError(
-            f"{path} holds no ticket key of {_KEY_BYTES} bytes; give --ticket-key another name, and"
-            " a key is made there"
-        )
-    if os.name == "posix" and found.st_mode & 0o077:
-        raise ValueError(
-            f"others may read the ticket key {path} (mode {stat.S_IMODE(found.st_mode):03o}); keep"
-            f" it to yourself: chmod 600 {shlex.quote(str(path))}"
-        )
-    return key

@@ -174,6 +174,11 @@ def digest(path: Path) -> File:
 def load_bundle(path: Path) -> Bundle:
     """Read and verify a bundle folder. Raises BundleError."""
     try:
+        if not path.exists():
+            raise BundleError(
+                f"there is no folder {path}, and no bundle of that name is kept here; `draftlink"
+                " export` makes one, `draftlink list` says what is kept"
+            )
         if not path.is_dir() or not (path / MANIFEST).exists():
             raise BundleError(
                 f"{path} is not a draft bundle (no {MANIFEST}); make one with `draftlink export`"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from pathlib import Path
+from socket import gaierror
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -222,7 +225,17 @@ async def reach(connect: Connect, url: str) -> Socket:
     except InvalidMessage as error:  # no HTTP; a server of TLS closes on what is none
         raise Lost(f"{error}; if the base station has TLS, its address is wss://...") from None
     except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:
-        raise Lost(str(error) or type(error).__name__) from None
+        raise Lost(spoken(error)) from None
+
+
+def spoken(error: Exception) -> str:
+    """What an error says in words: systems number theirs, and asyncio has words of its own."""
+    numbers = re.findall(r"\[Errno (\d+)\]", str(error))  # of each address that was tried
+    if numbers:
+        return "; ".join(dict.fromkeys(os.strerror(int(number)) for number in numbers))
+    if isinstance(error, gaierror) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
 
 
 def untrusted(url: str, error: ssl.SSLCertVerificationError) -> LinkError:

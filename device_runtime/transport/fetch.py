@@ -24,6 +24,7 @@ from device_runtime.transport.connecting import (
     may_be_pinned,
     may_have,
     parsed,
+    spoken,
     trust,
     untrusted,
 )
@@ -47,7 +48,7 @@ class Answer:
         try:
             return self._response.read1(most)
         except (OSError, http.client.HTTPException) as error:
-            raise Lost(str(error) or type(error).__name__) from None
+            raise Lost(spoken(error)) from None
 
 
 class Station:
@@ -93,7 +94,7 @@ class Station:
             except ssl.SSLCertVerificationError as error:
                 raise untrusted(self.url, error) from None
             except (OSError, http.client.HTTPException) as error:
-                raise Lost(str(error) or type(error).__name__) from None
+                raise Lost(spoken(error)) from None
             with response:  # which else holds the connection open
                 yield self._answer(response)
         finally:

@@ -87,7 +87,7 @@ class Silence:
             self._limit_s = deadlines.silence_s
         else:
             self._limit_s = None
-        if self._wait is not None:
+        if self._wait is not None and not self._wait.expired():  # what is up stays up
             self._wait.reschedule(self._until_s)
 
 

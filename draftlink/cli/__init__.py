@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import re
 import sys
 from typing import Final
 
@@ -24,6 +24,7 @@ from draftlink.cli import (  # noqa: F401
 )
 from draftlink.cli.common import app, err
 from draftlink.cli.consoles import escape_what_has_no_code
+from draftlink.host import torchao
 from draftlink.host.extras import advice
 from draftlink.host.folders import forget_relative_folders
 from draftlink.host.plain import printable
@@ -45,15 +46,14 @@ def main() -> None:
     # Both libraries talk on stderr by default; a command's own lines are the interface.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Where torchao is installed, transformers imports it, and PyTorch warns of how that is written.
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    torchao.hush()
     escape_what_has_no_code()
     forget_relative_folders()
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
     # Help names those that commands share; a line for each option would hide what it is for.
-    prefix = None if "--help" in sys.argv else "DRAFTLINK"
+    prefix = None if "--help" in sys.argv or len(sys.argv) == 1 else "DRAFTLINK"
     try:
         app(prog_name="draftlink", auto_envvar_prefix=prefix)
     except KeyboardInterrupt:
@@ -63,6 +63,7 @@ def main() -> None:
             raise
         # Whoever's words are in it, a peer's or a file's: they are shown, and do nothing.
         words = printable(_told(error) or str(error) or type(error).__name__)
+        words = re.sub(r"\[Errno -?\d+\] ", "", words)  # of an error within it
         err.say(words, lead="error:")
         sys.exit(1)
 

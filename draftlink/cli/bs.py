@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from draftlink.cli import values
 from draftlink.cli.common import (
     PaceTarget,
     Threads,
@@ -91,14 +92,19 @@ def bs(
         str | None,
         typer.Option(
             help="memory for KV caches, such as 4GiB; conversations that find no room are prefilled"
-            " anew. By default half of what is free once the model is loaded (CUDA: 3/4)"
+            " anew. By default half of what is free once the model is loaded (CUDA: 3/4)",
+            callback=values.memory,
         ),
     ] = None,
     limit: Annotated[
         list[str] | None, typer.Option(help="of a token, such as tokens_per_s=500; repeatable")
     ] = None,
-    log_format: Annotated[str, typer.Option(help="text or json, on stderr")] = "text",
-    log_level: Annotated[str, typer.Option(help="info or warning")] = "info",
+    log_format: Annotated[
+        str, typer.Option(help="text or json, on stderr", callback=values.one_of("text", "json"))
+    ] = "text",
+    log_level: Annotated[
+        str, typer.Option(help="info or warning", callback=values.one_of("info", "warning"))
+    ] = "info",
     threads: Threads = None,
     tariff: Annotated[
         float,
@@ -127,6 +133,10 @@ def bs(
     pace_target: PaceTarget = None,
 ) -> None:
     """Run the base station: the target model behind a WebSocket. docs/operating.md says more."""
+    if (tls_cert is None) != (tls_key is None):
+        raise typer.BadParameter("--tls-cert and --tls-key go together")
+    if self_signed and tls_cert is not None:
+        raise typer.BadParameter("--self-signed and --tls-cert are both given; leave one")
     if err.is_terminal:  # what the hub sends, and what is read, take minutes
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "0"
     source = asked(model_path(model))
@@ -141,16 +151,8 @@ def bs(
     from draftlink.host.address import reached_at
     from draftlink.planning import units
 
-    if log_format not in ("text", "json"):
-        raise typer.BadParameter(f"{log_format!r} is not text or json")
-    if log_level not in ("info", "warning"):
-        raise typer.BadParameter(f"{log_level!r} is not info or warning")
-    if (tls_cert is None) != (tls_key is None):
-        raise typer.BadParameter("--tls-cert and --tls-key go together")
     names, seen = (host, *(host_name or ())), reached_at(host)
     if self_signed:
-        if tls_cert is not None:
-            raise typer.BadParameter("--self-signed and --tls-cert are both given; leave one")
         folder = _state(certificate.CERTIFICATE).parent
         tls_cert, tls_key = certificate.own(folder, (seen, *names))
     tls = None if tls_cert is None or tls_key is None else server.tls_context(tls_cert, tls_key)

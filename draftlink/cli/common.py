@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from draftlink.cli import help as pages
+from draftlink.cli import values
 from draftlink.cli.consoles import Console
 from draftlink.cli.models import cached_model
 from draftlink.host import files
@@ -152,14 +153,28 @@ AsTarget = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Makes the text reproducible.")]
-RateUp = Annotated[str | None, typer.Option(help="instead of the profile's, such as 5M")]
-RateDown = Annotated[str | None, typer.Option(help="instead of the profile's, such as 5M")]
-Rtt = Annotated[str | None, typer.Option(help="instead of the profile's, such as 60ms")]
+RateUp = Annotated[
+    str | None,
+    typer.Option(help="instead of the profile's, such as 5M", callback=values.rate),
+]
+RateDown = RateUp
+Rtt = Annotated[
+    str | None,
+    typer.Option(help="instead of the profile's, such as 60ms", callback=values.seconds),
+]
 PaceTarget = Annotated[
-    str | None, typer.Option(help="for benchmarks: hold each target forward to this time, as 45ms")
+    str | None,
+    typer.Option(
+        help="for benchmarks: hold each target forward to this time, as 45ms",
+        callback=values.seconds,
+    ),
 ]
 PaceDraft = Annotated[
-    str | None, typer.Option(help="for benchmarks: hold each draft forward to this time, as 10ms")
+    str | None,
+    typer.Option(
+        help="for benchmarks: hold each draft forward to this time, as 10ms",
+        callback=values.seconds,
+    ),
 ]
 Threads = Annotated[
     int | None,
@@ -182,7 +197,10 @@ Insecure = Annotated[
     typer.Option("--insecure", help="send the token in clear over ws:// (a VPN encrypts)"),
 ]
 Pin = Annotated[
-    str | None, typer.Option(envvar="DRAFTLINK_PIN", help="wss: the key to trust, instead of --ca")
+    str | None,
+    typer.Option(
+        envvar="DRAFTLINK_PIN", help="wss: the key to trust, instead of --ca", callback=values.pin
+    ),
 ]
 Provider = Annotated[str, typer.Option(help="ONNX Runtime execution provider")]
 
@@ -232,6 +250,22 @@ def sampling(welcome: Any, source: str | None, stated: dict[str, float | None], 
     if line is not None:
         err.say(line, "dim")
     return used
+
+
+def trust(ctx: typer.Context) -> dict[str, Any]:
+    """What a command's options say of whom it talks to: arguments of a device and of a pull."""
+    return {name: ctx.params[name] for name in ("token", "ca", "insecure", "pin")}
+
+
+def opened(ctx: typer.Context, bundle: Any) -> Any:
+    """The device of a command's options, yet to be entered. Raises what ``Device`` does."""
+    from device_runtime.device import Device
+
+    given = ctx.params
+    machine = {name: given[name] for name in ("provider", "threads")}
+    device = Device(bundle, given["url"], **machine, **trust(ctx))
+    hold(device.model, given.get("pace_draft"))
+    return device
 
 
 def hold(model: Any, stated: str | None) -> None:

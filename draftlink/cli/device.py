@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from draftlink.cli import common, prompts
+from draftlink.cli import common, prompts, values
 from draftlink.cli.common import (
     STDOUT,
     AsTarget,
@@ -19,7 +19,6 @@ from draftlink.cli.common import (
     Threads,
     app,
     err,
-    hold,
     write_json,
 )
 from draftlink.cli.models import BundlePath
@@ -43,6 +42,7 @@ def _measure(path: Path | None) -> None:
 
 @app.command(epilog='Example: draftlink device ./draft --bs ws://127.0.0.1:8765 "Once upon a time"')
 def device(
+    ctx: typer.Context,
     bundle: BundlePath,
     prompt: Annotated[
         str | None,
@@ -51,16 +51,22 @@ def device(
         ),
     ] = None,
     url: common.Bs = common.HERE,
-    mode: Annotated[
-        str, typer.Option(help="stop-and-wait, run-ahead, stream, both or auto")
-    ] = "auto",
-    scheme: Annotated[str, typer.Option(help="topk, dense, split or coupled")] = "topk",
+    mode: values.Mode = "auto",
+    scheme: Annotated[
+        str,
+        typer.Option(
+            help="topk, dense, split or coupled",
+            callback=values.one_of("topk", "dense", "split", "coupled"),
+        ),
+    ] = "topk",
     k: Annotated[int | None, typer.Option(help="topk, split: entries of a row, at most")] = None,
     lattice: Annotated[int | None, typer.Option(help="topk, split: sum of a row's counts")] = None,
     tiers: Annotated[
         int | None, typer.Option(help="topk: nested rows, at most; 1 cuts off")
     ] = None,
-    coding: Annotated[str, typer.Option(help="topk: lattice or fp16")] = "lattice",
+    coding: Annotated[
+        str, typer.Option(help="topk: lattice or fp16", callback=values.one_of("lattice", "fp16"))
+    ] = "lattice",
     mass: Annotated[float, typer.Option(help="topk: as few entries as hold this mass")] = 1.0,
     learn_temperature: Annotated[
         bool, typer.Option("--learn-temperature", help="fit the draft's temperature to verdicts")
@@ -89,7 +95,8 @@ def device(
         str | None,
         typer.Option(
             help="after so long without a word from the base station show what the draft alone"
-            " would write, until it is checked; such as 2s"
+            " would write, until it is checked; such as 2s",
+            callback=values.seconds,
         ),
     ] = None,
     token: common.Token = None,
@@ -127,16 +134,11 @@ def device(
     json: Json = None,
 ) -> None:
     """Generate a text on the device with a base station's help."""
-    from device_runtime.device import Coupled, Dense, Device, Sampling, Split
+    from device_runtime.device import Coupled, Dense, Sampling, Split
     from device_runtime.model.bundle import load_bundle
-    from device_runtime.result import MODES
     from draftlink.planning import units
     from draftlink.schemes import AnyScheme, topk
 
-    if mode not in MODES:
-        raise typer.BadParameter(f"{mode!r} is not one of {', '.join(MODES)}")
-    if coding not in ("lattice", "fp16"):
-        raise typer.BadParameter(f"{coding!r} is not lattice or fp16")
     given = {name: v for name, v in (("k", k), ("total", lattice)) if v is not None}
     known: dict[str, AnyScheme] = {
         "topk": msgspec.structs.replace(topk.usual(k, lattice, tiers), coding=coding, mass=mass),
@@ -144,8 +146,6 @@ def device(
         "split": Split(**given),
         "coupled": Coupled(),
     }
-    if scheme not in known:
-        raise typer.BadParameter(f"{scheme!r} is not one of {', '.join(known)}")
     if logprobs is not None and not (stream_json or json):
         raise typer.BadParameter("--logprobs are told in --stream-json and --json: give one")
     if stream_json and json == STDOUT:
@@ -155,17 +155,7 @@ def device(
         text = prompts.chatted(load_bundle(bundle), text)
 
     async def run() -> Any:
-        opened = Device(
-            bundle,
-            url,
-            provider=provider,
-            threads=threads,
-            token=token,
-            ca=ca,
-            insecure=insecure,
-            pin=pin,
-        )
-        hold(opened.model, pace_draft)
+        opened = common.opened(ctx, bundle)
         async with opened:
             generation = opened.generate(
                 opened.tokenizer.encode(text, add_special_tokens=False).ids if chat else text,

@@ -18,6 +18,7 @@ MARKS = {"ok": ("ok   ", "green"), "note": ("note ", "yellow"), "fault": ("fault
 
 @app.command(epilog="Example: draftlink doctor smollm2-draft --bs wss://base-station:8765")
 def doctor(
+    ctx: typer.Context,
     bundle: Annotated[
         Path | None,
         typer.Argument(
@@ -48,16 +49,19 @@ def doctor(
         mark, colour = MARKS[check.status]
         out.say(f" {check.subject.ljust(11)}{check.text}", lead=mark, colour=colour, under=18)
 
-    with err.status("looking at this machine"):
-        for check in doctor_checks.here():
-            say(check)
-    verdict = None
+    with err.status("looking at this machine"):  # and nothing is said beside it: it is no line
+        found = list(doctor_checks.here())
+        if bundle is not None:
+            found.append(doctor_checks.bundle(bundle))
+    for check in found:
+        say(check)
+    verdict, whole = None, bundle is None or checks[-1].status == "ok"
     if url is not None:
-        say(doctor_checks.reached(url, token, ca, insecure=insecure, pin=pin))
+        say(doctor_checks.reached(url, **common.trust(ctx)))
         if bundle is None:
             err.say("give a BUNDLE, too, to hear whether drafting pays", "dim")
-        elif checks[-1].status == "ok":
-            verdict = _tried(bundle, url, token, ca, insecure, pin, provider, threads, say)
+        elif whole and checks[-1].status == "ok":
+            verdict = _tried(ctx, bundle, say)
     elif bundle is not None:
         err.say("give --bs URL, too, to hear whether drafting pays", "dim")
     if verdict is not None:
@@ -71,35 +75,16 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _tried(
-    bundle: Path,
-    url: str,
-    token: str | None,
-    ca: Path | None,
-    insecure: bool,
-    pin: str | None,
-    provider: str,
-    threads: int | None,
-    say: Any,
-) -> dict[str, Any] | None:
+def _tried(ctx: typer.Context, bundle: Path, say: Any) -> dict[str, Any] | None:
     """Write a little with the base station; the verdict, or None where that does not work."""
-    from device_runtime.device import Device, LinkError
+    from device_runtime.device import LinkError
     from device_runtime.model.bundle import BundleError
     from device_runtime.probe import probe
     from draftlink.cli.doctor_checks import Check, told
     from draftlink.planning import verdict as verdicts
 
     async def write() -> tuple[Any, Any, int]:
-        device = Device(
-            bundle,
-            url,
-            provider=provider,
-            threads=threads,
-            token=token,
-            ca=ca,
-            insecure=insecure,
-            pin=pin,
-        )
+        device = common.opened(ctx, bundle)
         model: Any = device.model  # a bundle's
         async with device:
             return await probe(device), device.client.welcome, model.threads

@@ -116,6 +116,18 @@ def _cache() -> Check:
     return Check("cache", status, f"{folder}: {kept} kept, {binary(free)} free")
 
 
+def bundle(path: Path) -> Check:
+    """Whether a bundle is whole, and what it is."""
+    from device_runtime.model.bundle import BundleError, load_bundle
+
+    try:
+        found = load_bundle(path).manifest
+    except BundleError as error:
+        return Check("bundle", "fault", printable(str(error)))
+    what = f"{printable(found.model, 80)}, {found.precision}, context {found.context:,}"
+    return Check("bundle", "ok", f"{what}; its files are whole")
+
+
 def reached(
     url: str, token: str | None, ca: Path | None, *, insecure: bool, pin: str | None = None
 ) -> Check:

@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from draftlink.cli import export_view
+from draftlink.cli import export_view, values
 from draftlink.cli.common import (
     Folder,
     Json,
@@ -33,10 +33,18 @@ def export(
     ],
     output: Folder,
     precision: Annotated[
-        str, typer.Option(help="auto: the fastest that loses little; or int8, int4, fp32")
+        str,
+        typer.Option(
+            help="auto: the fastest that loses little; or int8, int4, fp32",
+            callback=values.one_of("auto", "int8", "int4", "fp32"),
+        ),
     ] = "auto",
     graph: Annotated[
-        str, typer.Option(help="shared: free rollback; portable: standard operators")
+        str,
+        typer.Option(
+            help="shared: free rollback; portable: standard operators",
+            callback=values.one_of("shared", "portable"),
+        ),
     ] = "shared",
     context: Annotated[int | None, typer.Option(help="tokens in the KV cache")] = None,
     text: Annotated[Path | None, typer.Option(help="text file to check on")] = None,
@@ -45,16 +53,23 @@ def export(
         typer.Option(help="model to draft for, of the same tokenizer: auto is the fastest with it"),
     ] = None,
     t_target: Annotated[
-        str, typer.Option(help="auto with --target: one target forward, one token")
+        str,
+        typer.Option(
+            help="auto with --target: one target forward, one token", callback=values.seconds
+        ),
     ] = "45ms",
-    link: Annotated[str, typer.Option(help="auto with --target: link profile")] = "wifi",
+    link: Annotated[
+        str, typer.Option(help="auto with --target: link profile", callback=values.profile)
+    ] = "wifi",
     costs: Annotated[
         Path | None,
         typer.Option(
             help="auto: the device's (draftlink device --measure-costs); else measured here"
         ),
     ] = None,
-    effort: Annotated[str, typer.Option(help="auto: low or normal")] = "normal",
+    effort: Annotated[
+        str, typer.Option(help="auto: low or normal", callback=values.one_of("low", "normal"))
+    ] = "normal",
     npu: Annotated[
         bool, typer.Option("--npu", help="static shapes, int8 QDQ; needs --calibrate")
     ] = False,
@@ -89,10 +104,6 @@ def export(
 
 def _usage(precision: str, graph: str, npu: bool, calibrate: Path | None) -> None:
     """Raise a usage error for options that cannot be, or not together."""
-    if precision not in ("auto", "int8", "int4", "fp32"):
-        raise typer.BadParameter(f"{precision!r} is not auto, int8, int4 or fp32")
-    if graph not in ("shared", "portable"):
-        raise typer.BadParameter(f"{graph!r} is not shared or portable")
     if npu and (graph != "shared" or precision not in ("auto", "int8")):
         raise typer.BadParameter("--npu has its own graph, in int8; leave --graph and --precision")
     if npu != (calibrate is not None):
@@ -108,8 +119,6 @@ def _asked(effort: str, costs: Path | None, t_target: str, link: str) -> Any:
     from draftlink.planning import units
     from export.choose import SETTING, Asked
 
-    if effort not in ("low", "normal"):
-        raise typer.BadParameter(f"{effort!r} is not low or normal")
     took = units.seconds(t_target)
     setting = replace(SETTING, target_s=took, verify_s=took, link=shaping.profile(link))
     return Asked(effort, None if costs is None else table.read(costs), setting)  # type: ignore

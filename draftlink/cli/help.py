@@ -11,6 +11,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import typer
@@ -22,6 +23,7 @@ LEAST, MOST = 40, 100  # columns of a page
 KEPT = "\N{NO-BREAK SPACE}"  # within a default, which stays on one line
 NAMES = 26  # columns that names of options have, but on a narrow page
 NARROW = 60
+MOST_OF_A_PIPE = 1 << 16  # which has a line in one piece
 # An option belongs to the same group in every command.
 GROUPS: Final[dict[str, str]] = {
     name: group
@@ -54,6 +56,7 @@ COMMANDS: Final[dict[str, str]] = {
     }.items()
     for name in names.split()
 }
+UsageError: Any = typer.BadParameter.__mro__[1]  # click's, or that of the copy that typer has
 DEBUG = ("--debug", "of an error show the whole traceback")
 # How a value is called, by the name of its type (typer's own, and click's before 0.20).
 VALUES: Final = {
@@ -62,20 +65,61 @@ VALUES: Final = {
 }  # fmt: skip
 
 
-class Command(TyperCommand):
-    """A command whose help is ``page``."""
+class _Told:
+    """A command whose help is ``page``, and whose usage errors say the same, in whole words."""
+
+    params: list[Any]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the page."""
         formatter.write(page(self, ctx))
 
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        """Write the page's first line; the library's own has names that it uses within."""
+        formatter.write(f"Usage: {ctx.command_path} {' '.join(_pieces(self))}")
 
-class Group(TyperGroup):
-    """The program, likewise."""
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As the library's; of what is missing it is told what it is."""
+        with _in_whole_words(ctx):
+            rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        return rest
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the page."""
-        formatter.write(page(self, ctx))
+
+class Command(_Told, TyperCommand):
+    """A command of the program."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """As the library's."""
+        with _in_whole_words(ctx):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _in_whole_words(ctx: Any) -> Iterator[None]:
+    """Usage errors on a terminal break no word, and say of what is missing what it is."""
+    try:
+        yield
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # it shows the page
+            raise
+        said, columns = _said(error, ctx), width() if sys.stderr.isatty() else MOST_OF_A_PIPE
+        ctx.fail("\n".join(_wrapped(f"Error: {said}", columns, after=" " * 7))[len("Error: ") :])
+
+
+def _said(error: Any, ctx: Any) -> str:
+    parameter = getattr(error, "param", None)
+    if type(error).__name__ != "MissingParameter" or parameter is None:
+        message: str = error.format_message()
+        return message
+    if parameter.param_type_name == "argument":
+        label = _argument(parameter)
+    else:
+        label = _named(parameter, parameter.get_help_record(ctx)[0])
+    return f"{label} is missing: {parameter.help}"
+
+
+class Group(_Told, TyperGroup):
+    """The program."""
 
 
 def width() -> int:

@@ -67,7 +67,9 @@ def rm(
         entry = cache.find(name)
         if entry is None:
             elsewhere = "; it is a path, which this does not touch" if Path(name).exists() else ""
-            raise ValueError(f"nothing in the cache is called {name!r}{elsewhere}")
+            raise ValueError(
+                f"nothing in the cache is called {name!r}{elsewhere}; `draftlink list` says what is"
+            )
         found.append(entry)
     for entry in found:
         size = entry.bytes

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from draftlink.cli import values
 from draftlink.cli.common import (
     Json,
     Plot,
@@ -23,11 +24,20 @@ from draftlink.cli.common import (
 @app.command(epilog="Example: draftlink plan --alpha 0.8 --t-draft 10ms --t-target 45ms --link lte")
 def plan(
     alpha: Annotated[float, typer.Option(help="acceptance rate of a drafted token")] = 0.8,
-    t_draft: Annotated[str, typer.Option(help="one draft forward")] = "10ms",
-    t_target: Annotated[str, typer.Option(help="one target forward, one token")] = "45ms",
-    t_verify: Annotated[str | None, typer.Option(help="over a block; as t-target")] = None,
+    t_draft: Annotated[
+        str, typer.Option(help="one draft forward", callback=values.seconds)
+    ] = "10ms",
+    t_target: Annotated[
+        str, typer.Option(help="one target forward, one token", callback=values.seconds)
+    ] = "45ms",
+    t_verify: Annotated[
+        str | None, typer.Option(help="over a block; as t-target", callback=values.seconds)
+    ] = None,
     link: Annotated[
-        str, typer.Option(help="link profile; draftlink link --help says what each is")
+        str,
+        typer.Option(
+            help="link profile; draftlink link --help says what each is", callback=values.profile
+        ),
     ] = "wifi",
     rate_up: RateUp = None,
     rate_down: RateDown = None,
@@ -39,7 +49,11 @@ def plan(
     ] = None,
     lattice: Annotated[int, typer.Option(help="sum of a row's counts")] = 256,
     coding: Annotated[
-        str, typer.Option(help="lattice, fp16, or paper (its bit count)")
+        str,
+        typer.Option(
+            help="lattice, fp16, or paper (its bit count)",
+            callback=values.one_of("lattice", "fp16", "paper"),
+        ),
     ] = "lattice",
     alpha_at: Annotated[
         list[str] | None, typer.Option(help="K=ALPHA, measured; instead of --k and --alpha")
@@ -60,15 +74,15 @@ def plan(
             view.plot_paper(rows, alpha, plot)
         write_json(json, rows)
         return
-    if coding not in ("lattice", "fp16", "paper"):
-        raise typer.BadParameter(f"{coding!r} is not lattice, fp16 or paper")
     measured = {}
     for each in alpha_at or ():
         try:
             entries, value = each.split("=")
             measured[int(entries)] = float(value)
         except ValueError:
-            raise typer.BadParameter(f"{each!r} is not K=ALPHA, such as 16=0.8") from None
+            raise typer.BadParameter(
+                f"{each!r} is not K=ALPHA, such as 16=0.8", param_hint="'--alpha-at'"
+            ) from None
     setting = planning.Setting(
         alpha,
         units.seconds(t_draft),
@@ -95,16 +109,25 @@ def plan(
 )
 def link(
     profile: Annotated[
-        str, typer.Argument(help="wifi, lte, 5g, satellite, uav_los, uav_nlos or paper")
+        str,
+        typer.Argument(
+            help="wifi, lte, 5g, satellite, uav_los, uav_nlos or paper", callback=values.profile
+        ),
     ],
-    to: Annotated[str, typer.Option(help="HOST:PORT of the base station")],
-    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 takes a free one")] = "127.0.0.1:0",
+    to: Annotated[str, typer.Option(help="HOST:PORT of the base station", callback=values.end)],
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT; port 0 takes a free one", callback=values.end)
+    ] = "127.0.0.1:0",
     rate_up: RateUp = None,
     rate_down: RateDown = None,
     rtt: Rtt = None,
-    jitter: Annotated[str | None, typer.Option(help="mean extra delay each way")] = None,
+    jitter: Annotated[
+        str | None, typer.Option(help="mean extra delay each way", callback=values.seconds)
+    ] = None,
     loss: Annotated[float | None, typer.Option(help="share of segments lost each way")] = None,
-    stall: Annotated[str | None, typer.Option(help="what a loss costs; RTT + 200ms")] = None,
+    stall: Annotated[
+        str | None, typer.Option(help="what a loss costs; RTT + 200ms", callback=values.seconds)
+    ] = None,
     outage: Annotated[list[str] | None, typer.Option(help="START-END in s, repeatable")] = None,
     trace: Annotated[
         Path | None, typer.Option(help="CSV: time_s,rate or time_s,rate_up,rate_down (bit/s)")
@@ -127,7 +150,9 @@ def link(
             start, end = each.split("-")
             outages.append((float(start), float(end)))
         except ValueError:
-            raise typer.BadParameter(f"{each!r} is not START-END, such as 20-25") from None
+            raise typer.BadParameter(
+                f"{each!r} is not START-END, such as 20-25", param_hint="'--outage'"
+            ) from None
     shaped = shaping.make_link(
         link_profile(profile, rate_up, rate_down, rtt, jitter, loss),
         outages=outages,
@@ -135,7 +160,7 @@ def link(
         stall_s=None if stall is None else units.seconds(stall),
         seed=seed,
     )
-    ends = host_and_port(listen), host_and_port(to)
+    ends = values.host_and_port(listen), values.host_and_port(to)
     totals = proxy.serve(
         shaped,
         *ends,
@@ -169,11 +194,3 @@ def link_profile(
         jitter_s=None if jitter is None else units.seconds(jitter),
         loss=loss,
     )
-
-
-def host_and_port(text: str) -> tuple[str, int]:
-    """``HOST:PORT``, an IPv6 host in brackets. Raises a usage error for anything else."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise typer.BadParameter(f"{text!r} is not HOST:PORT")
-    return host.removeprefix("[").removesuffix("]"), int(port)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import (
@@ -22,10 +22,12 @@ from rich.text import Text
 from draftlink.cli import common
 from draftlink.cli.common import app, err, out
 from draftlink.host import cache
+from draftlink.host.address import websocket
 
 
 @app.command(epilog="Example: draftlink pull wss://base-station:8765 --token TOKEN")
 def pull(
+    ctx: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -52,8 +54,9 @@ def pull(
     """
     if output is not None and name is not None:
         raise typer.BadParameter("--output and --name are both given; leave one")
-    if "://" in source:
-        place = _from_station(source, output, name, token, ca, insecure, pin)
+    url = websocket(source)
+    if "://" in url:
+        place = _from_station(url, output, name, common.trust(ctx))
         kind = "bundle"
     else:
         if name is not None:
@@ -69,10 +72,7 @@ def _from_station(
     url: str,
     output: Path | None,
     name: str | None,
-    token: str | None,
-    ca: Path | None,
-    insecure: bool,
-    pin: str | None,
+    trust: dict[str, Any],
 ) -> Path:
     """The folder of the bundle that is offered. Raises what ``pull`` does, ValueError."""
     from device_runtime import pull as pulling
@@ -81,7 +81,7 @@ def _from_station(
     from draftlink.host.offered import MANIFEST
     from draftlink.planning.units import binary
 
-    station = Station(url, token=token, ca=ca, insecure=insecure, pin=pin)
+    station = Station(url, **trust)
     with err.status("asking what is offered"):
         offer = pulling.ask(station)
     place = cache.bundle(name or offer.name) if output is None else output

@@ -22,7 +22,7 @@ main{max-width:1080px;margin:0 auto;padding:20px 16px 40px}h1{font-size:20px}h2{
 overflow-wrap:anywhere;margin:28px 0 8px}h3{font-size:14px;margin:0 0 6px}
 .card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 16px;
 margin:10px 0;overflow-x:auto}.soft{color:var(--soft)}
-svg{display:block;width:100%;max-width:760px;height:auto;
+svg{display:block;width:100%;max-width:760px;height:auto;margin:0 auto;
 min-width:420px}table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 th,td{padding:5px 10px;border-top:1px solid var(--line);text-align:right;vertical-align:top}
 th{font-weight:500;color:var(--soft)}th:first-child,td:first-child{text-align:left}

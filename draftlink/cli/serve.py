@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from draftlink.cli import common, prompts
-from draftlink.cli.common import PaceDraft, Threads, app, hold, out
+from draftlink.cli import common, prompts, values
+from draftlink.cli.common import PaceDraft, Threads, app, out
 from draftlink.cli.models import BundlePath
 from draftlink.host.plain import printable
 
 
 @app.command(epilog="Example: draftlink serve ./draft --bs ws://127.0.0.1:8765")
 def serve(
+    ctx: typer.Context,
     bundle: BundlePath,
     url: common.Bs = common.HERE,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
@@ -36,12 +37,8 @@ def serve(
     conversations: Annotated[
         int, typer.Option(min=1, help="at once, each with a KV cache of the draft")
     ] = 4,
-    scheme: Annotated[
-        str, typer.Option(help="coupled (a seed fixes the text) or topk (the paper's)")
-    ] = "coupled",
-    mode: Annotated[
-        str, typer.Option(help="stop-and-wait, run-ahead, stream, both or auto")
-    ] = "auto",
+    scheme: values.Scheme = "coupled",
+    mode: values.Mode = "auto",
     token: common.Token = None,
     ca: common.Ca = None,
     pin: common.Pin = None,
@@ -57,9 +54,8 @@ def serve(
     pace_draft: PaceDraft = None,
 ) -> None:
     """Serve OpenAI's API on this device, with a base station's help."""
-    from device_runtime.device import Coupled, Device
+    from device_runtime.device import Coupled
     from device_runtime.model.bundle import load_bundle
-    from device_runtime.result import MODES
     from device_runtime.serve import server
     from device_runtime.serve.app import Access, create_app
     from device_runtime.serve.service import Choices, Service
@@ -67,28 +63,15 @@ def serve(
     from draftlink.host.address import reached_at
     from draftlink.schemes import topk
 
-    if mode not in MODES:
-        raise typer.BadParameter(f"{mode!r} is not one of {', '.join(MODES)}")
-    if scheme not in ("coupled", "topk"):
-        raise typer.BadParameter(f"{scheme!r} is not coupled or topk")
     server.check_exposure(host, key=api_key is not None, insecure=insecure)
     loaded = load_bundle(bundle)
     template = prompts.template(loaded, chat_template)
     bound = server.listen(host, port)
 
     async def run() -> None:
-        device = Device(
-            loaded,
-            url,
-            provider=provider,
-            threads=threads,
-            token=token,
-            ca=ca,
-            insecure=insecure,
-            pin=pin,
-        )
-        hold(device.model, pace_draft)
-        choices = Choices(Coupled() if scheme == "coupled" else topk.usual(), mode)
+        device = common.opened(ctx, loaded)
+        written = Coupled() if scheme == "coupled" else topk.usual()
+        choices = Choices(written, mode)  # type: ignore[arg-type]  # it was checked when it was parsed
         service = await Service.open(
             device, template, most=conversations, name=name, choices=choices
         )

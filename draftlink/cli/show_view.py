@@ -13,6 +13,7 @@ from draftlink.planning.units import binary
 
 NAME = 100  # characters of a stranger's word that are shown
 INDENT = 11  # columns of a subject
+TEXTS = {"its own": "its own text", "built-in": "the built-in text"}  # else a file's name
 
 
 def lines(path: Path, manifest: Any) -> Iterator[str]:
@@ -29,7 +30,8 @@ def lines(path: Path, manifest: Any) -> Iterator[str]:
     yield f"tokenizer  {printable(manifest.tokenizer_hash, NAME)}"
     yield f"chat       {'it has a template' if manifest.chat_template else 'no template'}"
     check = manifest.check
-    yield f"check      passed, over {check.positions:,} positions of {printable(check.text, NAME)}"
+    text = TEXTS.get(check.text) or printable(check.text, NAME)
+    yield f"check      passed, over {check.positions:,} positions of {text}"
     yield (
         f"           overlap with float32 {check.overlap:.4f} ± {check.overlap_error:.4f},"
         f" top-1 agreement {check.top1_agreement:.1%}"

@@ -20,6 +20,7 @@ MOST_BYTES: Final = 1 << 20  # of an offer
 MOST_FILES: Final = 200
 MOST_FILE_BYTES: Final = 1 << 40
 MANIFEST: Final = "manifest.json"
+NOTHING: Final = "this base station offers no bundle"  # what is said with a 404
 
 # No separator, no dot in front, no name that a system reads as something else.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")

@@ -141,7 +141,7 @@ def test_the_token_is_kept_and_only_what_is_one_is_taken(tmp_path):
         path.unlink()
         path.write_bytes(wrong)
         path.chmod(0o600)
-        with pytest.raises(ValueError, match="remove it, and another is made"):
+        with pytest.raises(ValueError, match="holds no token; remove it, and another is made"):
             join.token(path)
 
 

@@ -13,6 +13,8 @@ from bench.virtual.loop import run as run_virtually
 from bs_runtime.serving.listener import KNOWN_S, OPEN_S, Listener, listen
 from bs_runtime.serving.lobby import Caller, Lobby
 from bs_runtime.serving.pending import Pending
+from tests.fake_models import random_logits
+from tests.fakes import FakeTarget, serving
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -60,3 +62,12 @@ def test_connections_are_opened_at_a_pace_while_devices_are_served(busy, known, 
         assert len(opened) == (pytest.approx(1.0 / pause_s, abs=2) if busy else 1000)
 
     run_virtually(main())
+
+
+def test_who_calls_one_that_has_stopped_is_refused():
+    """And does not wait for a word of nobody's."""
+    with serving(FakeTarget(random_logits(1, 20))) as (url, _):
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        socket.create_connection(address, 5).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, 5)

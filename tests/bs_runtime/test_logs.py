@@ -45,6 +45,16 @@ def test_nothing_in_a_line_acts():
     assert len(shown["traceback"].split("\n")) == len(rest)
 
 
+def test_a_terminal_has_whole_words_and_no_line_of_a_stranger_s(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    entry = record("a word " * 20, exc_info=raised())
+    entry.values = {"peer": "x" * 60 + FORGED, "tenant": ""}
+    first, *rest = logs.TextFormatter(terminal=True).format(entry).split("\n")
+    assert "a word" in first and all(line.startswith("  ") for line in rest)
+    assert max(len(line) for line in (first, *rest) if " " in line.strip()) <= 40
+    assert any(f"peer={'x' * 60}" in line for line in rest) and "tenant" not in "".join(rest)
+
+
 def test_a_line_has_an_end():
     assert len(logs.TextFormatter().format(record("x" * 1_000_000))) < logs.LINE + 100
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bs_runtime.serving import tickets
+from bs_runtime.operations import kept
 from bs_runtime.serving.tickets import Sealer, Ticket
 
 TICKET = Ticket(bytes(16), bytes(range(32)), "phone")
@@ -69,12 +69,12 @@ def test_a_disk_that_is_really_full(tmp_path):
 
 
 def at_line(number: int, act: Callable[[], object], work: Callable[[], Sealer]) -> Sealer | None:
-    """Work, and act before a line of the room of tickets is run; None where it has fewer lines."""
+    """Work, and act before a line of ``kept`` is run; None where it has fewer lines."""
     seen = -1
 
     def trace(frame: Any, event: str, _: object) -> Any:
         nonlocal seen
-        if frame.f_code.co_filename != tickets.__file__:
+        if frame.f_code.co_filename != kept.__file__:
             return None
         if event == "line":
             seen += 1

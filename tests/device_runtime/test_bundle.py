@@ -88,9 +88,13 @@ def test_a_broken_manifest_is_refused(copy, text):
 
 def test_what_is_no_bundle_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    for path in (tmp_path, tmp_path / "file", tmp_path / "nowhere"):
-        with pytest.raises(BundleError, match="not a draft bundle"):
-            load_bundle(path)
+    for name, words in (
+        ("", "not a draft bundle"),
+        ("file", "not a draft bundle"),
+        ("nowhere", "there is no folder"),
+    ):
+        with pytest.raises(BundleError, match=words):
+            load_bundle(tmp_path / name)
 
 
 HUGE = 10**12

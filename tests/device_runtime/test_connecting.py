@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 
 import pytest
 
 from device_runtime.transport import connecting
-from device_runtime.transport.connecting import LinkError, connector
+from device_runtime.transport.connecting import LinkError, connector, spoken
 
 TOKEN = "the-phone-s-own-token"
 
@@ -103,3 +105,18 @@ def test_a_password_in_an_address_is_neither_sent_nor_shown(made):
 def test_a_token_that_no_header_can_carry(token):
     with pytest.raises(ValueError, match="HTTP header"):
         connector(token)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(111, "Connect call failed ('127.0.0.1', 9)"), os.strerror(111)),
+        (OSError("Multiple exceptions: [Errno 111] x, [Errno 101] y, [Errno 111] z"),
+         f"{os.strerror(111)}; {os.strerror(101)}"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (EOFError(), "EOFError"),
+        (EOFError("it ended"), "it ended"),
+    ],
+)  # fmt: skip
+def test_what_is_told_of_a_connection_that_was_not_made_has_no_numbers(error, words):
+    assert spoken(error) == words

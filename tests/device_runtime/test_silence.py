@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from bench.virtual.loop import VirtualLoop
+from bs_runtime.serving.outgoing import Outgoing
+from bs_runtime.serving.station import DeviceSocket
 from device_runtime.device import Device, Sampling
 from device_runtime.transport.connecting import LinkError, Lost
 from device_runtime.transport.patience import Patience
+from device_runtime.transport.silence import Deadlines, Silence
 from draftlink.protocol import frames
+from draftlink.protocol.states import State
 from tests.fake_models import fake_device
 from tests.hostile.stations import TABLE, WRITES_BOTH, Peer, Talk, begins, greets, in_memory, silent
 
@@ -273,3 +279,48 @@ def test_patience():
     assert patience.after(1000.0, lost) == 0.0
     patience.heard(frames.Written(3, (5,), 0, False, 0, 0), 1001.0)
     assert patience.after(2000.0, lost) == 0.0
+
+
+def test_what_is_sent_once_time_is_up_changes_nothing():
+    """While the connection is closed, which takes seconds where nobody answers; a laptop that was
+    asleep finds several of these at once."""
+
+    class Mute:
+        async def recv(self) -> bytes:
+            await asyncio.Event().wait()
+            return b""
+
+        async def close(self) -> None:
+            silence.sends()
+            await asyncio.sleep(3.0)
+
+    session: Any = SimpleNamespace(state=State.GREETING)
+    silence = Silence(session, Deadlines(welcome_s=15.0))
+
+    async def scenario() -> None:
+        silence.sends()
+        asyncio.get_running_loop().call_later(15.0, silence.sends)
+        asyncio.get_running_loop().call_later(16.0, silence.sends)
+        with pytest.raises(Lost, match="said nothing for 15 s"):
+            await silence.hear(Mute())
+        assert now() == pytest.approx(18.0)
+
+    play(scenario)
+
+
+def test_a_station_s_deadlines_are_let_go_once_they_are_up():
+    """Of a device that is sent to, or waited for, and has just been given up."""
+
+    async def scenario() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0) as up:
+                await asyncio.Event().wait()
+        outgoing: Any = Outgoing.__new__(Outgoing)
+        outgoing._sending = up
+        outgoing.give_up()
+        socket: Any = DeviceSocket.__new__(DeviceSocket)
+        socket._waiting = up
+        socket.stop()
+        assert socket._stopping
+
+    play(scenario)
