@@ -19,30 +19,31 @@ CERTAIN = math.log(100.0)  # so much likelier the other draft must have made it
 
 
 class Refuted:
-    """Looks at what becomes of drafted tokens."""
+    """Looks at what becomes of drafted tokens before ``acceptance`` is told of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, acceptance: Acceptance) -> None:
+        self._acceptance = acceptance
         self._sum = 0.0
         self._accepted = self._rejected = 0  # tokens since it was 0
 
     def judged(
-        self, acceptance: Acceptance, chances: Sequence[float], accepted: int, *, rejected: bool
-    ) -> bool:
-        """Of a block's tokens so many are accepted, and the next one, if ``rejected``, is not.
-
-        ``acceptance`` has not been told of them. Whether it is to begin anew; then it has.
-        """
+        self, position: int, chances: Sequence[float], accepted: int, *, rejected: bool
+    ) -> None:
+        """A block has been: see ``Acceptance.judged``, which begins anew where that is certain."""
         for place in range(accepted + rejected):
-            foretold = min(acceptance.probability(chances[place]), SUREST)
-            stands = place < accepted
-            other = HALF * foretold
+            foretold = min(self._acceptance.probability(chances[place]), SUREST)
+            stands, other = place < accepted, HALF * foretold
             self._sum += math.log(HALF if stands else (1.0 - other) / (1.0 - foretold))
             self._accepted += stands
             self._rejected += not stands
             if self._sum <= 0.0:
-                self._sum, self._accepted, self._rejected = 0.0, 0, 0
-        if self._sum < CERTAIN:
-            return False
-        acceptance.restart(self._accepted, self._rejected)
-        self._sum, self._accepted, self._rejected = 0.0, 0, 0
-        return True
+                self._clear()
+        # In either case it is counted how many were accepted at each position of an epoch.
+        self._acceptance.judged(position, chances, accepted, rejected=rejected)
+        if self._sum >= CERTAIN:
+            self._acceptance.restart(self._accepted, self._rejected)
+            self._clear()
+
+    def _clear(self) -> None:
+        self._sum = 0.0
+        self._accepted = self._rejected = 0

@@ -26,7 +26,8 @@ def epochs(share: float, count: int, seed: int) -> int | None:
 
     What is accepted is accepted ``share`` times as often as before.
     """
-    here, looks, rng = learned(), Refuted(), random.Random(seed)
+    here = learned()
+    looks, rng = Refuted(here), random.Random(seed)
     for epoch in range(count):
         chances, accepted = [], 0
         while True:
@@ -34,9 +35,9 @@ def epochs(share: float, count: int, seed: int) -> int | None:
             if rng.random() >= share * CHANCES[chances[-1]]:
                 break
             accepted += 1
-        if looks.judged(here, chances, accepted, rejected=True):
+        looks.judged(0, chances, accepted, rejected=True)
+        if here.weight < 100.0:  # it has begun anew
             return epoch + 1
-        here.judged(0, chances, accepted, rejected=True)
     return None
 
 
@@ -57,16 +58,22 @@ def test_bad_luck_is_seldom_taken_for_it(monkeypatch):
 
 @pytest.mark.parametrize(("chance", "alarms"), [(0.98, True), (0.03, False)])
 def test_what_it_was_sure_of_says_more(chance, alarms):
-    here, looks = learned(), Refuted()
-    assert looks.judged(here, [chance] * 2, 0, rejected=True) is False  # one is judged of two
-    assert looks.judged(here, [chance], 0, rejected=True) is alarms
+    here = learned()
+    looks = Refuted(here)
+    for rejected in range(1, 4):
+        looks.judged(0, [chance] * 2, 0, rejected=True)  # one is judged of the two
+        assert (here.weight < 100.0) is (alarms and rejected >= 2)
 
 
 def test_what_was_before_is_forgotten_and_the_last_tokens_are_not():
-    here, looks = learned(), Refuted()
-    assert looks.judged(here, [0.98] * 4, 4, rejected=False) is False  # the sum is 0 again
-    assert looks.judged(here, [0.98], 0, rejected=True) is False
-    assert looks.judged(here, [0.98, 0.98], 1, rejected=True) is True
-    assert here.weight == 3.0
-    assert here.alpha == pytest.approx((1.0 + 3.0) / (3.0 + 4.0))
+    here = learned()
+    looks = Refuted(here)
+    looks.judged(0, [0.98] * 4, 4, rejected=False)  # the sum is 0 again
+    looks.judged(0, [0.98], 0, rejected=True)
+    looks.judged(0, [0.98] * 3, 1, rejected=True)
+    assert here.weight > 100.0
+    looks.judged(0, [0.98], 0, rejected=True)
+    assert here.weight == 4.0
+    assert here.alpha == pytest.approx((1.0 + 3.0) / (4.0 + 4.0))
     assert here.probability(0.98) == pytest.approx(1.0 - 1.5 * 0.015 * (1.0 - here.alpha))
+    assert sum(here.reached) == 8 and sum(here.stood) == 5  # but for what the result says
