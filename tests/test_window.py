@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from device_runtime import writers
-from device_runtime.drafting import controller, epochs, estimators, nearer, stream
+from device_runtime.drafting import controller, epochs, estimators, nearer, refuted, stream
 from draftlink.planning import schedule
 from tests import vector_files, window_estimates, window_reader, window_vectors
 from tests.vector_files import Vector
@@ -163,6 +163,9 @@ CHANGED = [
     (estimators, "LATE", 20.0),
     (estimators, "OTHER", 1.001),
     (nearer, "SHARE", 2.0),
+    (refuted, "HALF", 0.9),
+    (refuted, "SUREST", 0.5),
+    (refuted, "CERTAIN", 1e9),
 ]
 
 

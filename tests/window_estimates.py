@@ -111,6 +111,8 @@ class Estimates:
         self.waited: list[tuple[int, float]] = []
         self.stood, self.seen = [0] * 11, [0] * 11
         self.accepted = self.rejected = self.squares = 0.0
+        self.doubt = 0.0
+        self.doubted: list[bool] = []  # whether each token since it was 0 was accepted
         self.step_s = given.get("step", 0.0)
         for name in ("rtt", "queue", "target"):
             for sample in given.get(name, []):
@@ -136,6 +138,25 @@ class Estimates:
         self.accepted = M * self.accepted + share
         self.rejected = M * self.rejected + 1.0 - share
         self.squares = M * self.squares + share * share
+
+    def judge_block(self, chances: list[float], accepted: int, own: bool) -> None:
+        """Section 2.4."""
+        judged = [(chance, i < accepted) for i, chance in enumerate(chances[: accepted + own])]
+        for chance, stands in judged:
+            foretold = self.stands(chance)
+            foretold = 0.95 if less(0.95, foretold) else foretold
+            self.doubt += math.log(0.5 if stands else (1.0 - foretold / 2.0) / (1.0 - foretold))
+            self.doubted = [*self.doubted, stands]
+            if not less(0.0, self.doubt):
+                self.doubt, self.doubted = 0.0, []
+        if less(self.doubt, math.log(100.0)):
+            for chance, stands in judged:
+                self.judge(chance, stands)
+            return
+        self.stood, self.seen = [0] * 11, [0] * 11
+        self.accepted = self.squares = float(sum(self.doubted))
+        self.rejected = len(self.doubted) - self.accepted
+        self.doubt, self.doubted = 0.0, []
 
     def bucket(self, chance: float) -> int:
         return sum(not less(chance, edge) for edge in EDGES[1:-1])
@@ -345,14 +366,13 @@ class Controller:
         """Section 4.4."""
         if not self.known():
             return self.writer
-        here, alpha, error = self.here, self.here.alpha, self.here.error
+        here, alpha = self.here, self.here.alpha
         turns = less(self.token_s("stop-and-wait", alpha), 0.95 * self.token_s("run-ahead", alpha))
         drafting = "stop-and-wait" if turns else "run-ahead"
         stream_s = self.token_s("stream", alpha)
         change_s = here.rtt.mean + here.draft.mean
         if self.writer == "stream":
-            caution = min(0.5 * 2.0 * change_s / (0.03 * left * stream_s), 1.5)
-            draft_s = self.corrected_s(drafting, max(alpha - caution * error, 0.0))
+            draft_s = self.corrected_s(drafting, alpha)
             pays = (
                 less(draft_s, 0.95 * stream_s)
                 and less(2.0 * change_s, (stream_s - draft_s) * left)
@@ -363,7 +383,7 @@ class Controller:
         else:
             lasted = self.since >= self.dwell
             crowded = self.writer == "run-ahead" and here.draft.slowdown() > 1.0
-            hoped = min(alpha + (0.6 if lasted else 1.0) * error, 0.98)
+            hoped = min(alpha + (0.6 if lasted else 1.0) * here.error, 0.98)
             if less(stream_s, 0.95 * self.corrected_s(self.writer, hoped)):
                 self.change("stream")
             elif drafting != self.writer and (self.since >= PLAIN or crowded):

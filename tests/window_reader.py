@@ -52,6 +52,7 @@ class Window:
         self.forward: dict[str, Any] | None = None
         self.owes = self.wants_stream = self.leaves = False
         self.pause: float | None = None
+        self.here.doubt, self.here.doubted = 0.0, []
         self.epoch(now)
 
     def epoch(self, now: float) -> None:
@@ -189,8 +190,7 @@ class Window:
         if first["waits"]:
             self.here.row(self.judged_last, verify_s)
         self.here.queue.add(queue_s)
-        for i in range(accepted + (own and accepted < len(flight))):
-            self.here.judge(flight[i], i < accepted)
+        self.here.judge_block(flight, accepted, own)
         if not self.judged and self.rounds > 1:
             self.here.rtt.add(now - first["sent"] - verify_s - queue_s)
         self.pause = None
@@ -233,7 +233,8 @@ class Window:
         looks = self.learns or len(self.here.draft.samples) < 3
         if self.forward or not self.auto or self.leaves or not looks:
             return []
-        until = max(cached + 1, self.limits["begins"])
+        prompt = self.limits["begins"] - (not self.here.draft.samples)
+        until = max(cached + 1, prompt)
         if until > min(self.length, self.limits["context"]):
             return []
         self.forward = {"asked": now, "fed": until - cached}

@@ -404,6 +404,11 @@ CASES = {
     "run-ahead, narrow": case(
         "run-ahead", 10, 20, {"accepts": 0.95}, message=2, flight=5, estimates="good"
     ),
+    "run-ahead, refuted": case("run-ahead", 43, 40, {"accepts": 0.1}, estimates="good"),
+    "auto, refuted": case(
+        "run-ahead", 33, 34, {"accepts": 0.1, "rtt_s": 0.0052},
+        auto=True, told=True, estimates="near",
+    ),
     "run-ahead, split": case("run-ahead", 12, 16, corrects=True),
     "one machine": case("run-ahead", 8, 16, estimates="shared"),
     "one worker for several": case("run-ahead", 31, 14, {"shares": 0.6}, estimates="cold"),

@@ -1,7 +1,7 @@
 """Over sockets on this machine, in real time: ``auto``, cold, and each fixed mode.
 
-    python -m bench.both sockets [--link loopback|wifi|lte|far] [--target DIR --bundle DIR]
-        [--busy 2] [--turns 15] [--tokens 100] [--json FILE]
+    python -m bench.both sockets [--link loopback|wifi|lte|far] [--scheme coupled|topk]
+        [--target DIR --bundle DIR] [--busy 2] [--turns 15] [--tokens 100] [--json FILE]
 
 The embedded pair, or a target in float32 and a bundle of its draft. Both ends share the machine,
 and have a process each; a link is the project's proxy (``far``: 150 ms). In each turn every mode
@@ -9,7 +9,8 @@ goes on with the same prompt; nobody is always the first. The fixed modes keep w
 found out, ``auto`` begins anew each time. Behind ``TRIED`` turns those go on that may be the best:
 the others are slower by more than turns differ. With ``--json`` a file's turns are joined by more
 of them, so a long measurement can be made in parts. ``--busy``: other processes, as many as are
-said, compute all the while.
+said, compute all the while. With ``topk``, where ``auto`` chooses one of three modes, each mode
+writes a text of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from bench.serving.links import over
 from device_runtime.device import Coupled, Device, Result, Sampling
 from device_runtime.drafting.estimators import Estimates
 from draftlink.host import children
+from draftlink.schemes import AnyScheme, topk
 from tinypair.loopback import base_station, draft_bundle
 
 TURNS, TOKENS = 15, 100
@@ -40,20 +42,23 @@ WAYS: dict[str, dict[str, Any]] = {
     "run-ahead": {"mode": "run-ahead"},
     **{f"stop-and-wait {gamma}": {"mode": "stop-and-wait", "gamma": gamma} for gamma in (3, 5, 8)},
 }
+SCHEMES: dict[str, AnyScheme] = {"coupled": Coupled(), "topk": topk.usual()}
 LINKS = {"loopback": (), "wifi": ("wifi",), "lte": ("lte",), "far": ("wifi", "--rtt", "150ms")}
 TRIED, NEAR = 2, 0.75  # turns, and of the best fixed mode's rate: who is below is left out
 BUSY = "while True: pass"
 Found = dict[str, list[float]]  # tokens/s of each way, turn by turn
 
 
-async def one(device: Device, prompt: str, tokens: int, seed: int, name: str) -> Result:
+async def one(
+    device: Device, prompt: str, tokens: int, seed: int, name: str, scheme: str
+) -> Result:
     """A text, written in one way."""
     kept = device._estimates, device._acceptance
     if name == "auto":
         device._estimates, device._acceptance = Estimates(), {}
-        device._estimates.rtt.add(kept[0].rtt.typical)
+        device.greeted(kept[0].rtt.typical, kept[0].told_step_s)
     generation = device.generate(
-        prompt, max_tokens=tokens, scheme=Coupled(), seed=seed, sampling=Sampling(1.0),
+        prompt, max_tokens=tokens, scheme=SCHEMES[scheme], seed=seed, sampling=Sampling(1.0),
         eos_ids=(), **WAYS[name],
     )  # fmt: skip
     async for _ in generation:
@@ -79,13 +84,14 @@ def rates(options: argparse.Namespace, before: int, err: Console) -> tuple[Found
                 texts = set()
                 for name in rng.sample(ways, len(ways)):
                     result = await one(
-                        device, prompts[turn % len(prompts)], options.tokens, turn, name
-                    )
+                        device, prompts[turn % len(prompts)], options.tokens, turn, name,
+                        options.scheme,
+                    )  # fmt: skip
                     texts.add(tuple(result.tokens))
                     if turn > before:
                         found[name].append(result.tokens_per_s)
                         told += [result.summary] * (name == "auto")
-                if len(texts) != 1:
+                if len(texts) != 1 and options.scheme == "coupled":
                     err.print(f"turn {turn}: {len(texts)} texts, after a near-tie")
                 if turn == before + TRIED:
                     ways = worth_it(found)
@@ -152,6 +158,7 @@ def main(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawTextHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--link", choices=LINKS, default="loopback")
+    parser.add_argument("--scheme", choices=SCHEMES, default="coupled")
     parser.add_argument("--target", default="tinypair", help="transformers folder, or tinypair")
     parser.add_argument("--bundle", type=Path, help="its draft; tinypair's own if none")
     parser.add_argument("--busy", type=int, default=0, help="processes beside both ends")

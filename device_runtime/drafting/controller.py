@@ -14,8 +14,6 @@ DraftingMode = Literal["stop-and-wait", "run-ahead"]
 LONGEST = 16  # tokens of a block that is planned
 HYSTERESIS = 0.05  # by how much another mode must be faster
 WAITS_BELOW = 0.95  # of run-ahead's time per token, before stop-and-wait is chosen
-CAUTION = 0.5  # standard errors of the acceptance rate, where changing costs PROBE_SHARE
-MOST_CAUTION = 1.5  # of them at the most
 PATIENCE = 0.6  # of them by which acceptance may be better than it looks, before drafting is left
 MORE_PATIENCE = 1.0  # and before it has been drafted for long
 TRUST = 60.0  # tokens' time, foretold, that weighs against what was measured
@@ -147,14 +145,12 @@ class Controller:
         alpha = here.acceptance.alpha
         drafting = self._drafting(alpha)
         stream_s = self.token_s("stream", alpha)
-        change_s = here.rtt.mean + here.draft.mean
-        error = here.acceptance.error
         if self.writer == "stream":
-            # A guess that proves wrong costs two changes: the less that matters, the bolder. The
-            # estimate is looked at again and again, and would be acted on when it is at its best.
-            caution = CAUTION * 2.0 * change_s / (PROBE_SHARE * left * stream_s)
-            cautious = max(alpha - min(caution, MOST_CAUTION) * error, 0.0)
-            draft_s = self._drafting_s(drafting, cautious)
+            # By what is expected, without a margin for what is not certain yet: a guess that proves
+            # wrong costs two changes and a few epochs (``Refuted``), and to wait for certainty
+            # costs what drafting would save for as long.
+            change_s = here.rtt.mean + here.draft.mean
+            draft_s = self._drafting_s(drafting, alpha)
             better = draft_s < (1.0 - HYSTERESIS) * stream_s
             pays = better and (stream_s - draft_s) * left > 2.0 * change_s and self._rested
             if pays or (not self.foretells and self._worth_a_try(left)):
@@ -162,7 +158,9 @@ class Controller:
         else:
             lasted = self._since >= self._dwell
             patience = PATIENCE if lasted else MORE_PATIENCE
-            draft_s = self._drafting_s(self.writer, min(alpha + patience * error, HOPE))
+            draft_s = self._drafting_s(
+                self.writer, min(alpha + patience * here.acceptance.error, HOPE)
+            )
             if stream_s < (1.0 - HYSTERESIS) * draft_s:
                 self._change("stream")
             elif drafting != self.writer and (self._since >= DWELL_TOKENS or self._crowded):

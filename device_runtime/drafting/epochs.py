@@ -21,6 +21,7 @@ from device_runtime.drafting.blocks import Flight, Judged, Proposed
 from device_runtime.drafting.controller import Controller, DraftingMode
 from device_runtime.drafting.counts import Counts
 from device_runtime.drafting.offline import Offline
+from device_runtime.drafting.refuted import Refuted
 
 BLOCK = 16  # a block of so many tokens is sent however certain they are
 LATE = 0.1  # by how much of a draft forward a verdict may be late before it is not waited for
@@ -31,8 +32,7 @@ BACKLOG = 2  # a forward that feeds more tokens than that tells nothing of a dra
 class _Forward:
     """Drafting under way since ``asked_s``, behind ``fed`` tokens that are fed first.
 
-    ``beside``: blocks were in flight when it began. ``stale``: what it drafts will not be accepted,
-    because a verdict has closed the epoch meanwhile.
+    ``beside``: blocks were in flight when it began. ``stale``: its epoch has been closed since.
     """
 
     asked_s: float
@@ -60,9 +60,9 @@ class Epochs:
         self._flight = Flight()
         self._forward: _Forward | None = None
         self._owes = False  # the next block brings the token that the device drew itself
-        self._wants_stream = False
-        self._leaves = False  # and has told the base station so
+        self._wants_stream = self._leaves = False  # and has told the base station so
         self._pause_s: float | None = None  # until when nothing is drafted
+        self._refuted = Refuted(self._estimates.acceptance)
         self._begin_epoch(now)
 
     def _begin_epoch(self, now: float) -> None:
@@ -265,7 +265,7 @@ class Epochs:
         if first.waits:
             estimates.rows.add(self._length, verify_s)
         estimates.queue.add(queue_s)
-        estimates.acceptance.judged(self.judged, chances, verdict.accepted, rejected=rejected)
+        self._refuted.judged(self.judged, chances, verdict.accepted, rejected=rejected)
         # Behind the prompt, or another verification, a block waits longer than the verdict says.
         # An epoch's first one is behind neither, however many have been sent by then: left out
         # where others follow it, the round trips that stall would never be seen.

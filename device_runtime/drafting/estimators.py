@@ -134,6 +134,12 @@ class Acceptance:
         self._rejected = MEMORY * self._rejected + 1.0 - share
         self._squares = MEMORY * self._squares + share * share
 
+    def restart(self, accepted: int, rejected: int) -> None:
+        """Forget all but the last tokens, of which so many were accepted, and so many were not."""
+        self._accepted, self._rejected, self._squares = accepted, rejected, accepted
+        self._accepted_of = [0] * len(MIDDLES)
+        self._judged_of = [0] * len(MIDDLES)
+
     def probability(self, chance: float) -> float:
         """How likely a token is to be accepted that the draft gave the probability ``chance``.
 

@@ -56,12 +56,14 @@ class Stream:
     def due(self, now: float, cached: int) -> list[Action]:
         """What is to be done at once; ``cached`` is the number of tokens in the draft's cache.
 
-        The draft is fed the next token of the history, and what it proposes behind it is noted.
+        The draft is fed the next token of the history, and what it proposes behind it is noted. Of
+        the prompt all but the last token first, where no forward has been timed yet: that one is.
         """
         if self._forward is not None or not self._looks():
             return []
         limits = self._counts.limits
-        until = max(cached + 1, limits.begins)  # the target writes from there on
+        begins = limits.begins if len(self._estimates.draft) else limits.begins - 1
+        until = max(cached + 1, begins)  # the target writes from ``limits.begins`` on
         if until > min(self._counts.length, limits.context):
             return []
         self._forward = _Forward(now, until - cached)

@@ -82,10 +82,13 @@ class Streaming:
         writing = self._writing
         (proposal,) = await writing.done()
         await self._switch(writing.window.followed(writing.now(), writing.waited_s))
+        position = writing.device.model.length
+        if position < writing.start.begins:
+            return  # the prompt's own tokens are none that the target wrote
         if writing.drafter.foretells:
-            self._proposals[writing.device.model.length] = proposal
+            self._proposals[position] = proposal
         elif writing.start.streams_surprisals:
-            self._rows[writing.device.model.length] = writing.drafter.row()
+            self._rows[position] = writing.drafter.row()
         self._compare()
 
     async def _switch(self, asked: Switch | None) -> None:

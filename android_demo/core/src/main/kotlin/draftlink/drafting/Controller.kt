@@ -102,12 +102,9 @@ internal class Controller(
     }
 
     private fun fromStream(left: Int, alpha: Double, better: Writer, streamS: Double) {
+        // By what is expected: to wait for certainty costs what drafting would save for as long.
         val changeS = estimates.rtt.mean + estimates.draft.mean
-        // A guess that proves wrong costs two changes: the less that matters, the bolder. The estimate is
-        // looked at again and again, and would be acted on when it is at its best.
-        val caution = CAUTION * 2.0 * changeS / (PROBE_SHARE * left * streamS)
-        val cautious = maxOf(alpha - minOf(caution, MOST_CAUTION) * estimates.acceptance.error, 0.0)
-        val draftS = draftingS(better, cautious)
+        val draftS = draftingS(better, alpha)
         val pays = draftS < (1.0 - HYSTERESIS) * streamS && (streamS - draftS) * left > 2.0 * changeS &&
             (dwell == DWELL || since >= dwell) // the first stream need not last
         if (pays || (!foretells && worthATry(left))) change(better)
@@ -199,8 +196,6 @@ internal class Controller(
         private const val EARLY = 5 // tokens of a block before anything is known
         private const val HYSTERESIS = 0.05 // by how much another mode must be faster
         private const val WAITS_BELOW = 0.95 // of run-ahead's time per token, before stop-and-wait is chosen
-        private const val CAUTION = 0.5 // standard errors of the acceptance rate, where changing costs PROBE_SHARE
-        private const val MOST_CAUTION = 1.5 // of them at the most
         private const val PATIENCE = 0.6 // of them by which acceptance may be better than it looks, before drafting is left
         private const val MORE_PATIENCE = 1.0 // and before it has been drafted for long
         private const val TRUST = 60.0 // tokens' time, foretold, that weighs against what was measured

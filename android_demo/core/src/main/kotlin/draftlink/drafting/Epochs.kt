@@ -34,6 +34,7 @@ internal class Epochs(
 
     private val estimates = controller.estimates
     private val flight = Flight()
+    private val refuted = Refuted()
     private var forward: Forward? = null
     private var owes = false // the next block brings the token that the device drew itself
     private var wantsStream = false
@@ -206,7 +207,8 @@ internal class Epochs(
         estimates.verify.took(verdict.verifyS, !first.waits)
         if (first.waits) estimates.rows.add(length, verdict.verifyS)
         estimates.queue.add(verdict.queueS)
-        for (i in 0 until verdict.accepted + if (rejected) 1 else 0) estimates.acceptance.judged(chances[i], i < verdict.accepted)
+        val fates = chances.take(verdict.accepted + if (rejected) 1 else 0).mapIndexed { i, chance -> chance to (i < verdict.accepted) }
+        if (!refuted.judged(estimates.acceptance, fates)) fates.forEach { (chance, stands) -> estimates.acceptance.judged(chance, stands) }
         // Behind the prompt, or another verification, a block waits longer than the verdict says. An
         // epoch's first one is behind neither, however many have been sent by then.
         if (judged == 0 && counts.rounds > 1) estimates.rtt.add(now - first.sentS - verdict.verifyS - verdict.queueS)

@@ -156,6 +156,15 @@ internal class Acceptance {
         squares = Level.MEMORY * squares + share * share
     }
 
+    /** Forgets all but the last tokens, of which so many were [accepted], and so many [rejected]. */
+    fun restart(accepted: Int, rejected: Int) {
+        this.accepted = accepted.toDouble()
+        this.rejected = rejected.toDouble()
+        squares = this.accepted
+        acceptedOf.fill(0)
+        judgedOf.fill(0)
+    }
+
     /** How likely a token is to be accepted that the draft gave the probability [chance]. */
     fun probability(chance: Double): Double {
         val kind = kind(chance)

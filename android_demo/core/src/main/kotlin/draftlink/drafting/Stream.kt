@@ -34,7 +34,9 @@ internal class Stream(
     fun due(now: Double, cached: Int): List<Action> {
         val looks = auto && !leaves && (counts.limits.follows || estimates.draft.size < LOOKS)
         if (forward != null || !looks) return emptyList()
-        val until = maxOf(cached + 1, counts.limits.begins) // the target writes from there on
+        // The prompt's last token is fed alone where no forward has been timed yet.
+        val prompt = if (estimates.draft.size > 0) counts.limits.begins else counts.limits.begins - 1
+        val until = maxOf(cached + 1, prompt)
         if (until > minOf(counts.length, counts.limits.context)) return emptyList()
         forward = Forward(now, until - cached)
         return listOf(Action.Follow(until, begins))

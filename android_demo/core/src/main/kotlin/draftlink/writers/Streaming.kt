@@ -60,8 +60,10 @@ internal class Streaming(private val writing: Writing) : Room {
     private suspend fun collect() {
         val proposal = writing.done().single()
         switch(writing.window.followed(writing.now()))
-        if (writing.drafter.rule.foretells) proposals[writing.model.length] = proposal
-        else if (writing.start.streamedSurprisals == true) rows[writing.model.length] = writing.drafter.last
+        val position = writing.model.length
+        if (position < writing.start.begins) return // the prompt's own tokens are none that the target wrote
+        if (writing.drafter.rule.foretells) proposals[position] = proposal
+        else if (writing.start.streamedSurprisals == true) rows[position] = writing.drafter.last
         compare()
     }
 
