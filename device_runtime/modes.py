@@ -12,6 +12,8 @@ from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme
 from draftlink.schemes.split import MOST_PAIRS, Split
 
+MOST_BRANCHES = 8  # tokens that a forward drafts behind
+
 
 def resolved(mode: Mode, hindered: str | None) -> Mode:
     """The mode, which is ``both`` for ``auto`` where nothing hinders both ends from writing.
@@ -74,4 +76,22 @@ def check_price(price: float | None, mode: Mode) -> None:
         raise ValueError(
             "draft_price goes with texts that both ends write (mode auto or both, with the coupled"
             f" scheme or temperature 0), and this one is written by {mode}; leave it out"
+        )
+
+
+def check_branches(branches: int, mode: Mode, *, able: bool) -> None:
+    """Raise ValueError for a number of branches that is none, or that nobody could draft."""
+    if branches == 1:
+        return
+    if not isinstance(branches, int) or not 1 <= branches <= MOST_BRANCHES:
+        raise ValueError(f"branches must be between 1 and {MOST_BRANCHES}, not {branches}")
+    if mode != "both":
+        raise ValueError(
+            "branches go with texts that both ends write (mode auto or both, with the coupled"
+            f" scheme or temperature 0), and this one is written by {mode}; leave them out"
+        )
+    if not able:
+        raise ValueError(
+            "this draft's bundle has no branches; make one with `draftlink export --branches`, or"
+            " leave them out"
         )

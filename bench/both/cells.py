@@ -12,6 +12,7 @@ from bench.virtual.loop import run
 from bench.virtual.record import CONTEXT, VOCAB, Draft, Record, Target
 from bench.virtual.world import World
 from device_runtime.device import Coupled, Device, Result, Sampling
+from device_runtime.drafting.tree import ROW
 from device_runtime.generation import Generation
 from device_runtime.result import Mode
 from draftlink.link.shaping import PROFILES, LinkProfile, make_link
@@ -40,7 +41,8 @@ class Costs:
     """Milliseconds. ``slowdown``: of both ends while both are at work; ``shared``: and the device
     knows it, since the address is its own machine's. ``row_ms``: of a row beyond the first.
     ``tariff``: tokens that a second of the base station's model is worth. ``profile``: whose rates,
-    stalls and round trip the link has, instead of a round trip alone.
+    stalls and round trip the link has, instead of a round trip alone. A further row of a draft
+    forward takes ``tree.ROW`` of one.
     """
 
     step_ms: float
@@ -65,7 +67,7 @@ class Costs:
         return World(
             Draft(records[0]), Target(records), TOKENIZER, CONTEXT, self.draft_ms / 1e3,
             self.step_ms / 1e3, row_s=self.row_ms / 1e3, slowdown=self.slowdown, url=url,
-            tariff=self.tariff,
+            tariff=self.tariff, draft_row=ROW,
         )  # fmt: skip
 
 

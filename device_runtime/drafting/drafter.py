@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import msgspec
 import numpy as np
@@ -38,6 +38,31 @@ class Model(Protocol):
 
     def rollback(self, length: int) -> None:
         """Cut the cache back."""
+
+
+class Branching(Model, Protocol):
+    """And of one whose tokens need not follow one another."""
+
+    def branch(self, ids: Sequence[int], parents: Sequence[int]) -> NDArray[np.floating[Any]]:
+        """Feed ids to the block behind the cache's tokens; the logits of each."""
+
+    def keep(self, chain: Sequence[int], rest: Sequence[int]) -> None:
+        """Of the block a path joins the cache's tokens, and ``rest`` stays the block."""
+
+
+class Pass(NamedTuple):
+    """A forward behind several tokens: first of the block ``chain`` and ``rest`` stay (``keep``).
+
+    Then a token is fed behind each of ``parents`` (``branch``): the last of each of ``paths``,
+    which lead there from the text. No parents: what the cache lacks of the text is fed.
+    ``nodes``: whose rows these are.
+    """
+
+    chain: tuple[int, ...]
+    rest: tuple[int, ...]
+    parents: tuple[int, ...]
+    paths: tuple[tuple[int, ...], ...]
+    nodes: tuple[object, ...]
 
 
 class Proposal(NamedTuple):
@@ -134,6 +159,24 @@ class Drafter:
             unfed = past[-1:]
         return proposals
 
+    def branching(self, past: list[int], made: Pass, begins: int) -> Slices[list[Proposal]]:
+        """A token behind each of a forward's, which follow the text ``past``: see ``proposing``.
+
+        The noise is that of the position at which it would stand, and penalties are over its own
+        path: it is what would be drafted there if nothing had branched.
+        """
+        model = cast(Branching, self._model)
+        model.keep(made.chain, made.rest)
+        if not made.parents:
+            return (yield from self.proposing(past, 1, begins))
+        rows = model.branch([path[-1] for path in made.paths], made.parents)
+        found = []
+        with sampling.overflowing():
+            for row, path in zip(rows, made.paths, strict=True):
+                logits = sampling.without(row[: self._ids.vocab_size], self._suppressed)
+                found.append(self._draw(logits, self._sampling, [*past, *path], self._key))
+        return found
+
     def _draw(
         self,
         logits: NDArray[np.floating[Any]],
@@ -202,7 +245,11 @@ class Drafter:
             p = sampling.distribution(logits, self._sampling, history, self._begins)
         return split.correct(p, rejected, self._key, position)
 
+    def stands(self, length: int) -> None:
+        """Of what payloads were coded behind, the first ``length`` tokens are as they were."""
+        self._ids.rollback(min(self._ids.length, length))
+
     def rollback(self, length: int) -> None:
         """Keep at most the first ``length`` tokens that were fed."""
         self._model.rollback(min(self._model.length, length))
-        self._ids.rollback(min(self._ids.length, length))
+        self.stands(length)

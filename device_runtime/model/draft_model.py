@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-import warnings
 from collections.abc import Sequence
 from weakref import WeakSet, WeakValueDictionary
 
@@ -14,11 +13,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from device_runtime.model import kernels, pages, providers, room, weights
+from device_runtime.model.branching import BranchingGraph
 from device_runtime.model.bundle import Bundle, BundleError
 from device_runtime.model.graphs import PortableGraph, SharedGraph
 from device_runtime.model.static_graph import StaticGraph
 from device_runtime.model.threads import Setting, available, check, fastest, settings
-from draftlink.host.plain import printable
 from draftlink.planning.trials import Trials
 
 PREFILL = 128  # tokens fed at once
@@ -39,7 +38,7 @@ class Loaded:
         self._bundle = bundle
         self._provider = provider
         self._sessions: dict[int, ort.InferenceSession] = {}
-        self._seen = _stamps(bundle)
+        self._seen = bundle.stamps()
         self.users: WeakSet[DraftModel] = WeakSet()
         if provider == "cpu":
             pages.allocate_together()
@@ -88,11 +87,13 @@ class Loaded:
 
     def unchanged(self) -> bool:
         """Whether the files are still those that were checked."""
-        return _stamps(self._bundle) == self._seen
+        return self._bundle.stamps() == self._seen
 
     def graph(self, cache: list[NDArray[np.float32]] | None = None) -> Graph:
         """The graph with a KV cache of its own, or that of a graph before."""
         manifest = self._bundle.manifest
+        if manifest.branches:
+            return BranchingGraph(self._sessions[1], manifest, cache)
         if manifest.graph == "shared":
             return SharedGraph(self._sessions[1], manifest, cache)
         if manifest.graph == "portable":
@@ -127,7 +128,7 @@ def load(bundle: Bundle, provider: str = "cpu", threads: int | None = None) -> L
         return loaded
     found = Loaded(bundle, provider)
     if provider == "cpu":
-        _warn(bundle)
+        kernels.warn(bundle)
 
     def seconds(count: int) -> float:
         found.load(Setting(count))
@@ -221,6 +222,32 @@ class DraftModel:
             first._forwards += 1
         return logits
 
+    @property
+    def branches(self) -> bool:
+        """Whether tokens need not follow one another: ``branch`` and ``keep``."""
+        return self._loaded.manifest.branches
+
+    def branch(self, ids: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
+        """Feed ``ids`` behind the cache's tokens, to a block that branches (see ``model.block``).
+
+        Their logits (n, V), valid until the next call. Raises ValueError past the context.
+        """
+        graph = self._graph
+        assert isinstance(graph, BranchingGraph)
+        entries = self._length + len(graph.block) + len(ids)
+        if not len(ids) or entries > self.context:
+            raise ValueError(f"{len(ids)} of {entries} tokens, where the context is {self.context}")
+        return graph.branch(ids, parents, self._length)
+
+    def keep(self, chain: Sequence[int], rest: Sequence[int]) -> None:
+        """Of the block the path ``chain`` joins the cache's tokens, and ``rest`` goes on as the
+        block. Raises what ``Block.keep`` raises.
+        """
+        graph = self._graph
+        assert isinstance(graph, BranchingGraph)
+        graph.keep(chain, rest, self._length)
+        self._length += len(chain)
+
     def rest(self) -> None:
         """Between generations: load the weights for other threads, where they may be faster.
 
@@ -268,20 +295,3 @@ class DraftModel:
         if self._graph is not None:
             self._graph.cut(length)
         self._length = length
-
-
-def _warn(bundle: Bundle) -> None:
-    """Say where this processor has no fast kernel for the bundle's products."""
-    told = bundle.manifest.quantization
-    bits = {one.kernel.bits for one in told.kernels} if told is not None else set()
-    if (why := kernels.slow(bits, *kernels.features())) is not None:
-        warnings.warn(f"{printable(str(bundle.path))}: {why}", stacklevel=2)
-
-
-def _stamps(bundle: Bundle) -> list[tuple[int, int, int]] | None:
-    """By what the system knows a bundle's files; None where one is gone."""
-    try:
-        found = [(bundle.path / name).stat() for name in sorted(bundle.manifest.files)]
-    except OSError:
-        return None
-    return [(file.st_ino, file.st_mtime_ns, file.st_size) for file in found]

@@ -37,13 +37,11 @@ class Both:
         writing = self._writing
         while True:
             self._mend()
-            for action in writing.due():
+            for action in writing.due(self._cached):
                 if isinstance(action, Show):
                     return await writing.show(action, self._nodes)
                 if isinstance(action, Draft):
-                    past = [*writing.history, *(node.drafted.token for node in self._nodes)]
-                    proposing = writing.drafter.proposing
-                    writing.begin(proposing, past, action.tokens, action.begins, action.fresh)
+                    self._draft(action)
                 elif isinstance(action, Propose):
                     await self._propose(action)
                 else:
@@ -51,6 +49,17 @@ class Both:
                     batch = await self._wait(action)
                     if batch is not None:
                         return batch
+
+    @property
+    def _cached(self) -> int:
+        """Tokens of text and path that the draft has been fed."""
+        return self._writing.device.model.length
+
+    def _draft(self, action: Draft) -> None:
+        writing = self._writing
+        past = [*writing.history, *(node.drafted.token for node in self._nodes)]
+        proposing = writing.drafter.proposing
+        writing.begin(proposing, past, action.tokens, action.begins, action.fresh)
 
     async def _wait(self, action: Wait) -> list[Came] | None:
         """Until something has come, or a time; what has been written, if that has come."""
@@ -117,7 +126,7 @@ class Both:
 
     def _take(self, frame: frames.Written) -> list[Came]:
         """What the base station has written; the path is held against it."""
-        writing, begin = self._writing, len(self._writing.history)
+        writing = self._writing
         agreed = 0
         for token, node in zip(frame.ids, self._nodes, strict=False):
             if token != node.drafted.token:
@@ -134,15 +143,23 @@ class Both:
         goes_on = self._window.written(
             writing.now(), agreed, frame.accepted, len(frame.ids), step_s=frame.step_us * 1e-6
         )
-        if agreed == len(frame.ids):
-            del self._nodes[:agreed]
-        else:
-            self._nodes = []
-            writing.drop(begin + agreed)
+        self._stand(frame.ids, agreed)
         writing.commit(frame.ids)
         if not goes_on:
             self._leave_path()
+            self._follow(agreed == len(frame.ids))
         own: Kind = "correction" if differs else "bonus"
         kinds: list[Kind] = ["draft"] * frame.accepted
         kinds += [own] * (len(frame.ids) - frame.accepted)
         return came(writing, frame.ids, kinds, frame.logprobs)
+
+    def _stand(self, ids: Sequence[int], agreed: int) -> None:
+        """The text goes on with ``ids``, of which the path has the first ``agreed``."""
+        if agreed == len(ids):
+            del self._nodes[:agreed]
+        else:
+            self._nodes = []
+            self._writing.drop(len(self._writing.history) + agreed)
+
+    def _follow(self, agreed: bool) -> None:
+        """A new path begins; ``agreed``: with what is left of the last one, if anything is."""
