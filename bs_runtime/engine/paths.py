@@ -17,6 +17,8 @@ from draftlink.protocol.frames import Draft, Propose
 from draftlink.protocol.history import common
 from draftlink.schemes import Scheme
 
+ROOT = -1  # what the first tokens of a path follow
+GONE = -1  # in the place of an id that was not decoded
 FAR = 256  # tokens that a path's beginning may be behind the text: farther back nothing is decoded
 
 
@@ -48,26 +50,43 @@ class _Context(Sequence[int]):
 
 
 class Paths:
-    """A generation's. ``history``: the prompt and the text, which the base station writes to."""
+    """A generation's. ``history``: the prompt and the text, which the base station writes to.
 
-    def __init__(self, scheme: Scheme, vocab_size: int, history: Sequence[int]) -> None:
+    ``branches``: a token may follow any other of its path. The text then may come to leave what was
+    proposed first for what was proposed beside it, also where that comes only after the text: the
+    path is not dead then, but what does not follow the text is not decoded.
+    """
+
+    def __init__(
+        self, scheme: Scheme, vocab_size: int, history: Sequence[int], *, branches: bool = False
+    ) -> None:
         self._scheme = scheme
         self._history = history
+        self._branches = branches
         self._decoder = Decoder(vocab_size)
+        self._coded: list[int] = []  # behind which tokens the last ones were coded
         self.number = 0
-        self._base = 0
-        self._ids: list[int] = []
-        self._beside: list[tuple[int, ...]] = []  # of each of them, what may stand in its place
-        self._compared = 0  # of them, those that the text has reached, and has too
+        self._begin(0)
         self.alive = False
         self._right = 0  # proposals that the text has reached, and has too,
         self._wrong = 0  # and those that ended a path
+
+    def _begin(self, base: int) -> None:
+        """A path of no tokens."""
+        self._base = base
+        self._ids: list[int] = []
+        self._beside: list[tuple[int, ...]] = []  # of each of them, what may stand in its place
+        self._parents: list[int] = []
+        self._children: dict[int, list[int]] = {}
+        self._walked: list[int] = []  # those that the text has reached, and has too
 
     def useful(self, frame: Propose) -> bool:
         """Whether a proposal may still save a step, if what came before it on its path has come."""
         if len(self._history) - frame.base > FAR:
             return False
-        return frame.path > self.number or (frame.path == self.number and self._stands())
+        if frame.path == self.number:
+            return self._stands() or self._branches
+        return frame.path > self.number
 
     def adding(self, frame: Propose) -> Slices[None]:
         """Decode a proposal if it is useful, in slices of work.
@@ -81,30 +100,76 @@ class Paths:
         if frame.path > self.number:
             # The last path's tokens as far as the text has them, too, are as they were decoded.
             self._stands()
-            self._decoder.rollback(self._base + min(self._compared, frame.base - self._base))
-            self.number, self._base, self._ids, self._beside = frame.path, frame.base, [], []
-            self._compared, self.alive = 0, True
-        as_draft = Draft(0, frame.base + frame.first, frame.length, frame.payload)
-        context = _Context(self._history, self._base, self._ids)
-        found = yield from self._decoder.decoding(self._scheme, [as_draft], context, frame.beside)
-        self._ids += [drafted.token for drafted in found]
-        self._beside += [drafted.beside for drafted in found]
+            agreed = common(self._coded, self._walked)
+            self._decoder.rollback(min(self._base + agreed, frame.base))
+            self._coded = []
+            self.number, self.alive = frame.path, True
+            self._begin(frame.base)
         self._stands()
+        if not self._open(frame.follows):
+            self._add(frame.follows, [GONE] * frame.length, [()] * frame.length)
+            return
+        above = self._path(frame.follows)
+        self._decoder.rollback(self._base + common(self._coded, above))
+        self._coded = above
+        as_draft = Draft(0, frame.base + len(above), frame.length, frame.payload)
+        context = _Context(self._history, self._base, [self._ids[at] for at in above])
+        found = yield from self._decoder.decoding(self._scheme, [as_draft], context, frame.beside)
+        token = found[0].token
+        if token in (self._ids[at] for at in self._children.get(frame.follows, ())):
+            raise ValueError(f"id {token} stands twice behind one token")
+        self._add(frame.follows, [d.token for d in found], [d.beside for d in found])
+        self._stands()
+
+    def _add(self, parent: int, ids: Sequence[int], beside: Sequence[tuple[int, ...]]) -> None:
+        for token, others in zip(ids, beside, strict=True):
+            self._children.setdefault(parent, []).append(len(self._ids))
+            self._parents.append(parent)
+            parent = len(self._ids)
+            self._ids.append(token)
+            self._beside.append(others)
+
+    def _path(self, node: int) -> list[int]:
+        """The tokens from the path's beginning to one of them, by number."""
+        found = []
+        while node != ROOT:
+            found.append(node)
+            node = self._parents[node]
+        return found[::-1]
+
+    def _open(self, node: int) -> bool:
+        """Whether what follows a token may come next, or behind what does."""
+        at = self._at
+        while self.alive and node > at:
+            node = self._parents[node]
+        return node == at
+
+    @property
+    def _at(self) -> int:
+        """The token where the text stands, or has left what was proposed."""
+        return self._walked[-1] if self._walked else ROOT
 
     def following(self, most: int) -> list[int]:
         """At most so many proposed tokens that may come next."""
-        if not self._stands():
-            return []
-        begin = len(self._history) - self._base
-        return self._ids[begin : begin + most]
+        return [self._ids[at] for at in self._next(most)]
+
+    def _next(self, most: int) -> list[int]:
+        found: list[int] = []
+        if self._stands() and self._base + len(self._walked) == len(self._history):
+            at = self._at
+            while len(found) < most and (children := self._children.get(at)):
+                at = children[0]  # the others were proposed beside it
+                found.append(at)
+        return found
 
     def beside(self, count: int) -> list[Leaf]:
         """The candidates beside the first ``count`` tokens that may come next, in their order."""
-        if not self._stands():
-            return []
-        begin = len(self._history) - self._base
-        near = enumerate(self._beside[begin : begin + count])
-        return [Leaf(place, token) for place, others in near for token in others]
+        found = []
+        for place, at in enumerate(self._next(count)):
+            siblings = self._children[self._parents[at]][1:]
+            others = dict.fromkeys([*self._beside[at], *(self._ids[node] for node in siblings)])
+            found += [Leaf(place, token) for token in others if token != GONE]
+        return found
 
     def met(self) -> tuple[int, int]:
         """Proposals that the text has reached since this was asked last: right ones, wrong ones."""
@@ -115,18 +180,21 @@ class Paths:
 
     @property
     def end(self) -> int:
-        """The position behind the last token of the path."""
+        """The position behind the path's last token, if none branches off."""
         return self._base + len(self._ids)
 
     def _stands(self) -> bool:
         """Whether the path is the text's own, as far as both go."""
-        if self.alive:
-            begin = self._base + self._compared
-            end = min(self.end, len(self._history))
-            ours = self._ids[self._compared : end - self._base]
-            agreed = common(ours, list(self._history[begin:end]))
-            self.alive = agreed == len(ours)
-            self._right += agreed
-            self._wrong += not self.alive
-            self._compared += agreed
+        while self.number and (place := self._base + len(self._walked)) < len(self._history):
+            children = self._children.get(self._at)
+            if not children:
+                break
+            token = self._history[place]
+            right = [node for node in children if self._ids[node] == token]
+            self._wrong += self.alive and not right
+            self.alive = bool(right)
+            if not right:
+                break
+            self._walked += right
+            self._right += 1
         return self.alive

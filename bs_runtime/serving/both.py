@@ -24,6 +24,8 @@ from draftlink.protocol.frames import Propose
 from draftlink.protocol.session import RemoteProtocolError, Session
 from draftlink.protocol.states import State
 
+BRANCHING = 16  # tokens: as much as to go over to another branch of a path costs to decode
+
 
 @dataclass(frozen=True)
 class _Wait:
@@ -59,7 +61,9 @@ class Both:
         self._held = 0  # of the step's block, those that the device has proposed
         start = generation.start
         scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
-        self._paths = Paths(scheme, session.vocab_size, generation.history)
+        self._paths = Paths(
+            scheme, session.vocab_size, generation.history, branches=_branches(session)
+        )
         self._patience = Patience(scheduler.prices, turns=start.turns is True)
         self._worth = Leaves(scheduler.prices)
         self._proposals: list[Propose] = []
@@ -151,7 +155,7 @@ class Both:
         while self._proposals and self._decoded < MAX_LIVE:
             frame = self._proposals[0]
             if self._paths.useful(frame):
-                self._decoded += frame.nodes
+                self._decoded += frame.nodes + BRANCHING * (frame.behind != 0)
             try:
                 await self._scheduler.turns.run(self._paths.adding(frame), self._writes, id(self))
             except ValueError as error:
@@ -207,6 +211,10 @@ class Both:
                 b"".join(outcome.told),
             )
         )
+
+
+def _branches(session: Session) -> bool:
+    return session.welcome is not None and frames.BRANCHES in session.welcome.features
 
 
 def _now() -> float:

@@ -77,6 +77,25 @@ class Tree:
             found.append(at)
         return found
 
+    @property
+    def root(self) -> Node:
+        """The last token of the text."""
+        return self._root
+
+    def beside(self) -> Iterator[list[Node]]:
+        """What was drafted on beside the trunk: chains, of which each follows a token of the trunk
+        or of a chain before it, and goes on with what was drafted first behind each."""
+        trunk = {self._root, *self.trunk}
+        open_ = [child for node in trunk for child in node.children if child not in trunk]
+        while open_:
+            chain, others = [open_.pop(0)], list[Node]()
+            while children := chain[-1].children:
+                chain.append(children[0])
+                others += children[1:]
+            open_ += others
+            if chain[0].children:
+                yield chain
+
     def fed(self, length: int, cached: int) -> int:
         """Tokens of text and trunk that are in the cache; ``cached`` are in its chain.
 
@@ -104,13 +123,14 @@ class Tree:
         chain, rest = self._standing()
         if len(rest) + most > min(entries, MOST):
             self._prune()
-            chain, rest = self._standing()
+            kept = set(self.trunk)
+            rest = [at for at in rest if self._rows[at] in kept]
             most = 1
         root, trunk = self._root, self.trunk
         self._rows = [self._rows[at] for at in rest]
         root.parent = None  # what is before it is in the chain, or is fed now
         nodes = [trunk[-1] if trunk else root]
-        if root.fed:
+        if trunk:
             reaches = dict(self._reached(root, room))
             tip = nodes[0]
             others = [node for node in reaches if not node.fed and node is not tip]
@@ -125,8 +145,8 @@ class Tree:
         for node in nodes:
             node.fed = True
         return Pass(
-            tuple(chain), tuple(rest), tuple(parents) if nodes[0] is not root else (),
-            tuple(tuple(self._behind(node)) for node in nodes), tuple(nodes),
+            tuple(chain), tuple(rest), tuple(parents) if trunk else (),
+            tuple(tuple(self.behind(node)) for node in nodes), tuple(nodes),
         )  # fmt: skip
 
     def grown(self, made: Pass, drawn: Sequence[Proposal], chances: Chances) -> None:
@@ -166,7 +186,7 @@ class Tree:
             if depth + 1 < room:
                 open_ += [(child, reach * child.chance, depth + 1) for child in node.children]
 
-    def _behind(self, node: Node) -> list[int]:
+    def behind(self, node: Node) -> list[int]:
         """The tokens from the text to ``node``."""
         found = []
         at: Node | None = node

@@ -11,9 +11,11 @@ from device_runtime.drafting.paths import Paths
 class Trunk(Paths):
     """``Paths``, but that a path may begin with what had been drafted beside the last one."""
 
-    def adopt(self, proposed: Sequence[Proposed]) -> None:
-        """The path that begins behind the text has so many tokens already, or so many more."""
+    def adopt(self, proposed: Sequence[Proposed], sent: int = 0) -> None:
+        """The path behind the text has so many tokens already, or so many more; of those that it
+        has now ``sent`` more were proposed."""
         self._chances += [one.chance for one in proposed]
+        self._sent += sent
         self._ends = self._ends or any(one.ends for one in proposed)
 
     def _at_once(self, most: int) -> int:

@@ -146,7 +146,6 @@ class Both:
         self._stand(frame.ids, agreed)
         writing.commit(frame.ids)
         if not goes_on:
-            self._leave_path()
             self._follow(agreed == len(frame.ids))
         own: Kind = "correction" if differs else "bonus"
         kinds: list[Kind] = ["draft"] * frame.accepted
@@ -162,4 +161,5 @@ class Both:
             self._writing.drop(len(self._writing.history) + agreed)
 
     def _follow(self, agreed: bool) -> None:
-        """A new path begins; ``agreed``: with what is left of the last one, if anything is."""
+        """The path does not go on. ``agreed``: as far as it goes the text has it, too."""
+        self._leave_path()

@@ -54,10 +54,14 @@ def test_the_most_probable_go_on_beside_the_trunk():
     assert grow(one, (1, 2)).parents == ()  # the text itself
     made = grow(one, (3, 4), (5, 6))
     assert made.paths == ((1,), (2,)) and made.parents == (ROOT, ROOT)
-    # .7 · .2 behind the trunk, .2 · .7 behind its sibling; of two alike the trunk's is the first.
-    made = grow(one, (7, 8), (0, 1), most=2)
-    assert made.paths == ((1, 3), (1, 4)) and made.parents == (0, 0)
-    assert trunk(one) == [1, 3, 7]
+    made = grow(one, (7, 8), (0, 1), (0, 1), most=3)
+    assert made.paths[0] == (1, 3) and set(made.paths[1:]) == {(1, 4), (2, 5)}
+    assert [made.parents[made.paths.index(path)] for path in ((1, 4), (2, 5))] == [0, 1]
+    one = Tree([EOS], 0.0)
+    for rows in (((1, 2),), ((3, 4), (5, 6))):
+        grow(one, *rows)
+    one._root.children[1].chance = 0.01
+    assert one.next(2, FAR, FAR).paths == ((1, 3), (1, 4))
 
 
 def test_where_the_text_takes_what_stood_beside_it_goes_on_there():
@@ -65,8 +69,8 @@ def test_where_the_text_takes_what_stood_beside_it_goes_on_there():
     grow(one, (1, 2))
     grow(one, (3, 4), (5, 6))
     assert one.written([2]) and trunk(one) == [5]
-    made = grow(one, (7, 8))
-    assert made.paths[0] == (5,) and made.chain == (1,) and made.rest == ()
+    made = grow(one, (7, 8), (0, 1))
+    assert made.paths == ((5,), (6,)) and made.chain == (1,) and made.rest == ()
     assert made.parents[0] == ROOT
     assert not one.written([5, 3]) and trunk(one) == []
     made = one.next(2, FAR, FAR)
