@@ -15,6 +15,7 @@ from bs_runtime.engine.late import Leaf
 from draftlink.coding.slices import Slices
 from draftlink.protocol.frames import Draft, Propose
 from draftlink.protocol.history import common
+from draftlink.protocol.hot import MAX_BESIDE
 from draftlink.schemes import Scheme
 
 ROOT = -1  # what the first tokens of a path follow
@@ -84,18 +85,21 @@ class Paths:
         """Whether a proposal may still save a step, if what came before it on its path has come."""
         if len(self._history) - frame.base > FAR:
             return False
-        if frame.path == self.number:
-            return self._stands() or self._branches
-        return frame.path > self.number
+        return frame.path > self.number or (frame.path == self.number and self._stands())
+
+    def counts(self, frame: Propose) -> bool:
+        """Whether a proposal is useful, or has to be numbered, since its path may be so again."""
+        near = len(self._history) - frame.base <= FAR
+        return self.useful(frame) or (near and self._branches and frame.path == self.number)
 
     def adding(self, frame: Propose) -> Slices[None]:
-        """Decode a proposal if it is useful, in slices of work.
+        """Decode a proposal if it may come to be right, in slices of work.
 
         Not where tokens of its path before it were lost with a connection. Raises ValueError for
         bytes that are none.
         """
         known = len(self._ids) if frame.path == self.number else 0
-        if not self.useful(frame) or frame.first != known:
+        if not self.counts(frame) or frame.first != known:
             return
         if frame.path > self.number:
             # The last path's tokens as far as the text has them, too, are as they were decoded.
@@ -168,7 +172,7 @@ class Paths:
         for place, at in enumerate(self._next(count)):
             siblings = self._children[self._parents[at]][1:]
             others = dict.fromkeys([*self._beside[at], *(self._ids[node] for node in siblings)])
-            found += [Leaf(place, token) for token in others if token != GONE]
+            found += [Leaf(place, token) for token in list(others)[:MAX_BESIDE]]
         return found
 
     def met(self) -> tuple[int, int]:

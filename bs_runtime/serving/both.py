@@ -78,6 +78,7 @@ class Both:
         if self._paths.useful(frame):
             waits, goes_on = self._wait is not None, frame.goes_on
             self._patience.proposed(_now(), frame.length, frame.known, goes_on=goes_on, waits=waits)
+        if self._paths.counts(frame):
             self._proposals = [one for one in self._proposals if one.path == frame.path]
             self._proposals.append(frame)
             if self._under_way and (self._reading is None or self._reading.done()):
@@ -154,7 +155,7 @@ class Both:
         """
         while self._proposals and self._decoded < MAX_LIVE:
             frame = self._proposals[0]
-            if self._paths.useful(frame):
+            if self._paths.counts(frame):
                 self._decoded += frame.nodes + BRANCHING * (frame.behind != 0)
             try:
                 await self._scheduler.turns.run(self._paths.adding(frame), self._writes, id(self))

@@ -92,7 +92,8 @@ def test_without_the_feature_a_path_that_is_left_stays_dead():
     paths, device = Paths(Greedy(), SIZE, history), Device(history)
     add(paths, device.propose(-1, [4, 5]))
     history += [6]
-    assert not paths.useful(device.propose(1, [7]))
+    late = device.propose(1, [7])
+    assert not paths.useful(late) and not paths.counts(late)
 
 
 def walk(texts: list[list[int]], history: list[int]) -> int | None:
