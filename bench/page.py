@@ -10,83 +10,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
-import io
 import itertools
-import json
 import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
 from rich.console import Console
-from websockets.asyncio.client import ClientConnection, connect
 
 import tinypair
+from bench.browser import browser
 from draftlink.host import children
 from tinypair.loopback import base_station, draft_bundle
 
 DEVICES = 3
 WATCHED_S = 40.0
-# Width and height in CSS pixels, pixels in each, and whether it is a phone.
-SIZES = {"desktop": (1280, 890, 1, False), "phone": (390, 1420, 2, True)}
-
-
-class Browser:
-    """A page in a browser."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
-        self._numbers = itertools.count(1)
-
-    async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """A method of the DevTools protocol. Raises RuntimeError for its errors."""
-        number = next(self._numbers)
-        await self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while (answer := json.loads(await self._socket.recv())).get("id") != number:
-            pass
-        if "error" in answer:
-            raise RuntimeError(f"{method}: {answer['error']['message']}")
-        result: dict[str, Any] = answer["result"]
-        return result
-
-    async def texts(self, *ids: str) -> list[str]:
-        """The texts of elements."""
-        script = f"{json.dumps(ids)}.map(id => document.getElementById(id)?.textContent || '–')"
-        answer = await self.call("Runtime.evaluate", expression=script, returnByValue=True)
-        texts: list[str] = answer["result"]["value"]
-        return texts
-
-
-@asynccontextmanager
-async def browser(chromium: str, url: str) -> AsyncIterator[Browser]:
-    """A headless browser that shows ``url``."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu"]
-        command += ["--disable-background-networking", f"--user-data-dir={profile}"]
-        command += ["--remote-debugging-port=0", url]
-        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
-        try:
-            assert process.stderr is not None
-            root = ""
-            while "devtools" not in root:
-                root = (await process.stderr.readline()).decode().rpartition(" ")[2].strip()
-            async with connect(root) as socket:
-                targets = (await Browser(socket).call("Target.getTargets"))["targetInfos"]
-            page = next(target for target in targets if target["type"] == "page")["targetId"]
-            address = f"{root.rsplit('/devtools', 1)[0]}/devtools/page/{page}"
-            async with connect(address, max_size=None) as socket:
-                yield Browser(socket)
-        finally:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), children.STOPPED_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+HEIGHTS = {"desktop": 890, "phone": 1560}  # CSS pixels that show all of it
 
 
 @contextmanager
@@ -134,22 +73,10 @@ async def watch(console: Console, chromium: str, url: str, out: Path) -> None:
             console.print(f"{name}: {a}, then {b}")
             assert any(c.isdigit() for c in a), f"{name} shows no number"
         assert before[-1] != after[-1], "the totals stand still"
-        for name, (width, height, scale, mobile) in SIZES.items():
-            theme = {"name": "prefers-color-scheme", "value": "dark" if mobile else "light"}
-            await page.call("Emulation.setEmulatedMedia", features=[theme])
-            await page.call(
-                "Emulation.setDeviceMetricsOverride",
-                width=width,
-                height=height,
-                deviceScaleFactor=scale,
-                mobile=mobile,
-            )
-            await asyncio.sleep(1.5)
-            shot = await page.call("Page.captureScreenshot", format="png")
+        for name, height in HEIGHTS.items():
+            await page.resize(name, height)
             path = out / f"page-{name}.png"
-            # Few colours are all it has; the file is a third of the browser's.
-            image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
-            image.quantize(256).save(path, optimize=True)
+            await page.shot(path)
             console.print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -64,11 +64,13 @@ class Device:
         token: str | None = None,
         ca: str | Path | None = None,
         insecure: bool = False,
+        pin: str | None = None,
     ) -> None:
         """Load the bundle; the connection is made by ``open``.
 
         ``threads``: measured if not given. ``token``: the base station's, if it wants one; ``ca``:
-        certificates that ``wss`` trusts; ``insecure``: the token may cross a network in clear.
+        certificates that ``wss`` trusts; ``insecure``: the token may cross a network in clear;
+        ``pin``: the base station's key, trusted instead of certificates (``host.joining``).
         Raises BundleError, ValueError, TypeError.
         """
         if not isinstance(bundle, str | Path | Bundle):
@@ -85,7 +87,7 @@ class Device:
             loaded.manifest.vocab_size,
             loaded.manifest.context,
             tuple(loaded.manifest.eos_token_ids),
-            connector(token, None if ca is None else Path(ca), insecure=insecure),
+            connector(token, None if ca is None else Path(ca), insecure=insecure, pin=pin),
             model.another,
             model.rest,
         )

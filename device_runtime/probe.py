@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from device_runtime.device import Dense, Device
-from draftlink.planning.verdict import Measured
+from device_runtime.device import Coupled, Dense, Device
+from draftlink.planning.verdict import Both, Measured
 from draftlink.schemes import topk
 
 TEXT: Final = (
@@ -19,6 +19,8 @@ STREAMED: Final = 24  # tokens that the base station writes alone
 # Rounds of two lengths tell what a row costs; what runs ahead tells what both cost at once.
 ROUNDS: Final = ((2, 24), (6, 40))  # draft length, tokens
 AHEAD: Final = 48
+# Where both ends write nothing is reckoned: a text while each learns of the other, and one behind.
+BOTH: Final = (32, 128)
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Probed:
     judged: int  # drafted tokens
     uplink_bits: float  # of payload, a drafted token
     rate_up: float | None  # bit/s, at least; None where no whole row may be sent
+    both: Both | None  # both ends writing; None where the base station does not let them
 
 
 async def probe(device: Device, prompt: Any = None) -> Probed:
@@ -74,8 +77,26 @@ async def probe(device: Device, prompt: Any = None) -> Probed:
         draft_beside_s=beside_s[0],
         verify_beside_s=beside_s[1],
     )
+    both = await _both(device, prompt, measured.target_s)
     rate = await _rate_up(device, prompt)  # last: rows as large as these are no usual round
-    return Probed(measured, judged, bits / drafted if drafted else 0.0, rate)
+    return Probed(measured, judged, bits / drafted if drafted else 0.0, rate, both)
+
+
+async def _both(device: Device, prompt: Any, target_s: float) -> Both | None:
+    """How fast both ends write together, beside ``target_s`` a token of the base station alone."""
+    try:
+        for seed, tokens in enumerate(BOTH):
+            generation = device.generate(
+                prompt, max_tokens=tokens, eos_ids=(), scheme=Coupled(), seed=seed, mode="both"
+            )
+            async for _ in generation:
+                pass
+    except ValueError:  # a base station without the feature
+        return None
+    result = generation.result
+    if result.tpot_s <= 0.0:  # too short a context for anything to be told
+        return None
+    return Both(target_s / result.tpot_s, 1.0 / result.tpot_s, len(result.tokens))
 
 
 async def _rate_up(device: Device, prompt: Any) -> float | None:

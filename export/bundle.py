@@ -19,7 +19,7 @@ from bs_runtime.checkpoint.gguf_file import is_gguf
 from bs_runtime.checkpoint.words import Words
 from device_runtime.model.bundle import FORMAT, MANIFEST, TOKENIZER, Bundle, Manifest
 from draftlink.protocol.tokenizer import tokenizer_hash
-from export import ExportError, Kind, check, choose, first_line, npu, place, quantize, source
+from export import ExportError, Kind, chat, check, choose, first_line, npu, place, quantize, source
 from export.choose import Asked, Precision
 from export.graph import WINDOWS, cache_shapes, export_shared, padded
 from export.portable import check_portable, export_portable, keep_last_position
@@ -89,7 +89,7 @@ def export_bundle(
             del graphs
             own = None if text is None else (ids, said)
             result = choose.rounded(stage, loaded, words, precision, asked, own, target)
-        manifest = msgspec.structs.replace(stage.manifest, check=result)
+        manifest = msgspec.structs.replace(stage.manifest, check=result, chat=chat.form(stage))
         (stage.folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         there.put()
     return Bundle(out, manifest)

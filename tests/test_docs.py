@@ -22,7 +22,7 @@ import typer
 
 from draftlink.cli.common import app
 from tests.run_snippets import as_program, own_network
-from tests.snippets import ROOT, Block, blocks, of
+from tests.snippets import PROGRAMS, ROOT, Block, blocks, of
 
 PROGRAM = typer.main.get_command(app)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md",
@@ -47,6 +47,17 @@ def test_a_snippet_is_run_or_says_why_not(block):
         assert block.reason in ("pair", "plain")
     else:
         assert len(block.reason.split()) >= 2
+
+
+def hidden(text: str) -> list[str]:
+    """Commands in blocks that are indented, not fenced: without a mark, nobody runs them."""
+    outside = re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^ {{4,}}(?:{'|'.join(PROGRAMS)}) .*$", outside, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_no_command_is_in_a_block_without_a_mark(page):
+    assert hidden(page.read_text()) == []
 
 
 def problems(command: str) -> list[str]:
@@ -147,6 +158,7 @@ def test_what_leads_nowhere_is_found(tmp_path):
         "python -m bench.nothing", "pip install 'draftlink[nothing]'", "pytest tests/nothing.py",
     ):  # fmt: skip
         assert problems(command), command
+    assert hidden("Do:\n\n    draftlink demo\n") and not hidden("```\n    draftlink demo\n```\n")
     unmarked = ROOT / "docs" / ".unmarked.md"
     try:
         unmarked.write_text("```\ndraftlink demo\n```\n\n```\na picture\n```\n")

@@ -109,6 +109,12 @@ def test_a_missing_extra_is_named_with_what_brings_it(monkeypatch):
     assert done.exit_code == 1 and "device lacks tokenizers" in done.stdout
 
 
+def test_a_device_that_lacks_the_endpoint_s_libraries_is_not_told_to_install_pytorch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    lines = [check.text for check in doctor_checks.here() if check.subject == "extras"]
+    assert "serve lacks starlette: pip install 'draftlink[serve]' brings it" in lines
+
+
 def test_a_cache_that_cannot_be(monkeypatch, tmp_path):
     assert doctor().exit_code == 0
     monkeypatch.setenv(cache.VARIABLE, "relative")
@@ -119,7 +125,7 @@ def test_a_cache_that_cannot_be(monkeypatch, tmp_path):
 def test_the_link_is_tried(certificate, tmp_path, bundle):
     """No base station, no trust, no token, another tokenizer: each is a line that says so."""
     gone = doctor("--bs", "ws://127.0.0.1:9")
-    assert gone.exit_code == 1 and "fault  link" in gone.stdout
+    assert gone.exit_code == 1 and "fault  link       no base station at ws://" in gone.stdout
     chain, key, signer = certificate
     options = {"tls": tls_context(chain, key), "tokens": tokens()}
     with served(FakeTarget(random_logits(1, 300)), **options) as url:
@@ -146,5 +152,8 @@ def test_a_trial_says_whether_drafting_pays(bundle, model_folder, tmp_path):
     for subject in ("target", "round trip", "rates", "times", "acceptance"):
         assert f"ok     {subject}" in done.stdout
     told = json.loads(report.read_text())["verdict"]
-    assert told["pays"] == (told["gain"] > 1.0) and told["text"] in done.stdout
+    topk, coupled = told["topk"], told["coupled"]
+    assert topk["pays"] == (topk["gain"] > 1.0) and coupled["tokens"] > 0
+    assert told["pays"] == (topk["pays"] or coupled["pays"])
+    assert all(line in done.stdout for line in (told["text"], *told["also"]))
     assert told["measured"]["alpha"] > 0.8

@@ -153,11 +153,26 @@ def test_points_that_are_one_can_be_drawn(log):
     assert charts.points({}, x="x", y="y") == "" and charts.steps({}, x="x", y="y") == ""
 
 
-def test_no_label_lies_on_another():
-    series = {f"{n} scheme": [(700.0 + n, 0.8, "t")] for n in range(8)}
+def boxes(drawn: str) -> tuple[list[tuple], list[tuple]]:
+    """Labels and dots, as they are seen: a digit has 7 pixels by 9; what touches is apart."""
+    words = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="start"[^>]*>(\d+)<', drawn)
+    dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', drawn)
+    return (
+        [(float(x), float(y) - 9, float(x) + 7 * len(n), float(y)) for x, y, n in words],
+        [(float(x) - 3.9, float(y) - 3.9, float(x) + 3.9, float(y) + 3.9) for x, y in dots],
+    )
+
+
+def meet(one: tuple, other: tuple) -> bool:
+    a, b = one, other
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.004, 0.01])
+def test_no_label_lies_on_another_or_on_a_dot(apart):
+    series = {f"{n} scheme": [(700.0 + 40 * n, 0.8 - n % 3 * apart, "t")] for n in range(1, 10)}
     drawn = charts.points({**series, "99 far": [(1e5, 0.7, "t")]}, x="x", y="y", log=True)
-    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="start"[^>]*>\d+<', drawn)
-    places = [(float(x), float(y)) for x, y in found]
-    assert len(places) == 9
-    for i, (x, y) in enumerate(places):
-        assert all(abs(x - a) > 17 or abs(y - b) > 11 for a, b in places[:i])
+    labels, dots = boxes(drawn)
+    assert len(labels) == len(dots) == 10
+    for place, box in enumerate(labels):
+        assert not any(meet(box, other) for other in [*labels[:place], *dots])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -10,10 +11,11 @@ import pytest
 
 from bench.virtual.loop import run
 from bench.virtual.world import World
+from device_runtime.device import Coupled
 from device_runtime.probe import Probed, probe
 from draftlink.link.shaping import PROFILES, make_link
 from draftlink.planning import theory
-from draftlink.planning.verdict import ERRORS, GOOD, Measured, judge, reason
+from draftlink.planning.verdict import ERRORS, GOOD, Both, Measured, answer, judge, reason
 from draftlink.schemes import topk
 from tests.fake_models import FakeModel, letters, random_logits
 from tests.fakes import FakeTarget
@@ -76,10 +78,10 @@ def tokens_per_s(name: str, mode: str, length: tuple[int, int]) -> float:
         setting, seconds = SETTINGS[name], 0.0
         async with world(setting).device(make_link(PROFILES[setting.link], seed=1)) as device:
             for seed in range(texts):
+                scheme = Coupled() if mode == "both" else topk.usual()
                 generation = device.generate(
-                    [4, 5, 6], max_tokens=tokens, eos_ids=(), mode=mode, scheme=topk.usual(),
-                    seed=seed,
-                )  # fmt: skip
+                    [4, 5, 6], max_tokens=tokens, eos_ids=(), mode=mode, scheme=scheme, seed=seed
+                )
                 async for _ in generation:
                     pass
                 seconds += tokens / generation.result.tokens_per_s
@@ -108,6 +110,43 @@ def test_the_verdict_is_what_runs_show(name, length):
         assert "the base station alone is faster" in reason(found.measured, verdict)
     else:
         assert f"drafting gains {verdict.gain:.1f} times" in reason(found.measured, verdict)
+
+
+@pytest.mark.parametrize("length", [SHORT, pytest.param(LONG, marks=pytest.mark.full)], ids=str)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_is_said_of_both_ends_writing_is_what_runs_show(name, length):
+    found = probed(name)
+    told = found.both
+    gain = tokens_per_s(name, "both", length) / tokens_per_s(name, "stream", length)
+    verdict = judge(found.measured)
+    lines = answer(found.measured, verdict, told)
+    print(f"{name}: told {told.gain:.2f}, measured {gain:.2f}; {lines}")
+    # Two standard errors of what was told and of the run that it is held against.
+    tokens, texts = length
+    luck = 2.0 * math.hypot(told.error, Both(gain, 0.0, tokens * texts).error)
+    assert abs(gain - told.gain) < luck
+    assert gain > 1.0 if told.pays else abs(gain - 1.0) < luck
+    assert len(lines) == 2 and ("both ends write" in lines[0]) == (
+        told.pays and told.gain > max(1.0, verdict.gain)
+    )
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [(1.3, "drafting gains 1.3 times"), (1.02, "about as fast"), (0.5, "is faster, too")],
+)
+def test_both_choices_are_told_the_better_one_first(gain, words):
+    """With rows drafting gains some 1.1 times in the one, and loses in the other."""
+    pays = Measured(0.8, 0.0, 0.01, 0.045, 0.045, 0.0, 0.01, 0.01, 0.045)
+    for measured in (pays, replace(pays, rtt_s=1.0, draft_s=0.1, draft_beside_s=0.1)):
+        verdict = judge(measured)
+        lines = answer(measured, verdict, Both(gain, 29.0, 64))
+        first = gain > max(1.0 + Both(gain, 0.0, 64).error, verdict.gain)
+        assert words in lines[0 if first else 1] and "topk" in " ".join(lines) + "topk" * (
+            not verdict.pays
+        )
+        assert reason(measured, verdict) in lines[1 if first else 0]
+        assert answer(measured, verdict, None) == [reason(measured, verdict)]
 
 
 def test_a_verdict_that_leaves_something_out_is_wrong():

@@ -55,8 +55,11 @@ class Station:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        found: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return found
+        for line in self.process.stdout:  # behind what it says to a reader as it starts
+            if line.startswith("{"):
+                found: dict[str, Any] = json.loads(line)
+                return found
+        raise RuntimeError(f"the base station has ended: {self.log.read_text()[-2000:]}")
 
     def log_bytes(self) -> int:
         """What the log has grown to."""

@@ -19,14 +19,20 @@ def explained(name: str) -> str:
 
 def plot(summaries: Sequence[dict[str, Any]], modes: Sequence[str], path: Path) -> None:
     """Tokens/s of each mode over the links, one panel for each pace and rule."""
-    import matplotlib
+    drawn(summaries, modes).savefig(path)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+
+def drawn(summaries: Sequence[dict[str, Any]], modes: Sequence[str]) -> Any:
+    """The figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     panels = sorted({(cell["target_s"], cell["rule"]) for cell in summaries})
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.5), squeeze=False)
-    for axis, (pace, rule) in zip(axes[0], panels, strict=True):
+    height = (len(panels) + 1) // 2
+    figure = Figure(figsize=(12, 4.5 * height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(height, min(2, len(panels)), squeeze=False)
+    for axis, (pace, rule) in zip(axes.flat, panels, strict=False):
         cells = [c for c in summaries if (c["target_s"], c["rule"]) == (pace, rule)]
         cells.sort(key=lambda cell: PROFILES[cell["link"]].mean_rtt_s)
         names = [cell["link"] for cell in cells]
@@ -41,9 +47,9 @@ def plot(summaries: Sequence[dict[str, Any]], modes: Sequence[str], path: Path) 
         axis.set_xticks(range(len(cells)), [explained(name) for name in names], fontsize=7)
         axis.set_title(f"{rule}, target paced at {1e3 * pace:.0f} ms")
         axis.set_ylim(bottom=0)
-    axes[0][0].set_ylabel("tokens/s")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.tight_layout(rect=(0.0, 0.0, 1.0, 0.92))
-    figure.legend(handles, labels, loc="upper center", ncols=len(labels))
-    figure.savefig(path)
-    pyplot.close(figure)
+        axis.set_ylabel("tokens/s")
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    handles, said = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, said, loc="outside upper center", ncols=len(said))
+    return figure

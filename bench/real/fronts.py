@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from bench.plots import labels
 from bench.real import forms, overlap, reference, texts
 from bench.real.overlap import Overlap
 from bench.runtimes import turns
@@ -219,28 +220,39 @@ def table(points: Sequence[Point], contexts: Sequence[int], repeats: int) -> Tab
 
 def plot(points: Sequence[Point], contexts: Sequence[int], path: Path) -> None:
     """Σ min(p, q) against the time of a token, a panel a context, and against MB."""
-    import matplotlib
+    drawn(points, contexts).savefig(path)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(contexts) + 1, figsize=(5 * (len(contexts) + 1), 4.5))
-    for kind in dict.fromkeys(point.kind for point in points):
-        for axis, context in zip(axes, (*contexts, None), strict=True):
+def drawn(points: Sequence[Point], contexts: Sequence[int]) -> Any:
+    """The figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * (len(contexts) + 1), 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(contexts) + 1)
+    for axis, context in zip(axes, (*contexts, None), strict=True):
+        for kind in dict.fromkeys(point.kind for point in points):
             own = [p for p in points if p.kind == kind and (context is None or context in p.ms)]
-            costs = [p.bytes / 1e6 if context is None else p.ms[context] for p in own]
             kept, errors = [p.overlap.mean for p in own], [p.overlap.error for p in own]
+            costs = [_cost(p, context) for p in own]
             axis.errorbar(costs, kept, errors, fmt="o", label=kind, capsize=2)
-            for point, cost in zip(own, costs, strict=True):
-                name = point.title.split(" ")[-1]
-                axis.annotate(name, (cost, point.overlap.mean), fontsize=7, xytext=(4, -8),
-                              textcoords="offset points")  # fmt: skip
-            axis.set_xlabel("MB" if context is None else f"ms a token at {context} cached")
+        axis.set_xlabel("MB" if context is None else f"ms a token at {context} cached")
+        axis.margins(0.12)
     axes[0].set_ylabel("Σ min(p, q) with the float32 reference")
-    axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(path)
-    pyplot.close(figure)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    for axis, context in zip(axes, (*contexts, None), strict=True):
+        here = [p for p in points if context is None or context in p.ms]
+        named = [(_cost(p, context), p.overlap.mean, p.title.split(" ")[-1]) for p in here]
+        bars = [(_cost(p, context), p.overlap.mean + off * p.overlap.error)
+                for p in here for off in (-1.0, -0.5, 0.5, 1.0)]  # fmt: skip
+        labels.beside(axis, named, bars)
+    return figure
+
+
+def _cost(point: Point, context: int | None) -> float:
+    """Milliseconds at a context; megabytes where none is given."""
+    return point.bytes / 1e6 if context is None else point.ms[context]
 
 
 def compare(

@@ -16,8 +16,9 @@ from starlette.websockets import WebSocket
 from bs_runtime.engine.slots import Slots
 from bs_runtime.model.target import Target
 from bs_runtime.operations.limits import Limits, Refusal, Tenant
-from bs_runtime.serving.auth import Tokens
+from bs_runtime.serving.auth import JOINED, Tokens
 from bs_runtime.serving.downloads import Downloads
+from bs_runtime.serving.join import Join
 from bs_runtime.serving.metrics import Collector
 from bs_runtime.serving.offer import Offered
 from bs_runtime.serving.snapshot import snapshot
@@ -45,22 +46,24 @@ def create_app(
     look_up: bool = True,
     names: Collection[str] = (),
     offer: Offered | None = None,
+    join: Join | None = None,
 ) -> Starlette:
     """The app of a ``Station`` with these arguments, which is its ``state.station``.
 
     ``names``: what it is called beside localhost and its addresses; asked for where no token is.
-    ``offer``: a bundle that devices may take from here.
+    ``offer``: a bundle that devices may take from here. ``join``: how they join, for the page.
     """
     station = Station(
         target, sealer, tokens=tokens, limits=limits, sessions=sessions, slots=slots,
         threads=threads, tariff=tariff, look_up=look_up,
     )  # fmt: skip
-    endpoints = _Endpoints(station, Hosts(names), offer)
+    endpoints = _Endpoints(station, Hosts(names), offer, join)
     app = Starlette(
         routes=[
             WebSocketRoute(PATH, endpoints.draft),
             Route("/", endpoints.index),
             Route("/stats", endpoints.stats),
+            Route("/join", endpoints.join),
             Route("/healthz", endpoints.healthz),
             Route("/readyz", endpoints.readyz),
             Route("/metrics", endpoints.metrics),
@@ -77,8 +80,11 @@ def create_app(
 class _Endpoints:
     """What is answered at each path."""
 
-    def __init__(self, station: Station, hosts: Hosts, offer: Offered | None) -> None:
+    def __init__(
+        self, station: Station, hosts: Hosts, offer: Offered | None, join: Join | None
+    ) -> None:
         self._station = station
+        self._join = join
         self._hosts = hosts
         self._downloads: Downloads | None = None
         if offer is not None:
@@ -172,6 +178,16 @@ class _Endpoints:
         return self._denied(request, operators=True) or JSONResponse(
             snapshot(self._station, time.monotonic()), headers={"cache-control": "no-store"}
         )
+
+    async def join(self, request: Request) -> Response:
+        """How devices join, for who has their token already."""
+        if self._join is None:
+            return PlainTextResponse("this base station was started without --qr\n", 404)
+        tenant = self._station.tenant(request.headers.get("authorization"))
+        if tenant is None or tenant.name != JOINED:
+            return _denial(401, "the token that devices join with is needed")
+        said = {"link": self._join.link, "rows": self._join.rows}
+        return JSONResponse(said, headers={"cache-control": "no-store"})
 
     async def index(self, request: Request) -> Response:
         """The page."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bs_runtime.operations.limits import OPEN, Limits, Tenant
 
+JOINED = "joined"  # the name of all devices that have read the base station's code
 LEAST_LENGTH = 16  # characters of a token; a shorter one can be guessed
 
 
@@ -73,6 +74,17 @@ def load_tokens(path: Path, limits: Limits | None = None) -> Tokens:
             " `python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
         )
     return Tokens(tuple(tenants.items()))
+
+
+def joined(token: str, limits: Limits, known: Tokens | None) -> Tokens:
+    """The ``known`` tokens, and the one that devices join with. Raises ValueError."""
+    own = hashlib.sha256(token.encode()).digest(), Tenant(JOINED, limits)
+    others = () if known is None else known.tenants
+    if any(digest == own[0] or tenant.name == JOINED for digest, tenant in others):
+        raise ValueError(
+            f"the tokens file has the name {JOINED!r}, or the QR code's token, which are --qr's"
+        )
+    return Tokens((*others, own))
 
 
 def _digest(token: str) -> bytes:

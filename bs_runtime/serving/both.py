@@ -158,7 +158,9 @@ class Both:
             if self._paths.counts(frame):
                 self._decoded += frame.nodes + BRANCHING * (frame.behind != 0)
             try:
-                await self._scheduler.turns.run(self._paths.adding(frame), self._writes, id(self))
+                await self._scheduler.turns.run(
+                    self._paths.adding(frame), self._writes, self._generation.slot, frame.nodes
+                )
             except ValueError as error:
                 raise RemoteProtocolError(str(error)) from None
             if self._proposals and self._proposals[0] is frame:

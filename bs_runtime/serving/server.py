@@ -39,12 +39,12 @@ def check_exposure(host: str, *, tokens: bool, tls: bool, insecure: bool) -> Non
     if not tokens:
         raise ValueError(
             f"{host} can be reached from other machines, and anybody could draft there: give"
-            " --tokens FILE, or --insecure if the network is yours alone"
+            " --tokens FILE, --qr, or --insecure if the network is yours alone"
         )
     if not tls:
         raise ValueError(
             f"on {host} tokens and texts would cross the network in clear: give --tls-cert and"
-            " --tls-key, or --insecure if a proxy or a VPN encrypts"
+            " --tls-key, --self-signed, or --insecure if a proxy or a VPN encrypts"
         )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from bs_runtime.operations import kept
 from draftlink.distribution import noise
 from draftlink.host.files import FileError
 
@@ -60,7 +61,7 @@ class Sealer:
                 return cls(_read(place))
             place.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
-                return cls(_make(place))
+                return cls(kept.make(place, AESGCM.generate_key(8 * _KEY_BYTES)))
             return cls(_read(place))
         except OSError as error:
             raise FileError(
@@ -118,20 +119,4 @@ def _read(path: Path) -> bytes:
             f"others may read the ticket key {path} (mode {stat.S_IMODE(found.st_mode):03o}); keep"
             f" it to yourself: chmod 600 {shlex.quote(str(path))}"
         )
-    return key
-
-
-def _make(path: Path) -> bytes:
-    """A new key, in a file that has all of it at once. Raises OSError, FileExistsError among it."""
-    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
-    key = AESGCM.generate_key(8 * _KEY_BYTES)
-    try:
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(handle)
-        os.link(partial, path)  # a rename would replace what another process has just made
-    finally:
-        partial.unlink(missing_ok=True)
     return key

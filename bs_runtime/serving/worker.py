@@ -205,7 +205,8 @@ class Worker:
             drafted = await self._turns.run(
                 generation.decoding(drafts),
                 self._judges,
-                id(self),
+                generation.slot,
+                tokens,
                 lambda: self._out.tell(0, tokens),
             )
         except ValueError as error:

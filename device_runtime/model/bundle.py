@@ -11,6 +11,7 @@ from msgspec import Meta
 from tokenizers import Tokenizer
 
 from device_runtime.model.costs import Costs, Kernel
+from device_runtime.templates.form import Form
 from device_runtime.templates.template import Template
 from draftlink.distribution.sampling import Sampling
 from draftlink.host.plain import printable
@@ -119,6 +120,8 @@ class Manifest(msgspec.Struct, frozen=True):
     least_onnxruntime: Version | None = None
     # Of the shared graph: tokens need not follow one another, each says what it sees.
     branches: bool = False
+    # A chat for clients that run no template, where it says what the template says.
+    chat: Form | None = None
 
 
 class Bundle:

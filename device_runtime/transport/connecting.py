@@ -19,6 +19,7 @@ from websockets.exceptions import (
     InvalidURI,
 )
 
+from device_runtime.transport import pinned
 from draftlink.host.address import is_loopback, websocket
 from draftlink.host.plain import printable
 from draftlink.protocol import frames
@@ -86,23 +87,28 @@ class _Direct(connect):
 
 
 def connector(
-    token: str | None = None, ca: Path | None = None, *, insecure: bool = False
+    token: str | None = None,
+    ca: Path | None = None,
+    *,
+    insecure: bool = False,
+    pin: str | None = None,
 ) -> Connect:
     """Makes WebSockets with a bearer token; ``ca``: the certificates that ``wss`` trusts.
 
-    A token goes to another machine over TLS only, or with ``insecure``. Raises ValueError for a
-    token that no header can carry, and for certificates that cannot be read. What it makes raises
-    LinkError for an address that is none or must not have the token, else what ``websockets``
-    raises.
+    ``pin``: the key that it trusts instead. A token goes to another machine over TLS only, or with
+    ``insecure``. Raises ValueError for a token that no header can carry, and for certificates that
+    cannot be read. What it makes raises LinkError for an address that is none or must not have the
+    token, else what ``websockets`` raises.
     """
     headers = bearer(token)
-    trusted: ssl.SSLContext | bool = True if ca is None else trust(ca)  # or the system's
+    trusted = True if (ca, pin) == (None, None) else trust(ca, pin)  # or the system's
 
     async def connect_with(url: str) -> Socket:
         url = websocket(url)
         address = parsed(url)
         secure, here = address.scheme == "wss", is_loopback(address.hostname or "")
         may_have(token, address, insecure=insecure)
+        may_be_pinned(pin, address)
         return await _Direct(
             url.rstrip("/") + PATH,
             additional_headers=headers,
@@ -125,8 +131,14 @@ def bearer(token: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def trust(ca: Path | None) -> ssl.SSLContext:
-    """TLS that trusts the certificates of a file, or the system's. Raises ValueError."""
+def trust(ca: Path | None, pin: str | None = None) -> ssl.SSLContext:
+    """TLS that trusts the certificates of a file, a key, or the system's. Raises ValueError."""
+    if pin is not None:
+        if ca is not None:
+            raise ValueError(
+                "--ca and --pin are both given, and each says whom to trust: leave one"
+            )
+        return pinned.trust(pin)
     try:
         return ssl.create_default_context(cafile=ca)
     except OSError as error:
@@ -141,6 +153,12 @@ def may_have(token: str | None, address: SplitResult, *, insecure: bool) -> None
             f"the token would cross the network to {address.hostname} in clear: give wss://..., or"
             " --insecure if a VPN encrypts"
         )
+
+
+def may_be_pinned(pin: str | None, address: SplitResult) -> None:
+    """Raises LinkError for a pin where there is no TLS, and nobody would look at it."""
+    if pin is not None and address.scheme != "wss":
+        raise LinkError("a pin is of a TLS key, and this address has no TLS: give wss://...")
 
 
 connect_websocket = connector()
@@ -208,7 +226,12 @@ async def reach(connect: Connect, url: str) -> Socket:
 
 
 def untrusted(url: str, error: ssl.SSLCertVerificationError) -> LinkError:
-    """What is said of a certificate that nobody who is trusted has signed."""
+    """What is said of a certificate that nobody who is trusted has signed, or of another key."""
+    if isinstance(error, pinned.PinError):
+        return LinkError(
+            f"who answers at {url} has another key than the pinned one; if the base station has a"
+            " new key, take its pin from there again"
+        )
     return LinkError(
         f"the certificate of {url} is not trusted ({error.verify_message}); give the one that"
         " signed it with --ca FILE"

@@ -21,6 +21,7 @@ from device_runtime.transport.connecting import (
     Lost,
     bearer,
     denied,
+    may_be_pinned,
     may_have,
     parsed,
     trust,
@@ -52,8 +53,8 @@ class Answer:
 class Station:
     """A base station's address, and what it is asked with. Raises LinkError, ValueError.
 
-    ``url``: ``wss://``, ``ws://``, or the same as ``https://`` and ``http://``. ``timeout_s``: how
-    long nothing may come.
+    ``url``: ``wss://``, ``ws://``, or the same as ``https://`` and ``http://``. ``pin``: the key
+    that is trusted, instead of certificates. ``timeout_s``: how long nothing may come.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Station:
         token: str | None = None,
         ca: Path | None = None,
         insecure: bool = False,
+        pin: str | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         scheme, colon, rest = url.partition("://")
@@ -70,7 +72,8 @@ class Station:
         self._address = parsed(self.url)
         self._headers = bearer(token)
         may_have(token, self._address, insecure=insecure)
-        self._tls = trust(ca) if self._address.scheme == "wss" else None
+        may_be_pinned(pin, self._address)
+        self._tls = trust(ca, pin) if self._address.scheme == "wss" else None
         self._timeout_s = timeout_s
 
     @contextmanager

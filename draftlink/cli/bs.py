@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from draftlink.cli.common import (
     err,
     hold,
     model_path,
+    out,
 )
 from draftlink.cli.models import cached
 from draftlink.host.folders import user_path
@@ -57,6 +59,19 @@ def bs(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="certificate chain, PEM")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="its key, PEM")] = None,
+    self_signed: Annotated[
+        bool,
+        typer.Option(
+            "--self-signed",
+            help="TLS with a certificate of its own; its key is kept, and devices pin it",
+        ),
+    ] = False,
+    qr: Annotated[
+        bool,
+        typer.Option(
+            "--qr", help="show a code that a phone joins by: it has a token of its own, kept"
+        ),
+    ] = False,
     insecure: Annotated[
         bool,
         typer.Option(
@@ -117,8 +132,9 @@ def bs(
     source = asked(model_path(model))
     from bs_runtime.engine.slots import Slots
     from bs_runtime.model.target import Target
-    from bs_runtime.operations import limits, logs
+    from bs_runtime.operations import certificate, limits, logs
     from bs_runtime.serving import auth, listener, server
+    from bs_runtime.serving import join as joining
     from bs_runtime.serving.app import create_app
     from bs_runtime.serving.offer import Offered
     from bs_runtime.serving.tickets import Sealer
@@ -131,15 +147,31 @@ def bs(
         raise typer.BadParameter(f"{log_level!r} is not info or warning")
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("--tls-cert and --tls-key go together")
+    names, seen = (host, *(host_name or ())), reached_at(host)
+    if self_signed:
+        if tls_cert is not None:
+            raise typer.BadParameter("--self-signed and --tls-cert are both given; leave one")
+        folder = _state(certificate.CERTIFICATE).parent
+        tls_cert, tls_key = certificate.own(folder, (seen, *names))
     tls = None if tls_cert is None or tls_key is None else server.tls_context(tls_cert, tls_key)
-    server.check_exposure(host, tokens=tokens is not None, tls=tls is not None, insecure=insecure)
-    allowed = (limits.OPEN if tokens is None else limits.Limits()).with_(limit or [])
+    server.check_exposure(
+        host, tokens=qr or tokens is not None, tls=tls is not None, insecure=insecure
+    )
+    allowed = (limits.Limits() if qr or tokens else limits.OPEN).with_(limit or [])
     known = None if tokens is None else auth.load_tokens(tokens, allowed)
+    pin = None if tls_cert is None else certificate.pin(tls_cert)
     logs.setup(log_format, log_level)  # type: ignore[arg-type]
     kept = user_path("XDG_STATE_HOME", ".local/state", "ticket.key")
     sealer = Sealer.by_default(kept) if ticket_key is None else Sealer.from_file(ticket_key)
     offered = None if offer is None else Offered(offer)
     bound = listener.listen(host, port)
+    port, s = bound.getsockname()[1], "" if tls is None else "s"
+    invited = None
+    if qr:
+        own = joining.token(_state(joining.TOKEN))
+        known = auth.joined(own, allowed, known)
+        called = host_name[0] if host_name else seen
+        invited = joining.invite(f"ws{s}://{called}:{port}", own, pin)
     station = create_app(
         sealer=sealer,
         tokens=known,
@@ -149,8 +181,9 @@ def bs(
         threads=threads,
         tariff=tariff,
         look_up=look_up,
-        names=(host, *(host_name or ())),
+        names=names,
         offer=offered,
+        join=invited,
     )
 
     def load() -> Target:
@@ -163,13 +196,28 @@ def bs(
 
     def announce(target: Target) -> None:
         where = f"[{host}]" if ":" in host else host
-        port, s = bound.getsockname()[1], "" if tls is None else "s"
-        print(f"listening on ws{s}://{where}:{port} ({target.name})", flush=True)
-        seen = f"{reached_at(host)}:{port}"
-        print(f"  live page: http{s}://{seen}/", flush=True)
-        token = "" if tokens is None else "DRAFTLINK_TOKEN=TOKEN "
-        print(
-            f'  {token}draftlink device BUNDLE --bs ws{s}://{seen} "Once upon a time"', flush=True
-        )
+        out.say(f"listening on ws{s}://{where}:{port} ({printable(target.name)})")
+        out.say(f"  live page: http{s}://{seen}:{port}/")
+        token = () if known is None else ("DRAFTLINK_TOKEN=TOKEN",)
+        pinned = () if pin is None else (f"--pin {pin}",)
+        device = ("draftlink device BUNDLE", f"--bs ws{s}://{seen}:{port}", *pinned)
+        out.copied(*token, *device, '"Once upon a time"')
+        if invited is not None:
+            _show(joining.terminal(invited), _state(joining.TOKEN))
 
     server.serve(station, load, announce, bound, tls=tls, stop_s=stop_s)
+
+
+def _state(name: str) -> Path:
+    """The path of what is kept between two starts. Raises ValueError where there is no home."""
+    path = user_path("XDG_STATE_HOME", ".local/state", name)
+    if path is None:
+        raise ValueError("there is no home directory to keep a key in; set XDG_STATE_HOME")
+    return path
+
+
+def _show(code: str, token: Path) -> None:
+    """The code on a terminal; a file or a journal that stdout may be would keep its token."""
+    if sys.stdout.isatty():
+        print(f"\n{code}\n\n  to join, read it with a phone's camera; who sees it can", flush=True)
+    print(f"  the live page shows the code to who gives it the token in {token}", flush=True)

@@ -13,8 +13,14 @@ COLOURS = (
     "#60a5fa", "#fdba74", "#4ade80", "#c4b5fd", "#f87171", "#22d3ee", "#facc15", "#94a3b8",
 )  # fmt: skip
 # Where a label may stand beside its point: the first of these that is free.
-BESIDE = [(6, -5), (6, 13), (-20, -5), (-20, 13), (6, -18), (6, 26), (-20, -18), (-20, 26)]
+BESIDE = [
+    (side, up)
+    for up in (-4, 13, -16, 25, -28, 37, -40, 49, -52, 61)
+    for side in (5, -5, 22, -22, 39, -39)
+]
+DOT, DIGIT, LINE = 4.0, 8.0, 10.0  # a dot's radius, and how wide and high a label's digits are
 Point = tuple[float, float, str]  # x, y, and what a reader who points at it is told
+Box = tuple[float, float, float, float]  # left, top, right, below
 
 
 def bars(values: Sequence[tuple[str, float]], *, x: str, y: str) -> str:
@@ -55,7 +61,9 @@ def points(
     low, high = (0.0 if lines and low >= 0 else low - 0.1 * span), high + 0.1 * span
     up = _scale((low, high), (HIGH - BELOW, TOP))
     parts = [_levels(_ticks(low, high), up)]
-    taken: list[tuple[float, float]] = []
+    # A label stands on no dot and on no label: on neither could it be read.
+    taken = [(a - DOT, b - DOT, a + DOT, b + DOT) for a, b in
+             ((ahead(point[0]), up(point[1])) for point in found)]  # fmt: skip
     for tick in ticks:
         parts.append(_text(ahead(tick), HIGH - BELOW + 16, f"{tick:g}", "middle"))
     for number, (name, each) in enumerate(series.items()):
@@ -68,21 +76,31 @@ def points(
             dot = f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="{colour}">'
             parts.append(f"{dot}<title>{escape(told)}</title></circle>")
             if not lines:
-                place = _free(a, b, taken)
-                taken.append(place)
-                parts.append(_text(*place, name.partition(" ")[0]))
+                words = name.partition(" ")[0]
+                box = _free(a, b, DIGIT * len(words), taken)
+                taken.append(box)
+                if (
+                    abs(box[3] - LINE / 2 - b) > LINE
+                    or min(abs(box[0] - a), abs(box[2] - a)) > LINE
+                ):
+                    middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+                    to = f"M{a:.1f},{b:.1f}L{middle[0]:.1f},{middle[1]:.1f}"
+                    parts.insert(0, f'<path d="{to}" stroke="#8888"/>')
+                parts.append(_text(box[0], box[3], words))
     return _framed(parts, x, y) + legend(list(series))
 
 
-def _free(a: float, b: float, taken: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Where a label of a point stands: on no other, if there is such a place."""
-    places = [(a + x, b + y) for x, y in BESIDE]
-    free = (
-        place
-        for place in places
-        if all(abs(place[0] - x) > 17 or abs(place[1] - y) > 11 for x, y in taken)
-    )
+def _free(a: float, b: float, wide: float, taken: Sequence[Box]) -> Box:
+    """Where a label of a point stands: on no dot and no other label, if there is such a place."""
+    lefts = [(a + x - (0.0 if x > 0 else wide), b + y) for x, y in BESIDE]
+    places: list[Box] = [(left, low - LINE, left + wide, low) for left, low in lefts]
+    free = (place for place in places if not any(_meet(place, other) for other in taken))
     return next(free, places[0])
+
+
+def _meet(one: Box, other: Box) -> bool:
+    across = one[0] < other[2] and other[0] < one[2]
+    return across and one[1] < other[3] and other[1] < one[3]
 
 
 def steps(writers: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str) -> str:

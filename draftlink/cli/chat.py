@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from draftlink.cli import common
+from draftlink.cli import common, prompts
 from draftlink.cli.common import AsTarget, PaceDraft, Seed, Threads, app, hold
 from draftlink.cli.models import BundlePath
 
@@ -37,6 +37,7 @@ def chat(
     token: common.Token = None,
     ca: common.Ca = None,
     insecure: common.Insecure = False,
+    pin: common.Pin = None,
     provider: common.Provider = "cpu",
     threads: Threads = None,
     pace_draft: PaceDraft = None,
@@ -57,13 +58,20 @@ def chat(
     if scheme not in ("coupled", "topk"):
         raise typer.BadParameter(f"{scheme!r} is not coupled or topk")
     loaded = load_bundle(bundle)
-    template = common.template(loaded, chat_template)
+    template = prompts.template(loaded, chat_template)
     if template is None:
         raise ValueError(NO_TEMPLATE + ", by --chat-template")
 
     async def run() -> None:
         opened = Device(
-            loaded, url, provider=provider, threads=threads, token=token, ca=ca, insecure=insecure
+            loaded,
+            url,
+            provider=provider,
+            threads=threads,
+            token=token,
+            ca=ca,
+            insecure=insecure,
+            pin=pin,
         )
         hold(opened.model, pace_draft)
         stated = {"temperature": temperature, "top_k": top_k, "top_p": top_p}

@@ -14,7 +14,6 @@ import msgspec
 from prompt_toolkit import PromptSession
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from rich.text import Text
 
 from device_runtime.conversation import Conversation
 from device_runtime.generation import Generation
@@ -229,4 +228,4 @@ async def _piped() -> AsyncIterator[str]:
 
 
 def _say(line: str) -> None:
-    common.err.print(Text(line, "dim"), soft_wrap=True, highlight=False)
+    common.err.say(line, "dim")

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
@@ -16,10 +16,6 @@ from draftlink.cli import help as pages
 from draftlink.cli.consoles import Console
 from draftlink.cli.models import cached_model
 from draftlink.host import files
-
-if TYPE_CHECKING:  # a command that needs no device loads none of it
-    from device_runtime.model.bundle import Bundle
-    from device_runtime.templates.template import Template
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,6 +67,14 @@ def writable(path: Path | None) -> Path | None:
     if path not in (None, STDOUT):
         files.check(path)
     return path
+
+
+def _results(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Where results go. Where that is stdout, all else goes to stderr: a reader has JSON alone."""
+    if path == STDOUT:
+        out.stderr = True
+        ctx.call_on_close(lambda: setattr(out, "stderr", False))
+    return writable(path)
 
 
 def _folder(path: Path) -> Path:
@@ -127,14 +131,10 @@ def _threads(count: int | None) -> int | None:
 
 Json = Annotated[
     Path | None,
-    typer.Option("--json", help="Write machine-readable results here.", callback=writable),
-]
-JsonOrStdout = Annotated[
-    Path | None,
     typer.Option(
         "--json",
-        help="Write machine-readable results here; - is stdout, without the text.",
-        callback=writable,
+        help="Write machine-readable results here; - is stdout, and all else goes to stderr.",
+        callback=_results,
     ),
 ]
 Plot = Annotated[Path | None, typer.Option(help="Write a .png or an .svg here.", callback=_plot)]
@@ -180,6 +180,9 @@ Ca = Annotated[
 Insecure = Annotated[
     bool,
     typer.Option("--insecure", help="send the token in clear over ws:// (a VPN encrypts)"),
+]
+Pin = Annotated[
+    str | None, typer.Option(envvar="DRAFTLINK_PIN", help="wss: the key to trust, instead of --ca")
 ]
 Provider = Annotated[str, typer.Option(help="ONNX Runtime execution provider")]
 
@@ -229,53 +232,6 @@ def sampling(welcome: Any, source: str | None, stated: dict[str, float | None], 
     if line is not None:
         err.say(line, "dim")
     return used
-
-
-def prompt(stated: str | None, file: Path | None) -> str:
-    """The text to go on from: as stated, of a file, or of stdin. Raises ValueError, OSError."""
-    if file is not None:
-        if stated is not None:
-            raise typer.BadParameter("a prompt and --file are both given; leave one")
-        data = file.read_bytes()
-    elif stated in (None, "-"):
-        if sys.stdin.isatty():
-            raise typer.BadParameter("there is no prompt; give it here, by --file or on stdin")
-        data = sys.stdin.buffer.read()
-    else:
-        return stated
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise ValueError("the prompt is no text in UTF-8") from None
-
-
-def chatted(bundle: Bundle, text: str) -> str:
-    """A user's turn as the bundle's chat template writes it, up to the answer.
-
-    Raises ValueError where it has none, TemplateError, BundleError.
-    """
-    found = bundle.template()
-    if found is None:
-        raise ValueError("this bundle has no chat template; leave out --chat")
-    try:
-        return found.render([{"role": "user", "content": text}])
-    finally:
-        found.close()
-
-
-def template(bundle: Bundle, stated: Path | None) -> Template | None:
-    """How a chat is written: by the ``stated`` file, or as the bundle says; None where it does not.
-
-    Raises BundleError, and ValueError for a file that is none.
-    """
-    from device_runtime.templates.template import Template
-
-    if stated is None:
-        return bundle.template()
-    try:
-        return Template(stated.read_text(encoding="utf-8"), bundle.tokens())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the chat template {stated} cannot be read ({error})") from None
 
 
 def hold(model: Any, stated: str | None) -> None:

@@ -46,18 +46,32 @@ class Console(RichConsole):
         else:
             super().print(*objects, **options)
 
-    def say(self, text: str, style: str = "", lead: str = "") -> None:
+    def say(
+        self, text: str, style: str = "", lead: str = "", colour: str = "red", under: int = 0
+    ) -> None:
         """Write a line that is one to a pipe; a terminal has it in whole words, never cut.
 
-        ``lead`` begins it, in red.
+        ``lead`` begins it, in ``colour``. What goes on stands ``under`` columns further right.
         """
         line = f"{lead} {text}" if lead else text
         if self.is_terminal:
             whole = {"break_long_words": False, "break_on_hyphens": False}
-            line = "\n".join(textwrap.wrap(line, self.width, **whole) or [""])  # type: ignore
+            lines = textwrap.wrap(line, self.width, subsequent_indent=" " * under, **whole)  # type: ignore
+            line = "\n".join(lines or [""])
         shown = Text(spelt(line, self.encoding), style)
-        shown.stylize("red", 0, len(lead))
+        shown.stylize(colour, 0, len(lead))
         super().print(shown, soft_wrap=True, highlight=False)
+
+    def copied(self, *parts: str) -> None:
+        """Write a command to be copied; a terminal has its ``parts`` whole, on lines that go on."""
+        lines = [f"  {parts[0]}"]
+        for part in parts[1:]:
+            if self.is_terminal and cell_len(f"{lines[-1]} {part} \\") > self.width:
+                lines[-1] += " \\"
+                lines.append(f"      {part}")
+            else:
+                lines[-1] += f" {part}"
+        super().print(Text(spelt("\n".join(lines), self.encoding)), soft_wrap=True, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """As Rich's; every string that is printed or stands in a table comes by here."""

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from draftlink.cli import common
+from draftlink.cli import common, prompts
 from draftlink.cli.common import (
     STDOUT,
     AsTarget,
-    JsonOrStdout,
+    Json,
     PaceDraft,
     Seed,
     Threads,
@@ -102,6 +102,7 @@ def device(
     token: common.Token = None,
     ca: common.Ca = None,
     insecure: common.Insecure = False,
+    pin: common.Pin = None,
     provider: common.Provider = "cpu",
     threads: Threads = None,
     pace_draft: PaceDraft = None,
@@ -130,7 +131,7 @@ def device(
             " of the likeliest ids (0 to 20)"
         ),
     ] = None,
-    json: JsonOrStdout = None,
+    json: Json = None,
 ) -> None:
     """Generate a text on the device with a base station's help."""
     from device_runtime.device import Coupled, Dense, Device, Sampling, Split
@@ -154,9 +155,11 @@ def device(
         raise typer.BadParameter(f"{scheme!r} is not one of {', '.join(known)}")
     if logprobs is not None and not (stream_json or json):
         raise typer.BadParameter("--logprobs are told in --stream-json and --json: give one")
-    text = common.prompt(prompt, file)
+    if stream_json and json == STDOUT:
+        raise typer.BadParameter("--stream-json has the result, too; leave out --json -")
+    text = prompts.prompt(prompt, file)
     if chat:
-        text = common.chatted(load_bundle(bundle), text)
+        text = prompts.chatted(load_bundle(bundle), text)
 
     async def run() -> Any:
         opened = Device(
@@ -167,6 +170,7 @@ def device(
             token=token,
             ca=ca,
             insecure=insecure,
+            pin=pin,
         )
         hold(opened.model, pace_draft)
         async with opened:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.text import Text
 
 from draftlink.cli import common
 from draftlink.cli.common import app, err, out
@@ -31,6 +30,7 @@ def doctor(
     token: common.Token = None,
     ca: common.Ca = None,
     insecure: common.Insecure = False,
+    pin: common.Pin = None,
     provider: common.Provider = "cpu",
     threads: common.Threads = None,
     json: common.Json = None,
@@ -46,26 +46,24 @@ def doctor(
     def say(check: Any) -> None:
         checks.append(check)
         mark, colour = MARKS[check.status]
-        out.print(
-            Text.assemble((mark, colour), "  ", (check.subject.ljust(11), "bold"), check.text),
-            soft_wrap=True,
-            highlight=False,
-        )
+        out.say(f" {check.subject.ljust(11)}{check.text}", lead=mark, colour=colour, under=18)
 
     with err.status("looking at this machine"):
         for check in doctor_checks.here():
             say(check)
     verdict = None
     if url is not None:
-        say(doctor_checks.reached(url, token, ca, insecure=insecure))
+        say(doctor_checks.reached(url, token, ca, insecure=insecure, pin=pin))
         if bundle is None:
-            err.print(Text("give a BUNDLE, too, to hear whether drafting pays", "dim"))
+            err.say("give a BUNDLE, too, to hear whether drafting pays", "dim")
         elif checks[-1].status == "ok":
-            verdict = _tried(bundle, url, token, ca, insecure, provider, threads, say)
+            verdict = _tried(bundle, url, token, ca, insecure, pin, provider, threads, say)
     elif bundle is not None:
-        err.print(Text("give --bs URL, too, to hear whether drafting pays", "dim"))
+        err.say("give --bs URL, too, to hear whether drafting pays", "dim")
     if verdict is not None:
-        out.print(Text(verdict["text"], "bold"), soft_wrap=True, highlight=False)
+        out.say(verdict["text"], "bold")
+        for line in verdict["also"]:
+            out.say(line)
     common.write_json(
         json, {"checks": [msgspec.to_builtins(check) for check in checks], "verdict": verdict}
     )
@@ -79,6 +77,7 @@ def _tried(
     token: str | None,
     ca: Path | None,
     insecure: bool,
+    pin: str | None,
     provider: str,
     threads: int | None,
     say: Any,
@@ -90,25 +89,36 @@ def _tried(
     from draftlink.cli.doctor_checks import Check, told
     from draftlink.planning import verdict as verdicts
 
-    async def write() -> tuple[Any, Any]:
+    async def write() -> tuple[Any, Any, int]:
         device = Device(
-            bundle, url, provider=provider, threads=threads, token=token, ca=ca, insecure=insecure
+            bundle,
+            url,
+            provider=provider,
+            threads=threads,
+            token=token,
+            ca=ca,
+            insecure=insecure,
+            pin=pin,
         )
+        model: Any = device.model  # a bundle's
         async with device:
-            return await probe(device), device.client.welcome
+            return await probe(device), device.client.welcome, model.threads
 
     try:
         with err.status("writing some tokens in each mode"):
-            found, welcome = asyncio.run(write())
+            found, welcome, used = asyncio.run(write())
     except (BundleError, LinkError, ValueError) as error:
         say(Check("trial", "fault", str(error)))
         return None
-    for check in told(found, welcome):
+    for check in told(found, welcome, used):
         say(check)
-    verdict = verdicts.judge(found.measured)
+    verdict, both = verdicts.judge(found.measured), found.both
+    text, *also = verdicts.answer(found.measured, verdict, both)
     return {
-        "text": verdicts.reason(found.measured, verdict),
-        "pays": verdict.pays,
-        **msgspec.to_builtins(verdict),
+        "text": text,
+        "also": also,
+        "pays": verdict.pays or (both is not None and both.pays),
+        "topk": {"pays": verdict.pays, **msgspec.to_builtins(verdict)},
+        "coupled": None if both is None else {"pays": both.pays, **msgspec.to_builtins(both)},
         "measured": msgspec.to_builtins(found.measured),
     }

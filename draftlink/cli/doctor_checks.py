@@ -116,24 +116,31 @@ def _cache() -> Check:
     return Check("cache", status, f"{folder}: {kept} kept, {binary(free)} free")
 
 
-def reached(url: str, token: str | None, ca: Path | None, *, insecure: bool) -> Check:
+def reached(
+    url: str, token: str | None, ca: Path | None, *, insecure: bool, pin: str | None = None
+) -> Check:
     """Whether a base station takes a connection with this token."""
     from device_runtime.transport.connecting import LinkError, Lost, close, connector, reach
 
     async def connect() -> None:
-        await close(await reach(connector(token, ca, insecure=insecure), url))
+        await close(await reach(connector(token, ca, insecure=insecure, pin=pin), url))
 
     try:
         asyncio.run(connect())
-    except (LinkError, Lost, ValueError) as error:
+    except Lost as error:
+        what = f"{url} takes no more devices now ({error})"
+        if error.retry_after_s is None:
+            what = f"no base station at {url} ({error}); start one with `draftlink bs MODEL`"
+        return Check("link", "fault", printable(what))
+    except (LinkError, ValueError) as error:
         return Check("link", "fault", printable(f"{url}: {error}"))
     how = "TLS" if url.startswith("wss") else "no TLS"
     named = "token taken" if token else "no token"
     return Check("link", "ok", f"{url} takes devices: {how}, {named}")
 
 
-def told(found: Any, welcome: Any) -> Iterator[Check]:
-    """What a device heard and measured (``device_runtime.probe``)."""
+def told(found: Any, welcome: Any, threads: int) -> Iterator[Check]:
+    """What a device heard and measured (``device_runtime.probe``), drafting with such threads."""
     measured = found.measured
     yield Check("target", "ok", f"{welcome.model}, {welcome.dtype}; the tokenizer is the draft's")
     yield Check("round trip", "ok", f"{1e3 * measured.rtt_s:.3g} ms with a draft's bytes")
@@ -142,7 +149,8 @@ def told(found: Any, welcome: Any) -> Iterator[Check]:
     yield Check(
         "times",
         "ok",
-        f"a draft {1e3 * measured.draft_s:.3g} ms, the target alone {1e3 * measured.target_s:.3g}"
+        f"a draft {1e3 * measured.draft_s:.3g} ms by {threads} thread{'s' * (threads > 1)},"
+        f" the target alone {1e3 * measured.target_s:.3g}"
         f" ms a token, checking {1e3 * measured.verify_s:.3g} ms and"
         f" {1e3 * measured.row_s:.2g} ms a drafted token",
     )

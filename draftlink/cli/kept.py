@@ -35,10 +35,7 @@ def list_(json: Json = None) -> None:
     if found:
         out.print(table)
     else:
-        err.print(
-            Text(f"nothing is kept in {cache.home()}; `draftlink pull` brings something", "dim"),
-            soft_wrap=True,
-        )
+        err.say(f"nothing is kept in {cache.home()}; `draftlink pull` brings something", "dim")
     write_json(json, rows)
 
 
@@ -49,7 +46,7 @@ def show(bundle: BundlePath, json: Json = None) -> None:
 
     loaded = load_bundle(bundle)
     for line in show_view.lines(loaded.path, loaded.manifest):
-        out.print(line, soft_wrap=True, markup=False, emoji=False, highlight=False)
+        out.say(line, under=show_view.INDENT)
     table = show_view.front(loaded.manifest)
     if table is not None:
         out.print(table)
@@ -77,4 +74,4 @@ def rm(
         if not yes and not typer.confirm(f"Remove {entry.name} ({binary(size)})?", err=True):
             continue
         cache.remove(entry)
-        err.print(Text(f"removed {entry.name}, {binary(size)}", "dim"), soft_wrap=True)
+        err.say(f"removed {entry.name}, {binary(size)}", "dim")

@@ -110,7 +110,9 @@ def plot_plan(plan: Plan, path: Path) -> None:
     for i, (mode, colour) in enumerate(COLOURS.items()):
         rates = [modes[i].tokens_per_s for modes in found]
         left.plot([1e3 * trip for trip in trips], rates, color=colour, label=mode)
-    left.axvline(1e3 * costs.rtt_s, color="grey", linewidth=0.8, linestyle=":")
+    lost = " lost" if setting.link.loss else ""
+    said = f"this link: {setting.link}{lost}, {1e3 * costs.rtt_s:.0f} ms with all delays"
+    left.axvline(1e3 * costs.rtt_s, color="grey", linewidth=0.8, linestyle=":", label=said)
     left.set(xlabel="round trip, ms", ylabel="tokens/s", ylim=(0, None), title="each at its best")
     wait, ahead, stream = plan.modes
     assert wait.gamma is not None
@@ -121,7 +123,7 @@ def plot_plan(plan: Plan, path: Path) -> None:
         right.axhline(level.tokens_per_s, color=COLOURS[level.mode])
     whole_numbers(right)
     right.set(xlabel="draft length γ", ylim=(0, None), title="at the stated costs")
-    left.legend()
+    left.legend(fontsize="small", loc="lower right")
     save(figure, path)
 
 

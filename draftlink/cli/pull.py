@@ -43,6 +43,7 @@ def pull(
     token: common.Token = None,
     ca: common.Ca = None,
     insecure: common.Insecure = False,
+    pin: common.Pin = None,
     json: common.Json = None,
 ) -> None:
     """Fetch a draft bundle from a base station, or a model from the hub.
@@ -52,13 +53,14 @@ def pull(
     if output is not None and name is not None:
         raise typer.BadParameter("--output and --name are both given; leave one")
     if "://" in source:
-        place = _from_station(source, output, name, token, ca, insecure)
+        place = _from_station(source, output, name, token, ca, insecure, pin)
         kind = "bundle"
     else:
         if name is not None:
             raise typer.BadParameter("--name is a bundle's; a hub's model keeps its own")
         place = _from_hub(source, output)
         kind = "model"
+    # A path to be copied, or read by a script: whole, whatever the width.
     out.print(str(place), soft_wrap=True, markup=False, emoji=False, highlight=False)
     common.write_json(json, {"kind": kind, "path": str(place), "bytes": cache.size(place)})
 
@@ -70,6 +72,7 @@ def _from_station(
     token: str | None,
     ca: Path | None,
     insecure: bool,
+    pin: str | None,
 ) -> Path:
     """The folder of the bundle that is offered. Raises what ``pull`` does, ValueError."""
     from device_runtime import pull as pulling
@@ -78,7 +81,7 @@ def _from_station(
     from draftlink.host.offered import MANIFEST
     from draftlink.planning.units import binary
 
-    station = Station(url, token=token, ca=ca, insecure=insecure)
+    station = Station(url, token=token, ca=ca, insecure=insecure, pin=pin)
     with err.status("asking what is offered"):
         offer = pulling.ask(station)
     place = cache.bundle(name or offer.name) if output is None else output
@@ -92,7 +95,7 @@ def _from_station(
         raise ValueError(
             f"{place} is there, and is not what is offered; give {instead}, or remove it first"
         )
-    err.print(Text(f"{offer.name}: {len(offer.files)} files, {binary(offer.bytes)}", "dim"))
+    err.say(f"{offer.name}: {len(offer.files)} files, {binary(offer.bytes)}", "dim")
     with _bar() as told:
         return pulling.pull(station, offer, place, told).path
 

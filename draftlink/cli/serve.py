@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from draftlink.cli import common
-from draftlink.cli.common import PaceDraft, Threads, app, hold
+from draftlink.cli import common, prompts
+from draftlink.cli.common import PaceDraft, Threads, app, hold, out
 from draftlink.cli.models import BundlePath
+from draftlink.host.plain import printable
 
 
 @app.command(epilog="Example: draftlink serve ./draft --bs ws://127.0.0.1:8765")
@@ -43,6 +44,7 @@ def serve(
     ] = "auto",
     token: common.Token = None,
     ca: common.Ca = None,
+    pin: common.Pin = None,
     insecure: Annotated[
         bool,
         typer.Option(
@@ -71,12 +73,19 @@ def serve(
         raise typer.BadParameter(f"{scheme!r} is not coupled or topk")
     server.check_exposure(host, key=api_key is not None, insecure=insecure)
     loaded = load_bundle(bundle)
-    template = common.template(loaded, chat_template)
+    template = prompts.template(loaded, chat_template)
     bound = server.listen(host, port)
 
     async def run() -> None:
         device = Device(
-            loaded, url, provider=provider, threads=threads, token=token, ca=ca, insecure=insecure
+            loaded,
+            url,
+            provider=provider,
+            threads=threads,
+            token=token,
+            ca=ca,
+            insecure=insecure,
+            pin=pin,
         )
         hold(device.model, pace_draft)
         choices = Choices(Coupled() if scheme == "coupled" else topk.usual(), mode)
@@ -87,12 +96,12 @@ def serve(
         def announce() -> None:
             where = f"[{host}]" if ":" in host else host
             port = bound.getsockname()[1]
-            print(f"serving {service.name} at http://{where}:{port}/v1", flush=True)
+            out.say(f"serving {printable(service.name)} at http://{where}:{port}/v1")
             seen = f"http://{reached_at(host)}:{port}"
-            print(f"  a page to try it: {seen}/", flush=True)
-            key = "" if api_key is None else " -H 'Authorization: Bearer KEY'"
+            out.say(f"  a page to try it: {seen}/")
+            key = () if api_key is None else ("-H 'Authorization: Bearer KEY'",)
             asks = '{"messages": [{"role": "user", "content": "Hello"}]}'
-            print(f"  curl {seen}/v1/chat/completions{key} -d '{asks}'", flush=True)
+            out.copied(f"curl {seen}/v1/chat/completions", *key, f"-d '{asks}'")
 
         access = Access(api_key, tuple(cors or ()), (host, *(host_name or ())))
         try:

@@ -12,6 +12,7 @@ from draftlink.host.plain import printable
 from draftlink.planning.units import binary
 
 NAME = 100  # characters of a stranger's word that are shown
+INDENT = 11  # columns of a subject
 
 
 def lines(path: Path, manifest: Any) -> Iterator[str]:

@@ -5,28 +5,24 @@ from __future__ import annotations
 import importlib.util
 from typing import Final
 
-_DEVICE, _BS, _EXPORT, _GGUF, _PLOT = "device", "bs", "export", "gguf", "plot"
-# Which extra brings a library, by the name that it is imported by. Where several do, the one that
-# a message can name for sure: PyTorch is the base station's, unless the exporter asks for it.
+_GGUF, _PLOT = "gguf", "plot"
+# What each extra brings, by the names that it is imported by; `serve` brings the device's, too.
+_OF: Final = {
+    "device": ("onnxruntime", "tokenizers", "websockets", "jinja2", "prompt_toolkit"),
+    "bs": (
+        "torch", "transformers", "huggingface_hub", "prometheus_client", "starlette", "uvicorn",
+        "websockets", "cryptography", "segno",
+    ),
+    "export": ("torch", "transformers", "optimum", "onnx", "onnxruntime", "onnxscript"),
+    "serve": ("starlette", "uvicorn", "prometheus_client"),
+    _GGUF: ("gguf",),
+    _PLOT: ("matplotlib",),
+}  # fmt: skip
+# Where several bring a library, the first of those is the one that a message can name for sure:
+# PyTorch is the base station's, unless the exporter asks for it.
 _BY_MODULE: Final = {
-    "onnxruntime": _DEVICE,
-    "tokenizers": _DEVICE,
-    "websockets": _DEVICE,
-    "jinja2": _DEVICE,
-    "prompt_toolkit": _DEVICE,
-    "torch": _BS,
-    "transformers": _BS,
-    "huggingface_hub": _BS,
-    "prometheus_client": _BS,
-    "starlette": _BS,
-    "uvicorn": _BS,
-    "cryptography": _BS,
-    "optimum": _EXPORT,
-    "onnx": _EXPORT,
-    "onnxscript": _EXPORT,
-    "onnx_ir": _EXPORT,
-    "gguf": _GGUF,
-    "matplotlib": _PLOT,
+    "onnx_ir": "export",  # with onnxscript
+    **{module: extra for extra in reversed(_OF) for module in _OF[extra]},
 }
 
 
@@ -46,16 +42,13 @@ def advice(error: ModuleNotFoundError, wants: str, whole: str | None = None) -> 
 
 def names() -> list[str]:
     """The extras that bring libraries, in alphabetical order."""
-    return sorted(set(_BY_MODULE.values()))
+    return sorted(_OF)
 
 
 def missing() -> dict[str, list[str]]:
     """Of each extra that is not whole here, the libraries that it lacks."""
-    found: dict[str, list[str]] = {}
-    for module, extra in sorted(_BY_MODULE.items()):
-        if not _is_here(module):
-            found.setdefault(extra, []).append(module)
-    return found
+    lacks = {extra: [m for m in _OF[extra] if not _is_here(m)] for extra in names()}
+    return {extra: modules for extra, modules in lacks.items() if modules}
 
 
 def _is_here(module: str) -> bool:

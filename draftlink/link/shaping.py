@@ -46,6 +46,13 @@ class LinkProfile:
         """What a lost segment costs unless told otherwise: a retransmission timeout."""
         return self.rtt_s + RTO_FLOOR_S
 
+    def __str__(self) -> str:
+        """Rate, round trip and lost segments, as the help of ``draftlink link`` has them."""
+        up, down = (f"{rate / 1e6:g}" for rate in (self.rate_up, self.rate_down))
+        rate = up if up == down else f"{up} up and {down} down"
+        loss = f" {100.0 * self.loss:g}%" if self.loss else ""
+        return f"{rate} Mbit/s {1e3 * self.rtt_s:g} ms{loss}"
+
     @property
     def mean_rtt_s(self) -> float:
         """The mean round trip of messages of one segment, alone on the link: jitter and stalls."""

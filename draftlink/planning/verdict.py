@@ -1,11 +1,13 @@
 """Whether drafting pays with what was measured, by how much, and what decides it.
 
-The modes are those of ``plan``: the better of stop-and-wait (``theory``) and run-ahead over one
-serial verifier (``schedule``), against the base station alone. Acceptance is taken as independent.
+Where rows are sent (``topk``) the modes are those of ``plan``: the better of stop-and-wait
+(``theory``) and run-ahead over one serial verifier (``schedule``), against the base station alone.
+Acceptance is taken as independent. Where both ends write (``coupled``) the gain is what was seen.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -55,8 +57,27 @@ class Verdict:
         return self.gain > 1.0
 
 
+@dataclass(frozen=True)
+class Both:
+    """Both ends writing, as it went. ``gain``: tokens/s over those of the base station alone."""
+
+    gain: float
+    tokens_per_s: float
+    tokens: int  # that this was seen over
+
+    @property
+    def error(self) -> float:
+        """Standard, of the gain, where a text's steps are as uncertain as a count of them."""
+        return self.gain * math.sqrt(self.gain / self.tokens)
+
+    @property
+    def pays(self) -> bool:
+        """Whether it is faster by more than luck."""
+        return self.gain > 1.0 + self.error
+
+
 def judge(measured: Measured) -> Verdict:
-    """The verdict. Raises ValueError for impossible times."""
+    """The verdict where rows are sent. Raises ValueError for impossible times."""
     gain, mode = _gain(measured)
     off = ERRORS * measured.alpha_error
     alphas = (max(0.0, measured.alpha - off), min(1.0, measured.alpha + off))
@@ -77,8 +98,33 @@ def judge(measured: Measured) -> Verdict:
     return Verdict(gain, low, high, mode, gain * alone, alone, cause)
 
 
+def answer(measured: Measured, verdict: Verdict, both: Both | None) -> list[str]:
+    """The better choice in a line, and why; then, where there is one, the other choice."""
+    rows = reason(measured, verdict)
+    if both is None:
+        return [rows]
+    if both.pays and (not verdict.pays or both.gain > verdict.gain):
+        return [together(both, verdict), f"with --scheme topk {rows}"]
+    return [f"{rows} (--scheme topk)" if verdict.pays else rows, together(both, verdict)]
+
+
+def together(both: Both, verdict: Verdict) -> str:
+    """What came of both ends writing, in a line."""
+    how = "where both ends write (--scheme coupled; chat and serve do so)"
+    seen = (
+        f"{both.tokens_per_s:.3g} tokens/s, {verdict.stream_tokens_per_s:.3g} without, over"
+        f" {both.tokens} tokens"
+    )
+    times = f"{both.gain:.2f} ± {both.error:.2f} times"
+    if both.pays:
+        return f"drafting gains {both.gain:.1f} times here {how}: {times}, {seen}"
+    if both.gain < 1.0 - both.error:
+        return f"{how} the base station alone is faster, too: {times}, {seen}"
+    return f"{how} a text comes about as fast as the base station's alone: {times}, {seen}"
+
+
 def reason(measured: Measured, verdict: Verdict) -> str:
-    """The verdict in a line, and why."""
+    """The verdict where rows are sent in a line, and why."""
     alone, drafting = verdict.stream_tokens_per_s, verdict.drafting_tokens_per_s
     close = ""
     if verdict.low < 1.0 < verdict.high:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from bench.virtual.loop import VirtualLoop, run
+from bench.virtual.world import World
 from bs_runtime.engine import turns
-from bs_runtime.engine.turns import AT_ONCE_S, SHARE, TURN_S, Turns
+from bs_runtime.engine.turns import AT_ONCE_S, SHARE, TURN_S, USUAL_S, Turns
+from device_runtime.device import Coupled, TopK
+from draftlink.link.shaping import LinkProfile, make_link
+from tests.fake_models import FakeModel, letters, random_logits
+from tests.fakes import FakeTarget
 
 
 @pytest.fixture
@@ -107,34 +114,110 @@ def test_work_whose_task_is_cancelled_is_closed(clock):
     asyncio.run(main())
 
 
-def test_long_work_has_a_share_of_the_loop_where_others_are_at_work(clock):
-    """Without it, rows as wide as they may be would double what each step of the others takes."""
+def jumping(monkeypatch, loop: VirtualLoop) -> Callable[[float], None]:
+    """Work of so many seconds: the loop stands still meanwhile, and the thread's time passes."""
+    spent = SimpleNamespace(s=0.0)
+    monkeypatch.setattr(turns, "time", SimpleNamespace(thread_time=lambda: spent.s))
+
+    def works(seconds: float) -> None:
+        spent.s += seconds
+        loop._jump.now += seconds
+
+    return works
+
+
+@pytest.mark.parametrize(
+    "wide, beside, share", [(1, False, 1.0), (1, True, SHARE), (16, True, SHARE)]
+)
+def test_rows_as_wide_as_they_may_be_have_a_share_beside_others(monkeypatch, wide, beside, share):
+    """Without it they would double what each step of the others takes."""
+    lasts_s, tokens = 20.0, 16
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        works, many, worked = jumping(monkeypatch, loop), Turns(), 0.0
+
+        def endless() -> Iterator[None]:
+            nonlocal worked
+            while True:
+                works(0.501 * TURN_S)
+                worked += 0.501 * TURN_S
+                yield
+
+        async def small() -> None:
+            def once() -> Iterator[None]:
+                works(AT_ONCE_S / 3)
+                yield
+
+            while loop.time() < lasts_s:
+                await many.run(once(), always, "small")
+                await asyncio.sleep(0.1)
+
+        on = [many.run(endless(), lambda: loop.time() < lasts_s, i, tokens) for i in range(wide)]
+        await asyncio.gather(*on, *([small()] if beside else []))
+        return worked / lasts_s
+
+    usual = wide * tokens * USUAL_S / lasts_s
+    assert 0.9 * share <= run(main()) <= 1.01 * share + usual
+
+
+@pytest.mark.parametrize("usual_s", [USUAL_S, 0.0])
+def test_usual_drafts_of_large_vocabularies_do_not_pause(monkeypatch, usual_s):
+    """Four draft, 8 tokens of 0.7 ms each, beside wide rows; were none usual, all would pause."""
+    round_s, draft_s, rounds = 0.15, 5.6e-3, 20
+    monkeypatch.setattr(turns, "USUAL_S", usual_s)
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        works, many = jumping(monkeypatch, loop), Turns()
+        took: list[float] = []
+
+        def draft(slices: int) -> Iterator[None]:
+            for _ in range(slices):
+                works(draft_s / 8)
+                yield
+
+        async def device(number: int) -> None:
+            await asyncio.sleep(number * round_s / 4)
+            for _ in range(rounds):
+                begun = loop.time()
+                await many.run(draft(8), always, number, 8)
+                took.append(loop.time() - begun)
+                await asyncio.sleep(round_s)
+
+        wide = asyncio.create_task(many.run(draft(1 << 16), always, "wide", 8))
+        await asyncio.gather(*map(device, range(4)))
+        wide.cancel()
+        return max(took)
+
+    assert (run(main()) <= 3 * (draft_s + TURN_S)) is (usual_s == USUAL_S)
+
+
+def test_a_conversation_is_no_company_of_its_own(monkeypatch):
+    """However it writes: else a text would be drafted beside the one before it, and wait for it."""
+    seen: set[object] = set()
+    plain = Turns.run
+
+    async def noting(self: Turns, work: Any, wanted: Any, whose: Any, *more: Any) -> Any:
+        seen.add(whose)
+        return await plain(self, work, wanted, whose, *more)
+
+    monkeypatch.setattr(Turns, "run", noting)
+    table = random_logits(7, 20, 1.5)
+    world = World(FakeModel(table, rows=False), FakeTarget(table), letters(20), 64, 0.01, 0.045)
 
     async def main() -> None:
-        def passes() -> None:  # each look at everything else takes as long as a turn
-            spent["others"] += TURN_S
+        async with world.device(make_link(LinkProfile(5e6, 5e6, 0.060), seed=1)) as device:
+            for asked in (
+                {"scheme": Coupled(), "mode": "both"},
+                {"scheme": TopK(8, 64), "mode": "stop-and-wait"},
+                {"scheme": TopK(8, 64), "mode": "run-ahead"},
+            ):
+                written = device.generate([1, 2, 3], max_tokens=20, seed=3, **asked)
+                assert [token async for token in written]
 
-        async def sleep(seconds: float) -> None:
-            while seconds > 0.0:
-                seconds -= TURN_S
-                passes()
-                await plain(0)
-            await plain(0)
-
-        for others, share in ((False, 1.0), (True, SHARE)):
-            spent, log, mine = {"others": 0.0}, [], Turns()
-            plain, turns.asyncio.sleep = asyncio.sleep, sleep
-            try:
-                if others:
-                    await mine.run(work(clock, 1, log, "other"), always, 2)
-                begun = clock.s
-                await mine.run(work(clock, 400, log, "wide"), always, 1)
-            finally:
-                turns.asyncio.sleep = plain
-            worked = clock.s - begun
-            assert worked / (worked + spent["others"]) <= share * 1.01
-
-    asyncio.run(main())
+    run(main())
+    assert len(seen) == 1
 
 
 def test_what_work_raises_is_raised(clock):

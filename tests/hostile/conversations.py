@@ -181,7 +181,7 @@ class Station:
         still, before = 0, None
         while still < 5:
             now = (len(self.sent), self.connection._session.state, self.slot.forwards)
-            decoding = SCHEDULER.turns._lock.locked()  # in turns, with pauses between them
+            decoding = SCHEDULER.turns.busy  # in turns, with pauses between them
             still = still + 1 if now == before and not decoding else 0
             before = now
             await asyncio.sleep(0)
