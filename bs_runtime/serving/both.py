@@ -62,8 +62,9 @@ class Both:
         start = generation.start
         scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
         self._paths = Paths(
-            scheme, session.vocab_size, generation.history, branches=_branches(session)
-        )
+            scheme, session.vocab_size, generation.history,
+            branches=_speaks(session, frames.BRANCHES),
+        )  # fmt: skip
         self._patience = Patience(scheduler.prices, turns=start.turns is True)
         self._worth = Leaves(scheduler.prices)
         self._proposals: list[Propose] = []
@@ -139,6 +140,8 @@ class Both:
 
     def _leaves(self, count: int) -> Sequence[Leaf]:
         """The candidates that are worth their rows, beside the device's of a block of so many."""
+        if not _speaks(self._session, frames.LEAVES):  # the target may take no block that branches
+            return ()
         beside = self._paths.beside(min(count, self._held))
         return self._worth.worth(beside, self._patience.alpha, count)
 
@@ -216,8 +219,8 @@ class Both:
         )
 
 
-def _branches(session: Session) -> bool:
-    return session.welcome is not None and frames.BRANCHES in session.welcome.features
+def _speaks(session: Session, feature: str) -> bool:
+    return session.welcome is not None and feature in session.welcome.features
 
 
 def _now() -> float:
