@@ -7,9 +7,12 @@ sends behind its Hello is kept: equal means the same drafts, to the bit, in the 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,6 +22,7 @@ import tinypair
 from device_runtime.device import Device
 from device_runtime.model.bundle import Bundle
 from device_runtime.model.draft_model import DraftModel
+from device_runtime.result import Mode
 from device_runtime.transport.connecting import Socket, connect_websocket
 from draftlink.coding.ids import IdModel
 from draftlink.distribution import gumbel, noise
@@ -27,15 +31,46 @@ from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme
 from draftlink.schemes.coupled import Coupled
 from draftlink.schemes.topk import TopK
+from tests.killable import Station
 
 Entry = dict[str, Any]
 GAMMA, SEED = 4, 28
+KILLED_AT = 10  # tokens of a text
 ROWS = TopK(k=8, total=256, tiers=7)
-RUNS: dict[str, tuple[AnyScheme, float]] = {
-    "greedy": (Coupled(), 0.0),
-    "coupled": (Coupled(), 1.0),
-    "topk": (ROWS, 1.0),
+
+
+class Run(NamedTuple):
+    """A text's options. ``gamma``: None: as it is measured."""
+
+    scheme: AnyScheme
+    temperature: float
+    mode: Mode = "stop-and-wait"
+    gamma: int | None = GAMMA
+
+    @property
+    def foretells(self) -> bool:
+        """Whether the text is the target's own for the seed, whoever drafts."""
+        return self.temperature == 0.0 or isinstance(self.scheme, Coupled)
+
+
+# Rounds of a fixed length: both devices send the same bytes, but for near-ties.
+FIXED = {
+    "greedy": Run(Coupled(), 0.0),
+    "coupled": Run(Coupled(), 1.0),
+    "topk": Run(ROWS, 1.0),
 }
+# What is sent hangs on what is measured: the texts are the same, and what is accepted is alike.
+# With ``greedy`` and ``coupled``, ``auto`` is both ends writing.
+MEASURED = {
+    "greedy auto": Run(Coupled(), 0.0, "auto", None),
+    "coupled auto": Run(Coupled(), 1.0, "auto", None),
+    "topk auto": Run(ROWS, 1.0, "auto", None),
+    "greedy run-ahead": Run(Coupled(), 0.0, "run-ahead", None),
+    "coupled run-ahead": Run(Coupled(), 1.0, "run-ahead", None),
+    "topk run-ahead": Run(ROWS, 1.0, "run-ahead", None),
+}
+RUNS = FIXED | MEASURED
+CUT = ("coupled auto", "coupled run-ahead", "coupled")  # over connections that are cut, too
 
 
 def prompts(bundle: Bundle, count: int) -> list[list[int]]:
@@ -48,20 +83,45 @@ def prompts(bundle: Bundle, count: int) -> list[list[int]]:
     ]
 
 
-def ask(folder: Path, bundle: Bundle, url: str, count: int, tokens: int) -> None:
-    """Write what the JVM's device is to write: each run, and those of ids with a shuffled draft."""
-    asked = prompts(bundle, count)
-    runs = [
-        {
-            "name": name + " shuffled" * shuffled, "scheme": msgspec.to_builtins(scheme),
-            "temperature": temperature, "gamma": GAMMA, "seed": str(SEED), "max_tokens": tokens,
-            "shuffled": shuffled, "prompts": asked,
-        }
-        for name, (scheme, temperature) in RUNS.items()
-        for shuffled in ((False, True) if name != "topk" else (False,))
-    ]  # fmt: skip
+def asked(name: str, prompts: list[list[int]], tokens: int, *, what: str = "") -> Entry:
+    """A run for the JVM. ``what``: nothing, or ``shuffled`` (a draft of other ids), ``cuts`` (the
+    connection is lost again and again) or ``kills`` (in each text the base station is)."""
+    run = RUNS[name]
+    return {
+        "name": f"{name} {what}".strip(), "scheme": msgspec.to_builtins(run.scheme),
+        "temperature": run.temperature, "mode": run.mode, "gamma": run.gamma, "seed": str(SEED),
+        "max_tokens": tokens, "what": what, "prompts": prompts,
+    }  # fmt: skip
+
+
+def ask(folder: Path, bundle: Bundle, url: str, runs: list[Entry]) -> None:
+    """Write what the JVM's device is to write."""
     said = {"url": url, "bundle": str(bundle.path), "threads": 1, "runs": runs}
     (folder / "loopback.json").write_text(json.dumps(said))
+
+
+@contextmanager
+def killing(folder: Path, station: Station) -> Iterator[None]:
+    """Kills the base station and starts it again whenever the JVM asks for it."""
+    for name in ("kill", "killed"):
+        os.mkfifo(folder / name)
+
+    def serve() -> None:
+        with os.fdopen(os.open(folder / "kill", os.O_RDWR)) as wanted:
+            while wanted.readline() != "stop\n":
+                station.kill()
+                (folder / "killed").write_text("killed\n")
+                station.start()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        end = os.open(folder / "kill", os.O_RDWR)  # which waits for no reader
+        os.write(end, b"stop\n")
+        os.close(end)
+        thread.join()
 
 
 def told(folder: Path) -> dict[str, list[Entry]]:
@@ -74,9 +134,9 @@ def told(folder: Path) -> dict[str, list[Entry]]:
 
 
 def alpha(entries: list[Entry]) -> float:
-    """The share of drafted tokens that were accepted, of those that were looked at."""
-    accepted, looked = (sum(entry[key] for entry in entries) for key in ("accepted", "looked"))
-    return float(accepted / looked)
+    """The share of drafted tokens that were right, of those that were looked at; 0 of none."""
+    right, looked = (sum(entry[key] for entry in entries) for key in ("right", "looked"))
+    return float(right / looked) if looked else 0.0
 
 
 def near_tie(bundle: Bundle, name: str, one: Entry, other: Entry) -> float:
@@ -134,7 +194,7 @@ class _Recording:
 
 async def texts(bundle: Bundle, url: str, name: str, count: int, tokens: int) -> list[Entry]:
     """A run of ``RUNS`` by Python's device, as ``told`` has the JVM's."""
-    scheme, temperature = RUNS[name]
+    run = RUNS[name]
     sent: list[str] = []
 
     async def connect(address: str) -> Socket:
@@ -156,8 +216,8 @@ async def texts(bundle: Bundle, url: str, name: str, count: int, tokens: int) ->
         sent.clear()  # Hello says which program it is
         for number, prompt in enumerate(prompts(bundle, count)):
             generation = device.generate(
-                prompt, max_tokens=tokens, sampling=Sampling(temperature=temperature),
-                scheme=scheme, mode="stop-and-wait", gamma=GAMMA, seed=SEED,
+                prompt, max_tokens=tokens, sampling=Sampling(temperature=run.temperature),
+                scheme=run.scheme, mode=run.mode, gamma=run.gamma, seed=SEED,
             )  # fmt: skip
             async for _ in generation:
                 pass
@@ -165,7 +225,8 @@ async def texts(bundle: Bundle, url: str, name: str, count: int, tokens: int) ->
             found.append({
                 "run": name, "prompt": number, "tokens": result.tokens, "rounds": result.rounds,
                 "drafted": result.drafted, "accepted": result.accepted, "sent": list(sent),
-                "looked": result.drafted - result.discarded, "histogram": result.accept_histogram,
+                "right": result.accepted + result.overtaken, "histogram": result.accept_histogram,
+                "looked": result.drafted - result.discarded, "mode": result.mode,
             })  # fmt: skip
             sent.clear()
     return found

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from bench.both import frontier
 from bench.both.cells import Costs
-from bench.plots import fronts as written
 from bench.plots import labels, link
+from bench.real import drawn as written
 from bench.real import fronts
 from bench.real.overlap import Overlap
 from draftlink.cli import compare_view, links, plan_view

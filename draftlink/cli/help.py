@@ -27,7 +27,7 @@ GROUPS: Final[dict[str, str]] = {
     name: group
     for group, names in {
         "Network and access": "bs host port token tokens tls-cert tls-key ca insecure api-key cors"
-        " host-name ticket-key to listen offer",
+        " host-name ticket-key to listen offer pin self-signed qr",
         "Text": "prompt file chat system chat-template temperature top-k top-p sampling max-tokens"
         " ignore-eos stop seed prompts repeats",
         "Drafting": "mode scheme k lattice tiers coding mass learn-temperature gamma draft-price"

@@ -16,18 +16,25 @@ import draftlink.wire.Finish
 import draftlink.wire.Frame
 import draftlink.wire.Hello
 import draftlink.wire.MalformedException
+import draftlink.wire.Propose
 import draftlink.wire.Replay
 import draftlink.wire.Resume
 import draftlink.wire.Resumed
 import draftlink.wire.Start
 import draftlink.wire.Switch
+import draftlink.wire.Switched
 import draftlink.wire.Tokens
 import draftlink.wire.Verdict
 import draftlink.wire.Welcome
+import draftlink.wire.Written
+import kotlinx.coroutines.channels.Channel
+import kotlinx.coroutines.withTimeoutOrNull
 import okio.ByteString
 import okio.ByteString.Companion.toByteString
 
 const val VOCABULARY = 50
+
+private const val STEP_MS = 10L
 
 /** What the fake target writes behind a [history]: a function of it. */
 fun nextOf(history: List<Int>): Int = (history.takeLast(3).fold(7) { sum, id -> sum * 31 + id } and 0xFFFF) % VOCABULARY
@@ -56,12 +63,14 @@ class FakeDraft(override val context: Int = 1000) : DraftModel {
 
 /**
  * A base station in this process, for texts at temperature 0: it answers each message at once, cuts the
- * connection where [cuts] says so, and [spoils] what it says. [remembers]: a session outlives its connection.
+ * connection where [cuts] says so, and [spoils] what it says. [remembers]: a session outlives its
+ * connection. [features]: those that it speaks of a device's.
  */
 class FakeStation(
     private val remembers: () -> Boolean = { true },
     private val cuts: () -> Boolean = { false },
     private val spoils: (ByteString) -> ByteString = { it },
+    private val features: (List<String>) -> List<String> = { it },
 ) : Connect {
     private var parked: Session? = null
     private var history = ArrayList<Int>()
@@ -75,7 +84,9 @@ class FakeStation(
 
     private inner class Connection : Link {
         private val session = Session(Role.BS, VOCABULARY)
-        private val due = ArrayDeque<ByteString>()
+        private val due = Channel<ByteString>(Channel.UNLIMITED)
+        private val proposed = Channel<Unit>(Channel.CONFLATED)
+        private var path = ArrayList<Int>() // what was proposed of it, from session.headway.pathBase on
         private var over = false
 
         override suspend fun send(message: ByteString) {
@@ -92,17 +103,30 @@ class FakeStation(
         }
 
         override suspend fun receive(): ByteString {
-            if (due.isEmpty() && session.state == State.STREAMING && !over) {
-                stream()
-                if (cuts()) lose()
+            if (!over && due.isEmpty) write()
+            val data = due.receive()
+            if (over) throw LostException("cut")
+            return spoils(data)
+        }
+
+        /** What it writes without being asked. */
+        private suspend fun write() {
+            when (session.state) {
+                State.STREAMING -> stream()
+                State.WRITING -> {
+                    withTimeoutOrNull(STEP_MS) { proposed.receive() } // as long as a step takes, or until there is something
+                    if (over || session.state != State.WRITING) return
+                    step()
+                }
+                else -> return
             }
-            return spoils(due.removeFirstOrNull() ?: throw LostException(if (over) "cut" else "nothing is due"))
+            if (cuts()) lose()
         }
 
         private fun lose() {
             over = true
             parked = session.takeIf { it.generation != 0L }
-            due.clear()
+            due.close(LostException("cut"))
         }
 
         override fun close() {
@@ -110,7 +134,7 @@ class FakeStation(
         }
 
         private fun say(frame: Frame) {
-            due += session.send(frame)
+            due.trySend(session.send(frame))
         }
 
         private fun answer(frame: Frame?) {
@@ -118,18 +142,23 @@ class FakeStation(
                 is Hello -> say(
                     Welcome(
                         6, frame.tokenizerHash, VOCABULARY.toLong(), 2000, frame.schemes, "fake", "float32",
-                        "ticket".toByteArray().toByteString(), frame.features,
+                        "ticket".toByteArray().toByteString(), features(frame.features),
                     ),
                 )
-                is Start -> history = ArrayList(history.take(frame.base.toInt()) + frame.ids)
+                is Start -> {
+                    history = ArrayList(history.take(frame.base.toInt()) + frame.ids)
+                    path.clear()
+                }
                 is Draft -> verdict(frame)
+                is Propose -> propose(frame)
                 is Finish -> {
                     history = ArrayList(history.take(frame.keep.toInt()))
                     say(Done(frame.generation, frame.keep, session.epoch + 1))
                 }
                 is Resume -> resume(frame)
                 is Replay -> history = ArrayList(frame.ids)
-                is Switch, null -> Unit
+                is Switch -> if (session.state == State.SWITCHING) say(Switched(frame.generation, session.epoch + 1, session.length))
+                null -> Unit
                 else -> error("a device sent $frame")
             }
         }
@@ -137,7 +166,35 @@ class FakeStation(
         private fun resume(asked: Resume) {
             val live = parked?.takeIf { remembers() }?.let { session.adopt(it) } ?: false
             say(Resumed(asked.start.generation, if (live) session.headway.frames.received else 0, !live))
-            if (live) due += session.resend(asked.seen)
+            if (!live) return
+            for (data in session.resend(asked.seen)) due.trySend(data)
+            if (session.state == State.WRITING && history.size > asked.length) { // told once more
+                val rest = history.drop(asked.length.toInt())
+                say(Written(asked.length, rest, 0, rest.size.toLong() == session.headway.left, 0, 0, rows = 0))
+            }
+        }
+
+        private fun propose(frame: Propose) {
+            if (frame.first == 0L) path = ArrayList()
+            val ids = IdModel(VOCABULARY).apply { extend(history.take(frame.base.toInt()) + path) }
+            val payloads = Payloads(session.headway.start!!.scheme, true, VOCABULARY)
+            path += payloads.decode(frame.payload, frame.length.toInt(), ids).map { it.token }
+            proposed.trySend(Unit)
+        }
+
+        /** What was proposed and is right, and a token of its own. */
+        private fun step() {
+            val begin = history.size
+            val base = session.headway.pathBase.toInt()
+            val left = session.headway.left
+            if (path.take(begin - base) == history.drop(base)) {
+                val right = path.drop(begin - base).take(left.toInt() - 1)
+                for (id in right) if (id == nextOf(history)) history += id else break
+            }
+            val accepted = history.size - begin
+            history += nextOf(history)
+            val ids = history.drop(begin)
+            say(Written(begin.toLong(), ids, accepted.toLong(), ids.size.toLong() == left, 0, STEP_MS * 1000))
         }
 
         private fun verdict(draft: Draft) {

@@ -25,6 +25,9 @@ object Golden {
         }
     }
 
+    /** What the entries of a file have in common. */
+    fun head(name: String): JsonObject = file(name)
+
     /** Calls [check] with each entry of a [list] of a file, says which one fails, and prints how many there were. */
     fun each(name: String, list: String, check: (JsonObject) -> Unit) {
         println("golden: $name.json $list: ${all(name, list, check)} passed")

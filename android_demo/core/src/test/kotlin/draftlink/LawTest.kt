@@ -40,7 +40,7 @@ class LawTest {
     private fun drafted(scheme: Scheme, seed: Int): Drafted {
         val start = Start(1, 0, listOf(0), Sampling(), scheme, "draft", 9, emptyList(), null)
         val key = Random(seed).nextBytes(32)
-        return Drafter(Flat(), start, q.size, key).propose(listOf(0), 1, 1).single()
+        return Drafter(Flat(), start, q.size, key).propose(listOf(0), 1, 1).single().drafted
     }
 
     /** The token that is written where [one] was drafted: itself, or one of what it left over. */

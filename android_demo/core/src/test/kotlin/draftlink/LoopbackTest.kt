@@ -1,7 +1,9 @@
 package draftlink
 
 import draftlink.device.Device
+import draftlink.device.Mode
 import draftlink.device.Options
+import draftlink.device.Token
 import draftlink.model.Bundle
 import draftlink.model.DraftModel
 import draftlink.model.OrtDraftModel
@@ -10,7 +12,6 @@ import draftlink.transport.Connect
 import draftlink.transport.Link
 import draftlink.transport.OkLink
 import draftlink.wire.Sampling
-import kotlinx.coroutines.flow.toList
 import kotlinx.coroutines.runBlocking
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
@@ -31,11 +32,23 @@ import java.math.BigInteger
 class LoopbackTest {
     private val folder = File(System.getProperty("draftlink.vectors"))
 
-    /** A link that keeps what is sent. */
-    private class Recording(private val link: Link, private val sent: MutableList<ByteString>) : Link by link {
+    /** A link that keeps what is sent, and with [cuts] is lost once it has carried a few messages. */
+    private class Recording(private val link: Link, private val sent: MutableList<ByteString>, private val cuts: Boolean) : Link by link {
+        private var carried = 0
+
         override suspend fun send(message: ByteString) {
+            cut()
             sent += message
             link.send(message)
+        }
+
+        override suspend fun receive(): ByteString {
+            cut()
+            return link.receive()
+        }
+
+        private fun cut() {
+            if (cuts && carried++ == CARRIES) link.close()
         }
     }
 
@@ -54,7 +67,7 @@ class LoopbackTest {
         out.delete()
         OrtDraftModel.load(bundle, threads = asked.int("threads")).use { model ->
             for (run in asked.objects("runs")) {
-                val drafts = if (run.flag("shuffled")) Shuffled(model) else model
+                val drafts = if (run.text("what") == "shuffled") Shuffled(model) else model
                 for (line in runBlocking { texts(asked, run, drafts, bundle) }) out.appendText("${json(line)}\n")
             }
         }
@@ -64,33 +77,47 @@ class LoopbackTest {
     private suspend fun texts(asked: JsonObject, run: JsonObject, model: DraftModel, bundle: Bundle): List<Map<String, Any?>> {
         val sent = ArrayList<ByteString>()
         val connector = OkLink.connector()
-        val connect = Connect { url -> Recording(connector.connect(url), sent) }
-        val client = Client(asked.text("url"), bundle.manifest.tokenizerHash, bundle.manifest.vocabSize, connect)
-        client.open()
+        val connect = Connect { url -> Recording(connector.connect(url), sent, run.text("what") == "cuts") }
+        val client = Client(asked.text("url"), bundle.manifest.tokenizerHash, bundle.manifest.vocabSize, connect, patienceS = 600.0)
         model.rollback(0)
         val device = Device(model, client, bundle.manifest.eosIds)
+        device.open()
         val options = Options(
             run.int("max_tokens"), Sampling(temperature = run.at("temperature").double()), schemeOf(run.inner("scheme")),
-            run.int("gamma"), BigInteger(run.text("seed")),
+            Mode.entries.first { it.said == run.text("mode") }, if (run.has("gamma")) run.int("gamma") else null, BigInteger(run.text("seed")),
         )
         sent.clear() // Hello says which program it is
         val lines = run.array("prompts").mapIndexed { i, prompt ->
-            val tokens = device.generate(prompt.jsonArray.ints(), options).toList()
+            val tokens = ArrayList<Token>()
+            device.generate(prompt.jsonArray.ints(), options).collect { token ->
+                tokens += token
+                if (run.text("what") == "kills" && tokens.size == KILLED_AT) killed()
+            }
             val result = device.result!!
             assertEquals(result.tokens, tokens.map { it.id })
             val frames = sent.map { it.hex() }
             sent.clear()
             mapOf(
                 "run" to run.text("name"), "prompt" to i, "tokens" to result.tokens, "rounds" to result.rounds,
-                "drafted" to result.drafted, "accepted" to result.accepted, "looked" to result.accepted + result.rejected,
-                "histogram" to result.histogram, "sent" to frames,
+                "drafted" to result.drafted, "accepted" to result.accepted, "right" to result.right, "looked" to result.looked,
+                "histogram" to result.histogram, "sent" to frames, "kinds" to tokens.map { it.kind.name },
+                "reconnects" to result.reconnects, "mode" to result.mode,
             )
         }
         client.close()
         return lines
     }
 
+    /** Has the base station killed, and started again. */
+    private fun killed() {
+        File(folder, "kill").appendText("kill\n")
+        File(folder, "killed").bufferedReader().use { it.readLine() }
+    }
+
     companion object {
+        private const val KILLED_AT = 10
+        private const val CARRIES = 14 // messages, of which four make a connection
+
         @JvmStatic
         fun asked(): Boolean = System.getProperty("draftlink.vectors").orEmpty()
             .let { it.isNotEmpty() && File(it, "loopback.json").exists() }

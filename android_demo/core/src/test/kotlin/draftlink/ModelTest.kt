@@ -68,6 +68,13 @@ class ModelTest {
     }
 
     @Test
+    fun `versions are compared by their numbers`() {
+        val older = listOf("1.9.0" to "1.29", "1.29.0" to "1.29.1", "1.29.0-dev" to "1.30", "1" to "1.0.1")
+        for ((one, other) in older) assertTrue(OrtDraftModel.older(one, other) && !OrtDraftModel.older(other, one)) { "$one, $other" }
+        assertTrue(!OrtDraftModel.older("1.29", "1.29.0") && !OrtDraftModel.older("1.29.0", "1.29"))
+    }
+
+    @Test
     fun `bundles that are refused`(@TempDir folder: File) {
         val whole = File(bundle.folder, "manifest.json").readText()
         fun written(change: (JsonObject) -> JsonObject): File {
@@ -102,6 +109,9 @@ class ModelTest {
         refused("lacks manifest", File(folder, "nothing"))
         refused("no JSON", written { it }.also { File(it, "manifest.json").writeText("{") })
         refused("cannot be read", written { it }.also { File(it, "manifest.json").writeText("[".repeat(50_000) + "]".repeat(50_000)) })
+        refused("needs onnxruntime 99.1", written { it.with("least_onnxruntime", "99.1") })
+        refused("no version", written { it.with("least_onnxruntime", "new") })
+        OrtDraftModel.runnable(Bundle.load(written { it.with("least_onnxruntime", "1.20.1") }).manifest)
         val bits = mapOf("kernels" to listOf(mapOf("kernel" to mapOf("bits" to 2, "block" to 32), "count" to 1)))
         refused("bits", written { it.with("quantization", bits) })
         assertThrows(BundleException::class.java) { Manifest.of("7") }

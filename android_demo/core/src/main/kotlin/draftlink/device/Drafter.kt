@@ -15,6 +15,10 @@ import draftlink.noise.Race
 import draftlink.session.Rule
 import draftlink.wire.Scheme
 import draftlink.wire.Start
+import kotlin.math.exp
+
+/** A drafted token, and the draft's own probability for it. */
+data class Proposal(val drafted: Drafted, val chance: Double)
 
 /**
  * Drafts for one generation: forward, truncate, round, draw; then the next (docs/protocol.md, 7).
@@ -41,32 +45,40 @@ class Drafter(private val model: DraftModel, private val start: Start, private v
      * [begins]: the position at which the epoch began, whose numbers they are drawn from: no number is
      * used for two draws, though what was drawn before was dropped.
      */
-    fun propose(past: List<Int>, count: Int, begins: Long): List<Drafted> {
+    fun propose(past: List<Int>, count: Int, begins: Long): List<Proposal> {
         val text = past.toMutableList()
         val drawn = Draws.keyOfEpoch(key, begins)
         // Its row has been seen, but is not there any more.
         if (model.length >= text.size) model.rollback(text.size - 1)
         return List(count) {
             val row = model.forward(text.subList(model.length, text.size).toList())
-            draw(row, text, drawn).also { drafted -> text += drafted.token }
+            draw(row, text, drawn).also { text += it.drafted.token }
         }
     }
 
-    private fun draw(row: FloatArray, past: List<Int>, drawn: ByteArray): Drafted {
+    private fun draw(row: FloatArray, past: List<Int>, drawn: ByteArray): Proposal {
         val logits = DoubleArray(minOf(row.size, vocabSize)) { row[it].toDouble() }
         val sampling = start.sampling
         val suppressed = start.suppressedIds.orEmpty()
         val scores = Distribution.scores(logits, sampling, past, start.begins.toInt(), suppressed)
-        if (rule.greedy) return Drafted(Distribution.greedy(scores))
+        if (rule.greedy) {
+            val token = Distribution.greedy(scores)
+            return Proposal(Drafted(token), 1.0 / scores.sumOf { exp(it - scores[token]) })
+        }
         // Ids that the draft lacks have probability 0.
         val q = Distribution.of(scores, sampling).copyOf(vocabSize)
+        last = q
         val position = past.size.toLong()
-        race?.let { return Drafted(it.pick(position, q)) }
-        return when (val scheme = start.scheme) {
+        val drafted = race?.let { Drafted(it.pick(position, q)) } ?: when (val scheme = start.scheme) {
             is Scheme.TopK -> drawRows(rows(scheme, q), drawn, position)
             else -> drawRows(sequenceOf(Rounding.half(q, vocabSize)), drawn, position)
         }
+        return Proposal(drafted, q[drafted.token])
     }
+
+    /** The distribution (V,) that the last token was drawn from. */
+    var last = DoubleArray(0)
+        private set
 
     private fun rows(scheme: Scheme.TopK, q: DoubleArray): Sequence<SparseRow> = when {
         scheme.coding == Scheme.FP16 -> sequenceOf(Rounding.half(q, scheme.k, scheme.mass))

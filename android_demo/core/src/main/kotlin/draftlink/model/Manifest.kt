@@ -37,6 +37,7 @@ data class Manifest(
     val kernelBits: Set<Long>,
     val chatTemplate: String?,
     val sampling: Sampling?,
+    val leastOnnxruntime: String?,
 ) {
     /** Bytes of the KV cache, in float32. */
     val cacheBytes: Long get() = 2L * layers * kvHeads * headDim * context * Float.SIZE_BYTES
@@ -49,6 +50,7 @@ data class Manifest(
         private const val MAX_EOS = 256
         private const val MAX_FILES = 1000
         private const val MAX_NAME = 500
+        private val VERSION = Regex("[0-9]{1,4}(\\.[0-9]{1,4}){1,3}")
 
         /** The manifest that a [text] of JSON is. Throws [BundleException]. */
         fun of(text: String): Manifest = try {
@@ -86,11 +88,14 @@ data class Manifest(
                 kernelBits(fields),
                 if (fields.isNil("chat_template")) null else fields.string("chat_template"),
                 if (fields.isNil("sampling")) null else Sampling.of(fields.map("sampling")).also { it.check() },
+                if (fields.isNil("least_onnxruntime")) null else version(fields.string("least_onnxruntime")),
             )
         }
 
         private fun name(fields: Fields, key: String) =
             fields.string(key).also { require(it.length <= MAX_NAME) { "$key has ${it.length} characters" } }
+
+        private fun version(text: String) = text.also { require(VERSION.matches(it)) { "least_onnxruntime is no version" } }
 
         private fun number(fields: Fields, key: String, most: Long): Int {
             val value = fields.long(key)

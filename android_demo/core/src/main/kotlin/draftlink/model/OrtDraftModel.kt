@@ -144,10 +144,23 @@ class OrtDraftModel private constructor(private val manifest: Manifest, private 
             }
         }
 
+        /** Whether one version is before another, number by number; what is behind the numbers does not count. */
+        internal fun older(version: String, than: String): Boolean {
+            fun numbers(text: String) = text.takeWhile { it.isDigit() || it == '.' }.split(".").map { it.toIntOrNull() ?: 0 }
+            val (mine, theirs) = numbers(version) to numbers(than)
+            val first = (0 until maxOf(mine.size, theirs.size)).firstOrNull { mine.getOrElse(it) { 0 } != theirs.getOrElse(it) { 0 } }
+            return first != null && mine.getOrElse(first) { 0 } < theirs.getOrElse(first) { 0 }
+        }
+
         /** Throws [BundleException] for what cannot be run here, from the manifest alone. */
         fun runnable(manifest: Manifest) {
             if (manifest.graph != SHARED) {
                 throw BundleException("the bundle has a ${manifest.graph} graph, and this client runs $SHARED ones; export it so")
+            }
+            val least = manifest.leastOnnxruntime
+            if (least != null && older(environment().version, least)) {
+                // An older one loads it, too, and computes something else.
+                throw BundleException("the bundle needs onnxruntime $least, and this app has ${environment().version}")
             }
             if (!manifest.kernelBits.all { it == 4L || it == 8L }) {
                 throw BundleException("the bundle's products have ${manifest.kernelBits} bits; export it with 4 or 8")

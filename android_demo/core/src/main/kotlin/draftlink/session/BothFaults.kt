@@ -6,7 +6,7 @@ import draftlink.wire.Written
 
 /** What is wrong with the frames of a text that both ends write (docs/protocol.md, 4.12): see [Faults]. */
 internal object BothFaults {
-    private const val MAX_LIVE = 256L // proposed tokens that the text has not reached at the device
+    const val MAX_LIVE = 256L // proposed tokens that the text has not reached at the device
     private const val MAX_BESIDE = 3
 
     fun propose(session: Standing, frame: Propose): String? {

@@ -30,6 +30,9 @@ data class Rule(val scheme: Scheme, val greedy: Boolean) {
     fun longest(vocabSize: Int, frameEntries: Long): Long =
         minOf(MAX_DRAFT, 8L * (Frames.MAX_MESSAGE_BYTES - HEAD) / mostBits(vocabSize), frameEntries / entries(vocabSize))
 
+    /** The most drafted tokens without a verdict, where so many entries may be. */
+    fun deepest(vocabSize: Int, flightEntries: Long): Long = minOf(MAX_IN_FLIGHT, flightEntries / entries(vocabSize))
+
     /** No drafted token's payload is longer: as fixed fields. The coder needs less. */
     private fun mostBits(vocabSize: Int): Long {
         val id = width(vocabSize.toLong())

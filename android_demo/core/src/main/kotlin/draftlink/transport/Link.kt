@@ -19,6 +19,21 @@ private fun printable(text: String): String =
  */
 class LostException(message: String, val retryAfterS: Long? = null) : Exception(message)
 
+/** Whether a base station can be heard. */
+enum class LinkState {
+    /** Not connected yet, or closed by this end. */
+    CLOSED,
+
+    /** Connected and greeted. */
+    OPEN,
+
+    /** The connection is lost, and a new one is being made. */
+    LOST,
+
+    /** Given up, or refused: the conversation needs a new connection, and keeps its text. */
+    GONE,
+}
+
 /** A connection that carries binary messages. */
 interface Link {
     /** Sends a message. Throws [LostException]. */

@@ -1,10 +1,13 @@
 package draftlink.transport
 
 import draftlink.wire.Frames
+import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.CompletableDeferred
 import kotlinx.coroutines.channels.Channel
 import kotlinx.coroutines.channels.ClosedReceiveChannelException
 import kotlinx.coroutines.channels.trySendBlocking
+import kotlinx.coroutines.currentCoroutineContext
+import kotlinx.coroutines.ensureActive
 import okhttp3.OkHttpClient
 import okhttp3.Request
 import okhttp3.Response
@@ -32,10 +35,13 @@ class OkLink private constructor() : WebSocketListener(), Link {
         incoming.receive()
     } catch (_: ClosedReceiveChannelException) {
         throw LostException("the connection was closed")
+    } catch (_: CancellationException) { // of what came, by [close]; or of who asks
+        currentCoroutineContext().ensureActive()
+        throw LostException("the connection was closed")
     }
 
     override fun close() {
-        incoming.cancel()
+        incoming.cancel() // lets go who is reading, too
         if (!socket.close(NORMAL, null)) socket.cancel()
     }
 
@@ -131,6 +137,9 @@ class OkLink private constructor() : WebSocketListener(), Link {
                 found.userInfo == null && found.query == null && found.fragment == null
             return if (fits) found else throw LinkException("this is not a WebSocket address such as ws://host:8765")
         }
+
+        /** Whether a base station's [url] is this machine's. */
+        internal fun isNear(url: String): Boolean = runCatching { loopback(address(url).host) }.getOrDefault(false)
 
         /** Whether a host is this machine whatever a name server says. */
         private fun loopback(host: String): Boolean {

@@ -1,6 +1,6 @@
 """The plot of decoding at equal acceptance, from the table that docs/benchmarks.md has of it.
 
-    python -m bench.plots.fronts [--out docs/fronts.png]
+    python -m bench.real.drawn [--out docs/fronts.png]
 
 A run of ``bench.decode --plot`` draws its own; this one cannot differ from what is written down.
 """

@@ -1,0 +1,191 @@
+package draftlink.drafting
+
+import kotlin.math.sqrt
+
+/**
+ * A duration in seconds that is sampled again and again (docs/window.md, 2.1). [typical]: the median of the
+ * last samples, of two the lower; 0 before the first. [mean]: what it costs on average, stalls included.
+ */
+internal open class Level {
+    private val samples = ArrayDeque<Double>()
+    private var beyondS = 0.0
+    private var weight = PUNCTUAL
+
+    var typical = 0.0
+        private set
+    var mean = 0.0
+        private set
+
+    /** Samples that it looks back on. */
+    val size: Int get() = samples.size
+
+    /** By how much a sample exceeds the typical one, on average: remembered for longer than the level. */
+    val excess: Double get() = beyondS / weight
+
+    /** A sample. Nothing takes no time: clocks are coarse, and estimates are taken off it. */
+    fun add(seconds: Double) {
+        samples += maxOf(seconds, LEAST_S)
+        if (samples.size > KEPT) samples.removeFirst()
+        val ordered = samples.sorted()
+        typical = ordered[(ordered.size - 1) / 2]
+        mean = if (ordered.size < FEW) typical else ordered.sumOf { minOf(it, FAR * typical) } / ordered.size
+        beyondS = MEMORY * beyondS + maxOf(minOf(samples.last(), FAR * typical) - typical, 0.0)
+        weight = MEMORY * weight + 1.0
+    }
+
+    companion object {
+        const val KEPT = 31
+        const val FEW = 8
+        const val MEMORY = 1.0 - 1.0 / 150.0 // what a sample weighs after the next one
+        private const val LEAST_S = 1e-6
+        private const val FAR = 8.0 // times the typical value: as much of a sample counts, at the most
+        private const val PUNCTUAL = 8.0 // as if so many samples had been typical before the first
+    }
+}
+
+/**
+ * What one end does (2.2): all samples, and apart those with the other end idle, or at work too. The two
+ * differ where both ends share a machine.
+ */
+internal class Work : Level() {
+    private val alone = Level()
+    private val beside = Level()
+
+    /** A sample; [beside] the other end's work, or not, or null for neither. */
+    fun took(seconds: Double, beside: Boolean?) {
+        add(seconds)
+        if (beside != null) sorted(seconds, beside)
+    }
+
+    /** Of a sample that [took] was told of it is known by now. */
+    fun sorted(seconds: Double, beside: Boolean) = (if (beside) this.beside else alone).add(seconds)
+
+    /** How many times as long it takes beside the other end's work; 1 if hardly longer. */
+    val slowdown: Double
+        get() = if (minOf(alone.size, beside.size) < FEW || beside.typical < SHARED * alone.typical) 1.0
+        else beside.typical / alone.typical
+
+    /** The mean with the other end at work, or idle; from the other kind where too few came. */
+    fun meanS(beside: Boolean, slowdown: Double): Double {
+        if (slowdown == 1.0) return mean
+        val apart = if (beside) this.beside else alone
+        if (apart.size >= FEW) return apart.mean
+        return if (beside) mean * slowdown else mean / slowdown
+    }
+
+    private companion object {
+        const val SHARED = 1.25 // times as long as alone, from which on both ends are taken to share a machine
+    }
+}
+
+/** What a verification takes longer for each token of a block that waited (2.2): least squares over the last ones. */
+internal class Rows {
+    private val samples = ArrayDeque<Pair<Int, Double>>()
+
+    /** Their mean number, */
+    var tokens = 0.0
+        private set
+
+    /** and the seconds that each adds. */
+    var tokenS = 0.0
+        private set
+
+    /** A block of so many [tokens]. A stall counts as twice the typical time at the most. */
+    fun add(tokens: Int, seconds: Double) {
+        samples += tokens to seconds
+        if (samples.size > Level.KEPT) samples.removeFirst()
+        val number = samples.size
+        val most = LATE * samples.map { it.second }.sorted()[(number - 1) / 2]
+        this.tokens = samples.sumOf { it.first }.toDouble() / number
+        val mean = samples.sumOf { minOf(it.second, most) } / number
+        val spread = samples.sumOf { (n, _) -> (n - this.tokens) * (n - this.tokens) }
+        val product = samples.sumOf { (n, s) -> (n - this.tokens) * (minOf(s, most) - mean) }
+        tokenS = maxOf(0.0, product / (spread + number))
+    }
+
+    private companion object {
+        const val LATE = 2.0
+    }
+}
+
+/** How likely a drafted token is to be accepted, if the tokens before it are (2.3). */
+internal class Acceptance {
+    private var accepted = 0.0
+    private var rejected = 0.0
+    private val acceptedOf = IntArray(MIDDLES.size) // by the draft's own probability for a token
+    private val judgedOf = IntArray(MIDDLES.size)
+
+    /** A token to which the draft gave the probability [chance] is, or is not, the text's. */
+    fun judged(chance: Double, stands: Boolean) {
+        val kind = kind(chance)
+        if (stands) acceptedOf[kind]++
+        judgedOf[kind]++
+        told(if (stands) 1.0 else 0.0)
+    }
+
+    /** The target drew a token by itself, of which a draft's own would have kept this [share]. */
+    fun told(share: Double) {
+        accepted = Level.MEMORY * accepted + share
+        rejected = Level.MEMORY * rejected + 1.0 - share
+    }
+
+    /** How likely a token is to be accepted that the draft gave the probability [chance]. */
+    fun probability(chance: Double): Double {
+        val kind = kind(chance)
+        val wrong = minOf(UNSURE * (1.0 - MIDDLES[kind]) * (1.0 - alpha), 1.0)
+        return (acceptedOf[kind] + PRIOR * (1.0 - wrong)) / (judgedOf[kind] + PRIOR)
+    }
+
+    /** The rate per judged token; never 0 or 1. */
+    val alpha: Double get() = (accepted + PRIOR_ACCEPTED) / total
+
+    /** The standard deviation of [alpha]: of the Beta law that it is the mean of. */
+    val error: Double get() = sqrt(alpha * (1.0 - alpha) / (total + 1.0))
+
+    private val total get() = accepted + rejected + PRIOR_ACCEPTED + PRIOR_REJECTED
+
+    private fun kind(chance: Double) = EDGES.count { chance >= it }
+
+    private companion object {
+        val EDGES = doubleArrayOf(0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)
+        val MIDDLES = (listOf(0.0) + EDGES.toList() + 1.0).zipWithNext { low, high -> (low + high) / 2.0 }
+        const val UNSURE = 1.5 // times as often as all tokens are those rejected that the draft gave next to nothing
+        const val PRIOR = 4.0 // as if so many tokens of each chance had been judged before the first,
+        const val PRIOR_ACCEPTED = 3.0 // and of all so many accepted,
+        const val PRIOR_REJECTED = 1.0 // and so many not
+    }
+}
+
+/** All that the choice of a mode rests on. A device keeps one for its connection, and [acceptance] for each kind of request. */
+internal class Estimates(
+    val rtt: Level = Level(),
+    val draft: Work = Work(), // one forward of one token
+    val verify: Work = Work(), // one verification, from its first step on
+    val rows: Rows = Rows(), // and what of it each token takes
+    val queue: Level = Level(), // what a draft waited before it
+    val target: Level = Level(), // between two tokens of a stream
+    val acceptance: Acceptance = Acceptance(),
+) {
+    /** The same ones, for requests of which this much is accepted. */
+    fun of(acceptance: Acceptance) = Estimates(rtt, draft, verify, rows, queue, target, acceptance)
+
+    /** A verification; before the first one, what the target takes for a token. */
+    val verifyS: Double get() = if (verify.size > 0) verify.mean else target.typical
+
+    /** A forward and a verification, if the two go on at once ([beside]) or in turns. */
+    fun costsS(beside: Boolean): Pair<Double, Double> {
+        val slowdown = draft.slowdown // the other end's too
+        val verifies = verify.meanS(beside, slowdown)
+        return draft.meanS(beside, slowdown) to if (verifies != 0.0) verifies else verifyS
+    }
+
+    /** A round of stop-and-wait: what it costs whatever its length, and each drafted token (3.1). */
+    fun roundS(): Pair<Double, Double> {
+        val (draftS, verifyS) = costsS(beside = false)
+        val rowsS = minOf(rows.tokens * rows.tokenS, verifyS)
+        return rtt.mean + verifyS - rowsS to draftS + rows.tokenS
+    }
+
+    /** By how much a message is late on average, one way: lost packets come again, and later. */
+    val stallS: Double get() = rtt.excess / 2.0
+}
