@@ -86,7 +86,13 @@ def test_no_number_is_drawn_twice(monkeypatch):
 
     monkeypatch.setattr(TopK, "propose", noted)
     monkeypatch.setattr("device_runtime.generation.Controller", Changing)
-    ways = [("auto", None), ("auto", 0.0), ("run-ahead", None), ("run-ahead", 0.0), ("stop-and-wait", 0.0)]
+    ways = [
+        ("auto", None),
+        ("auto", 0.0),
+        ("run-ahead", None),
+        ("run-ahead", 0.0),
+        ("stop-and-wait", 0.0),
+    ]
     for seed, (mode, offline) in enumerate(ways):
         for link in range(3):
             drawn.clear()

@@ -18,6 +18,7 @@ EXCEPTIONS = {
     ("draftlink/cli/bs.py", "bs"),
     ("draftlink/cli/chat.py", "chat"),
     ("draftlink/cli/device.py", "device"),
+    ("draftlink/cli/export.py", "export"),
     ("draftlink/cli/links.py", "plan"),
     ("draftlink/cli/serve.py", "serve"),
     ("bs_runtime/model/kernels.py", "_attend"),

@@ -1,0 +1,23 @@
+"""The window where both ends write, and what it sees is the trunk of a tree (``tree``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from device_runtime.drafting.blocks import Proposed
+from device_runtime.drafting.paths import Paths
+
+
+class Trunk(Paths):
+    """``Paths``, but that a path may begin with what had been drafted beside the last one."""
+
+    def adopt(self, proposed: Sequence[Proposed], sent: int = 0) -> None:
+        """The path behind the text has so many tokens already, or so many more; of those that it
+        has now ``sent`` more were proposed."""
+        self._chances += [one.chance for one in proposed]
+        self._sent += sent
+        self._ends = self._ends or any(one.ends for one in proposed)
+
+    def _at_once(self, most: int) -> int:
+        """One: what is drafted next depends on what was drafted beside it."""
+        return 1
