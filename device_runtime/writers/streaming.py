@@ -10,9 +10,10 @@ from device_runtime.drafting.drafter import Proposal
 from device_runtime.result import Came
 from device_runtime.transport.client import LinkError
 from device_runtime.writers.told import came
-from device_runtime.writers.writing import BESIDE, Writing
+from device_runtime.writers.writing import Writing
 from draftlink.protocol import frames
 
+BESIDE = 1 << 61  # a position with it: numbers of no epoch, which may begin where a stream did
 EIGHTHS = 8  # of a bit: what a surprisal is told in
 
 

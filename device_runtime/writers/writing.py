@@ -26,7 +26,6 @@ from draftlink.protocol.session import Session
 
 LEAST_S = 1e-6  # that a time ahead is waited for
 APART = 1 << 62  # beside a position: numbers of their own, for tokens that are shown and never sent
-BESIDE = 1 << 61  # likewise: for what is drafted beside a stream, as an epoch may begin there
 
 
 class Writing:

@@ -51,6 +51,8 @@ MINIMUM, REMAINDER = 0, 1
 AHEAD = 1 << 12  # minima of blocks that are drawn at once, of one position or of several
 KEPT = 64  # times as many are remembered
 
+NEAREST = 8  # blocks that are opened before it is known who else may win: they cost what one costs
+
 TINIEST = 1e-300  # a row's largest weight must be above it, so that its x / p is finite
 
 
@@ -152,8 +154,7 @@ def pick_many(keys: Sequence[bytes], positions: Sequence[int], p: Array) -> NDAr
 
     It is ``first_arrivals`` with a ``count`` of 1.
     """
-    picks: NDArray[np.int64] = first_arrivals(keys, positions, p, 1)[0][:, 0]
-    return picks
+    return first_arrivals(keys, positions, p, 1)[0][:, 0]
 
 
 def first_arrivals(
@@ -172,9 +173,8 @@ def first_arrivals(
     ``positions[i]``. A tensor stays on its device: a few numbers for each row leave it. (On a CPU
     ``tensor.numpy()`` picks the same tokens sooner, and copies nothing.)
 
-    Raises ValueError for a row whose largest weight is not finite or not above 1e-300, or that
-    holds NaN; for weights that are not float64; for shapes or positions that do not fit; for a
-    ``count`` below 1.
+    Raises ValueError for a row with NaN, or whose largest weight is not finite and above 1e-300;
+    for weights not of float64; for shapes or positions that do not fit; for a ``count`` below 1.
     """
     rows = _Rows(keys, positions, p)
     xp, host = rows.xp, rows.host
@@ -187,24 +187,25 @@ def first_arrivals(
         # the rounded quotients too, and closed blocks change nothing, not even a tie.
         least, winner = minima = rows.minima()
         bound = least / peaks
-        # A time that ``count`` tokens have arrived by: of all the blocks' winners and the one block
-        # that promises most, which alone counts where a few tokens hold all the weight.
-        nearest = xp.argmin(bound, 1)[:, None]
-        ids, near = rows.opened(rows.numbers, nearest, minima)
+        # A time that ``count`` tokens have arrived by: of all blocks' winners and the few that
+        # promise most, which alone count where a few tokens hold all the weight.
+        most = min(NEAREST, bound.shape[1]) - 1
+        order = np.argpartition(bound, most, 1) if xp is np else xp.argsort(bound, 1)
+        which = xp.broadcast_to(rows.numbers, (nearest := order[:, :NEAREST]).shape).reshape(-1)
+        ids, near = rows.opened(which[:, None], nearest.reshape(-1, 1), minima)
         others = rows.arrivals(rows.numbers, rows.blocks * BLOCK + winner, least)
-        others = xp.where(rows.blocks == nearest, xp.inf, others)  # it is among ``near`` already
-        reached = _reached((near, others), count, xp)
-        early = (bound <= reached[:, None]) & (bound < xp.inf) & (rows.blocks != nearest)
-        which, block = xp.where(early)
+        others[rows.numbers, nearest] = xp.inf  # they are among ``near`` already
+        bound[rows.numbers, nearest] = xp.inf
+        reached = _reached((near.reshape(len(p), -1), others), count, xp)
+        late, block = xp.where((bound <= reached[:, None]) & (bound < xp.inf))
         if len(block):
-            found = rows.opened(which[:, None], block[:, None], minima)
-            ids, near = xp.concatenate((ids, found[0])), xp.concatenate((near, found[1]))
-        which, times = xp.concatenate((rows.numbers[:, 0], which)), near
+            more = (*rows.opened(late[:, None], block[:, None], minima), late)
+            ids, near, which = map(xp.concatenate, zip((ids, near, which), more, strict=True))
         heads = []
         for _ in range(min(count, BLOCK)):
-            first = xp.amin(times, 1)
-            token = xp.amin(xp.where(times == first[:, None], ids, LIMIT), 1)
-            times = xp.where(ids == token[:, None], xp.inf, times)
+            first = xp.amin(near, 1)
+            token = xp.amin(xp.where(near == first[:, None], ids, LIMIT), 1)
+            near = xp.where(ids == token[:, None], xp.inf, near)
             heads.append((host(which), host(first), host(token)))
     return _earliest(heads, len(p), count)
 
