@@ -153,8 +153,7 @@ def main() -> None:
             told.print(leaves.table(pairs), f"geometric mean {gain:.3f}")
             out[f"leaves {share:g}"] = [asdict(one) for one in pairs]
     if "branches" in parts:
-        every = chosen(quick=options.quick)
-        near = [replace(c, row_ms=branches.ROW * c.step_ms) for c in every]
+        near = [replace(c, row_ms=branches.ROW * c.step_ms) for c in chosen(quick=options.quick)]
         drafted = list(branches.rows(near, texts))
         told.print(branches.table(drafted), branches.said(drafted))
         out["branches"] = [asdict(one) for one in drafted]
