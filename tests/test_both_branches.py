@@ -125,6 +125,10 @@ def test_near_the_end_of_a_context_it_drafts_on_its_trunk_alone():
 
 @pytest.fixture
 def swapped(monkeypatch):
+    swap(monkeypatch)
+
+
+def swap(monkeypatch) -> None:
     """A draft whose second is drafted first at every third position."""
     ranked = Drafter._ranked
 
@@ -142,9 +146,8 @@ def swapped(monkeypatch):
     monkeypatch.setattr(Drafter, "_ranked", swaps)
 
 
-def met(monkeypatch, shaped: bool, seeds: int = 4) -> tuple[int, int]:
-    """Tokens of texts that a right draft had drafted or had beside them, and those that it had
-    not: where one of the two comes first, none of these."""
+def counting(monkeypatch) -> list[int]:
+    """Tokens of texts that a draft had drafted or had beside them, and those that it had not."""
     counts = [0, 0]
     written = Tree.written
 
@@ -156,10 +159,16 @@ def met(monkeypatch, shaped: bool, seeds: int = 4) -> tuple[int, int]:
         return True
 
     monkeypatch.setattr(Tree, "written", counted)
+    return counts
+
+
+def met(monkeypatch, shaped: bool, seeds: int = 4) -> list[int]:
+    """``counting``, of a right draft: where one of the two comes first, none of the latter."""
+    counts = counting(monkeypatch)
     for seed in range(seeds):
         case = Case(seed, "right", rtt_s=0.06, draft_s=0.004, greedy=seed % 2 == 0)
         write(case, 3, shaped=shaped)
-    return counts[0], counts[1]
+    return counts
 
 
 @pytest.mark.parametrize("shaped", [False, True], ids=["", "shaped"])

@@ -6,11 +6,17 @@ import msgspec
 import numpy as np
 import pytest
 
+from bench.virtual.loop import run
+from bench.virtual.world import World
+from bs_runtime.model.target import Target
+from device_runtime.device import Coupled, Sampling
 from device_runtime.model.block import ROOT, Block
 from device_runtime.model.branching import BranchingGraph
 from device_runtime.model.bundle import BundleError, load_bundle
 from device_runtime.model.draft_model import DraftModel
+from draftlink.link.shaping import LinkProfile, make_link
 from tests.bundles import fake_bundle
+from tests.test_both_branches import counting, swap
 
 PROMPT = [5, 9, 40, 7]
 CLOSE = 1e-5
@@ -215,3 +221,44 @@ def test_a_bundle_that_says_what_its_graph_has_not_is_refused(bundle, branching,
         made.manifest = msgspec.structs.replace(made.manifest, branches=says)
         with pytest.raises(BundleError, match="cannot be run"):
             DraftModel(made, threads=2)
+
+
+def written(bundle, folder, mode: str, branches: int) -> tuple[list[int], int]:
+    """A text of such a graph and the checkpoint that it comes from; forwards that branched."""
+    draft = DraftModel(bundle, threads=1)
+    branched = 0
+    branch = DraftModel.branch
+
+    def counted(self, ids, parents):
+        nonlocal branched
+        branched += len(ids) > 1
+        return branch(self, ids, parents)
+
+    async def main():
+        target = Target.load(str(folder))
+        world = World(draft, target, bundle.tokenizer(), draft.context, 0.004, 0.03, draft_row=0.15)
+        async with world.device(make_link(LinkProfile(1e7, 1e7, 0.06), seed=1)) as device:
+            generation = device.generate(
+                PROMPT, max_tokens=60, scheme=Coupled(), sampling=Sampling(1.0), seed=3, mode=mode,
+                eos_ids=(), branches=branches,
+            )  # fmt: skip
+            async for _ in generation:
+                pass
+            assert not len(draft._graph.block) and draft.length <= len(device.history)
+            return generation.tokens
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DraftModel, "branch", counted)
+        return run(main()), branched
+
+
+def test_the_text_of_a_real_graph_is_the_streams(branching, model_folder, monkeypatch):
+    """And behind a sibling it drafts what it would have drafted alone: the text, always."""
+    bundle, folder = branching(), model_folder("llama")
+    alone, none = written(bundle, folder, "stream", 1)
+    swap(monkeypatch)
+    counts = counting(monkeypatch)
+    text, branched = written(bundle, folder, "both", 3)
+    assert text == alone and not none and branched > 10
+    known, unknown = counts
+    assert known > 20 and unknown == 0
