@@ -26,6 +26,12 @@ from device_runtime.model.block import ROOT
 ROW = 0.15
 MOST = 128  # tokens of the block: what a forward is told of each of them
 
+
+def lasts(rows: int) -> float:
+    """How long a forward of so many rows takes, of one of a single row."""
+    return 1.0 + ROW * (rows - 1)
+
+
 Chances = Callable[[Proposal], Sequence[float]]
 
 

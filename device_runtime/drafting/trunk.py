@@ -6,10 +6,36 @@ from collections.abc import Sequence
 
 from device_runtime.drafting.blocks import Proposed
 from device_runtime.drafting.paths import Paths
+from device_runtime.drafting.tree import lasts
 
 
 class Trunk(Paths):
-    """``Paths``, but that a path may begin with what had been drafted beside the last one."""
+    """``Paths``, but that a path may begin with what had been drafted beside the last one.
+
+    What is decided is decided by a forward of one row: what further rows take is not the trunk's.
+    """
+
+    _longer = 1.0  # times as long as one of one row
+
+    def affords(self, rows: int) -> bool:
+        """Whether drafting pays where all forwards have so many rows."""
+        self._longer = lasts(rows)
+        try:
+            return self._pays(self._estimates.acceptance.alpha)
+        finally:
+            self._longer = 1.0
+
+    def _costs_s(self) -> tuple[float, float]:
+        draft_s, step_s = super()._costs_s()
+        return draft_s * self._longer, step_s
+
+    def rows_drafted(
+        self, now: float, proposed: Sequence[Proposed], waited_s: float, rows: int
+    ) -> bool:
+        """``drafted``, by a forward of so many rows."""
+        assert self._asked_s is not None
+        took_s = now - self._asked_s - waited_s
+        return self.drafted(now, proposed, waited_s + took_s * (1.0 - 1.0 / lasts(rows)))
 
     def adopt(self, proposed: Sequence[Proposed], sent: int = 0) -> None:
         """The path behind the text has so many tokens already, or so many more; of those that it

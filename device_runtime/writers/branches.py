@@ -34,6 +34,7 @@ class Branches(Both):
         self._coded: list[int] = []  # behind which tokens the last payload was coded
         super().__init__(writing)
         assert isinstance(writing.paths, Trunk)
+        self._path_window = writing.paths
         self._adopts = writing.paths.adopt
         self._made: Pass | None = None  # of the job
 
@@ -51,6 +52,7 @@ class Branches(Both):
         writing, window = self._writing, self._window
         # In turns nothing is hidden behind a step; and what follows the text proposes nothing.
         most = 1 if window.turns or window.rests else writing.branches
+        most = most if self._path_window.affords(most) else 1
         start, entries = writing.start, writing.device.draft_context - len(writing.history)
         room = start.begins + start.max_tokens - len(writing.history)
         self._made = self._tree.next(most, min(room, entries), entries)
@@ -64,7 +66,8 @@ class Branches(Both):
         fresh = self._trunk()[len(self._nodes) :]
         seen = writing.seen(fresh)
         self._nodes += fresh
-        if not window.drafted(writing.now(), seen, writing.waited_s):
+        rows = len(self._made.nodes)
+        if not self._path_window.rows_drafted(writing.now(), seen, writing.waited_s, rows):
             self._adopts(seen)  # behind another trunk than it was asked for
 
     def _chances(self, proposal: Proposal) -> list[float]:
