@@ -28,6 +28,7 @@ class FakeTarget(Serial):
         self.vocab_size, self.context = len(table), context
         self.facts = Facts()
         self.device = torch.device("cpu")
+        self.times: list[tuple[int, float]] = []
         self.slots: list[FakeModel] = []
         self.batches: list[int] = []  # slots fed by each forward
 

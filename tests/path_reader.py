@@ -64,6 +64,9 @@ class Paths:
     def turns(self) -> bool:
         return self.shared or self.here.draft.slowdown() > 1.0
 
+    def opens(self) -> bool:
+        return self.turns() and self.length == self.limits["begins"]
+
     def costs(self) -> tuple[float, float]:
         here = self.here
         draft_s = here.draft.cost(not self.turns(), here.draft.slowdown())
@@ -74,14 +77,21 @@ class Paths:
             return 64
         return max(1, min(64, floor(math.log(self.price) / math.log(self.here.alpha))))
 
+    def turn(self) -> tuple[float, float]:
+        _, step_s = self.costs()
+        tokens, row_s = self.here.rows(self.row_s)
+        row_s = min(row_s, step_s / (1.0 + tokens))
+        return step_s - tokens * row_s, row_s
+
     def group(self) -> int:
         draft_s, step_s = self.costs()
         if self.gamma is not None:
             return int(self.gamma)
         if not draft_s or not step_s:
             return 4
-        fixed_s = self.here.rtt.mean + step_s
-        pays = min(best_gamma(self.here.alpha, fixed_s, draft_s + self.row_s), self.deep())
+        lone_s, row_s = self.turn()
+        fixed_s = self.here.rtt.mean + lone_s
+        pays = min(best_gamma(self.here.alpha, fixed_s, draft_s + row_s), self.deep())
         return pays if self.turns() else max(1, min(pays, nearest(step_s / (2.0 * draft_s))))
 
     def most(self) -> int:
@@ -101,8 +111,9 @@ class Paths:
         if self.turns() and self.gamma is not None:
             return True
         if self.turns():
-            turn_s = self.here.rtt.mean + step_s + self.group() * draft_s
-            return not less(expected(alpha, self.group()) * step_s, turn_s)
+            lone_s, row_s = self.turn()
+            turn_s = self.here.rtt.mean + lone_s + self.group() * (draft_s + row_s)
+            return not less(expected(alpha, self.group()) * lone_s, turn_s)
         late_s, most = self.here.rtt.mean + step_s, self.most()
         if not less(draft_s, step_s) or less(most, late_s / step_s):
             return False
@@ -117,10 +128,11 @@ class Paths:
         if (not ahead or self.guesses) and self.job is None:
             self.guesses = self.unsure()
             self.follows = not self.pays(self.here.alpha)
-        room = min(1 if self.follows else self.most(), self.room)
+        looks = self.follows or self.opens()
+        room = min(1 if looks else self.most(), self.room)
         ends = any(eos for _, eos in self.path)
         full = ahead >= room or ends
-        fresh = 0 if self.follows and ahead <= 1 else min(ahead, 256) - self.sent
+        fresh = 0 if looks and ahead <= 1 else min(ahead, 256) - self.sent
         last = ends or ahead >= self.room or (full and (self.turns() or ahead == room))
         sends = last or fresh >= self.group() or (not full and self.misses(now))
         if not link and fresh and sends:
@@ -186,7 +198,9 @@ class Paths:
             self.path += [(chance, eos) for chance, eos in tokens]
         return not void
 
-    def written(self, now: float, agreed: int, accepted: int, tokens: int, step_s: float) -> bool:
+    def written(
+        self, now: float, agreed: int, accepted: int, tokens: int, step_s: float, rows: int
+    ) -> bool:
         self.heard = now
         faded = 0.96**tokens
         self.text, self.stood = faded * self.text + tokens, faded * self.stood + accepted
@@ -196,6 +210,7 @@ class Paths:
                 self.here.judge(self.path[i][0], i < agreed)
         if step_s:
             self.here.verify.took(step_s, None)
+            self.here.row(max(rows - 1, 0), step_s)
             self.beside.stepped(now, step_s)
             self.stepped = now
         self.age += tokens

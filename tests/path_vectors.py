@@ -60,7 +60,7 @@ def step(window: Paths, now: float, cached: int, link: str, events: list[Any]) -
                 found.append(["void"])
         elif name == "written":
             window.heard(now)
-            goes_on = window.written(now, *values[:3], step_s=values[3])
+            goes_on = window.written(now, *values[:3], step_s=values[3], rows=values[4])
             found += [] if goes_on else [["leave"]]
         elif name == "commit":
             window.commit(values[0], confirmed=values[1], refuted=values[2])
@@ -88,6 +88,7 @@ class World:
         self.draft_s, self.step_s = how.get("draft_s", 0.00969), how.get("step_s", 0.0467)
         self.rtt_s, self.accepts = how.get("rtt_s", 0.0607), how.get("accepts", 0.8)
         self.eos, self.patience_s = how.get("eos", 0.0), how.get("patience_s", 0.0)
+        self.row_s = how.get("row_s", 0.0)  # what each row adds to a step, of what is told of it
         self.slows, self.stepping = how.get("slows", 1.0), (0.0, 0.0)
         self.shares, self.lost = how.get("shares", 0.0), how.get("lost", (1e9, 1e9))
         self.now, self.length = vector["started_s"], vector["length"]
@@ -180,12 +181,12 @@ class World:
         accepted = next((i for i, right in enumerate(mine) if not right), len(mine))
         accepted = min(accepted, self.vector["limits"]["ends"] - self.text - 1)
         self.text += accepted + 1
-        self.at(self.rtt_s / 2.0, ["written", accepted, accepted + 1], link=True)
+        self.at(self.rtt_s / 2.0, ["written", accepted, accepted + 1, len(mine) + 1], link=True)
         begins = self.now + self.patience_s
         self.stepping = begins, begins + self.step_s
         self.at(self.step_s + self.patience_s, ["step"])
 
-    def on_written(self, accepted: int, tokens: int) -> None:
+    def on_written(self, accepted: int, tokens: int, rows: int) -> None:
         agreed = 0
         for node in self.nodes[:tokens]:
             if not node[2]:
@@ -203,8 +204,8 @@ class World:
             self.cached = min(self.cached, self.length - tokens + agreed)
         if self.rng.random() < 0.15:  # a frame is there, and has not been looked at
             self.ask([], unread=True)
-        step_s = round(self.step_s * self.rng.uniform(1.0, 1.01), 6)
-        events = [["written", agreed, accepted, tokens, step_s]]
+        step_s = (self.step_s + self.row_s * (rows - 1)) * self.rng.uniform(1.0, 1.01)
+        events = [["written", agreed, accepted, tokens, round(step_s, 6), rows]]
         self.ask([*events, ["commit", tokens, confirmed, refuted]])
 
 
@@ -229,10 +230,11 @@ CASES = {
     "apart": case(1, 24, "good"),
     "apart, cold": case(2, 16, "cold"),
     "apart, cold, told": case(3, 12, "cold", step_s=0.0467, row_s=0.00113),
-    "apart, known": case(4, 24, "known"),
+    "apart, known": case(4, 20, "known"),
     "apart, one worker for several": case(5, 14, "known", {"shares": 0.6}),
     "turns": case(6, 24, "near", TURNS, shared=True),
     "turns, cold": case(7, 24, "cold", TURNS, shared=True, step_s=0.0133, row_s=0.000213),
+    "turns, dear rows": case(20, 15, "near", TURNS | {"row_s": 0.0017}, shared=True, row_s=0.0004),
     "turns, gamma, messages": case(8, 16, "near", TURNS, shared=True, gamma=7, message=3),
     "turns, seen": case(9, 30, "slowed", {"patience_s": 0.0467}),
     "becomes turns": case(
@@ -241,12 +243,12 @@ CASES = {
     ),
     "follows": case(11, 40, "poor", {"rtt_s": 0.607, "accepts": 0.3}),
     "never right": case(12, 64, "poor", {"accepts": 0.0, "draft_s": 0.0407}, price=0.0),
-    "dear": case(13, 24, "known", price=0.21),
+    "dear": case(13, 20, "known", price=0.21),
     "too dear by a little": case(19, 12, "known", price=0.26),
     "an EOS": case(14, 20, "good", {"eos": 0.2}),
     "the limit": case(15, 30, "good", {"accepts": 0.95}, ends=25),
     "a full context": case(16, 30, "good", {"accepts": 0.95}, context=19),
-    "a cut": case(17, 56, "good", {"lost": (3.25, 4.1)}),
+    "a cut": case(17, 50, "good", {"lost": (3.25, 4.1)}),
     "offline": case(18, 44, "good", {"lost": (3.2, 3.9), "accepts": 0.9}, offline_after_s=0.3),
 }  # fmt: skip
 

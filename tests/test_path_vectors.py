@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from device_runtime.drafting import beside, estimators, paths, trials
-from device_runtime.drafting.paths import Paths
+from device_runtime.drafting import beside, estimators, paths, trials, worth
+from device_runtime.drafting.worth import Worth
 from tests import path_reader, path_vectors, vector_files, window_estimates
 from tests.test_window import agrees, by_copies, imports
 
@@ -75,15 +75,15 @@ def test_every_action_event_and_situation_has_its_place():
 
 
 CHANGED = [
-    (paths, "BEGUN", 0.2),
-    (paths, "MOST", 6),
+    (worth, "BEGUN", 0.2),
+    (worth, "MOST", 6),
     (paths, "LONG", 12),
     (trials, "TRIED", 3.0),
     (trials, "MEMORY", 0.5),
     (trials, "REST", (2, 64)),
     (paths, "LOOKS", (8, 12)),
-    (paths, "EARLY", 2),
-    (paths, "SEEN", 1),
+    (worth, "EARLY", 2),
+    (worth, "SEEN", 1),
     (paths, "BRIEF_S", 0.001),
     (paths, "BACKLOG", 0),
     (beside, "CLEAR", 0.4),
@@ -101,10 +101,15 @@ def test_a_window_with_another_constant_fails(monkeypatch, module, name, value):
     assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)
 
 
-@pytest.mark.parametrize("name", ["turns", "_deep", "_pays", "most"])
+@pytest.mark.parametrize("name", ["turns", "_deep", "pays", "most", "_turn_s"])
 def test_a_window_without_one_of_its_rules_fails(monkeypatch, name):
-    """Negative controls: it never takes turns, is of any depth, always pays, has no window."""
+    """Negative controls: never in turns, of any depth, it always pays, no window, rows are free."""
     instead = {"turns": False, "_deep": 64, "most": 64}
-    rule = property(lambda self: instead[name]) if name in instead else lambda self, alpha: True
-    monkeypatch.setattr(Paths, name, rule)
+    if name in instead:
+        rule = property(lambda self: instead[name])
+    elif name == "pays":
+        rule = lambda self, alpha: True  # noqa: E731
+    else:
+        rule = lambda self: (self.costs_s()[1], 0.0)  # noqa: E731
+    monkeypatch.setattr(Worth, name, rule)
     assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)

@@ -179,16 +179,17 @@ class Estimates:
         """Section 2.2: a block that waited has been verified."""
         self.waited = [*self.waited, (tokens, sample)][-31:]
 
-    def rows(self) -> tuple[float, float]:
+    def rows(self, told_s: float = 0.0) -> tuple[float, float]:
         """Section 2.2: their mean number of tokens, and what each of them adds."""
         number = len(self.waited)
         if not number:
-            return 0.0, 0.0
+            return 0.0, told_s
         most = 2.0 * sorted(s for _, s in self.waited)[(number - 1) // 2]
         found = [(n, min(s, most)) for n, s in self.waited]
         mean_n, mean_s = (sum(each) / number for each in zip(*found, strict=True))
         spread = sum((n - mean_n) ** 2 for n, _ in found) + number
-        return mean_n, max(0.0, sum((n - mean_n) * (s - mean_s) for n, s in found) / spread)
+        product = sum((n - mean_n) * (s - mean_s) for n, s in found) + number * told_s
+        return mean_n, max(0.0, product / spread)
 
     def round(self) -> tuple[float, float]:
         """Section 3.1: what a round costs, and each of its tokens."""

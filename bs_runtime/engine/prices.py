@@ -8,7 +8,7 @@ the load, and nobody sets it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bs_runtime.engine.flight import Launched
 from bs_runtime.engine.step import Result
@@ -52,6 +52,12 @@ class Prices:
             tokens = sum(one.accepted + (one.next is not None) for one in outcomes)
             if rows:  # else all that was judged had been fed before
                 self.stepped(rows, seconds, len(rounds), tokens, ended_s)
+
+    def tried(self, times: Iterable[tuple[int, float]]) -> None:
+        """(rows, seconds) of steps that were tried before anybody was served."""
+        for rows, seconds in times:
+            self.stepped(rows, seconds, 1, 1, 0.0)
+        self._every_s, self._ended_s = 0.0, None
 
     def stepped(self, rows: int, seconds: float, rounds: int, tokens: int, ended_s: float) -> None:
         """A step of ``rows`` for so many ``rounds`` has ended; it wrote ``tokens``."""

@@ -15,7 +15,7 @@ from bs_runtime.checkpoint.config import window_of
 from bs_runtime.checkpoint.errors import CheckpointError
 from bs_runtime.checkpoint.facts import Facts, read_facts
 from bs_runtime.checkpoint.refused import refuse_state
-from bs_runtime.model import attention, prepack
+from bs_runtime.model import attention, prepack, timing
 from bs_runtime.model.block import ROOT
 from bs_runtime.model.choice import AUTO, DTYPES, choose_dtype, find_device, own_dtype, size_of
 from bs_runtime.model.errors import TargetError
@@ -72,6 +72,8 @@ class Target(Serial):
                 " cache cannot be rolled back; use a model with full attention and a KV cache"
             )
         self.context = self.engine.context = context or longest
+        self.times: list[tuple[int, float]] = []  # what steps take, as (rows, seconds)
+        self.time()
 
     @classmethod
     def load(
@@ -113,6 +115,11 @@ class Target(Serial):
         """Where the model is, and with it the KV slots."""
         place: torch.device = self.model.device
         return place
+
+    def time(self) -> None:
+        """Try what steps take: anew where ``forward`` has been made slower."""
+        if self.context >= timing.ROWS:
+            self.times = timing.times(self.forward, self.open(), range(min(6, self.vocab_size)))
 
     def open(self) -> Slot:
         """A new, empty KV slot."""

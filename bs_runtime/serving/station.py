@@ -88,6 +88,7 @@ class Station:
         # A GPU does the work itself: the processor's threads only hand it over.
         fixed = self._threads is not None or target.device.type != "cpu"
         team, prices = Team(self._threads, fixed=fixed), Prices(self._tariff)
+        prices.tried(target.times)
         self.scheduler = Scheduler(target, slots, team, prices)
         self.conversations = Conversations(target.open, self.scheduler.close, self._sealer)
         self.stats.totals = self.scheduler.totals

@@ -212,7 +212,8 @@ class Rows:
 
     def __init__(self) -> None:
         self._samples: deque[tuple[int, float]] = deque(maxlen=KEPT)
-        self.tokens = self.token_s = 0.0  # their mean number; and the seconds that each adds
+        self.tokens = 0.0  # their mean number
+        self._product = self._spread = 0.0
 
     def add(self, tokens: int, seconds: float) -> None:
         """A block of so many tokens. A stall counts as ``LATE`` times the typical at the most."""
@@ -222,9 +223,20 @@ class Rows:
         most = LATE * ordered[(number - 1) // 2]
         self.tokens = sum(n for n, _ in self._samples) / number
         mean = sum(min(s, most) for s in ordered) / number
-        spread = sum((n - self.tokens) ** 2 for n, _ in self._samples)
-        product = sum((n - self.tokens) * (min(s, most) - mean) for n, s in self._samples)
-        self.token_s = max(0.0, product / (spread + STEADY * number))
+        self._spread = sum((n - self.tokens) ** 2 for n, _ in self._samples)
+        self._product = sum((n - self.tokens) * (min(s, most) - mean) for n, s in self._samples)
+
+    @property
+    def token_s(self) -> float:
+        """The seconds that each token adds; 0 as long as nothing tells."""
+        return self.each_s(0.0)
+
+    def each_s(self, told_s: float) -> float:
+        """The same, where ``told_s`` is said as long as blocks hardly differ."""
+        steady = STEADY * len(self._samples)
+        if not steady:
+            return told_s
+        return max(0.0, (self._product + steady * told_s) / (self._spread + steady))
 
 
 @dataclass

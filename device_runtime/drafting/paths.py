@@ -6,43 +6,38 @@ overtaken, a new one begins behind the text.
 
 Where both ends share a machine (the address says so, or both are seen to slow one another), they
 take turns: the device drafts as many tokens as pay (``theory.best_draft_length``), proposes them,
-and rests until it hears what came of them. Elsewhere it drafts on and on under a window that covers
-what is under way, and proposes in groups of about what it drafts in half a step of the target's.
+and rests until it hears what came of them; the first turn is the base station's, for the prompt.
+Elsewhere it drafts on under a window that covers what is under way, and proposes in groups of about
+what it drafts in half a step of the target's.
 
 All of it is weighed by one price: of the text that a drafted token saves the base station's steps
 it must bring ``price`` tokens. So nothing is drafted that is hardly likely to stand, and no path is
 begun that the text would overtake on the way: the device then follows it, in forwards of many
-tokens, and looks now and then whether its proposals are better than it thought. Where hardly
-anything that it proposes comes to be accepted all the same, it rests too, and tries again more and
-more rarely. All times are in seconds.
+tokens, and looks now and then whether its proposals are better than it thought. Where hardly any
+comes to be accepted all the same, it tries again more and more rarely. All times are in seconds.
 
-Where nothing is heard for long the path simply goes on, and is shown as it grows, if the caller has
-allowed that: what is drafted then is proposed like anything else once the link is back.
+Where nothing is heard for long the path goes on, and is shown as it grows, if the caller allows
+that: what is drafted then is proposed like anything else once the link is back.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from device_runtime.drafting.actions import Action, Draft, Guess, Propose, Show, Wait
 from device_runtime.drafting.beside import Beside
 from device_runtime.drafting.blocks import Proposed
-from device_runtime.drafting.controller import HOPE, LONGEST, Controller
+from device_runtime.drafting.controller import HOPE, Controller
 from device_runtime.drafting.counts import Counts, Limits
 from device_runtime.drafting.epochs import BACKLOG
 from device_runtime.drafting.offline import Offline
 from device_runtime.drafting.trials import REST, Trials
-from draftlink.planning import theory
+from device_runtime.drafting.worth import Worth
 from draftlink.protocol.both import MAX_LIVE
 
 PRICE = 0.02  # tokens of text that a drafted token must save, unless the caller says another
-BEGUN = 1.25  # times the price: a path goes on until it is known to be wrong
-MOST = 64  # tokens of a path that the text has not reached at the device
 LONG = 192  # tokens of a path, after which a new one begins
 LOOKS = (8, 64)  # tokens of text between two looks while it follows: where there is hope, or none
-EARLY = 4  # tokens that are proposed before anything is known of times
-SEEN = 3  # forwards, before which it is not judged whether drafting pays: the first may be slow
 BRIEF_S = 0.008  # in turns, forwards that together take no longer are one job for the worker
 
 
@@ -68,20 +63,18 @@ class Paths:
         """``shared``: the base station is on this machine. ``step_s`` and ``row_s``: what it
         says that a step takes, and each further row.
 
-        ``price``: tokens of the text that a drafted token must save; 0 weighs nothing.
-        ``started_s``: when the generation began. ``offline_after_s``: after how long a silence what
-        the draft goes on with is shown; None for never.
+        ``price``: tokens of text that a drafted token must save; 0 weighs nothing. ``started_s``:
+        when the generation began. ``offline_after_s``: of silence, after which what the draft goes
+        on with is shown; None for never.
         """
-        self._shared = shared
-        self._step_s, self._row_s = step_s, row_s
-        self._price = price
         self._started_s = started_s
         self._offline = Offline(offline_after_s)
         self._trials = Trials()
         self._estimates = controller.estimates
         self._beside = Beside(self._estimates.draft)
         self._counts = Counts(limits, length)
-        self._gamma = controller.gamma
+        self.worth = Worth(self._estimates, controller.gamma, shared=shared, step_s=step_s,
+                            row_s=row_s, price=price)  # fmt: skip
         self._chances: list[float] = []  # of the path's tokens behind the text
         self._ends = False  # one of them is an EOS
         self._sent = 0  # of them, those that were proposed
@@ -89,7 +82,7 @@ class Paths:
         self._asked_s: float | None = None  # since when tokens are being drafted
         self._asked = self._fed = 0  # how many, and how many are fed before the first comes
         self._void = False  # it is drafted for a path that was left
-        self.follows = not self._pays(self._estimates.acceptance.alpha)  # it proposes nothing
+        self.follows = not self.worth.pays(self._estimates.acceptance.alpha)  # it proposes nothing
         self._guesses = False  # that was decided before enough was known of costs
 
     @property
@@ -100,80 +93,12 @@ class Paths:
     @property
     def turns(self) -> bool:
         """Whether both ends take turns."""
-        return self._shared or self._estimates.draft.slowdown > 1.0
+        return self.worth.turns
 
     @property
     def rests(self) -> bool:
         """Whether nothing is drafted, but to look, since it would not pay."""
         return self.follows or self._counts.length < self._trials.resumes
-
-    def _costs_s(self) -> tuple[float, float]:
-        """A forward of the draft's, and a step of the base station's; 0 for what is not known."""
-        here, turns = self._estimates, self.turns
-        draft_s = here.draft.mean_s(beside=not turns, slowdown=here.draft.slowdown)
-        return draft_s, here.verify_s or self._step_s
-
-    @property
-    def group(self) -> int:
-        """Tokens that are proposed at once."""
-        draft_s, step_s = self._costs_s()
-        if self._gamma is not None:
-            return self._gamma
-        if not draft_s or not step_s:
-            return EARLY
-        here = self._estimates
-        pays = theory.best_draft_length(
-            here.acceptance.alpha,
-            fixed_s=here.rtt.mean + step_s,
-            draft_s=draft_s + self._row_s,
-            longest=LONGEST,
-        )
-        pays = min(pays, self._deep)
-        return pays if self.turns else max(1, min(pays, round(step_s / (2.0 * draft_s))))
-
-    @property
-    def most(self) -> int:
-        """Tokens of a path that may be ahead of the text as the device knows it."""
-        draft_s, step_s = self._costs_s()
-        if self.turns or not draft_s or self._trials.rest > REST[0]:
-            return self.group
-        under_way = math.ceil((self._estimates.rtt.mean + step_s) / draft_s)
-        return min(MOST, self.group + under_way, max(self.group, self._deep))
-
-    @property
-    def _deep(self) -> int:
-        """Tokens of a path of which the last still saves its price, if it comes in time."""
-        if self._price <= 0.0:
-            return MOST
-        deep = math.log(self._price) / math.log(self._estimates.acceptance.alpha)
-        return max(1, min(MOST, int(deep)))
-
-    @property
-    def _unsure(self) -> bool:
-        """Whether hardly anything is known of what things cost."""
-        return len(self._estimates.draft) < SEEN or not self._costs_s()[1]
-
-    def _pays(self, alpha: float) -> bool:
-        """Whether a path that is begun now saves its price, at an acceptance rate.
-
-        The base station writes on while what the device knows is on its way here, and what is
-        drafted on its way there. Token j of a path is in time for a step if j times what a step
-        takes longer than a draft makes up for the round trip and a step: if all before it are
-        right, that is, α^j. From there on each that is right, 1/(1 − α) on average, saves as much
-        of a step. In turns nothing is overtaken, if the base station waits: it does where a turn
-        brings more in its time than its own steps would.
-        """
-        draft_s, step_s = self._costs_s()
-        if self._unsure or self._price <= 0.0 or (self.turns and self._gamma is not None):
-            return True
-        if self.turns:
-            turn_s = self._estimates.rtt.mean + step_s + self.group * draft_s
-            return theory.expected_tokens(alpha, self.group) * step_s >= turn_s
-        late_s, saves_s, most = self._estimates.rtt.mean + step_s, step_s - draft_s, self.most
-        if saves_s <= 0.0 or most < late_s / step_s:  # by so much the text is ahead
-            return False
-        tokens = math.pow(alpha, late_s / saves_s) / (1.0 - alpha)
-        return tokens * saves_s / step_s >= BEGUN * self._price * most
 
     def due(
         self, now: float, *, cached: int, connected: bool = True, unread: bool = False
@@ -181,15 +106,16 @@ class Paths:
         """What is to be done at ``now``; ``cached`` tokens are in the draft's cache."""
         ahead, actions = len(self._chances), list[Action]()
         if (not ahead or self._guesses) and self._asked_s is None:
-            self._guesses = self._unsure
-            self.follows = not self._pays(self._estimates.acceptance.alpha)
-        room = min(1 if self.follows else self.most, self._counts.room)
+            self._guesses = self.worth.unsure
+            self.follows = not self.worth.pays(self._estimates.acceptance.alpha)
+        looks = self.follows or (self.turns and self._counts.length == self._counts.limits.begins)
+        room = min(1 if looks else self.worth.most, self._counts.room)
         full = ahead >= room or self._ends
-        held = self.follows and ahead <= 1  # to look; more was drafted while nothing was heard
+        held = looks and ahead <= 1  # more was drafted while nothing was heard
         fresh = 0 if held else min(ahead, MAX_LIVE) - self._sent
         # Beyond the window, where nothing is heard for long, only groups are worth their frames.
         last = self._ends or ahead >= self._counts.room or (full and (self.turns or ahead == room))
-        sends = last or fresh >= self.group or (not full and self._misses(now))
+        sends = last or fresh >= self.worth.group or (not full and self._misses(now))
         if connected and not unread and fresh and sends:
             self._sent += fresh
             message = self._counts.limits.message
@@ -210,7 +136,7 @@ class Paths:
 
     def _misses(self, now: float) -> bool:
         """Whether the next token would be too late for a step that those there are in time for."""
-        draft_s, step_s = self._costs_s()
+        draft_s, step_s = self.worth.costs_s()
         if self.turns or not draft_s or not step_s:
             return False
         ready_s = draft_s + (now if self._asked_s is None else self._asked_s)
@@ -224,7 +150,7 @@ class Paths:
     def _at_once(self, most: int) -> int:
         """Up to ``most`` tokens that are drafted without a look at what has come: in turns it is
         nothing, and to hand a small draft's forward over and back takes as long as it."""
-        draft_s, _ = self._costs_s()
+        draft_s, _ = self.worth.costs_s()
         alone = not self.turns or self.follows or not draft_s
         return 1 if alone else max(1, min(most, int(BRIEF_S / draft_s)))
 
@@ -261,12 +187,13 @@ class Paths:
         return True
 
     def written(
-        self, now: float, agreed: int, accepted: int, tokens: int, *, step_s: float
+        self, now: float, agreed: int, accepted: int, tokens: int, *, step_s: float, rows: int
     ) -> bool:
         """So many tokens of the text have come, of which the path has the first ``agreed``, too.
 
-        ``accepted`` of them were written because they had been proposed. Whether the path goes on;
-        else the next one begins behind them, with what is drafted and not refuted.
+        ``accepted`` of them were written because they had been proposed, by a step of so many
+        ``rows``. Whether the path goes on; else the next one begins behind them, with what is
+        drafted and not refuted.
         """
         self._trials.wrote(tokens, accepted)
         differs = agreed < tokens and agreed < len(self._chances)
@@ -275,6 +202,7 @@ class Paths:
             self._estimates.acceptance.foretold(chance, place < agreed)
         if step_s > 0.0:  # else it is told once more
             self._estimates.verify.took(step_s, beside=None)
+            self._estimates.rows.add(max(rows - 1, 0), step_s)
             self._beside.stepped(now, step_s, self._estimates.rtt.typical)
         self._age += tokens
         tried = bool(self._chances) or self._asked_s is not None
@@ -289,9 +217,10 @@ class Paths:
         self._sent = self._age = 0
         if self.follows and tried:
             hope = min(self._estimates.acceptance.alpha + self._estimates.acceptance.error, HOPE)
-            self._trials.resumes = self._counts.length + tokens + LOOKS[not self._pays(hope)]
+            self._trials.resumes = self._counts.length + tokens + LOOKS[not self.worth.pays(hope)]
         elif accepted or tried:
             self._trials.over(self._counts.length + tokens, accepted)
+            self.worth.rare = self._trials.rest > REST[0]
         return False
 
     def commit(self, tokens: int, *, confirmed: int = 0, refuted: bool = False) -> None:

@@ -147,7 +147,12 @@ class Both:
         writing.tally.met(agreed, differs=differs)
         writing.tally.followed += len(frame.ids) * self._window.follows
         goes_on = self._window.written(
-            writing.now(), agreed, frame.accepted, len(frame.ids), step_s=frame.step_us * 1e-6
+            writing.now(),
+            agreed,
+            frame.accepted,
+            len(frame.ids),
+            step_s=frame.step_us * 1e-6,
+            rows=frame.fed,
         )
         self._stand(frame.ids, agreed)
         writing.commit(frame.ids)

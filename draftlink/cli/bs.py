@@ -191,7 +191,9 @@ def bs(
         target = Target.load(source, device=device, dtype=dtype, context=context)
         if offered is not None:
             offered.check(target.tokenizer_hash)
-        hold(target, pace_target)
+        if pace_target is not None:
+            hold(target, pace_target)
+            target.time()
         return target
 
     def announce(target: Target) -> None:

@@ -5,26 +5,31 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
+
 from device_runtime.drafting.actions import Draft, Propose, Show, Wait
 from device_runtime.drafting.blocks import Proposed
 from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.counts import Limits
 from device_runtime.drafting.estimators import Estimates
-from device_runtime.drafting.paths import LONG, LOOKS, MOST, PRICE, SEEN, Paths
+from device_runtime.drafting.paths import LONG, LOOKS, PRICE, Paths
 from device_runtime.drafting.trials import REST
+from device_runtime.drafting.worth import MOST, SEEN
 
-BEGINS = 10
+BEGINS = 10  # tokens that are there: one of them is written, where ``opens`` does not say otherwise
 
 
 def window(*, shared: bool = False, gamma: int | None = None, ends: int = 500, context: int = 500,
            message: int = 64, rtt_s: float = 0.06, draft_s: float = 0.01,
-           step_s: float = 0.04, price: float = PRICE, **options: Any) -> Paths:  # fmt: skip
+           step_s: float = 0.04, price: float = PRICE, opens: bool = False,
+           **options: Any) -> Paths:  # fmt: skip
     estimates = Estimates()
     estimates.rtt.add(rtt_s)
     for _ in range(10):
         estimates.draft.took(draft_s, beside=True)
         estimates.verify.took(step_s, beside=True)
-    limits = Limits(BEGINS, ends, context, message, 64, foretells=True, corrects=False)
+    begins = BEGINS if opens else BEGINS - 1
+    limits = Limits(begins, ends, context, message, 64, foretells=True, corrects=False)
     return Paths(
         Controller(estimates, gamma), limits, BEGINS, shared=shared, price=price, **options
     )
@@ -50,17 +55,45 @@ def test_taking_turns_it_proposes_once_and_rests():
     assert sum(isinstance(a, Draft) for a in asked) == 3
 
 
+def test_taking_turns_the_first_turn_is_the_base_stations():
+    """It reads the prompt; the draft reads it, too, and drafts no more, as that would slow both."""
+    asked = play(window(shared=True, gamma=3, opens=True), 10)
+    assert sum(isinstance(a, Draft) for a in asked) == 1
+    assert not any(isinstance(a, Propose) for a in asked)
+    one = window(shared=True, gamma=3, opens=True)
+    play(one, 10)
+    one.written(0.1, 1, 0, 1, step_s=0.0, rows=0)
+    one.commit(1)
+    assert [a for a in play(one, 10) if isinstance(a, Propose)] == [Propose(3, goes_on=False)]
+    assert any(isinstance(a, Propose) for a in play(window(gamma=3, opens=True), 10))
+
+
+def test_a_turn_is_as_long_as_its_rows_are_worth():
+    """What proposed tokens add to a step is no part of what a step costs without them."""
+    free, dear, told = (window(shared=True, rtt_s=0.001) for _ in range(3))
+    told.worth._row_s = 0.006
+    for one, row_s in ((free, 0.0), (dear, 0.006), (told, 0.006)):
+        for turn in range(40):
+            rows = 9 if one is told else 2 + 8 * (turn % 2)
+            one.written(turn, 0, 0, 1, step_s=0.04 + (rows - 1) * row_s, rows=rows)
+            one.commit(1)
+        one.heard(40.0)
+    assert dear.worth._turn_s() == pytest.approx((0.04, 0.006), rel=0.1)
+    assert told.worth._turn_s() == pytest.approx((0.04, 0.006), rel=0.1)
+    assert dear.worth.group == told.worth.group < free.worth.group
+
+
 def test_taking_turns_a_small_draft_is_asked_for_all_at_once():
     """To hand over each forward would take as long as it; a slow one is looked at in between."""
     one = window(shared=True, gamma=4, draft_s=0.001)
-    assert one.due(0.0, cached=BEGINS) == [Draft(4, BEGINS, True)]
+    assert one.due(0.0, cached=BEGINS) == [Draft(4, BEGINS - 1, True)]
     assert one.drafted(0.004, [Proposed(0.7, False)] * 4)
     assert one.due(0.004, cached=BEGINS + 4) == [Propose(4, goes_on=False)]
-    one.written(0.02, 4, 4, 5, step_s=0.008)
+    one.written(0.02, 4, 4, 5, step_s=0.008, rows=1)
     one.commit(5)
-    assert one.due(0.02, cached=BEGINS + 3)[0] == Draft(4, BEGINS, True)
+    assert one.due(0.02, cached=BEGINS + 3)[0] == Draft(4, BEGINS - 1, True)
     for other in (window(shared=True, gamma=4), window(gamma=4, draft_s=0.001)):
-        assert other.due(0.0, cached=BEGINS)[0] == Draft(1, BEGINS, True)
+        assert other.due(0.0, cached=BEGINS)[0] == Draft(1, BEGINS - 1, True)
 
 
 def test_the_time_of_forwards_at_once_is_each_ones():
@@ -69,7 +102,7 @@ def test_the_time_of_forwards_at_once_is_each_ones():
         assert one.due(turn, cached=BEGINS + 5 * turn - 1)[0].tokens == 4
         one.drafted(turn + 0.0038, [Proposed(0.7, False)] * 4)
         one.due(turn + 0.0038, cached=BEGINS + 5 * turn + 4)
-        one.written(turn + 0.1, 4, 4, 5, step_s=0.008)
+        one.written(turn + 0.1, 4, 4, 5, step_s=0.008, rows=1)
         one.commit(5)
     assert abs(one._estimates.draft.mean_s(beside=False, slowdown=1.0) - 0.00095) < 1e-6
 
@@ -107,9 +140,9 @@ def test_elsewhere_it_goes_on_under_a_window():
     one = window()
     asked = play(one, 100)
     proposed = [a for a in asked if isinstance(a, Propose)]
-    assert all(a.goes_on and a.tokens == one.group for a in proposed[:-1])
-    assert sum(a.tokens for a in proposed) == one.most <= MOST
-    assert one.most >= (0.06 + 0.04) / 0.01
+    assert all(a.goes_on and a.tokens == one.worth.group for a in proposed[:-1])
+    assert sum(a.tokens for a in proposed) == one.worth.most <= MOST
+    assert one.worth.most >= (0.06 + 0.04) / 0.01
 
 
 def test_what_it_drafts_on_over_a_stalled_link_is_proposed_in_groups():
@@ -126,12 +159,12 @@ def test_what_it_drafts_on_over_a_stalled_link_is_proposed_in_groups():
                 sent.append(action.tokens)
             elif isinstance(action, Show):
                 shown = action.first + 1
-    assert shown > one.most and sum(sent) > one.most
+    assert shown > one.worth.most and sum(sent) > one.worth.most
     assert sum(tokens == 1 for tokens in sent) <= 1 < len(sent)  # one may fill the window
     # Taking turns it rests behind a full window: what it has goes out.
     turns = window(shared=True, gamma=3)
     play(turns, 10)
-    turns.written(0.0, 1, 1, 1, step_s=0.04)
+    turns.written(0.0, 1, 1, 1, step_s=0.04, rows=1)
     turns.commit(1)
     assert [a for a in play(turns, 10) if isinstance(a, Propose)] == [Propose(1, goes_on=False)]
 
@@ -147,26 +180,26 @@ def test_nothing_is_drafted_behind_an_eos_the_limit_or_a_full_context():
 def test_a_path_goes_on_where_the_text_agrees_and_ends_where_it_differs():
     one = window()
     play(one, 6)
-    assert one.written(0.0, 2, 2, 2, step_s=0.04)
+    assert one.written(0.0, 2, 2, 2, step_s=0.04, rows=1)
     one.commit(2)
     one.due(1.0, cached=BEGINS + 6)  # the next token is asked for
-    assert not one.written(0.0, 1, 1, 2, step_s=0.04)
+    assert not one.written(0.0, 1, 1, 2, step_s=0.04, rows=1)
     one.commit(2)
     assert not one.drafted(1.1, [Proposed(0.7, False)])  # void: it was drafted on the path before
-    assert Draft(1, BEGINS, True) in one.due(1.2, cached=BEGINS + 3)
+    assert Draft(1, BEGINS - 1, True) in one.due(1.2, cached=BEGINS + 3)
 
 
 def test_a_path_that_the_text_overtakes_is_left():
     one = window()
     play(one, 3)
-    assert not one.written(0.0, 3, 3, 4, step_s=0.04)
+    assert not one.written(0.0, 3, 3, 4, step_s=0.04, rows=1)
 
 
 def test_a_long_path_is_followed_by_another():
     one = window()
     tokens = 1
     play(one, 4)
-    while one.written(0.0, 1, 1, 1, step_s=0.04):
+    while one.written(0.0, 1, 1, 1, step_s=0.04, rows=1):
         one.commit(1)
         play(one, 4)
         tokens += 1
@@ -179,12 +212,12 @@ def test_proposals_that_come_to_nothing_are_made_more_and_more_rarely():
     for at in range(400):
         if play(one, 2)[0] != Wait(None):
             tried.append(at)
-        one.written(0.0, 0, 0, 1, step_s=0.04)
+        one.written(0.0, 0, 0, 1, step_s=0.04, rows=1)
         one.commit(1)
     pauses = [b - a for a, b in itertools.pairwise(tried)]
     assert max(pauses) >= REST[1] and 20 < len(tried) < 60
     # The control: as soon as one is accepted, it drafts again.
-    one.written(0.0, 1, 1, 2, step_s=0.04)
+    one.written(0.0, 1, 1, 2, step_s=0.04, rows=1)
     one.commit(2)
     assert one._trials.rest == REST[0]
 
@@ -201,7 +234,7 @@ def follows(one: Paths, tokens: int, right: bool) -> tuple[int, int]:
         asked = play(one, 3)
         drafted += sum(isinstance(a, Draft) for a in asked)
         proposed += sum(a.tokens for a in asked if isinstance(a, Propose))
-        one.written(0.0, int(right and bool(one._chances)), 0, 2, step_s=0.04)
+        one.written(0.0, int(right and bool(one._chances)), 0, 2, step_s=0.04, rows=1)
         one.commit(2)
     return drafted, proposed
 
@@ -219,7 +252,7 @@ def test_where_the_text_would_be_there_first_it_follows_and_looks_now_and_then()
 
 
 def test_a_price_makes_it_draft_less_deep_or_not_at_all():
-    depths = [window(price=price, rtt_s=0.01).most for price in (0.0, 0.02, 0.2)]
+    depths = [window(price=price, rtt_s=0.01).worth.most for price in (0.0, 0.02, 0.2)]
     assert depths == sorted(depths, reverse=True)
     assert follows(window(price=0.9), 100, right=True)[1] == 0
 
@@ -232,7 +265,7 @@ def test_it_takes_turns_where_both_ends_are_seen_to_slow_one_another():
             one.due(now, cached=one._counts.length)
             now += 0.01 * slow
             one.drafted(now, [Proposed(0.7, ends=False)])
-            one.written(now + 0.04 * (slow == 1.0) + 0.001, 1, 1, 2, step_s=0.04)
+            one.written(now + 0.04 * (slow == 1.0) + 0.001, 1, 1, 2, step_s=0.04, rows=1)
             one.commit(2)
             now += 0.05
         assert one.turns is (slow == 2.0)
@@ -243,6 +276,6 @@ def test_what_would_miss_the_next_step_is_not_held_back_for_a_group():
     for told, first in ((True, 3), (False, 5)):
         one = window(draft_s=0.01, step_s=0.1, rtt_s=0.06, price=0.0)
         if told:  # the step behind this one begins at .07, and what is sent by .04 is there
-            one.written(0.0, 0, 0, 1, step_s=0.1)
+            one.written(0.0, 0, 0, 1, step_s=0.1, rows=1)
         asked = [a for a in play(one, 8) if isinstance(a, Propose)]
-        assert one.group == 5 and asked[0].tokens == first
+        assert one.worth.group == 5 and asked[0].tokens == first

@@ -133,7 +133,7 @@ class WindowTest {
             "drafted" -> void = !paths.drafted(now, at.map { proposed(it) }, waitedS)
             "written" -> {
                 paths.heard(now)
-                leaves = !paths.written(now, at[0].int(), at[1].int(), at[2].int(), at[3].double())
+                leaves = !paths.written(now, at[0].int(), at[1].int(), at[2].int(), at[3].double(), at[4].int())
             }
             "commit" -> paths.commit(at[0].int(), at[1].int(), at[2].flag())
             "lost" -> paths.lost()

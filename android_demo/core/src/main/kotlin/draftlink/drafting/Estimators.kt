@@ -102,13 +102,19 @@ internal class Work : Level() {
 internal class Rows {
     private val samples = ArrayDeque<Pair<Int, Double>>()
 
-    /** Their mean number, */
+    /** Their mean number. */
     var tokens = 0.0
         private set
 
-    /** and the seconds that each adds. */
-    var tokenS = 0.0
-        private set
+    private var product = 0.0
+    private var spread = 0.0
+
+    /** The seconds that each adds; 0 as long as nothing tells. */
+    val tokenS: Double get() = eachS(0.0)
+
+    /** The same, where [toldS] is said as long as blocks hardly differ. */
+    fun eachS(toldS: Double): Double =
+        if (samples.isEmpty()) toldS else maxOf(0.0, (product + samples.size * toldS) / (spread + samples.size))
 
     /** A block of so many [tokens]. A stall counts as twice the typical time at the most. */
     fun add(tokens: Int, seconds: Double) {
@@ -118,9 +124,8 @@ internal class Rows {
         val most = LATE * samples.map { it.second }.sorted()[(number - 1) / 2]
         this.tokens = samples.sumOf { it.first }.toDouble() / number
         val mean = samples.sumOf { minOf(it.second, most) } / number
-        val spread = samples.sumOf { (n, _) -> (n - this.tokens) * (n - this.tokens) }
-        val product = samples.sumOf { (n, s) -> (n - this.tokens) * (minOf(s, most) - mean) }
-        tokenS = maxOf(0.0, product / (spread + number))
+        spread = samples.sumOf { (n, _) -> (n - this.tokens) * (n - this.tokens) }
+        product = samples.sumOf { (n, s) -> (n - this.tokens) * (minOf(s, most) - mean) }
     }
 
     private companion object {

@@ -55,11 +55,20 @@ internal class Paths(
     /** Whether both ends take turns. */
     val turns: Boolean get() = shared || estimates.draft.slowdown > 1.0
 
+    /** Whether the first turn is not over: the base station's, for the prompt. */
+    private val opens: Boolean get() = turns && counts.length == counts.limits.begins
+
     // What things cost (8.2).
 
     private val draftS: Double get() = estimates.draft.meanS(!turns, estimates.draft.slowdown)
 
     private val verifyS: Double get() = estimates.verifyS.takeIf { it != 0.0 } ?: stepS
+
+    /** What each proposed token adds to a step, which is no more than a step without any; and what that takes. */
+    private val eachS: Double
+        get() = minOf(estimates.rows.eachS(rowS), verifyS / (1.0 + estimates.rows.tokens))
+
+    private val loneS: Double get() = verifyS - estimates.rows.tokens * eachS
 
     /** Tokens that are proposed at once. */
     private val group: Int
@@ -67,7 +76,7 @@ internal class Paths(
             if (gamma != null) return gamma
             if (draftS == 0.0 || verifyS == 0.0) return EARLY
             val alpha = estimates.acceptance.alpha
-            val best = Theory.bestDraftLength(alpha, estimates.rtt.mean + verifyS, draftS + rowS, Controller.LONGEST)
+            val best = Theory.bestDraftLength(alpha, estimates.rtt.mean + loneS, draftS + eachS, Controller.LONGEST)
             val pays = minOf(best, deep)
             return if (turns) pays else maxOf(1, minOf(pays, Math.rint(verifyS / (2.0 * draftS)).toInt()))
         }
@@ -94,7 +103,8 @@ internal class Paths(
     private fun pays(alpha: Double): Boolean {
         if (unsure || price <= 0.0 || (turns && gamma != null)) return true
         if (turns) {
-            return Theory.expectedTokens(alpha, group) * verifyS >= estimates.rtt.mean + verifyS + group * draftS
+            val turnS = estimates.rtt.mean + loneS + group * (draftS + eachS)
+            return Theory.expectedTokens(alpha, group) * loneS >= turnS
         }
         val lateS = estimates.rtt.mean + verifyS
         val savesS = verifyS - draftS
@@ -111,7 +121,7 @@ internal class Paths(
             guesses = unsure
             follows = !pays(estimates.acceptance.alpha)
         }
-        val room = minOf(if (follows) 1 else most, counts.room)
+        val room = minOf(if (follows || opens) 1 else most, counts.room)
         val full = ahead >= room || ends
         val actions = if (connected && !unread) proposals(now, ahead, room, full) else ArrayList()
         val rests = ahead == 0 && counts.length < resumes
@@ -127,7 +137,7 @@ internal class Paths(
 
     private fun proposals(now: Double, ahead: Int, room: Int, full: Boolean): ArrayList<Action> {
         val actions = ArrayList<Action>()
-        val held = follows && ahead <= 1 // to look; more was drafted while nothing was heard
+        val held = (follows || opens) && ahead <= 1 // more was drafted while nothing was heard
         val fresh = if (held) 0 else minOf(ahead, BothFaults.MAX_LIVE.toInt()) - sent
         // Beyond the window, where nothing is heard for long, only groups are worth their frames.
         val last = ends || ahead >= counts.room || (full && (turns || ahead == room))
@@ -202,9 +212,10 @@ internal class Paths(
 
     /**
      * So many [tokens] of the text have come, of which the path has the first [agreed], too; [accepted] of
-     * them had been proposed. [stepS]: 0 for what is told once more. Whether the path goes on.
+     * them had been proposed, to a step of so many [rows]. [stepS]: 0 for what is told once more. Whether the
+     * path goes on.
      */
-    fun written(now: Double, agreed: Int, accepted: Int, tokens: Int, stepS: Double): Boolean {
+    fun written(now: Double, agreed: Int, accepted: Int, tokens: Int, stepS: Double, rows: Int): Boolean {
         val faded = MEMORY.pow(tokens)
         text = faded * text + tokens
         stood = faded * stood + accepted
@@ -214,6 +225,7 @@ internal class Paths(
         }
         if (stepS > 0.0) {
             estimates.verify.took(stepS, null)
+            estimates.rows.add(maxOf(rows - 1, 0), stepS)
             beside.stepped(now, stepS, estimates.rtt.typical)
         }
         age += tokens

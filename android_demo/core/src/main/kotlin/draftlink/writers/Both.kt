@@ -95,7 +95,7 @@ internal class Both(private val writing: Writing) : Room {
         writing.tally.wrote(frame.accepted.toInt(), again = frame.rows == 0L)
         writing.tally.met(agreed, differs)
         if (window.follows) writing.tally.followed += count
-        val goesOn = window.written(writing.now(), agreed, frame.accepted.toInt(), count, stepS)
+        val goesOn = window.written(writing.now(), agreed, frame.accepted.toInt(), count, stepS, (frame.rows ?: count.toLong()).toInt())
         if (agreed == count) {
             nodes = nodes.drop(agreed)
         } else {
