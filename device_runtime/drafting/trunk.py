@@ -15,19 +15,9 @@ class Trunk(Paths):
     What is decided is decided by a forward of one row: what further rows take is not the trunk's.
     """
 
-    _longer = 1.0  # times as long as one of one row
-
     def affords(self, rows: int) -> bool:
         """Whether drafting pays where all forwards have so many rows."""
-        self._longer = lasts(rows)
-        try:
-            return self._pays(self._estimates.acceptance.alpha)
-        finally:
-            self._longer = 1.0
-
-    def _costs_s(self) -> tuple[float, float]:
-        draft_s, step_s = super()._costs_s()
-        return draft_s * self._longer, step_s
+        return self.worth.pays(self._estimates.acceptance.alpha, lasts(rows))
 
     def rows_drafted(
         self, now: float, proposed: Sequence[Proposed], waited_s: float, rows: int
