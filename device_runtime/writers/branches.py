@@ -60,7 +60,7 @@ class Branches(Both):
         writing.begin(writing.drafter.branching, past, self._made, action.begins)
 
     async def _collect(self) -> None:
-        writing, window = self._writing, self._window
+        writing = self._writing
         assert self._made is not None
         self._tree.grown(self._made, await writing.proposals(), self._chances)
         fresh = self._trunk()[len(self._nodes) :]
