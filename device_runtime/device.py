@@ -202,6 +202,7 @@ class Device:
         and drafts in turns (``stop-and-wait``), or on (``run-ahead``), or the target writes
         (``stream``). ``gamma``: tokens of a round of stop-and-wait. ``draft_price``: where both
         write, what a drafted token must save, in tokens (.02); more spares the battery.
+        ``branches``: and behind how many tokens a forward drafts (2, of a bundle that has them).
         ``seed``: greedy and ``coupled`` texts depend on nothing else; others are the same again
         where each token is drawn at the same end, so with a fixed mode and ``gamma``. ``stop``: the
         text ends before this string, or the first of these. ``learn_temperature``: the draft's
@@ -258,7 +259,10 @@ class Device:
 
     def models(self, welcome: Welcome) -> Models:
         """What both models allow a request."""
-        return Models(self.tokenizer, self.detokenizer, self._vocab_size, self._eos_ids, welcome)
+        branches = getattr(self.model, "branches", False)  # not every model of a test says so
+        return Models(
+            self.tokenizer, self.detokenizer, self._vocab_size, self._eos_ids, welcome, branches
+        )
 
     def estimates(self, request: Request) -> Estimates:
         """What is known so far that matters to a request; it goes on with the same ones."""

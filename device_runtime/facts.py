@@ -118,3 +118,14 @@ def differing(welcome: Welcome, used: Sampling) -> str | None:
 
 def _unapplied(welcome: Welcome) -> str:
     return ", ".join(printable(name, MAX_NAME) for name in welcome.unapplied)
+
+
+def room(prompt: int, welcome: Welcome) -> int:
+    """Tokens that the target can write behind a prompt of so many. Raises ValueError for none."""
+    left = welcome.context - prompt
+    if left < 1:
+        raise ValueError(
+            f"the prompt has {prompt} tokens, and the target's context is {welcome.context};"
+            " shorten it"
+        )
+    return left

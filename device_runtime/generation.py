@@ -16,6 +16,7 @@ from device_runtime.request import Request
 from device_runtime.result import Came, Result, Token
 from device_runtime.text import Text
 from device_runtime.writers.both import Both
+from device_runtime.writers.branches import Branches
 from device_runtime.writers.drafting import Drafting
 from device_runtime.writers.host import Host
 from device_runtime.writers.streaming import Streaming
@@ -70,8 +71,9 @@ class Generation:
         after_s = request.offline_after_s
         alone = None if after_s is None else Alone(after_s)
         self._writing = Writing(
-            device, start, drafter, controller, learned, alone, request.draft_price
-        )
+            device, start, drafter, controller, learned, alone, request.draft_price,
+            request.branches,
+        )  # fmt: skip
         self._writers: list[str] = []  # modes, in the order in which they wrote
         self._writer: Both | Drafting | Streaming | None = None
         self._iterator = self._run()
@@ -206,7 +208,7 @@ class Generation:
         writing = self._writing
         wanted: type[Both | Drafting | Streaming]
         if writing.both:
-            wanted = Both
+            wanted = Branches if writing.branches > 1 else Both
         else:
             wanted = Streaming if writing.window.streams else Drafting
         if not isinstance(self._writer, wanted):

@@ -12,6 +12,8 @@ from draftlink.protocol import frames
 from draftlink.schemes import AnyScheme
 from draftlink.schemes.split import MOST_PAIRS, Split
 
+USUAL_BRANCHES, MOST_BRANCHES = 2, 8  # tokens that a forward drafts behind
+
 
 def resolved(mode: Mode, hindered: str | None) -> Mode:
     """The mode, which is ``both`` for ``auto`` where nothing hinders both ends from writing.
@@ -75,3 +77,26 @@ def check_price(price: float | None, mode: Mode) -> None:
             "draft_price goes with texts that both ends write (mode auto or both, with the coupled"
             f" scheme or temperature 0), and this one is written by {mode}; leave it out"
         )
+
+
+def branches(branches: int | None, mode: Mode, *, able: bool) -> int:
+    """Behind how many tokens a forward drafts; if nobody says, ``USUAL_BRANCHES`` where the draft
+    is ``able`` to and both ends write. Raises ValueError for a number that is none, or that nobody
+    could draft."""
+    if branches is None:
+        return USUAL_BRANCHES if able and mode == "both" else 1
+    if branches == 1:
+        return branches
+    if not isinstance(branches, int) or not 1 <= branches <= MOST_BRANCHES:
+        raise ValueError(f"branches must be between 1 and {MOST_BRANCHES}, not {branches}")
+    if mode != "both":
+        raise ValueError(
+            "branches go with texts that both ends write (mode auto or both, with the coupled"
+            f" scheme or temperature 0), and this one is written by {mode}; leave them out"
+        )
+    if not able:
+        raise ValueError(
+            "this draft's bundle has no branches, or does not run on the CPU; make one with"
+            " `draftlink export --branches`, or leave them out"
+        )
+    return branches

@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     learn_temperature: bool
     offline_after_s: float | None
     draft_price: float | None
+    branches: int | None
     logprobs: int | None
 
 
@@ -50,7 +51,8 @@ class Options(TypedDict, total=False):
 class Models:
     """What the two models and their files say, as far as a request depends on it.
 
-    ``vocab_size`` and ``eos_ids`` are the draft's; ``welcome`` tells the target's.
+    ``vocab_size`` and ``eos_ids`` are the draft's; ``welcome`` tells the target's. ``branches``:
+    the draft can go on behind several tokens at once.
     """
 
     tokenizer: Tokenizer
@@ -58,6 +60,7 @@ class Models:
     vocab_size: int
     eos_ids: tuple[int, ...]
     welcome: frames.Welcome
+    branches: bool = False
 
     @property
     def shared(self) -> int:
@@ -84,6 +87,7 @@ class Request:
     learn_temperature: bool
     offline_after_s: float | None
     draft_price: float | None
+    branches: int
     logprobs: int | None
     told: bool  # a stream is to tell how likely the target found its tokens
 
@@ -128,6 +132,7 @@ def check(
     learn_temperature: bool = False,
     offline_after_s: float | None = None,
     draft_price: float | None = None,
+    branches: int | None = None,
     logprobs: int | None = None,
 ) -> Request:
     """The request behind a ``history``. See ``Device.generate`` for what is asked.
@@ -139,17 +144,13 @@ def check(
     scheme = _checked(scheme, sampling, models, tells=logprobs is not None)
     mode = modes.resolved(mode, modes.hindered(scheme, sampling, welcome, learns=learn_temperature))
     modes.check_price(draft_price, mode)
+    branches = modes.branches(branches, mode, able=models.branches)
     _check_offline(offline_after_s, learn_temperature)
     if seed is None and scheme.shares_seed:
         seed = secrets.randbits(63)
     before = tuple(history) if append else ()
     ids = _prompt_ids(prompt, models, history, append=append)
-    room = welcome.context - len(before) - len(ids)
-    if room < 1:
-        raise ValueError(
-            f"the prompt has {len(before) + len(ids)} tokens, and the target's context is"
-            f" {welcome.context}; shorten it"
-        )
+    room = facts.room(len(before) + len(ids), welcome)
     request = Request(
         prompt=before + ids,
         prompt_tokens=len(ids),
@@ -165,6 +166,7 @@ def check(
         learn_temperature=learn_temperature,
         offline_after_s=offline_after_s,
         draft_price=draft_price,
+        branches=branches,
         logprobs=None if logprobs is None else _logprobs(logprobs, welcome),
         told=mode == "auto" and modes.asks(scheme, sampling, welcome),
     )

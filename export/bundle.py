@@ -23,7 +23,7 @@ from export import ExportError, Kind, chat, check, choose, first_line, npu, plac
 from export.choose import Asked, Precision
 from export.graph import WINDOWS, cache_shapes, export_shared, padded
 from export.portable import check_portable, export_portable, keep_last_position
-from export.stage import Progress, Stage, quiet
+from export.stage import Progress, Stage, Traced, quiet
 from export.static import export_static
 
 PACKAGES = (
@@ -40,6 +40,7 @@ def export_bundle(
     *,
     graph: Kind = "shared",
     context: int | None = None,
+    branches: bool = False,
     text: Path | None = None,
     calibrate: Path | None = None,
     target: str | Path | None = None,
@@ -53,12 +54,12 @@ def export_bundle(
     back for nothing, "portable" has standard operators only and copies its cache, "static" has
     fixed shapes for NPUs and, in int8, is quantized by ranges measured on the text in
     ``calibrate``. ``context``: tokens that the KV cache holds, the model's own where None.
-    ``text``: a file to check on instead of the draft's own text. ``target``: the model that shall
-    verify this draft, whose tokenizer must be the same. ``asked``: by what costs and with what
-    effort a rounding is chosen. Raises ExportError; a failed check is one, and then nothing is
-    left at ``out``.
+    ``branches``: of a shared graph, whose tokens need not follow one another then. ``text``: a file
+    to check on instead of the draft's own text. ``target``: the model that shall verify this draft,
+    whose tokenizer must be the same. ``asked``: by what costs and with what effort a rounding is
+    chosen. Raises ExportError; a failed check is one, and then nothing is left at ``out``.
     """
-    _refuse(graph, precision, calibrate)
+    _refuse(graph, precision, calibrate, branches=branches)
     with place.beside(out, OURS) as there:
         progress(f"loading {model}")
         loaded, words = source.load(model)
@@ -70,9 +71,11 @@ def export_bundle(
         sample = [] if calibrate is None else _check_ids(words.tokenizer, calibrate)
         buckets = [n for n in npu.BUCKETS if n < context] if graph == "static" else []
         graphs = {
-            n: traced(loaded, graph, context, there.scratch, progress, n) for n in buckets or [1]
+            n: traced(loaded, graph, context, there.scratch, progress, n, branches=branches)
+            for n in buckets or [1]
         }
-        manifest = manifest_of(_name(model), loaded, words, graph, context, buckets)
+        name = _name(model)
+        manifest = manifest_of(name, loaded, words, graph, context, buckets, branches=branches)
         stage = Stage(there.new, there.scratch, manifest, progress)
         (stage.folder / TOKENIZER).write_text(words.tokenizer.to_str(), "utf-8")
         # The float graph first: it is what the rounded ones are made from.
@@ -80,10 +83,7 @@ def export_bundle(
         said = text.name if text else "built-in"
         result = stage.check(loaded, ids, said)
         if precision == "int8" and buckets:
-            progress("quantizing to int8")
-            with quiet():
-                graphs = npu.quantized(graphs, stage.manifest, sample, there.scratch)
-            stage.write(graphs, precision="int8")
+            _quantize(stage, graphs, sample)
             result = stage.check(loaded, ids, said)
         elif precision != "fp32":
             del graphs
@@ -95,8 +95,18 @@ def export_bundle(
     return Bundle(out, manifest)
 
 
-def _refuse(graph: Kind, precision: Precision, calibrate: Path | None) -> None:
+def _quantize(stage: Stage, graphs: Traced, sample: list[int]) -> None:
+    """Graphs for NPUs, by the ranges that values have on a text of ids."""
+    stage.progress("quantizing to int8")
+    with quiet():
+        graphs = npu.quantized(graphs, stage.manifest, sample, stage.scratch)
+    stage.write(graphs, precision="int8")
+
+
+def _refuse(graph: Kind, precision: Precision, calibrate: Path | None, *, branches: bool) -> None:
     """Raise ExportError for what cannot be together, or needs what is not installed."""
+    if branches and graph != "shared":
+        raise ExportError(f"a {graph} graph has no branches; leave one, or use the shared graph")
     if graph == "portable":
         check_portable()
     if graph == "static" and precision not in ("int8", "fp32"):
@@ -151,18 +161,30 @@ def _check_ids(tokenizer: Tokenizer, text: Path | None) -> list[int]:
 
 
 def traced(
-    model: Any, kind: Kind, context: int, scratch: Path, progress: Progress, count: int
+    model: Any,
+    kind: Kind,
+    context: int,
+    scratch: Path,
+    progress: Progress,
+    count: int,
+    *,
+    branches: bool = False,
 ) -> onnx.ModelProto:
     """The float graph, constants folded; ``count``: the tokens of a static one.
 
-    Raises ExportError.
+    ``branches``: see ``export_shared``. Raises ExportError.
     """
+    if branches and (window := window_of(model.config.get_text_config(), context)):
+        raise ExportError(
+            f"its layers see {window} tokens back, which the graph counts by entries of the cache:"
+            " with branches they would see too few; export it without"
+        )
     static = kind == "static"
     progress(f"tracing the {kind} graph" + f" of {count} tokens" * static)
     try:
         with quiet():
             if kind == "shared":
-                return export_shared(model, context)
+                return export_shared(model, context, branches=branches)
             if kind == "static":
                 return export_static(model, context, count)
             path = export_portable(model, scratch / "traced")
@@ -184,7 +206,14 @@ def _name(model: str | Path) -> str:
 
 
 def manifest_of(
-    name: str, model: Any, words: Words, kind: Kind, context: int, buckets: list[int]
+    name: str,
+    model: Any,
+    words: Words,
+    kind: Kind,
+    context: int,
+    buckets: list[int],
+    *,
+    branches: bool = False,
 ) -> Manifest:
     """What the device must know; precision, files and check are still to come."""
     config = model.config.get_text_config()
@@ -212,6 +241,7 @@ def manifest_of(
         chat_template=words.template,
         sampling=facts.sampling,
         tokens=words.tokens,
+        branches=branches,
         least_onnxruntime=WINDOWS if kind == "shared" and window_of(config, context) else None,
     )
 

@@ -139,6 +139,8 @@ def feed(session: ort.InferenceSession, ids: Sequence[int], past: int) -> dict[s
         "attention_mask": np.ones((1, count), np.int64),
         "seqlens_k": np.array([count - 1], np.int32),
         "total_sequence_length": np.array(count, np.int32),
+        "attention_bias": np.zeros((1, 1, count, count), np.float32),
+        "rows": np.array([count - 1], np.int64),
     }
     found = {}
     for given in session.get_inputs():

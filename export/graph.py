@@ -7,7 +7,7 @@ one ``GroupQueryAttention`` node, registered through transformers' attention int
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import onnx
@@ -26,6 +26,8 @@ HEAD = 16  # GroupQueryAttention takes heads of whole multiples of this
 # The first onnxruntime whose GroupQueryAttention counts the current token among those that a window
 # sees, as transformers does; up to 1.23 it saw one more (tried, from 1.23.0 on).
 WINDOWS = "1.24.1"
+INPUTS = ("input_ids", "position_ids", "seqlens_k", "total_sequence_length")
+BRANCHING = ("attention_bias", "rows")
 
 
 class _Tape:
@@ -36,6 +38,8 @@ class _Tape:
     past: tuple[Tensor, ...] = ()
     seqlens_k: Tensor
     total: Tensor
+    sight: tuple[Tensor, Tensor] | None = None  # positions and bias, where tokens may branch
+    rows: Tensor
     present: list[Tensor]
 
 
@@ -62,9 +66,16 @@ def _attention(
     past_key, past_value = _Tape.past[2 * layer : 2 * layer + 2]
     rotary, _Tape.rotary = _Tape.rotary, None
     packed = [x.transpose(1, 2).reshape(1, length, -1) for x in (query, key, value)]
+    inputs: list[Tensor | None] = [*packed, past_key, past_value, _Tape.seqlens_k, _Tape.total]
+    if _Tape.sight is None:
+        inputs += rotary or ()
+    else:
+        positions, bias = _Tape.sight
+        # Without a rotation of its own the operator has no use for positions, and takes none.
+        inputs += [*(rotary or (None, None)), positions if rotary else None, bias]
     out, present_key, present_value = torch.onnx.ops.symbolic_multi_out(
         "com.microsoft::GroupQueryAttention",
-        [*packed, past_key, past_value, _Tape.seqlens_k, _Tape.total, *(rotary or ())],
+        inputs,
         {
             "do_rotary": int(rotary is not None),
             "num_heads": heads,
@@ -99,16 +110,66 @@ class _Traced(nn.Module):
         total_sequence_length: Tensor,
         past: list[Tensor],
     ) -> tuple[Tensor, ...]:
+        _Tape.sight = None
+        logits = self._logits(input_ids, position_ids, seqlens_k, total_sequence_length, past, 1)
+        return (logits[:, -1].float(), *_Tape.present)
+
+    def _logits(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        seqlens_k: Tensor,
+        total: Tensor,
+        past: list[Tensor],
+        last: int,
+    ) -> Tensor:
+        """Logits (1, last, V) of so many last tokens; 0: of all that the head is given."""
         _Tape.past, _Tape.present, _Tape.context = tuple(past), [], past[0].shape[2]
-        _Tape.seqlens_k, _Tape.total = seqlens_k, total_sequence_length
+        _Tape.seqlens_k, _Tape.total = seqlens_k, total
         out = self.model(
             input_ids=input_ids,
             position_ids=position_ids,
             attention_mask=None,
             use_cache=False,
-            logits_to_keep=1,
+            logits_to_keep=last,
         )
-        return (out.logits[:, -1].float(), *_Tape.present)
+        logits: Tensor = out.logits
+        return logits
+
+
+class _Branching(_Traced):
+    """Of tokens that each say what they see, and of which of them logits are wanted."""
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        seqlens_k: Tensor,
+        total_sequence_length: Tensor,
+        attention_bias: Tensor,
+        rows: Tensor,
+        past: list[Tensor],
+    ) -> tuple[Tensor, ...]:
+        _Tape.sight, _Tape.rows = (position_ids, attention_bias), rows
+        logits = self._logits(input_ids, position_ids, seqlens_k, total_sequence_length, past, 0)
+        return (logits[0].float(), *_Tape.present)
+
+
+@contextmanager
+def _named_rows(model: Any) -> Iterator[None]:
+    """The model's head is given the tokens that are named alone.
+
+    Not by ``logits_to_keep``: what an index becomes is fused with the head to a product that
+    onnxruntime does not load.
+    """
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(
+        lambda _, given: (given[0].index_select(1, _Tape.rows), *given[1:])
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _note(tables: Tables) -> None:
@@ -155,14 +216,17 @@ def cache_shapes(model: Any) -> list[tuple[int, int]]:
     return [(x.shape[1], x.shape[-1]) for x in tensors]
 
 
-def export_shared(model: Any, context: int) -> onnx.ModelProto:
+def export_shared(model: Any, context: int, *, branches: bool = False) -> onnx.ModelProto:
     """The graph of a float32 model on the CPU.
 
     Inputs: input_ids and position_ids int64 (1, n), seqlens_k int32 (1,) and total_sequence_length
     int32 scalar (tokens in the cache after this call, less one, and in all), past.0.key, ...
-    Outputs: logits float32 (1, V) of the last position, present.0.key, ... Raises ExportError for
-    a model that does not ask transformers' interface for its attention, and what torch raises for
-    one that cannot be traced.
+    Outputs: logits float32 (1, V) of the last position, present.0.key, ...
+
+    ``branches``: tokens need not follow one another. Two more inputs are attention_bias float32
+    (1, 1, n, total), which is added to scores, and rows int64 (r,): of which tokens logits (r, V)
+    are wanted. Raises ExportError for a model that does not ask transformers' interface for its
+    attention, and what torch raises for one that cannot be traced.
     """
     shapes = cache_shapes(model)
     layers, (kv_heads, size) = len(shapes) // 2, shapes[0]
@@ -175,40 +239,50 @@ def export_shared(model: Any, context: int) -> onnx.ModelProto:
     names = [f"{i}.{part}" for i in range(layers) for part in ("key", "value")]
     length = 3  # any length above 1: the axis is dynamic
     n = torch.export.Dim("n", min=1, max=context)
+    traced: nn.Module = _Traced(model)
+    more, free = list[Tensor](), list[dict[int, Any]]()
+    if branches:
+        traced = _Branching(model)
+        more = [torch.zeros(1, 1, length, length + 2), torch.arange(length - 1)]
+        total = torch.export.Dim("total", min=1, max=context)
+        free = [{2: n, 3: total}, {0: torch.export.Dim("rows", min=1, max=context)}]
     with (
         replaced_attention(model, NAME, _attention),
         inside_attention(model, context, size if size == wide else 0, _note),
+        _named_rows(model) if branches else nullcontext(),
         torch.no_grad(),
     ):
         program = torch.onnx.export(
-            _Traced(model).eval(),
+            traced.eval(),
             (
                 torch.zeros(1, length, dtype=torch.int64),
                 torch.arange(length)[None],
                 torch.tensor([length - 1], dtype=torch.int32),
                 torch.tensor(length, dtype=torch.int32),
+                *more,
                 buffers,
             ),
             dynamo=True,
-            dynamic_shapes=({1: n}, {1: n}, None, None, [None] * len(buffers)),
-            input_names=[
-                "input_ids",
-                "position_ids",
-                "seqlens_k",
-                "total_sequence_length",
-                *(f"past.{name}" for name in names),
-            ],
+            dynamic_shapes=({1: n}, {1: n}, None, None, *free, [None] * len(buffers)),
+            input_names=[*INPUTS, *BRANCHING[: len(more)], *(f"past.{name}" for name in names)],
             output_names=["logits", *(f"present.{name}" for name in names)],
             opset_version=20,
             verbose=False,
             optimize=True,
         )
     assert program is not None
-    # Before the fusions: of some models' own attention they make such nodes, over no buffers.
-    found = sum(node.op_type == "GroupQueryAttention" for node in program.model.graph)
-    if found != layers:
-        raise ExportError(f"{found} of its {layers} layers use transformers' attention interface")
+    _count_layers(program.model, layers)
     proto = fuse(program.model)
     if not any(i.domain == "com.microsoft" for i in proto.opset_import):
         proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return proto
+
+
+def _count_layers(model: Any, layers: int) -> None:
+    """Raise ExportError unless each of a traced model's layers has become the operator.
+
+    Before the fusions: of some models' own attention they make such nodes, over no buffers.
+    """
+    found = sum(node.op_type == "GroupQueryAttention" for node in model.graph)
+    if found != layers:
+        raise ExportError(f"{found} of its {layers} layers use transformers' attention interface")

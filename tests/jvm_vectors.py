@@ -242,13 +242,15 @@ def tokens(rng: np.random.Generator) -> frames.Tokens:
 
 
 def propose(rng: np.random.Generator) -> frames.Propose:
-    """Likewise; more may be known than the path's base, never less. Some have candidates."""
+    """Likewise; more may be known than the path's base, never less. Some have candidates, or branch
+    off."""
     base = small(rng)
     numbers = small(rng), base, base + small(rng) * coin(rng), small(rng) * coin(rng)
     beside = tuple(rng.integers(0, 4, int(rng.integers(1, 65))).tolist()) if coin(rng) else ()
+    behind = small(rng) * coin(rng)
     if not any(beside):
-        return frames.Propose(*numbers, small(rng), some(rng), coin(rng))
-    return frames.Propose(*numbers, len(beside), some(rng), coin(rng), beside)
+        return frames.Propose(*numbers, small(rng), some(rng), coin(rng), behind=behind)
+    return frames.Propose(*numbers, len(beside), some(rng), coin(rng), beside, behind)
 
 
 def written(rng: np.random.Generator) -> frames.Written:

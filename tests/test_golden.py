@@ -41,12 +41,13 @@ BOTH = FILES["both"]  # what the feature of that name adds, of each kind
 TOLD, PENALTIES, RECOVERY = FILES["logprobs"], FILES["penalties"], FILES["recovery"]  # likewise
 LEAVES = FILES["leaves"]  # likewise; see ``test_golden_leaves``
 STREAMED = FILES["streamed"]  # likewise
+BRANCHES = FILES["branches"]  # likewise; see ``test_golden_branches``
 CONTROL = [
     entry
-    for file in (FILES["control"], BOTH, TOLD, PENALTIES, RECOVERY, LEAVES, STREAMED)
+    for file in (FILES["control"], BOTH, TOLD, PENALTIES, RECOVERY, LEAVES, STREAMED, BRANCHES)
     for entry in file["control"]
 ]
-HOT_FILES = FILES["hot"], BOTH, TOLD, LEAVES, STREAMED
+HOT_FILES = FILES["hot"], BOTH, TOLD, LEAVES, STREAMED, BRANCHES
 HOT = [entry for file in HOT_FILES for entry in file["hot"]]
 MALFORMED = [entry for file in HOT_FILES for entry in file["malformed"]]
 PROPOSALS = [{**path, **entry} for path in BOTH["paths"] for entry in path["proposals"]]
@@ -71,6 +72,7 @@ def test_the_files_are_of_this_version_and_small():
     assert sizes.pop("logprobs.json") + sizes.pop("penalties.json") < 30_000
     assert sizes.pop("recovery.json") < 25_000
     assert sizes.pop("leaves.json") + sizes.pop("streamed.json") < 15_000
+    assert sizes.pop("branches.json") < 15_000
     assert sum(sizes.values()) < 100_000
 
 
@@ -104,9 +106,10 @@ def test_every_frame_scheme_and_coding_has_an_entry():
         lacks = {"logprobs"} if entry not in TOLD["hot"] + STREAMED["hot"] else set()
         if entry["type"] == "Tokens" and entry not in STREAMED["hot"]:
             lacks |= {"surprisals"}
-        lacks |= {"beside"} if entry not in LEAVES["hot"] else set()
+        lacks |= {"beside"} if entry not in LEAVES["hot"] + BRANCHES["hot"] else set()
+        lacks |= {"behind"} if entry not in BRANCHES["hot"] else set()
         assert set(entry["fields"]) == known - lacks
-    flags = {"Verdict": {1, 2, 4, 8, 16}, "Tokens": {1, 16, 32}, "Propose": {1, 2, 4, 8}}
+    flags = {"Verdict": {1, 2, 4, 8, 16}, "Tokens": {1, 16, 32}, "Propose": {1, 2, 4, 8, 16}}
     flags["Written"] = {1, 2, 4, 8, 16, 32, 64, 128}
     for name, known in flags.items():
         sets = [bytes.fromhex(entry["hex"])[1] for entry in HOT if entry["type"] == name]

@@ -13,6 +13,7 @@ run-ahead, and the target alone. All write the same text. Parts, all if none is 
     many     1, 8 and 32 devices at one base station
     apart    two links that nothing was chosen on, with their rates and stalls
     leaves   candidates beside proposed tokens, on against off, at two prices of a row
+    branches with candidates, and with several paths drafted at once, where a row takes a fortieth
     frontier tokens/s against what both ends spend, over the two prices (--plot)
 
 ``python -m bench.both sockets`` is in real time: see ``bench.both.sockets``.
@@ -33,7 +34,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.both import frontier, leaves, many, shared, sockets
+from bench.both import branches, frontier, leaves, many, shared, sockets
 from bench.both.cells import DRAFTS_MS, RTTS_MS, STEPS_MS, Cell, Costs, measure
 from bench.both.records import records
 from bench.virtual.record import Record
@@ -48,7 +49,7 @@ TEXTS, TOKENS = 3, 120
 SURE = 0.97
 APART = ("satellite", "uav_nlos")  # looked at once a change is made, not while it is
 PACES_MS = ((20.0, 4.0), (45.0, 10.0))
-PARTS = ("cells", "sure", "shared", "many", "frontier", "apart", "leaves")
+PARTS = ("cells", "sure", "shared", "many", "frontier", "apart", "leaves", "branches")
 
 
 def table(cells: Iterable[Cell]) -> Table:
@@ -145,15 +146,19 @@ def main() -> None:
         told.print(load_table(loads))
         out["many"] = [asdict(load) for load in loads]
     if "leaves" in parts:
-        ranked = records(TEXTS, TOKENS, candidates=True)
         for share in leaves.SHARES:
             near = [replace(c, row_ms=share * c.step_ms) for c in chosen(quick=options.quick)]
-            pairs = list(leaves.pairs(near, ranked))
+            pairs = list(leaves.pairs(near, texts))
             gain = statistics.geometric_mean([one.gain for one in pairs])
             told.print(leaves.table(pairs), f"geometric mean {gain:.3f}")
             out[f"leaves {share:g}"] = [asdict(one) for one in pairs]
+    if "branches" in parts:
+        near = [replace(c, row_ms=branches.ROW * c.step_ms) for c in chosen(quick=options.quick)]
+        drafted = list(branches.rows(near, texts))
+        told.print(branches.table(drafted), branches.said(drafted))
+        out["branches"] = [asdict(one) for one in drafted]
     if "frontier" in parts:
-        points = list(frontier.points(records(TEXTS, TOKENS, candidates=True)))
+        points = list(frontier.points(texts))
         out["frontier"] = [asdict(point) for point in points]
         if options.plot:
             frontier.plot(points, options.plot)

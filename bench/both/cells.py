@@ -12,6 +12,8 @@ from bench.virtual.loop import run
 from bench.virtual.record import CONTEXT, VOCAB, Draft, Record, Target
 from bench.virtual.world import World
 from device_runtime.device import Coupled, Device, Result, Sampling
+from device_runtime.drafting import leaves
+from device_runtime.drafting.tree import ROW
 from device_runtime.generation import Generation
 from device_runtime.result import Mode
 from draftlink.link.shaping import PROFILES, LinkProfile, make_link
@@ -20,6 +22,9 @@ STEPS_MS, DRAFTS_MS = (8.0, 20.0, 50.0, 100.0), (1.0, 4.0, 10.0, 20.0)
 RTTS_MS = (0.5, 2.0, 15.0, 60.0, 150.0)
 GAMMAS = (1, 2, 3, 4, 6, 8, 12, 16)
 RATE = 1e9  # bit/s: what bytes cost is not the question here
+# Of a draft's forward and draw, what the draw of a second arrival takes more: at 49,152 ids .75 ms
+# for .6, where a forward takes 6.5 (SmolLM2-135M in int8, two threads).
+DRAW = 0.025
 FIXED: tuple[Mode, ...] = ("run-ahead", "stream")
 OTHERS: tuple[Mode, ...] = (*FIXED, "auto")  # than stop-and-wait, which has lengths
 
@@ -40,7 +45,8 @@ class Costs:
     """Milliseconds. ``slowdown``: of both ends while both are at work; ``shared``: and the device
     knows it, since the address is its own machine's. ``row_ms``: of a row beyond the first.
     ``tariff``: tokens that a second of the base station's model is worth. ``profile``: whose rates,
-    stalls and round trip the link has, instead of a round trip alone.
+    stalls and round trip the link has, instead of a round trip alone. A further row of a draft
+    forward takes ``tree.ROW`` of one.
     """
 
     step_ms: float
@@ -59,13 +65,17 @@ class Costs:
             return PROFILES[self.profile]
         return LinkProfile(RATE, RATE, self.rtt_ms / 1e3)
 
-    def world(self, records: Sequence[Record]) -> World:
-        """A world of these costs; its target writes the texts of records."""
+    def world(self, records: Sequence[Record], *, candidates: bool = False) -> World:
+        """A world of these costs; its target writes the texts of records.
+
+        ``candidates``: are drawn beside each drafted token, but in turns.
+        """
+        draft_s = self.draft_ms / 1e3 * (1.0 + DRAW * (candidates and not self.shared))
         url = "ws://127.0.0.1:1" if self.shared else "virtual"
         return World(
-            Draft(records[0]), Target(records), TOKENIZER, CONTEXT, self.draft_ms / 1e3,
+            Draft(records[0]), Target(records), TOKENIZER, CONTEXT, draft_s,
             self.step_ms / 1e3, row_s=self.row_ms / 1e3, slowdown=self.slowdown, url=url,
-            tariff=self.tariff,
+            tariff=self.tariff, draft_row=ROW,
         )  # fmt: skip
 
 
@@ -77,9 +87,15 @@ def begun(device: Device, record: Record, mode: Mode, **options: Any) -> Generat
     )  # fmt: skip
 
 
+def draws(mode: Mode, branches: int = 1, **_: Any) -> bool:
+    """Whether candidates are drawn in a mode."""
+    return mode == "auto" and (leaves.MOST > 0 or branches > 1)
+
+
 def play(costs: Costs, record: Record, mode: Mode, **options: Any) -> Result:
     """One text. Raises RuntimeError where it is not the record's."""
-    world = costs.world([record])
+    world = costs.world([record], candidates=draws(mode, **options))
+    world.draft.branches = options.get("branches", 1) > 1
 
     async def one() -> Result:
         async with world.device(make_link(costs.link, seed=record.number)) as device:

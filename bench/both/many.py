@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.both.cells import GAMMAS, OTHERS, RATE, Costs, begun
+from bench.both.cells import GAMMAS, OTHERS, RATE, Costs, begun, draws
 from bench.virtual.loop import run
 from bench.virtual.record import Draft, Record
 from device_runtime.device import Device
@@ -53,7 +53,7 @@ def play(
     **options: Any,
 ) -> Load:
     """All records at once, each in its mode, or all in the only one."""
-    world = costs.world(records)
+    world = costs.world(records, candidates=draws(modes[0], **options))
     asked = modes if len(modes) > 1 else modes * len(records)
 
     async def one(device: Device, record: Record, mode: Mode) -> tuple[float, int]:

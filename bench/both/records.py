@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import tinypair
@@ -17,12 +16,11 @@ from draftlink.protocol import frames
 FAST = LinkProfile(1e9, 1e9, 0.0)
 
 
-def records(count: int, tokens: int, *, candidates: bool = False) -> list[Record]:
-    """So many texts of so many tokens; with the draft's second candidates, or without."""
+def records(count: int, tokens: int) -> list[Record]:
+    """So many texts of so many tokens."""
     bench = Bench()
-    made = [_record(bench, number, prompt, tokens)
+    return [_record(bench, number, prompt, tokens)
             for number, prompt in enumerate(tinypair.prompts(count))]  # fmt: skip
-    return made if candidates else [replace(one, seconds=()) for one in made]
 
 
 def _record(bench: Bench, number: int, prompt: str, tokens: int) -> Record:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from bs_runtime.checkpoint.facts import Facts
-from bs_runtime.model.block import Block
+from bs_runtime.model.block import ROOT, Block
 from bs_runtime.model.commands import Command
 from bs_runtime.model.kv import Feed
 from bs_runtime.model.step import Serial
@@ -91,10 +91,13 @@ class Record:
 class Draft:
     """A draft model that replays a record."""
 
+    branches = False  # as a bundle that was exported without
+
     def __init__(self, record: Record) -> None:
         self.record = record
         self.length = 0
         self.bytes = 0
+        self._depths: list[int] = []  # behind its tokens, of a block that branches
 
     def forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Feed ids; the last one's logits (V,)."""
@@ -104,6 +107,22 @@ class Draft:
     def rollback(self, length: int) -> None:
         """Cut the cache back."""
         self.length = length
+        self._depths.clear()
+
+    def branch(self, ids: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
+        """Feed ids behind what they follow; the logits (n, V) of each.
+
+        Behind a wrong token a row is that of its position, too, as in a chain: see above.
+        """
+        for parent in parents:
+            self._depths.append(1 + (0 if parent == ROOT else self._depths[parent]))
+        fresh = self._depths[len(self._depths) - len(ids) :]
+        return np.stack([self.record.drafted(self.length + depth) for depth in fresh])
+
+    def keep(self, chain: Sequence[int], rest: Sequence[int]) -> None:
+        """See ``DraftModel``."""
+        self.length += len(chain)
+        self._depths = [self._depths[at] - len(chain) for at in rest]
 
 
 class _Slot:

@@ -31,7 +31,8 @@ class World:
     """Models, and what they cost: seconds of a draft forward and of a target step.
 
     Models need be the real ones no more than their ``forward`` and ``rollback`` (see ``pair``).
-    ``row_s``: what a row of a step takes beyond the first. ``slowdown``: of both models while both
+    ``row_s``: what a row of a step takes beyond the first, and ``draft_row`` what a row of a draft
+    forward does, of one of a single row. ``slowdown``: of both models while both
     are at work, as where they share cores. ``url``: what the device takes the address to be.
     ``tariff``: see ``Prices``. ``look_up``: whether the base station looks up what may come next;
     off, as the texts of records come back to what they have been through. ``served``: the base
@@ -46,6 +47,7 @@ class World:
     target_s: float
     wires: list[Wire] = field(default_factory=list)
     row_s: float = 0.0
+    draft_row: float = 0.0
     slowdown: float = 1.0
     url: str = "virtual"
     tariff: float = 0.0
@@ -92,7 +94,7 @@ class World:
 
             draft.rollback(0)
             return Device.from_parts(
-                _Paced(draft, self.draft_s, loop),
+                _Paced(draft, self.draft_s, self.draft_s * self.draft_row, loop),
                 self.tokenizer,
                 self.url,
                 tokenizer_hash=self.target.tokenizer_hash,
@@ -110,9 +112,15 @@ class World:
 class _Paced:
     """A model whose forward is paced; the rest is its own."""
 
-    def __init__(self, model: Any, seconds: float, loop: VirtualLoop) -> None:
+    def __init__(self, model: Any, seconds: float, row_s: float, loop: VirtualLoop) -> None:
         self._model = model
+        self._seconds, self._row_s, self._loop = seconds, row_s, loop
         self.forward = pace(model.forward, seconds, loop.time, loop.spend)
+
+    def branch(self, ids: Sequence[int], parents: Sequence[int]) -> Any:
+        """A forward of several rows, paced: see ``DraftModel``."""
+        seconds = self._seconds + self._row_s * (len(ids) - 1)
+        return pace(self._model.branch, seconds, self._loop.time, self._loop.spend)(ids, parents)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)

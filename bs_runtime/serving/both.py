@@ -59,7 +59,10 @@ class Both:
         self._held = 0  # of the step's block, those that the device has proposed
         start = generation.start
         scheme = schemes.in_effect(start.scheme, greedy=start.sampling.greedy)
-        self._paths = Paths(scheme, session.vocab_size, generation.history)
+        self._paths = Paths(
+            scheme, session.vocab_size, generation.history,
+            branches=_speaks(session, frames.BRANCHES),
+        )  # fmt: skip
         self._patience = Patience(scheduler.prices, turns=start.turns is True)
         self._worth = Leaves(scheduler.prices)
         self._proposals: list[Propose] = []
@@ -71,7 +74,7 @@ class Both:
 
     def take(self, frame: Propose) -> None:
         """A proposal has come."""
-        if self._paths.useful(frame):
+        if self._paths.leads(frame) and self._paths.useful(frame):  # what branches off is no pace
             self._patience.proposed(
                 _now(),
                 frame.length,
@@ -80,6 +83,7 @@ class Both:
                 begins=frame.first == 0,
                 waits=self._wait is not None,
             )
+        if self._paths.counts(frame):
             self._proposals = [one for one in self._proposals if one.path == frame.path]
             self._proposals.append(frame)
             if self._under_way and (self._reading is None or self._reading.done()):
@@ -145,6 +149,8 @@ class Both:
 
     def _leaves(self, count: int) -> Sequence[Leaf]:
         """The candidates that are worth their rows, beside the device's of a block of so many."""
+        if not _speaks(self._session, frames.LEAVES):  # the target may take no block that branches
+            return ()
         beside = self._paths.beside(min(count, self._held))
         return self._worth.worth(beside, self._patience.alpha, count)
 
@@ -161,8 +167,7 @@ class Both:
         """
         while self._proposals and self._decoded < MAX_LIVE:
             frame = self._proposals[0]
-            if self._paths.useful(frame):
-                self._decoded += frame.nodes
+            self._decoded += self._paths.costs(frame)
             try:
                 await self._scheduler.turns.run(
                     self._paths.adding(frame), self._writes, self._generation.slot, frame.nodes
@@ -218,6 +223,10 @@ class Both:
                 b"".join(outcome.told),
             )
         )
+
+
+def _speaks(session: Session, feature: str) -> bool:
+    return session.welcome is not None and feature in session.welcome.features
 
 
 def _now() -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import msgspec
 import numpy as np
@@ -38,6 +38,31 @@ class Model(Protocol):
 
     def rollback(self, length: int) -> None:
         """Cut the cache back."""
+
+
+class Branching(Model, Protocol):
+    """And of one whose tokens need not follow one another."""
+
+    def branch(self, ids: Sequence[int], parents: Sequence[int]) -> NDArray[np.floating[Any]]:
+        """Feed ids to the block behind the cache's tokens; the logits of each."""
+
+    def keep(self, chain: Sequence[int], rest: Sequence[int]) -> None:
+        """Of the block a path joins the cache's tokens, and ``rest`` stays the block."""
+
+
+class Pass(NamedTuple):
+    """A forward behind several tokens: first of the block ``chain`` and ``rest`` stay (``keep``).
+
+    Then a token is fed behind each of ``parents`` (``branch``): the last of each of ``paths``,
+    which lead there from the text. No parents: what the cache lacks of the text is fed.
+    ``nodes``: whose rows these are.
+    """
+
+    chain: tuple[int, ...]
+    rest: tuple[int, ...]
+    parents: tuple[int, ...]
+    paths: tuple[tuple[int, ...], ...]
+    nodes: tuple[object, ...]
 
 
 class Proposal(NamedTuple):
@@ -134,6 +159,43 @@ class Drafter:
             unfed = past[-1:]
         return proposals
 
+    def branching(self, past: list[int], made: Pass, begins: int) -> Slices[list[Proposal]]:
+        """A token behind each of a forward's, which follow the text ``past``: see ``proposing``.
+
+        The noise is that of the position at which it would stand, and penalties are over its own
+        path: it is what would be drafted there if nothing had branched.
+        """
+        model = cast(Branching, self._model)
+        model.keep(made.chain, made.rest)
+        if not made.parents:
+            return (yield from self.proposing(past, 1, begins))
+        rows = model.branch([path[-1] for path in made.paths], made.parents)
+        q: NDArray[np.float32] = np.zeros((len(rows), self._q.size), dtype=np.float32)
+        texts = [[*past, *path] for path in made.paths]
+        with sampling.overflowing():
+            weights = []
+            for one, row, text in zip(q, rows, texts, strict=True):
+                weights.append(self._weigh(one, row[: self._ids.vocab_size], text))
+            ranked = self._ranked(q, self._key, [len(text) for text in texts])
+        found = []
+        for one, weight, (drafted, later) in zip(q, weights, ranked, strict=True):
+            chance = 1.0 if self._sampling.greedy else one[drafted.token]
+            found.append(Proposal(drafted, float(chance) / weight, later))
+        return found
+
+    def _weigh(
+        self, q: NDArray[np.float32], row: NDArray[np.floating[Any]], past: Sequence[int]
+    ) -> float:
+        """Of the logits behind ``past`` what is drafted by, in q (V,); a greedy draft's weight is
+        that of all over its first's."""
+        logits = sampling.without(row, self._suppressed)
+        if not self._sampling.greedy:
+            held = q[: len(logits)]
+            return sampling.weights_in(held, logits, self._sampling, past, self._begins)
+        scores = sampling.penalised(logits, self._sampling, past, self._begins)
+        q[: len(logits)], q[len(logits) :] = scores, -np.inf
+        return float(np.exp(scores - scores.max()).sum())
+
     def _draw(
         self,
         logits: NDArray[np.floating[Any]],
@@ -160,9 +222,16 @@ class Drafter:
         """The token that the scheme proposes, with its candidates, and these' ``later``."""
         if not self.beside:
             return self.scheme.propose(q, key, position, weight), ()
+        return self._ranked(q[None], key, [position])[0]
+
+    def _ranked(
+        self, q: NDArray[np.floating[Any]], key: bytes, positions: Sequence[int]
+    ) -> list[tuple[Drafted, tuple[float, ...]]]:
+        """Those of each row of q (N, V)."""
         assert isinstance(self.scheme, IdScheme)
-        (token, *others), (_, *later) = self.scheme.candidates(q, key, position, 1 + self.beside)
-        return Drafted(token, beside=tuple(others)), tuple(later)
+        found = self.scheme.candidates(q, key, positions, 1 + self.beside)
+        return [(Drafted(first, beside=tuple(rest)), tuple(later))
+                for (first, *rest), (_, *later) in found]  # fmt: skip
 
     def row(self) -> NDArray[np.float32]:
         """A copy of the distribution (V,) that the last token was drawn from."""
@@ -202,7 +271,11 @@ class Drafter:
             p = sampling.distribution(logits, self._sampling, history, self._begins)
         return split.correct(p, rejected, self._key, position)
 
+    def stands(self, length: int) -> None:
+        """Of what payloads were coded behind, the first ``length`` tokens are as they were."""
+        self._ids.rollback(min(self._ids.length, length))
+
     def rollback(self, length: int) -> None:
         """Keep at most the first ``length`` tokens that were fed."""
         self._model.rollback(min(self._model.length, length))
-        self._ids.rollback(min(self._ids.length, length))
+        self.stands(length)

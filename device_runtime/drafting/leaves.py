@@ -20,11 +20,8 @@ from draftlink.distribution.sparse import Drafted
 from draftlink.planning import theory
 from draftlink.protocol.control import Welcome
 
-# Candidates beside a token, of ``hot.MAX_BESIDE``. In virtual time one brings 3 to 9%, 6% on
-# average, in ten cells from 15 ms of round trip on where a row takes a fortieth of a step. That
-# counts neither what the draw of a second arrival takes (0.4 ms at 49,152 ids), nor what a block
-# that branches costs a target on a CPU: until then none is proposed.
-MOST = 0
+# Candidates beside a token, of ``hot.MAX_BESIDE``: see docs/benchmarks.md for what one brings.
+MOST = 1
 EDGES = (0.1, 0.3, 0.6, 1.0, 1.5, 2.2, 3.0, 4.0)  # of log(t2 / t1), between classes
 FIRST = 8.0  # a class begins as if so many had been judged
 OFFSET, SLOPE = -0.35, 0.75  # of log(t2 / t1), in the log odds that the first is right at first

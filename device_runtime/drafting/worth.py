@@ -103,8 +103,9 @@ class Worth:
         """Whether hardly anything is known of what things cost."""
         return len(self._estimates.draft) < SEEN or not self.costs_s()[1]
 
-    def pays(self, alpha: float) -> bool:
-        """Whether a path that is begun now saves its price, at an acceptance rate.
+    def pays(self, alpha: float, lasts: float = 1.0) -> bool:
+        """Whether a path that is begun now saves its price, at an acceptance rate, where a forward
+        takes ``lasts`` times as long as it does.
 
         The base station writes on while what the device knows is on its way here, and what is
         drafted on its way there. Token j of a path is in time for a step if j times what a step
@@ -114,6 +115,7 @@ class Worth:
         brings more in its time than its own steps would.
         """
         draft_s, step_s = self.costs_s()
+        draft_s *= lasts
         if self.unsure or self._price <= 0.0 or (self.turns and self._gamma is not None):
             return True
         if self.turns:

@@ -118,6 +118,8 @@ class Manifest(msgspec.Struct, frozen=True):
     tokens: Annotated[dict[Name, Name], Meta(max_length=100)] = {}
     # The first onnxruntime that computes this graph as it is meant; an older one loads it, too.
     least_onnxruntime: Version | None = None
+    # Of the shared graph: tokens need not follow one another, each says what it sees.
+    branches: bool = False
     # A chat for clients that run no template, where it says what the template says.
     chat: Form | None = None
 
@@ -137,6 +139,14 @@ class Bundle:
     def bucket(self, count: int) -> Path:
         """The ONNX file that feeds ``count`` tokens, of a static graph."""
         return self.path / bucket_file(count)
+
+    def stamps(self) -> list[tuple[int, int, int]] | None:
+        """By what the system knows its files; None where one is gone."""
+        try:
+            found = [(self.path / name).stat() for name in sorted(self.manifest.files)]
+        except OSError:
+            return None
+        return [(file.st_ino, file.st_mtime_ns, file.st_size) for file in found]
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises BundleError."""
@@ -206,6 +216,8 @@ def read_manifest(path: Path) -> Manifest:
             manifest.sampling.check()
         except ValueError as error:
             raise BundleError(f"{path / MANIFEST} cannot be read ({error}); {AGAIN}") from None
+    if manifest.branches and manifest.graph != "shared":
+        raise BundleError(f"{path} has branches in a {manifest.graph} graph; {AGAIN}")
     if manifest.check is None or not manifest.check.passed:
         raise BundleError(f"{path} has no passed check against PyTorch; {AGAIN}")
     return manifest

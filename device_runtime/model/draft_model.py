@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-import warnings
 from collections.abc import Sequence
 from weakref import WeakSet, WeakValueDictionary
 
@@ -14,11 +13,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from device_runtime.model import kernels, pages, providers, room, weights
+from device_runtime.model.branching import BranchingGraph
 from device_runtime.model.bundle import Bundle, BundleError
 from device_runtime.model.graphs import PortableGraph, SharedGraph
 from device_runtime.model.static_graph import StaticGraph
 from device_runtime.model.threads import Setting, available, check, fastest, settings
-from draftlink.host.plain import printable
 from draftlink.planning.trials import Trials
 
 PREFILL = 128  # tokens fed at once
@@ -37,9 +36,9 @@ class Loaded:
         self.load_s = 0.0  # what the last ``load`` took
         self.manifest = bundle.manifest
         self._bundle = bundle
-        self._provider = provider
+        self.provider = provider
         self._sessions: dict[int, ort.InferenceSession] = {}
-        self._seen = _stamps(bundle)
+        self._seen = bundle.stamps()
         self.users: WeakSet[DraftModel] = WeakSet()
         if provider == "cpu":
             pages.allocate_together()
@@ -60,7 +59,7 @@ class Loaded:
         room.check(bundle)
         for count in manifest.buckets or [1]:
             path = bundle.bucket(count)
-            self._sessions[count] = providers.session(path, self._provider, setting, manifest.graph)
+            self._sessions[count] = providers.session(path, self.provider, setting, manifest.graph)
         try:
             shape = self.graph().run([0], 0).shape
         except BundleError:
@@ -83,16 +82,18 @@ class Loaded:
     def arrange_pages(self, before: list[pages.Span]) -> None:
         """Put the weights' pages in order; ``before``: ``pages.anonymous()`` without them."""
         pages.page_out(self._bundle.path)
-        if self._provider == "cpu":
+        if self.provider == "cpu":
             pages.make_huge(before)
 
     def unchanged(self) -> bool:
         """Whether the files are still those that were checked."""
-        return _stamps(self._bundle) == self._seen
+        return self._bundle.stamps() == self._seen
 
     def graph(self, cache: list[NDArray[np.float32]] | None = None) -> Graph:
         """The graph with a KV cache of its own, or that of a graph before."""
         manifest = self._bundle.manifest
+        if manifest.branches:
+            return BranchingGraph(self._sessions[1], manifest, cache)
         if manifest.graph == "shared":
             return SharedGraph(self._sessions[1], manifest, cache)
         if manifest.graph == "portable":
@@ -127,7 +128,7 @@ def load(bundle: Bundle, provider: str = "cpu", threads: int | None = None) -> L
         return loaded
     found = Loaded(bundle, provider)
     if provider == "cpu":
-        _warn(bundle)
+        kernels.warn(bundle)
 
     def seconds(count: int) -> float:
         found.load(Setting(count))
@@ -207,19 +208,47 @@ class DraftModel:
             raise ValueError(
                 f"{len(ids)} tokens after {self._length}, where the context is {self.context}"
             )
-        if self._graph is None:
-            raise BundleError("the draft's files could not be loaded again; open the device anew")
-        begun = time.perf_counter()
+        graph, begun = self._there, time.perf_counter()
         # In parts, so that a long prompt takes no more memory than a short one.
         for begin in range(0, len(ids), PREFILL):
             part = ids[begin : begin + PREFILL]
-            logits = self._graph.run(part, self._length)
+            logits = graph.run(part, self._length)
             self._length += len(part)
         if len(ids) == 1:
             first = self._first or self
             first._spent_s += time.perf_counter() - begun
             first._forwards += 1
         return logits
+
+    @property
+    def _there(self) -> Graph:
+        if self._graph is None:
+            raise BundleError("the draft's files could not be loaded again; open the device anew")
+        return self._graph
+
+    @property
+    def branches(self) -> bool:
+        """Whether tokens need not follow one another: ``branch`` and ``keep``. Tried on CPUs."""
+        return self._loaded.manifest.branches and self._loaded.provider == "cpu"
+
+    def branch(self, ids: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
+        """Feed ``ids`` behind the cache's tokens, to a block that branches (see ``model.block``).
+
+        Their logits (n, V), valid until the next call. Raises ValueError past the context.
+        """
+        graph = self._there
+        assert isinstance(graph, BranchingGraph)
+        entries = self._length + len(graph.block) + len(ids)
+        if not len(ids) or entries > self.context:
+            raise ValueError(f"{len(ids)} of {entries} tokens, where the context is {self.context}")
+        return graph.branch(ids, parents, self._length)
+
+    def keep(self, chain: Sequence[int], rest: Sequence[int]) -> None:
+        """Of the block ``chain`` joins the cache's tokens, ``rest`` stays: see ``Block.keep``."""
+        graph = self._there
+        assert isinstance(graph, BranchingGraph)
+        graph.keep(chain, rest, self._length)
+        self._length += len(chain)
 
     def rest(self) -> None:
         """Between generations: load the weights for other threads, where they may be faster.
@@ -268,20 +297,3 @@ class DraftModel:
         if self._graph is not None:
             self._graph.cut(length)
         self._length = length
-
-
-def _warn(bundle: Bundle) -> None:
-    """Say where this processor has no fast kernel for the bundle's products."""
-    told = bundle.manifest.quantization
-    bits = {one.kernel.bits for one in told.kernels} if told is not None else set()
-    if (why := kernels.slow(bits, *kernels.features())) is not None:
-        warnings.warn(f"{printable(str(bundle.path))}: {why}", stacklevel=2)
-
-
-def _stamps(bundle: Bundle) -> list[tuple[int, int, int]] | None:
-    """By what the system knows a bundle's files; None where one is gone."""
-    try:
-        found = [(bundle.path / name).stat() for name in sorted(bundle.manifest.files)]
-    except OSError:
-        return None
-    return [(file.st_ino, file.st_mtime_ns, file.st_size) for file in found]

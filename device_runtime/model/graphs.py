@@ -1,4 +1,7 @@
-"""The two kinds of graph, each with its KV cache: how to feed it, and how to cut it back."""
+"""The two kinds of graph, each with its KV cache: how to feed it, and how to cut it back.
+
+``branching`` has the shared graph whose tokens need not follow one another.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,13 @@ class SharedGraph:
 
     def run(self, ids: Sequence[int], length: int) -> NDArray[np.float32]:
         """Feed ``ids`` after ``length`` tokens; the last one's logits (V,), this object's own."""
+        chunk = self._take(ids, length)
+        np.add(chunk.offsets, length, out=chunk.positions[0])
+        self._session.run_with_iobinding(self._binding)
+        return self._row
+
+    def _take(self, ids: Sequence[int], length: int) -> _Chunk:
+        """Bind the inputs for ``ids`` whose entries lie behind ``length`` others."""
         count = len(ids)
         chunk = self._chunks.get(count)
         if chunk is None:
@@ -62,11 +72,9 @@ class SharedGraph:
             self._binding.bind_ortvalue_input("position_ids", chunk.bound_positions)
             self._bound = chunk
         chunk.ids[0] = ids
-        np.add(chunk.offsets, length, out=chunk.positions[0])
         self._last[0] = length + count - 1
         self._total[...] = length + count
-        self._session.run_with_iobinding(self._binding)
-        return self._row
+        return chunk
 
     def cut(self, length: int) -> None:
         """A rollback: what lies behind the length is overwritten before it is read."""

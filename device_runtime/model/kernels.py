@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
+
+from device_runtime.model.bundle import Bundle
+from draftlink.host.plain import printable
 
 # What matters to products of int8 activations with 8-bit and 4-bit weights.
 KNOWN: Final = ("asimddp", "i8mm", "avx2", "avx_vnni", "avx512f", "avx512_vnni")
@@ -42,3 +46,11 @@ def slow(bits: Collection[int], machine: str, present: Collection[str]) -> str |
             " costs (`draftlink device --measure-costs FILE`, `draftlink export --costs FILE`)"
         )
     return None
+
+
+def warn(bundle: Bundle) -> None:
+    """Say where this processor has no fast kernel for the bundle's products."""
+    told = bundle.manifest.quantization
+    bits = {one.kernel.bits for one in told.kernels} if told is not None else set()
+    if (why := slow(bits, *features())) is not None:
+        warnings.warn(f"{printable(str(bundle.path))}: {why}", stacklevel=3)

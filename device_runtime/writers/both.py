@@ -23,7 +23,6 @@ class Both:
         self._window = writing.paths
         self._nodes: list[Proposal] = []  # of the path, behind the text
         self._leaves = leaves.Leaves(writing.controller)
-        writing.drafter.beside = leaves.MOST * self._branches
         self._reconnects = writing.device.client.reconnects
         self._leave_path()
 
@@ -32,18 +31,22 @@ class Both:
         """Whether the base station takes candidates beside the tokens of a path."""
         return frames.LEAVES in self._writing.device.client.welcome.features
 
+    @property
+    def _beside(self) -> int:
+        """Candidates that are looked for beside a token. In turns none: the ends share a machine,
+        where no round trip is saved, and neither draws nor rows run beside anything."""
+        return 0 if self._window.turns else leaves.MOST * self._branches
+
     async def more(self) -> list[Came]:
         """The next tokens of the text."""
         writing = self._writing
         while True:
             self._mend()
-            for action in writing.due():
+            for action in writing.due(self._cached):
                 if isinstance(action, Show):
                     return await writing.show(action, self._nodes)
                 if isinstance(action, Draft):
-                    past = [*writing.history, *(node.drafted.token for node in self._nodes)]
-                    proposing = writing.drafter.proposing
-                    writing.begin(proposing, past, action.tokens, action.begins, action.fresh)
+                    self._draft(action)
                 elif isinstance(action, Propose):
                     await self._propose(action)
                 else:
@@ -51,6 +54,18 @@ class Both:
                     batch = await self._wait(action)
                     if batch is not None:
                         return batch
+
+    @property
+    def _cached(self) -> int:
+        """Tokens of text and path that the draft has been fed."""
+        return self._writing.device.model.length
+
+    def _draft(self, action: Draft) -> None:
+        writing = self._writing
+        past = [*writing.history, *(node.drafted.token for node in self._nodes)]
+        writing.drafter.beside = self._beside
+        proposing = writing.drafter.proposing
+        writing.begin(proposing, past, action.tokens, action.begins, action.fresh)
 
     async def _wait(self, action: Wait) -> list[Came] | None:
         """Until something has come, or a time; what has been written, if that has come."""
@@ -117,7 +132,7 @@ class Both:
 
     def _take(self, frame: frames.Written) -> list[Came]:
         """What the base station has written; the path is held against it."""
-        writing, begin = self._writing, len(self._writing.history)
+        writing = self._writing
         agreed = 0
         for token, node in zip(frame.ids, self._nodes, strict=False):
             if token != node.drafted.token:
@@ -139,15 +154,23 @@ class Both:
             step_s=frame.step_us * 1e-6,
             rows=frame.fed,
         )
-        if agreed == len(frame.ids):
-            del self._nodes[:agreed]
-        else:
-            self._nodes = []
-            writing.drop(begin + agreed)
+        self._stand(frame.ids, agreed)
         writing.commit(frame.ids)
         if not goes_on:
-            self._leave_path()
+            self._follow(agreed == len(frame.ids))
         own: Kind = "correction" if differs else "bonus"
         kinds: list[Kind] = ["draft"] * frame.accepted
         kinds += [own] * (len(frame.ids) - frame.accepted)
         return came(writing, frame.ids, kinds, frame.logprobs)
+
+    def _stand(self, ids: Sequence[int], agreed: int) -> None:
+        """The text goes on with ``ids``, of which the path has the first ``agreed``."""
+        if agreed == len(ids):
+            del self._nodes[:agreed]
+        else:
+            self._nodes = []
+            self._writing.drop(len(self._writing.history) + agreed)
+
+    def _follow(self, agreed: bool) -> None:
+        """The path does not go on. ``agreed``: as far as it goes the text has it, too."""
+        self._leave_path()

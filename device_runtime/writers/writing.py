@@ -15,6 +15,7 @@ from device_runtime.drafting.counts import Limits
 from device_runtime.drafting.drafter import Drafter, Proposal
 from device_runtime.drafting.paths import PRICE, Paths
 from device_runtime.drafting.temperature import DraftTemperature
+from device_runtime.drafting.trunk import Trunk
 from device_runtime.drafting.window import Window
 from device_runtime.result import Came, Tally
 from device_runtime.worker import Job
@@ -30,7 +31,8 @@ APART = 1 << 62  # beside a position: numbers of their own, for tokens that are 
 class Writing:
     """A generation under way. ``owed``: the token that the next draft sends first (``split``).
 
-    ``alone``: how the draft goes on while nothing is heard, where it may.
+    ``alone``: how the draft goes on while nothing is heard, where it may. ``branches``: behind how
+    many tokens a forward drafts, where both ends write.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Writing:
         learned: DraftTemperature | None,
         alone: Alone | None,
         draft_price: float | None,
+        branches: int = 1,
     ) -> None:
         self.device = device
         self.start = start
@@ -49,7 +52,8 @@ class Writing:
         self.controller = controller
         self.learned = learned
         self.alone = alone
-        self._draft_price = PRICE if draft_price is None else draft_price
+        self.draft_price = PRICE if draft_price is None else draft_price
+        self.branches = branches
         self.tally = Tally(0.0)
         self.owed: int | None = None
         self._decides: Window | Paths  # once the generation has begun
@@ -100,18 +104,13 @@ class Writing:
             corrects=scheme.corrects == "device",
             told=start.streams_surprisals,
         )
+        after_s = None if self.alone is None else self.alone.after_s
         if start.mode == "both":
-            self._decides = Paths(
-                self.controller,
-                limits,
-                len(self.history),
-                shared=self.near,
-                step_s=welcome.step_us * 1e-6,
-                row_s=welcome.row_us * 1e-6,
-                price=self._draft_price,
-                started_s=self.tally.started_s,
-                offline_after_s=None if self.alone is None else self.alone.after_s,
-            )
+            self._decides = (Trunk if self.branches > 1 else Paths)(
+                self.controller, limits, len(self.history), shared=self.near,
+                step_s=welcome.step_us * 1e-6, row_s=welcome.row_us * 1e-6,
+                price=self.draft_price, started_s=self.tally.started_s, offline_after_s=after_s,
+            )  # fmt: skip
             return
         self._decides = Window(
             self.controller,
@@ -121,7 +120,7 @@ class Writing:
             now=self.now(),
             streams=start.mode == "stream",
             auto=auto,
-            offline_after_s=None if self.alone is None else self.alone.after_s,
+            offline_after_s=after_s,
         )
 
     @property
@@ -151,11 +150,11 @@ class Writing:
         assert isinstance(self._decides, Paths)
         return self._decides
 
-    def due(self) -> list[Action]:
-        """What the window asks for now."""
+    def due(self, cached: int | None = None) -> list[Action]:
+        """What the window asks for now; ``cached``: what was fed, if that is not all in a chain."""
         return self._decides.due(
             self.now(),
-            cached=self.device.model.length,
+            cached=self.device.model.length if cached is None else cached,
             connected=self.device.client.connected.is_set(),
             unread=self._unread,
         )

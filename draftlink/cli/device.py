@@ -79,6 +79,13 @@ def device(
             " not given; 0.1 spares the battery"
         ),
     ] = None,
+    branches: Annotated[
+        int | None,
+        typer.Option(
+            help="paths that are drafted at once, where both ends write: 1 to 8, of a bundle that"
+            " was exported with --branches; 2 of such a one if not given"
+        ),
+    ] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; 0.8 if not given")] = None,
     top_k: Annotated[int | None, typer.Option(help="0 is off, as if not given")] = None,
     top_p: Annotated[float | None, typer.Option(help="1 is off, as if not given")] = None,
@@ -171,6 +178,7 @@ def device(
                 mode=mode,
                 gamma=gamma,
                 draft_price=draft_price,
+                branches=branches,
                 stop=tuple(stop or ()),
                 seed=seed,
                 learn_temperature=learn_temperature,

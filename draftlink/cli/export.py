@@ -76,6 +76,9 @@ def export(
     calibrate: Annotated[
         Path | None, typer.Option(help="--npu: text file that value ranges are measured on")
     ] = None,
+    branches: Annotated[
+        bool, typer.Option("--branches", help="a graph that can draft several paths at once")
+    ] = False,
     json: Json = None,
 ) -> None:
     """Export a draft model to a checked, quantized ONNX bundle."""
@@ -91,6 +94,7 @@ def export(
             "int8" if npu else precision,  # type: ignore[arg-type]
             graph="static" if npu else graph,  # type: ignore[arg-type]
             context=context,
+            branches=branches,
             text=text,
             calibrate=calibrate,
             target=accepted_by,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from draftlink.protocol import logprobs, validate
-from draftlink.protocol.frames import LEAVES, Propose, Written
+from draftlink.protocol.frames import BRANCHES, LEAVES, Propose, Written
 from draftlink.protocol.hot import MAX_BESIDE
 from draftlink.protocol.standing import Standing
 from draftlink.schemes.base import MAX_DRAFT
@@ -31,7 +31,11 @@ def propose(session: Standing, frame: Propose) -> str | None:
         return f"a new path from {frame.base} that does not begin within the text"
     if not 1 <= frame.length <= MAX_DRAFT or frame.end - frame.known > MAX_LIVE:
         return f"no token, more than {MAX_DRAFT} at once, or {MAX_LIVE} ahead of the text"
-    if frame.end > start.begins + start.max_tokens:
+    if frame.behind and BRANCHES not in welcome.features:
+        return f"tokens that branch off, and the feature {BRANCHES} was not agreed on"
+    if frame.behind > frame.first:
+        return f"tokens {frame.behind} behind the last, where {frame.first} have been proposed"
+    if progress.reaches(frame) > start.begins + start.max_tokens:
         return "tokens behind the limit are proposed"
     if frame.nodes * scheme.entries(welcome.vocab_size) > welcome.frame_entries:
         return f"{frame.nodes} tokens at once, where {welcome.frame_entries} entries are the most"

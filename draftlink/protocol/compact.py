@@ -14,7 +14,7 @@ from draftlink.schemes.base import MAX_DRAFT
 Hot = Draft | Verdict | Tokens | Propose | Written
 
 DRAFT, VERDICT, TOKENS, PROPOSE, WRITTEN = 2, 3, 4, 5, 6
-_GOES_ON, _HAS_KNOWN, _HAS_FIRST_NODE, _HAS_BESIDE = 1, 2, 4, 8
+_GOES_ON, _HAS_KNOWN, _HAS_FIRST_NODE, _HAS_BESIDE, _HAS_BEHIND = 1, 2, 4, 8, 16
 _BESIDE_BITS, _BESIDE_EACH = 2, 4  # of a token of a Propose, and so many tokens to a byte
 _ENDED, _HAS_NEXT, _HAS_ROW, _HAS_SURPRISALS, _HAS_LOGPROBS = 1, 2, 4, 8, 16
 _STREAMED = 32  # Tokens have surprisals: a bit that no end took for one before it was a feature
@@ -47,7 +47,9 @@ def encode(frame: Hot) -> bytes:
         above = frame.known - frame.base  # it and ``first`` are most often 0, and then left out
         flags = _GOES_ON * frame.goes_on | _HAS_KNOWN * (above != 0)
         flags |= _HAS_FIRST_NODE * (frame.first != 0) | _HAS_BESIDE * bool(frame.beside)
-        where = frame.path, frame.base, *filter(None, (above, frame.first)), frame.length
+        flags |= _HAS_BEHIND * (frame.behind != 0)
+        maybe = filter(None, (above, frame.first, frame.behind))
+        where = frame.path, frame.base, *maybe, frame.length
         return bytes((PROPOSE, flags)) + varints(*where) + _packed(frame.beside) + frame.payload
     rows = () if frame.rows is None else (frame.rows,)
     # Most often one token of the target's own stands behind those that were proposed.
@@ -101,13 +103,14 @@ def _tokens(source: Reader) -> Tokens:
 
 
 def _propose(source: Reader) -> Propose:
-    flags = source.flags(_GOES_ON | _HAS_KNOWN | _HAS_FIRST_NODE | _HAS_BESIDE)
+    flags = source.flags(_GOES_ON | _HAS_KNOWN | _HAS_FIRST_NODE | _HAS_BESIDE | _HAS_BEHIND)
     path, base = source.varint(), source.varint()
     above = source.positive() if flags & _HAS_KNOWN else 0
     begin = source.positive() if flags & _HAS_FIRST_NODE else 0
+    behind = source.positive() if flags & _HAS_BEHIND else 0
     length, goes_on = source.varint(), bool(flags & _GOES_ON)
     beside = _beside(source, length) if flags & _HAS_BESIDE else ()
-    return Propose(path, base, base + above, begin, length, source.rest(), goes_on, beside)
+    return Propose(path, base, base + above, begin, length, source.rest(), goes_on, beside, behind)
 
 
 def _packed(beside: Sequence[int]) -> bytes:

@@ -59,10 +59,14 @@ BOTH = "both-write-2"  # a Start may have both ends write at once
 PENALTIES = "penalties"  # its sampling may have a bias, and penalties over the output
 LOGPROBS = "logprobs"  # it may ask for the target's log-probabilities
 LEAVES = "leaves"  # where both write, candidates may stand beside proposed tokens
+BRANCHES = "branches"  # and tokens may follow others than the last that was proposed
 RECOVERY = "recovery"  # its scheme may have a device correct by pairs instead of a whole row
 STREAMED = "streamed-surprisals"  # it may ask how likely the target found what it streams
 # Of this version, what only some speak.
-FEATURES: tuple[str, ...] = (SUPPRESSED, BOTH, PENALTIES, LOGPROBS, RECOVERY, LEAVES, STREAMED)
+FEATURES: tuple[str, ...] = (
+    *(SUPPRESSED, BOTH, PENALTIES, LOGPROBS, RECOVERY, LEAVES, STREAMED),
+    BRANCHES,
+)
 MAX_MESSAGE_BYTES = 1 << 20
 FENCED = 4001  # WebSocket close code: a newer connection has taken the session
 PROGRESS_S = 10.0  # the longest that a base station is silent while something of it is due

@@ -95,6 +95,8 @@ class Propose:
     written since. ``goes_on``: more are to come without anything else happening; a hint.
     ``beside``: how many candidates each token has that may stand in its place, up to
     ``MAX_BESIDE``; empty where none has any. They are leaves: the path goes on from the token.
+    ``behind``: the first of the tokens follows the one that was proposed so many before the last
+    of those before it, or what is before the path. Then they branch off; the next ones follow it.
     """
 
     path: int
@@ -105,6 +107,12 @@ class Propose:
     payload: bytes
     goes_on: bool = True
     beside: tuple[int, ...] = ()
+    behind: int = 0
+
+    @property
+    def follows(self) -> int:
+        """Which of the path's tokens the first one follows, by number; -1 for what is before it."""
+        return self.first - 1 - self.behind
 
     @property
     def nodes(self) -> int:
@@ -113,7 +121,7 @@ class Propose:
 
     @property
     def end(self) -> int:
-        """The position behind the last of the tokens."""
+        """The position behind the last of the tokens, if none branches off."""
         return self.base + self.first + self.length
 
 

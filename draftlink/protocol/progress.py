@@ -41,6 +41,7 @@ class Progress:
     path_base: int = 0
     proposed: int = LEFT
     known: int = 0
+    depths: list[int] = field(default_factory=list)  # of the path's tokens, from its base on
 
     @property
     def scheme(self) -> Scheme | None:
@@ -85,8 +86,18 @@ class Progress:
 
     def propose(self, frame: Propose) -> None:
         """Tokens of a path have been proposed."""
+        if frame.path > self.path:
+            self.depths = []
+        end = self.reaches(frame)
+        self.depths += range(end - frame.base - frame.length + 1, end - frame.base + 1)
         self.path, self.path_base, self.known = frame.path, frame.base, frame.known
         self.proposed = frame.first + frame.length
+
+    def reaches(self, frame: Propose) -> int:
+        """The position behind the last of a frame's tokens, which follow what it says."""
+        known = self.depths if frame.path == self.path else []
+        depth = known[frame.follows] if frame.follows >= 0 else 0
+        return frame.base + depth + frame.length
 
     def draft(self, draft: Draft) -> None:
         """A draft has been sent or received, and what was owed with it, unless it asks for that."""

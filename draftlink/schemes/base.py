@@ -28,6 +28,7 @@ FIXED_ENTRIES = 512  # of fixed width, which numpy decodes together, for one
 TOKEN_ENTRIES = 32  # as long as a token of the target may take, at 4,000 of them a second
 
 Rule = Literal["sample", "coupled", "greedy"]
+Candidates = tuple[list[int], list[float]]
 
 
 class Scheme(msgspec.Struct, frozen=True):
@@ -145,12 +146,13 @@ class IdScheme(Scheme, frozen=True):
         return [Drafted(token, beside=tuple(others)) for token, *others in found]
 
     def candidates(
-        self, q: NDArray[np.floating], key: bytes, position: int, count: int
-    ) -> tuple[list[int], list[float]]:
-        """The ``count`` tokens to propose at ``position``, the drafted one first, or fewer.
+        self, q: NDArray[np.floating], key: bytes, positions: Sequence[int], count: int
+    ) -> list[Candidates]:
+        """By each row of q (N, V) the ``count`` tokens to propose at its position, or fewer.
 
-        Beside each is how much later it arrives than the first: the quotient of the two times of
-        arrival in the race of the noise, or what stands for it. Raises what ``propose`` raises.
+        The drafted one is the first. Beside each is how much later it arrives than that: the
+        quotient of the two times of arrival in the race of the noise, or what stands for it. Raises
+        what ``propose`` raises.
         """
         raise NotImplementedError
 

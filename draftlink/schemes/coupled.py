@@ -9,6 +9,7 @@ Acceptance is at least (1 − TV) / (1 + TV) (Daliri et al., arXiv 2408.07978).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -37,10 +38,17 @@ class Coupled(base.IdScheme, frozen=True, tag="coupled"):
         return Drafted(Race(key).pick(position, q.astype(np.float64, copy=False)))
 
     def candidates(
-        self, q: NDArray[np.floating], key: bytes, position: int, count: int
-    ) -> tuple[list[int], list[float]]:
-        """The first arrivals (``gumbel.first_arrivals``), of which the first is the drafted one."""
-        rows = q.astype(np.float64, copy=False)[None]
-        ids, times = (each[0] for each in first_arrivals([key], [position], rows, count))
-        there = int((ids >= 0).sum())
-        return ids[:there].tolist(), (times[:there] / times[0]).tolist()
+        self, q: NDArray[np.floating], key: bytes, positions: Sequence[int], count: int
+    ) -> list[base.Candidates]:
+        """The first arrivals (``gumbel.first_arrivals``), of which the first is the drafted one.
+
+        All rows race together: a call for each takes twice as long for four of them.
+        """
+        rows = q.astype(np.float64, copy=False)
+        found = first_arrivals([key] * len(rows), positions, rows, count)
+        return [_there(ids, times) for ids, times in zip(*found, strict=True)]
+
+
+def _there(ids: NDArray[np.int64], times: NDArray[np.float64]) -> base.Candidates:
+    count = int((ids >= 0).sum())
+    return ids[:count].tolist(), (times[:count] / times[0]).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -37,11 +38,14 @@ class Greedy(base.IdScheme, frozen=True, tag="greedy"):
         return Drafted(token)
 
     def candidates(
-        self, q: NDArray[np.floating], key: bytes, position: int, count: int
-    ) -> tuple[list[int], list[float]]:
+        self, q: NDArray[np.floating], key: bytes, positions: Sequence[int], count: int
+    ) -> list[base.Candidates]:
         """The largest scores, the lowest id first where they are equal, each with by how much less
         likely it is than the first."""
-        first = self.propose(q, key, position).token
+        return [self._largest(row, count) for row in q]
+
+    def _largest(self, q: NDArray[np.floating], count: int) -> base.Candidates:
+        first = self.propose(q, b"", 0).token
         left, ids, ratios = q.copy(), [first], [1.0]
         for _ in range(count - 1):
             left[ids[-1]] = -np.inf

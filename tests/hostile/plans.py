@@ -13,6 +13,7 @@ from device_runtime.device import Coupled, Dense, Device, Sampling, Split, TopK
 from draftlink.coding.ids import IdModel
 from draftlink.distribution import noise
 from draftlink.distribution.sampling import distribution
+from draftlink.distribution.sparse import Drafted
 from draftlink.protocol import frames
 from draftlink.protocol.states import State
 from draftlink.schemes import AnyScheme
@@ -141,9 +142,13 @@ class Ahead(Plan):
 
 @dataclass(frozen=True)
 class Proposes(Plan):
-    """Both ends write, by the session's rules alone. ``told``: log-probabilities of so many ids."""
+    """Both ends write, by the session's rules alone. ``told``: log-probabilities of so many ids.
+
+    ``branches``: beside two tokens another one, or another two.
+    """
 
     told: int | msgspec.UnsetType = msgspec.UNSET
+    branches: bool = False
 
     async def speak(self, device: Device) -> None:
         """Two tokens at a time, on a path as long as it is right; now and then on another."""
@@ -170,6 +175,8 @@ class Proposes(Plan):
                 base, path = len(history), []
             if base + len(path) + 2 <= 3 + most:
                 await client.send(self._proposal(device, base, path))
+                if self.branches and frames.BRANCHES in welcome.features:
+                    await client.send(self._beside(device, base, path, 1 + rounds % 2))
             for _ in range(4 * (rounds % 2)):
                 await asyncio.sleep(0)
             frame = await client.receive()
@@ -195,6 +202,18 @@ class Proposes(Plan):
         payload, _ = Coupled().encode(drafted, ids)
         number = session.progress.path + (not first)
         return frames.Propose(number, base, len(device.history), first, 2, payload)
+
+    def _beside(self, device: Device, base: int, path: list[int], count: int) -> frames.Propose:
+        """Other tokens in the place of the path's last two: it does not go on behind them."""
+        text = [*device.history[:base], *path[:-2]]
+        ids = IdModel(device.client.welcome.vocab_size)
+        ids.extend(text)
+        drafted = [Drafted((path[-2] + 1) % SIZE), Drafted(path[-1])][:count]
+        payload, _ = Coupled().encode(drafted, ids)
+        progress = device.client.session.progress
+        return frames.Propose(
+            progress.path, base, len(device.history), progress.proposed, count, payload, behind=2
+        )
 
 
 def _sampled(**changes: Any) -> dict[str, Any]:
@@ -232,6 +251,7 @@ PLANS = [
     Proposes("both"),
     Proposes("both-resumed", breaks=(1, 4, 6)),
     Proposes("both-replayed", breaks=(1, 4, 6), forgets=True),
+    Proposes("both-branches", branches=True),
     Proposes("both-told", breaks=(1, 4, 6), told=2),
     Plan("told", {**_sampled(), "scheme": TopK(6, 16), "logprobs": 2}),
     Plan("told-split", {**_sampled(), "scheme": Split(6, 16), "logprobs": 3}, breaks=(1, 2, 6)),

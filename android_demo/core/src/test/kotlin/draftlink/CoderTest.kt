@@ -139,4 +139,30 @@ class CoderTest {
             context += nodes.map { it.first() }
         }
     }
+
+    @Test
+    fun `what branches off is coded behind the tokens that it follows`() = Golden.each("branches", "paths") { path ->
+        val text = path.ints("text").take(path.int("base"))
+        val behind = mutableListOf(text) // of what is before the path, and of each token all up to it
+        for (entry in path.objects("proposals")) {
+            val tokens = entry.ints("tokens")
+            val context = behind[entry.int("first") - entry.int("behind")]
+            val ids = IdModel(path.int("vocab_size"))
+            ids.extend(context)
+            val out = RangeEncoder()
+            ids.encode(out, tokens)
+            val payload = out.finish()
+            assertEquals(entry.int("bits"), payload.bits)
+            val frame = Propose(
+                path.long("path"), path.long("base"), entry.long("known"), entry.long("first"), tokens.size.toLong(),
+                payload.bytes, entry.flag("goes_on"), behind = entry.long("behind"),
+            )
+            assertEquals(entry.text("hex"), Frames.encode(frame).hex())
+            assertEquals(frame, Frames.decode(entry.bytes("hex")))
+            val source = RangeDecoder(payload.bytes)
+            assertEquals(tokens, ids.decode(source, tokens.map { 0 }).map { it.single() })
+            source.finish()
+            for (count in 1..tokens.size) behind += context + tokens.take(count)
+        }
+    }
 }

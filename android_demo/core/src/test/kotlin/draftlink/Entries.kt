@@ -44,6 +44,7 @@ fun hotOf(type: String, fields: JsonObject): Hot = when (type) {
         fields.long("path"), fields.long("base"), fields.long("known"), fields.long("first"),
         fields.long("length"), fields.bytes("payload"), fields.flag("goes_on"),
         if (fields.has("beside")) fields.ints("beside") else emptyList(),
+        if (fields.has("behind")) fields.long("behind") else 0L,
     )
     "Written" -> Written(
         fields.long("base"), fields.ints("ids"), fields.long("accepted"), fields.flag("ended"),
@@ -75,7 +76,7 @@ fun fieldsOf(frame: Hot): Map<String, Any?> = when (frame) {
     is Propose -> mapOf(
         "path" to frame.path, "base" to frame.base, "known" to frame.known, "first" to frame.first,
         "length" to frame.length, "payload" to frame.payload.hex(), "goes_on" to frame.goesOn,
-        "beside" to frame.beside,
+        "beside" to frame.beside, "behind" to frame.behind,
     )
     is Written -> mapOf(
         "base" to frame.base, "ids" to frame.ids, "accepted" to frame.accepted, "ended" to frame.ended,

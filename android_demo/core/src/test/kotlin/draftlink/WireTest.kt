@@ -19,7 +19,7 @@ import org.junit.jupiter.api.Test
 class WireTest {
     @Test
     fun `control messages`() {
-        for (name in listOf("control", "both", "logprobs", "penalties", "recovery", "leaves", "streamed")) {
+        for (name in listOf("control", "both", "logprobs", "penalties", "recovery", "leaves", "branches", "streamed")) {
             Golden.each(name, "control") { entry ->
                 val bytes = entry.bytes("hex")
                 val message = Frames.decode(bytes)
@@ -35,7 +35,7 @@ class WireTest {
 
     @Test
     fun `hot frames`() {
-        for (name in listOf("hot", "both", "logprobs", "leaves", "streamed")) {
+        for (name in listOf("hot", "both", "logprobs", "leaves", "branches", "streamed")) {
             Golden.each(name, "hot") { entry ->
                 val frame = hotOf(entry.text("type"), entry.inner("fields"))
                 assertEquals(entry.text("hex"), Frames.encode(frame).hex())
@@ -61,7 +61,7 @@ class WireTest {
 
     @Test
     fun `malformed frames`() {
-        for (name in listOf("hot", "both", "logprobs", "recovery", "leaves", "streamed")) {
+        for (name in listOf("hot", "both", "logprobs", "recovery", "leaves", "branches", "streamed")) {
             Golden.each(name, "malformed") { entry ->
                 assertThrows(MalformedException::class.java) { Frames.decode(entry.bytes("hex")) }
             }

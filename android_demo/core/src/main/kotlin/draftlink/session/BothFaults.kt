@@ -28,6 +28,7 @@ internal object BothFaults {
         if (frame.length !in 1..Rule.MAX_DRAFT || frame.end - frame.known > MAX_LIVE) {
             return "no token, more than ${Rule.MAX_DRAFT} at once, or $MAX_LIVE ahead of the text"
         }
+        if (frame.behind != 0L) return "tokens that branch off, and the feature branches is not agreed on here"
         if (frame.end > start.begins + start.maxTokens) return "tokens behind the limit are proposed"
         val welcome = session.welcome!!
         if (frame.nodes * headway.rule!!.entries(welcome.vocabSize.toInt()) > welcome.frameEntries) {

@@ -28,6 +28,7 @@ internal object Compact {
     private const val HAS_ABOVE = 2
     private const val HAS_EARLIER = 4
     private const val HAS_BESIDE = 8
+    private const val HAS_BEHIND = 16
 
     private const val MOST_PROPOSED = 64L // tokens of a Propose,
     private const val MOST_BESIDE = 3 // candidates beside one,
@@ -153,11 +154,12 @@ internal object Compact {
         out.head(
             PROPOSE,
             flag(GOES_ON, frame.goesOn) or flag(HAS_ABOVE, above != 0L) or flag(HAS_EARLIER, frame.first != 0L) or
-                flag(HAS_BESIDE, frame.beside.isNotEmpty()),
+                flag(HAS_BESIDE, frame.beside.isNotEmpty()) or flag(HAS_BEHIND, frame.behind != 0L),
         )
         out.varints(frame.path, frame.base)
         if (above != 0L) out.varints(above)
         if (frame.first != 0L) out.varints(frame.first)
+        if (frame.behind != 0L) out.varints(frame.behind)
         out.varints(frame.length)
         for (four in frame.beside.chunked(Byte.SIZE_BITS / BESIDE_BITS)) {
             out.writeByte(four.foldIndexed(0) { i, sum, count -> sum or (count shl BESIDE_BITS * i) })
@@ -177,14 +179,15 @@ internal object Compact {
     }
 
     private fun readPropose(source: FrameReader): Propose {
-        val flags = source.flags(GOES_ON or HAS_ABOVE or HAS_EARLIER or HAS_BESIDE)
+        val flags = source.flags(GOES_ON or HAS_ABOVE or HAS_EARLIER or HAS_BESIDE or HAS_BEHIND)
         val path = source.varint()
         val base = source.varint()
         val above = if (flags and HAS_ABOVE != 0) source.positive() else 0L
         val first = if (flags and HAS_EARLIER != 0) source.positive() else 0L
+        val behind = if (flags and HAS_BEHIND != 0) source.positive() else 0L
         val length = source.varint()
         val beside = if (flags and HAS_BESIDE != 0) beside(source, length) else emptyList()
-        return Propose(path, base, base + above, first, length, source.rest(), flags and GOES_ON != 0, beside)
+        return Propose(path, base, base + above, first, length, source.rest(), flags and GOES_ON != 0, beside, behind)
     }
 
     private fun written(out: Buffer, frame: Written) {

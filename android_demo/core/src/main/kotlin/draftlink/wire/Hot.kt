@@ -64,7 +64,8 @@ data class Tokens(
  *
  * [first] of the path's tokens were proposed before these; [known] tokens of the text had reached
  * the device. [goesOn]: more are to come though nothing else happens. [beside]: of each token how many
- * candidates the payload has beside it; empty where there are none.
+ * candidates the payload has beside it; empty where there are none. [behind]: they follow the token
+ * that was proposed so many before the last.
  */
 data class Propose(
     val path: Long,
@@ -75,11 +76,12 @@ data class Propose(
     val payload: ByteString,
     val goesOn: Boolean = true,
     val beside: List<Int> = emptyList(),
+    val behind: Long = 0,
 ) : Hot {
     /** Ids that are proposed, candidates among them. */
     val nodes: Long get() = length + beside.sum()
 
-    /** The position behind the last of the tokens. */
+    /** The position behind the last of the tokens, if none branches off. */
     val end: Long get() = base + first + length
 }
 
