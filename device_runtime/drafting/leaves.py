@@ -44,6 +44,12 @@ class Leaves:
         kind = bisect_right(EDGES, math.log(max(later, 1.0)))
         return self._right[rank][kind] / self._seen[rank][kind]
 
+    def chances(self, proposal: Proposal) -> list[float]:
+        """How likely a drafted token is right, where what is before it is, and those beside it."""
+        first = self._controller.estimates.acceptance.probability(proposal.chance)
+        each = [self.chance(rank, later) for rank, later in enumerate(proposal.later)]
+        return [first, *(min(chance, 1.0 - first) for chance in each)]
+
     def met(self, proposal: Proposal, token: int) -> None:
         """The text has ``token`` where something was proposed behind what it has, too."""
         for rank, later in enumerate(proposal.later[: len(SHARE)]):

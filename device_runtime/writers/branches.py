@@ -62,19 +62,13 @@ class Branches(Both):
     async def _collect(self) -> None:
         writing = self._writing
         assert self._made is not None
-        self._tree.grown(self._made, await writing.proposals(), self._chances)
+        self._tree.grown(self._made, await writing.proposals(), self._leaves.chances)
         fresh = self._trunk()[len(self._nodes) :]
         seen = writing.seen(fresh)
         self._nodes += fresh
         rows = len(self._made.nodes)
         if not self._path_window.rows_drafted(writing.now(), seen, writing.waited_s, rows):
             self._adopts(seen)  # behind another trunk than it was asked for
-
-    def _chances(self, proposal: Proposal) -> list[float]:
-        """How likely a drafted token is right, and those beside it."""
-        first = self._writing.controller.estimates.acceptance.probability(proposal.chance)
-        each = [self._leaves.chance(rank, later) for rank, later in enumerate(proposal.later)]
-        return [first, *(min(chance, 1.0 - first) for chance in each)]
 
     async def _propose(self, action: Propose) -> None:
         """The next of the trunk, and what is drafted beside it by now."""
