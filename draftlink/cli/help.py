@@ -33,7 +33,7 @@ GROUPS: Final[dict[str, str]] = {
         "Text": "prompt file chat system chat-template temperature top-k top-p sampling max-tokens"
         " ignore-eos stop seed prompts repeats",
         "Drafting": "mode scheme k lattice tiers coding mass learn-temperature gamma draft-price"
-        " offline-after look-up tariff alpha alpha-at vocab",
+        " branches offline-after look-up tariff alpha alpha-at vocab",
         "Model": "target bundle name precision effort costs t-target t-draft t-verify graph context"
         " text npu calibrate",
         "Link": "link rate-up rate-down rtt jitter loss stall outage trace",
