@@ -149,7 +149,7 @@ def near_tie(bundle: Bundle, name: str, one: Entry, other: Entry) -> float:
     first = _first(one["sent"], other["sent"])
     mine, theirs = (frames.decode(bytes.fromhex(each["sent"][first])) for each in (one, other))
     assert isinstance(mine, frames.Draft) and isinstance(theirs, frames.Draft)
-    assert (mine.epoch, mine.base, mine.length) == (theirs.epoch, theirs.base, theirs.length)
+    assert (mine.epoch, mine.base) == (theirs.epoch, theirs.base)
     history = prompts(bundle, one["prompt"] + 1)[-1] + one["tokens"]
     ids = IdModel(bundle.manifest.vocab_size)
     ids.extend(history[: mine.base])
@@ -158,6 +158,11 @@ def near_tie(bundle: Bundle, name: str, one: Entry, other: Entry) -> float:
         for frame in (mine, theirs)
     ]
     place = _first(*drafted)
+    ends = bundle.manifest.eos_token_ids
+    # Nothing is drafted behind an EOS; else both frames have the same number of tokens.
+    assert mine.length == theirs.length or any(
+        place == len(tokens) - 1 and tokens[place] in ends for tokens in drafted
+    )
     row = DraftModel(bundle, threads=1).forward([*history[: mine.base], *drafted[0][:place]])
     scores = row.astype(np.float64)
     if name == "coupled":

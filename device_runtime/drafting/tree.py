@@ -39,7 +39,8 @@ Chances = Callable[[Proposal], Sequence[float]]
 class Node:
     """A token that may stand behind ``parent``; ``chance``: if that is right, how likely this is.
 
-    ``proposal``: where it was drafted, and does not stand beside what was.
+    ``proposal``: where it was drafted, and does not stand beside what was. ``cut``: what had been
+    drafted behind it is forgotten.
     """
 
     token: int
@@ -48,6 +49,7 @@ class Node:
     proposal: Proposal | None = None
     children: list[Node] = field(default_factory=list)
     fed: bool = False
+    cut: bool = False
 
 
 def worth(first: float, others: Sequence[float], most: int, least: float) -> int:
@@ -180,7 +182,7 @@ class Tree:
         for node in (self._root, *self.trunk):
             for child in node.children[1:]:
                 child.children.clear()
-                child.fed = True
+                child.fed = child.cut = True
 
     def _reached(self, root: Node, room: float = math.inf) -> Iterator[tuple[Node, float]]:
         """What may stand behind ``root``, less than ``room`` tokens, and how likely each does."""

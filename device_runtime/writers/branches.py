@@ -145,7 +145,9 @@ class Branches(Both):
             self._nodes = self._trunk()
 
     def _follow(self, agreed: bool) -> None:
-        goes_on = not agreed and self._tree.root in self._numbers
+        # What was cut is drafted behind anew, and may have been proposed already.
+        root = self._tree.root
+        goes_on = not agreed and root in self._numbers and not root.cut
         old = self._live > MAX_LIVE // 2 or len(self._writing.history) - self._base > OLD
         if old or not goes_on:
             self._leave_path()

@@ -81,7 +81,10 @@ class OrtDraftModel private constructor(private val manifest: Manifest, private 
         inputs["input_ids"] = chunk.tensors[0]
         inputs["position_ids"] = chunk.tensors[1]
         session.run(inputs, emptySet(), outputs).close() // which does not close what is pinned
-        if (ids.size > KEPT) chunk.tensors.forEach { it.close() }
+        if (ids.size > KEPT) {
+            inputs.values.removeAll(chunk.tensors.toSet())
+            chunk.tensors.forEach { it.close() }
+        }
     }
 
     override fun rollback(length: Int) {
