@@ -187,8 +187,8 @@ class Patience:
         which is begun now, with what was looked up. ``behind``: tokens of the text behind the end
         of a path that it has.
         """
-        if self._turns and held:
-            return 0.0  # it rests until it hears what came of all of them
+        if held and not self._goes_on:
+            return 0.0  # it takes turns, and rests until it hears what came of all of them
         if not self._one.count:
             # Who takes turns has the first: a step beside it would slow both, and tell nothing.
             first = self._turns and not self._opening.count

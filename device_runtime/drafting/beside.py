@@ -11,8 +11,7 @@ from device_runtime.drafting.estimators import Work
 
 MOST = 64  # forwards that are not sorted yet
 MARGIN = 0.02  # of a step: so long before it begins a proposal should be there
-CLEAR = 0.1  # of a forward, beside a step: as much, or all but as much, says nothing wrong; nor
-# does as much of a step, beside forwards
+CLEAR = 0.1  # of a forward beside a step, or of a step beside forwards: as much counts as none
 
 
 class Beside:

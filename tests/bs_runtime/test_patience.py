@@ -235,11 +235,10 @@ def test_what_a_row_costs_others_is_known_while_all_steps_are_full():
 
 def test_in_turns_what_a_device_has_proposed_is_checked_at_once():
     """It rests until it hears what came of all of it: to wait for more would be for nothing."""
-    apart, turns = learned(rests=True), learned(rests=True)
-    turns._turns = True
-    for one in (apart, turns):
+    goes_on, rests = learned(), learned(rests=True)
+    for one in (goes_on, rests):
         one.told(100.0, 500)
-    assert turns.wait_s(100.0, 100.0, 2, 50) == 0.0 < apart.wait_s(100.0, 100.0, 2, 50)
+    assert rests.wait_s(100.0, 100.0, 2, 50) == 0.0 < goes_on.wait_s(100.0, 100.0, 2, 50)
 
 
 def test_a_step_beside_a_device_that_drafts_on_the_same_cores_takes_longer():
