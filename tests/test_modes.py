@@ -37,11 +37,13 @@ def world(noise: float = 0.7, draft_s: float = 0.01, **limits: int) -> World:
     return World(model, FakeTarget(table), letters(SIZE), model.context, draft_s, 0.045)
 
 
-def written(world: World, link: LinkProfile = LTE, outages=(), tokens: int = 200, **options):
-    """The result, and the kinds of its tokens."""
+def written(
+    world: World, link: LinkProfile = LTE, outages=(), tokens: int = 200, luck: int = 1, **options
+):
+    """The result, and the kinds of its tokens; ``luck``: the seed of the link's."""
 
     async def main():
-        async with world.device(make_link(link, seed=1, outages=outages)) as device:
+        async with world.device(make_link(link, seed=luck, outages=outages)) as device:
             generation = device.generate([1, 2, 3], max_tokens=tokens, **options)
             kinds = [token.kind async for token in generation]
             # Both caches hold a prefix of the history, and no hole.
@@ -83,12 +85,13 @@ def test_schemes_that_send_probabilities_run_ahead_too(options):
 
 
 def test_run_ahead_hides_the_round_trip_and_auto_is_as_fast_as_the_best(either_peer):
-    rates = {
-        mode: written(world(0.4), mode=mode, tokens=400, **COUPLED)[0].tokens_per_s
-        for mode in MODES
-    }
-    assert rates["run-ahead"] > 1.1 * rates["stop-and-wait"]
-    assert rates["auto"] > 0.9 * max(rates.values())
+    shares = []
+    for luck in range(1, 5):  # one text alone may be written in a lucky mode
+        options = COUPLED | {"seed": 2 + luck, "luck": luck, "tokens": 400}
+        rates = {mode: written(world(0.4), mode=mode, **options)[0].tokens_per_s for mode in MODES}
+        assert rates["run-ahead"] > 1.1 * rates["stop-and-wait"]
+        shares.append(rates["auto"] / max(rates.values()))
+    assert min(shares) > 0.85 and sorted(shares)[2] > 0.92
     far = LinkProfile(5e6, 5e6, 0.6)
     rates = {
         mode: written(world(), far, mode=mode, tokens=400, **COUPLED)[0].tokens_per_s

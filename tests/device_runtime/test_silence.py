@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from bench.virtual.loop import VirtualLoop
-from bs_runtime.serving.outgoing import Outgoing
-from bs_runtime.serving.station import DeviceSocket
 from device_runtime.device import Device, Sampling
 from device_runtime.transport.connecting import LinkError, Lost
 from device_runtime.transport.patience import Patience
@@ -304,23 +302,5 @@ def test_what_is_sent_once_time_is_up_changes_nothing():
         with pytest.raises(Lost, match="said nothing for 15 s"):
             await silence.hear(Mute())
         assert now() == pytest.approx(18.0)
-
-    play(scenario)
-
-
-def test_a_station_s_deadlines_are_let_go_once_they_are_up():
-    """Of a device that is sent to, or waited for, and has just been given up."""
-
-    async def scenario() -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1.0) as up:
-                await asyncio.Event().wait()
-        outgoing: Any = Outgoing.__new__(Outgoing)
-        outgoing._sending = up
-        outgoing.give_up()
-        socket: Any = DeviceSocket.__new__(DeviceSocket)
-        socket._waiting = up
-        socket.stop()
-        assert socket._stopping
 
     play(scenario)

@@ -75,6 +75,8 @@ def stop_at_the_winner(monkeypatch):
 
 @pytest.mark.parametrize("spoil", [stop_at_the_winner, count_the_nearest_winner_twice])
 def test_the_comparison_sees_what_is_broken(monkeypatch, spoil):
+    monkeypatch.setattr(gumbel, "NEAREST", 1)  # so that it matters what opens another block
+    assert wrong(2, (200, 1000, 3000), 60) == 0
     spoil(monkeypatch)
     assert wrong(2, (200, 1000, 3000), 60) > 20
 

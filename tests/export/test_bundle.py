@@ -76,8 +76,8 @@ def test_a_broken_quantization_is_a_failed_export(model_folder, tmp_path, monkey
 def test_a_broken_graph_is_a_failed_export(model_folder, tmp_path, monkeypatch, graph):
     """One norm's weights a hundredth too large: no text would show it."""
 
-    def broken(*arguments):
-        model = traced(*arguments)
+    def broken(*arguments, **options):
+        model = traced(*arguments, **options)
         norm = next(t for t in model.graph.initializer if list(t.dims) == [64])
         value = numpy_helper.to_array(norm) * np.float32(1.01)
         norm.CopyFrom(numpy_helper.from_array(value, norm.name))

@@ -33,7 +33,7 @@ def quick(model_folder, monkeypatch):
     loaded = source.load(model_folder("llama"))
     word = b""
     monkeypatch.setattr(source, "load", lambda model: loaded)
-    monkeypatch.setattr(export.bundle, "traced", lambda *_: onnx.ModelProto())
+    monkeypatch.setattr(export.bundle, "traced", lambda *_, **__: onnx.ModelProto())
     monkeypatch.setattr(Stage, "check", lambda *_: PASSED)
     monkeypatch.setattr(quantize, "write", lambda model, path: path.write_bytes(word))
 
