@@ -414,7 +414,7 @@ CASES = {
     "one worker for several": case("run-ahead", 31, 14, {"shares": 0.6}, estimates="cold"),
     "an EOS": case("run-ahead", 11, 18, {"eos": 0.2, "accepts": 0.5}),
     "the limit": case("run-ahead", 13, 20, {"accepts": 0.9}, ends=19, estimates="good"),
-    "a full context": case("run-ahead", 14, 20, {"accepts": 0.9}, context=18, estimates="good"),
+    "a full context": case("run-ahead", 14, 18, {"accepts": 0.9}, context=18, estimates="good"),
     "a full context, split": case("run-ahead", 15, 20, context=16, corrects=True),
     "a prompt too long": case("stop-and-wait", 16, 6, context=10),
     "stream": case("stream", 17, 6, auto=False),
@@ -434,7 +434,7 @@ CASES = {
     ),
     "auto, tries": case("stream", 21, 16, {"rtt_s": 0.0052}, estimates="near", ends=400),
     "auto, leaves": case("run-ahead", 22, 20, {"accepts": 0.2}, **LEAVING),
-    "auto, leaves, split": case("run-ahead", 23, 21, {"accepts": 0.2}, corrects=True, **LEAVING),
+    "auto, leaves, split": case("run-ahead", 23, 20, {"accepts": 0.2}, corrects=True, **LEAVING),
     "auto, to turns": case(
         "run-ahead", 5, 20, {"rtt_s": 0.0011, "draft_s": 0.01709, "verify_s": 0.0631},
         auto=True, estimates="shared", since=24,
@@ -442,9 +442,9 @@ CASES = {
     "auto, slow epochs": case("run-ahead", 25, 20, auto=True, since=20, record=[9.31, 5.17]),
     "a cut": case("run-ahead", 26, 18, {"lost": (3.25, 4.1)}),
     "a cut, leaving": case("run-ahead", 28, 24, {"accepts": 0.2, "lost": (3.13, 3.7)}, **LEAVING),
-    "offline": case("run-ahead", 29, 24, {"lost": (3.2, 3.7)}, offline_after_s=0.3),
+    "offline": case("run-ahead", 29, 20, {"lost": (3.2, 3.7)}, offline_after_s=0.3),
     "offline, foretells": case(
-        "run-ahead", 88, 30, {"lost": (3.2, 3.6), "accepts": 0.95},
+        "run-ahead", 88, 34, {"lost": (3.2, 3.6), "accepts": 0.95},
         foretells=True, offline_after_s=0.3, estimates="good",
     ),
     "offline, turns": case("stop-and-wait", 36, 20, {"accepts": 0.9}, offline_after_s=0.05),
@@ -452,7 +452,7 @@ CASES = {
         "stream", 32, 20, {"lost": (3.2, 3.8)}, auto=False, offline_after_s=0.3
     ),
     "offline, context": case(
-        "run-ahead", 33, 20, {"lost": (3.1, 3.9)}, offline_after_s=0.1, context=22
+        "run-ahead", 33, 18, {"lost": (3.1, 3.9)}, offline_after_s=0.1, context=22
     ),
 }  # fmt: skip
 CONTROLLER = ("gamma", "since", "dwell", "record")
