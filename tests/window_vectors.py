@@ -444,7 +444,7 @@ CASES = {
     "a cut, leaving": case("run-ahead", 28, 24, {"accepts": 0.2, "lost": (3.13, 3.7)}, **LEAVING),
     "offline": case("run-ahead", 29, 20, {"lost": (3.2, 3.7)}, offline_after_s=0.3),
     "offline, foretells": case(
-        "run-ahead", 88, 34, {"lost": (3.2, 3.6), "accepts": 0.95},
+        "run-ahead", 88, 36, {"lost": (3.2, 3.6), "accepts": 0.95},
         foretells=True, offline_after_s=0.3, estimates="good",
     ),
     "offline, turns": case("stop-and-wait", 36, 20, {"accepts": 0.9}, offline_after_s=0.05),
