@@ -37,9 +37,10 @@ def read(data: bytes) -> NDArray[np.int64]:
     sizes = ends - begins + 1
     if (sizes > MOST_BYTES).any() or ((sizes > 1) & (octets[ends] == 0)).any():
         raise ValueError("an integer is longer than 32 bits or padded")
-    shifts = 7 * (np.arange(len(octets)) - np.repeat(begins, sizes))
-    parts = (octets & 0x7F).astype(np.int64) << shifts
-    values = np.add.reduceat(parts, begins) if len(begins) else parts
+    values = (octets[begins] & 0x7F).astype(np.int64)
+    for place in range(1, sizes.max(initial=1)):
+        longer = np.flatnonzero(sizes > place)
+        values[longer] |= (octets[begins[longer] + place] & 0x7F).astype(np.int64) << 7 * place
     if (values >= 1 << 32).any():
         raise ValueError("an integer is longer than 32 bits")
     return values

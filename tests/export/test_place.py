@@ -206,7 +206,7 @@ def test_a_kill_while_a_bundle_is_healed(quick, tmp_path):
     assert steps > 8
 
 
-def full_disk(*_):
+def full_disk(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere/model.onnx")
 
 
