@@ -37,7 +37,7 @@ def read(data: bytes) -> NDArray[np.int64]:
     sizes = ends - begins + 1
     if (sizes > MOST_BYTES).any() or ((sizes > 1) & (octets[ends] == 0)).any():
         raise ValueError("an integer is longer than 32 bits or padded")
-    values = (octets[begins] & 0x7F).astype(np.int64)
+    values: NDArray[np.int64] = (octets[begins] & 0x7F).astype(np.int64)
     for place in range(1, sizes.max(initial=1)):
         longer = np.flatnonzero(sizes > place)
         values[longer] |= (octets[begins[longer] + place] & 0x7F).astype(np.int64) << 7 * place
