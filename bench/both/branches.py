@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from bench.both import leaves
-from bench.both.cells import Costs, measure, play, rate
+from bench.both.cells import Costs, measure
 from bench.virtual.record import Record
 
 # Candidates beside a token at the most, and behind how many tokens a draft forward goes on.
@@ -41,21 +41,8 @@ def rows(each: Iterable[Costs], records: Sequence[Record]) -> Iterator[Row]:
         with leaves.at_most(0):
             fixed = measure(costs, records).tokens_per_s
         best = max(rate for mode, rate in fixed.items() if mode != "auto")
-        found = [_played(costs, records, *kind) for kind in KINDS.values()]
+        found = [leaves.played(costs, records, *kind) for kind in KINDS.values()]
         yield Row(costs, best, *zip(*found, strict=True))
-
-
-def _played(costs: Costs, records: Sequence[Record], most: int, width: int) -> tuple[float, ...]:
-    with leaves.at_most(most):
-        results = [play(costs, record, "auto", branches=width) for record in records]
-    count = sum(len(one.right) for one in records)
-    return (
-        rate(results),
-        sum(r.uplink_payload_bits for r in results) / count,
-        sum(r.rows or 0 for r in results) / count,
-        sum(r.rounds for r in results) / count,
-        sum(r.drafted for r in results) / count,
-    )
 
 
 def table(found: Iterable[Row]) -> Table:

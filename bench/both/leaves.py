@@ -34,7 +34,7 @@ class Pair:
 def pairs(each: Iterable[Costs], records: Sequence[Record]) -> Iterator[Pair]:
     """Each cell, with one candidate beside a token at the most. The text is the same."""
     for costs in each:
-        found = [_played(costs, records, most) for most in (0, 1)]
+        found = [played(costs, records, most)[:4] for most in (0, 1)]
         yield Pair(costs, *zip(*found, strict=True))
 
 
@@ -48,17 +48,19 @@ def at_most(most: int) -> Iterator[None]:
         leaves.MOST = usual
 
 
-def _played(
-    costs: Costs, records: Sequence[Record], most: int
-) -> tuple[float, float, float, float]:
+def played(
+    costs: Costs, records: Sequence[Record], most: int, branches: int = 1
+) -> tuple[float, float, float, float, float]:
+    """Tokens/s; bits up, rows, forwards and drafted tokens, of a token of the text each."""
     with at_most(most):
-        results = [play(costs, record, "auto") for record in records]
+        results = [play(costs, record, "auto", branches=branches) for record in records]
     count = sum(len(one.right) for one in records)
     return (
         rate(results),
         sum(r.uplink_payload_bits for r in results) / count,
         sum(r.rows or 0 for r in results) / count,
         sum(r.rounds for r in results) / count,
+        sum(r.drafted for r in results) / count,
     )
 
 

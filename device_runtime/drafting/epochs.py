@@ -60,7 +60,7 @@ class Epochs:
         self._flight = Flight()
         self._forward: _Forward | None = None
         self._owes = False  # the next block brings the token that the device drew itself
-        self._wants_stream = self._leaves = False  # and has told the base station so
+        self._wants_stream = self._leaves = False  # and the base station has been told so
         self._pause_s: float | None = None  # until when nothing is drafted
         self._refuted = Refuted(self._estimates.acceptance)
         self._begin_epoch(now)
