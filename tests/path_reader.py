@@ -54,7 +54,8 @@ class Paths:
         self.rest = 8
         self.text = self.stood = 0.0
         self.job: tuple[float, int, int] | None = None  # asked, fed, tokens
-        self.void = self.follows = self.guesses = False
+        self.void = self.follows = self.guesses = self.bounded = False
+        self.started = vector["started_s"]
         self.shown: list[bool] = []
         self.stepped: float | None = None
 
@@ -215,6 +216,11 @@ class Paths:
             if i < len(self.path):
                 self.here.judge(self.path[i][0], i < agreed)
         if step_s:
+            most = now - self.started - step_s
+            if not self.bounded and less(0.0, most) and less(most, self.here.rtt.typical):
+                self.here.rtt.add(most)
+                self.follows = not self.pays(self.here.alpha)
+            self.bounded = True
             asked = self.job[0] if self.job else None
             if self.beside.stepped(now, step_s, asked) or not self.turns():
                 self.here.verify.took(step_s, None)

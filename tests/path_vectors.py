@@ -32,6 +32,7 @@ ESTIMATES: dict[str, Any] = {
     "known": KNOWN,
     "good": KNOWN | {"acceptance": GOOD},
     "poor": KNOWN | {"acceptance": [[0.83, 9, 21], [0.61, 11, 30], [0.07, 2, 30]]},
+    "stalled": KNOWN | {"rtt": [0.7607]},
     "near": {"rtt": [0.000613], "draft": [[0.00139, False]] * 3, "verify": [[0.0133, False]] * 3,
              "acceptance": GOOD},
     "slowed": {"rtt": [0.0607], "draft": [[0.00969, False]] * 8 + [[0.01709, True]] * 9,
@@ -241,15 +242,16 @@ CASES = {
         10, 72, "next door",
         {"slows": 1.9, "rtt_s": 0.00113, "patience_s": 0.0207, "accepts": 0.9, "draft_s": 0.0107},
     ),
-    "follows": case(11, 40, "poor", {"rtt_s": 0.607, "accepts": 0.3}),
+    "follows": case(11, 35, "poor", {"rtt_s": 0.607, "accepts": 0.3}),
     "never right": case(12, 64, "poor", {"accepts": 0.0, "draft_s": 0.0407}, price=0.0),
     "dear": case(13, 20, "known", price=0.21),
     "too dear by a little": case(19, 12, "known", price=0.26),
     "an EOS": case(14, 20, "good", {"eos": 0.2}),
     "the limit": case(15, 30, "good", {"accepts": 0.95}, ends=25),
-    "a full context": case(16, 30, "good", {"accepts": 0.95}, context=19),
-    "a cut": case(17, 50, "good", {"lost": (3.25, 4.1)}),
-    "offline": case(18, 44, "good", {"lost": (3.2, 3.9), "accepts": 0.9}, offline_after_s=0.3),
+    "a full context": case(16, 27, "good", {"accepts": 0.95}, context=19),
+    "a cut": case(17, 46, "good", {"lost": (3.25, 4.1)}),
+    "a greeting that stalled": case(21, 9, "stalled"),
+    "offline": case(18, 39, "good", {"lost": (3.2, 3.9), "accepts": 0.9}, offline_after_s=0.3),
 }  # fmt: skip
 
 

@@ -84,6 +84,7 @@ class Paths:
         self._void = False  # it is drafted for a path that was left
         self.follows = not self.worth.pays(self._estimates.acceptance.alpha)  # it proposes nothing
         self._guesses = False  # that was decided before enough was known of costs
+        self._bounded = False  # the round trip, by the first token
 
     @property
     def mode(self) -> str:
@@ -202,6 +203,7 @@ class Paths:
         for place, chance in enumerate(met):
             self._estimates.acceptance.foretold(chance, place < agreed)
         if step_s > 0.0:  # else it is told once more
+            self._bound_rtt(now - self._started_s - step_s)
             rtt_s = self._estimates.rtt.typical
             alone = self._beside.stepped(now, step_s, rtt_s, self._asked_s)
             if alone or not self.turns:  # else both slowed one another, which turns are to avoid
@@ -225,6 +227,16 @@ class Paths:
             self._trials.over(self._counts.length + tokens, accepted)
             self.worth.rare = self._trials.rest > REST[0]
         return False
+
+    def _bound_rtt(self, most_s: float) -> None:
+        """A round trip and a step came before the first token: no link is slower than that.
+
+        Of a greeting that stalled a whole text would otherwise be taken for one that overtakes.
+        """
+        if not self._bounded and 0.0 < most_s < self._estimates.rtt.typical:
+            self._estimates.rtt.add(most_s)
+            self.follows = not self.worth.pays(self._estimates.acceptance.alpha)
+        self._bounded = True
 
     def commit(self, tokens: int, *, confirmed: int = 0, refuted: bool = False) -> None:
         """The history has grown by so many tokens."""

@@ -45,6 +45,8 @@ internal class Paths(
     private var void = false // it is drafted for a path that was left
     private var guesses = false // what [follows] says was decided before enough was known of costs
 
+    private var bounded = false // the round trip, by the first token
+
     /** It proposes nothing, since that would not pay. */
     var follows = !pays(estimates.acceptance.alpha)
         private set
@@ -55,8 +57,7 @@ internal class Paths(
     /** Whether both ends take turns. */
     val turns: Boolean get() = shared || estimates.draft.slowdown > 1.0
 
-    /** Whether the first turn is not over: the base station's, for the prompt. */
-    private val opens: Boolean get() = turns && counts.length == counts.limits.begins
+    private val opens: Boolean get() = turns && counts.length == counts.limits.begins // the first turn is not over
 
     // What things cost (8.2).
 
@@ -232,8 +233,14 @@ internal class Paths(
             estimates.acceptance.judged(chances[place], place < agreed)
         }
         if (stepS > 0.0) {
-            val alone = beside.stepped(now, stepS, estimates.rtt.typical, askedS)
-            if (alone || !turns) { // else both slowed one another, which turns are to avoid
+            val mostS = now - startedS - stepS // no link is slower than that, though a greeting stalled
+            if (!bounded && mostS > 0.0 && mostS < estimates.rtt.typical) {
+                estimates.rtt.add(mostS)
+                follows = !pays(estimates.acceptance.alpha)
+            }
+            bounded = true
+            // Else both slowed one another, which turns are to avoid.
+            if (beside.stepped(now, stepS, estimates.rtt.typical, askedS) || !turns) {
                 estimates.verify.took(stepS, null)
                 estimates.rows.add(maxOf(rows - 1, 0), stepS)
             }
@@ -274,8 +281,7 @@ internal class Paths(
     }
 
     companion object {
-        /** Tokens of text that a drafted token must save. */
-        const val PRICE = 0.02
+        const val PRICE = 0.02 // tokens of text that a drafted token must save
         private const val BEGUN = 1.25 // times the price: a path goes on until it is known to be wrong
         private const val MOST = 64 // tokens of a path that the text has not reached at the device
         private const val LONG = 192 // tokens of a path, after which a new one begins
