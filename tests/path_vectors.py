@@ -234,7 +234,9 @@ CASES = {
     "apart, known": case(4, 20, "known"),
     "apart, one worker for several": case(5, 14, "known", {"shares": 0.6}),
     "turns": case(6, 24, "near", TURNS, shared=True),
-    "turns, cold": case(7, 24, "cold", TURNS, shared=True, step_s=0.0133, row_s=0.000213),
+    "turns, cold": case(
+        7, 20, "cold", TURNS | {"draft_s": 0.0117}, shared=True, step_s=0.0133, row_s=0.000213
+    ),
     "turns, dear rows": case(20, 15, "near", TURNS | {"row_s": 0.0017}, shared=True, row_s=0.0004),
     "turns, gamma, messages": case(8, 16, "near", TURNS, shared=True, gamma=7, message=3),
     "turns, seen": case(9, 30, "slowed", {"patience_s": 0.0467}),
@@ -248,10 +250,10 @@ CASES = {
     "too dear by a little": case(19, 12, "known", price=0.26),
     "an EOS": case(14, 20, "good", {"eos": 0.2}),
     "the limit": case(15, 30, "good", {"accepts": 0.95}, ends=25),
-    "a full context": case(16, 27, "good", {"accepts": 0.95}, context=19),
-    "a cut": case(17, 46, "good", {"lost": (3.25, 4.1)}),
+    "a full context": case(16, 26, "good", {"accepts": 0.95}, context=19),
+    "a cut": case(17, 50, "good", {"lost": (3.25, 4.1)}),
     "a greeting that stalled": case(21, 9, "stalled"),
-    "offline": case(18, 39, "good", {"lost": (3.2, 3.9), "accepts": 0.9}, offline_after_s=0.3),
+    "offline": case(18, 44, "good", {"lost": (3.2, 3.9), "accepts": 0.9}, offline_after_s=0.3),
 }  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def test_schemes_that_send_probabilities_run_ahead_too(options):
 
 def test_run_ahead_hides_the_round_trip_and_auto_is_as_fast_as_the_best(either_peer):
     shares = []
-    for luck in range(1, 6):  # the greeting of the last stalls; one text alone may be written in a lucky mode
+    for luck in range(1, 6):  # one may write in a lucky mode; in the last the greeting stalls
         options = COUPLED | {"seed": 2 + luck, "luck": luck, "tokens": 400}
         rates = {mode: written(world(0.4), mode=mode, **options)[0].tokens_per_s for mode in MODES}
         assert rates["run-ahead"] > 1.1 * rates["stop-and-wait"]
