@@ -149,7 +149,8 @@ def test_the_live_page(size, chromium):
                 address = url.replace("ws:", "http:") + "/"
                 await page.open(address)
                 command, told = await page.texts("command", "model")
-                assert command == f'draftlink device BUNDLE --bs {url} --pin a1b2 "Once upon a time"'
+                asked = f"--bs {url} --pin a1b2"
+                assert command == f'draftlink device BUNDLE {asked} "Once upon a time"'
                 assert url in told and f"draftlink {draftlink.__version__}" in told
                 await looked(page, size, "live-nobody", address)
                 async with device(url, DRAFT) as here:
