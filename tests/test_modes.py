@@ -91,7 +91,7 @@ def test_run_ahead_hides_the_round_trip_and_auto_is_as_fast_as_the_best(either_p
         rates = {mode: written(world(0.4), mode=mode, **options)[0].tokens_per_s for mode in MODES}
         assert rates["run-ahead"] > 1.1 * rates["stop-and-wait"]
         shares.append(rates["auto"] / max(rates.values()))
-    assert min(shares) > 0.85 and sorted(shares)[2] > 0.92
+    assert min(shares) > 0.84 and sorted(shares)[2] > 0.92
     far = LinkProfile(5e6, 5e6, 0.6)
     rates = {
         mode: written(world(), far, mode=mode, tokens=400, **COUPLED)[0].tokens_per_s

@@ -149,13 +149,16 @@ class Estimates:
             self.doubted = [*self.doubted, stands]
             if not less(0.0, self.doubt):
                 self.doubt, self.doubted = 0.0, []
+        for chance, stands in judged:
+            self.judge(chance, stands)
         if less(self.doubt, math.log(100.0)):
-            for chance, stands in judged:
-                self.judge(chance, stands)
             return
         self.stood, self.seen = [0] * 11, [0] * 11
-        self.accepted = self.squares = float(sum(self.doubted))
-        self.rejected = len(self.doubted) - self.accepted
+        last, weight = len(self.doubted), self.accepted + self.rejected
+        kept = last / weight if less(last, weight) else 1.0
+        self.accepted = kept * self.accepted + sum(self.doubted)
+        self.rejected = kept * self.rejected + last - sum(self.doubted)
+        self.squares = kept * self.squares + sum(self.doubted)
         self.doubt, self.doubted = 0.0, []
 
     def bucket(self, chance: float) -> int:

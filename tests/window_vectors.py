@@ -404,9 +404,8 @@ CASES = {
     "run-ahead, narrow": case(
         "run-ahead", 10, 20, {"accepts": 0.95}, message=2, flight=5, estimates="good"
     ),
-    "run-ahead, refuted": case("run-ahead", 43, 22, {"accepts": 0.1}, estimates="good"),
     "auto, refuted": case(
-        "run-ahead", 33, 22, {"accepts": 0.1, "rtt_s": 0.0052},
+        "run-ahead", 43, 32, {"accepts": 0.1, "rtt_s": 0.0052},
         auto=True, told=True, estimates="near",
     ),
     "run-ahead, split": case("run-ahead", 12, 16, corrects=True),

@@ -135,8 +135,16 @@ class Acceptance:
         self._squares = MEMORY * self._squares + share * share
 
     def restart(self, accepted: int, rejected: int) -> None:
-        """Forget all but the last tokens, of which so many were accepted, and so many were not."""
-        self._accepted, self._rejected, self._squares = accepted, rejected, accepted
+        """The draft has become another one: of the last tokens it has so many right, others wrong.
+
+        They were picked for what became of them, and may have been bad luck all the same: all that
+        was noted before weighs as much as they do, and no more.
+        """
+        last = accepted + rejected
+        kept = last / max(self.weight, last)
+        self._accepted = kept * self._accepted + accepted
+        self._rejected = kept * self._rejected + rejected
+        self._squares = kept * self._squares + accepted
         self._accepted_of = [0] * len(MIDDLES)
         self._judged_of = [0] * len(MIDDLES)
 

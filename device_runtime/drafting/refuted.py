@@ -29,7 +29,7 @@ class Refuted:
     def judged(
         self, position: int, chances: Sequence[float], accepted: int, *, rejected: bool
     ) -> None:
-        """A block has been: see ``Acceptance.judged``, which begins anew where that is certain."""
+        """A block has been: see ``Acceptance.judged``, which hears of a change that is certain."""
         for place in range(accepted + rejected):
             foretold = min(self._acceptance.probability(chances[place]), SUREST)
             stands, other = place < accepted, HALF * foretold
@@ -38,7 +38,6 @@ class Refuted:
             self._rejected += not stands
             if self._sum <= 0.0:
                 self._clear()
-        # In either case it is counted how many were accepted at each position of an epoch.
         self._acceptance.judged(position, chances, accepted, rejected=rejected)
         if self._sum >= CERTAIN:
             self._acceptance.restart(self._accepted, self._rejected)

@@ -65,7 +65,7 @@ def test_what_it_was_sure_of_says_more(chance, alarms):
         assert (here.weight < 100.0) is (alarms and rejected >= 2)
 
 
-def test_what_was_before_is_forgotten_and_the_last_tokens_are_not():
+def test_what_was_before_weighs_no_more_than_the_last_tokens():
     here = learned()
     looks = Refuted(here)
     looks.judged(0, [0.98] * 4, 4, rejected=False)  # the sum is 0 again
@@ -73,7 +73,12 @@ def test_what_was_before_is_forgotten_and_the_last_tokens_are_not():
     looks.judged(0, [0.98] * 3, 1, rejected=True)
     assert here.weight > 100.0
     looks.judged(0, [0.98], 0, rejected=True)
-    assert here.weight == 4.0
-    assert here.alpha == pytest.approx((1.0 + 3.0) / (4.0 + 4.0))
+    # They were picked for going badly: all that was noted weighs as much, and no more.
+    noted = learned()
+    for accepted in (1, 1, 1, 1, 0, 1, 0, 0):
+        noted.foretold(0.98, bool(accepted))
+    share = (noted.alpha * (noted.weight + 4.0) - 3.0) / noted.weight
+    assert here.weight == pytest.approx(4.0 + 4.0)
+    assert here.alpha == pytest.approx((4.0 * share + 1.0 + 3.0) / (8.0 + 4.0))
     assert here.probability(0.98) == pytest.approx(1.0 - 1.5 * 0.015 * (1.0 - here.alpha))
     assert sum(here.reached) == 8 and sum(here.stood) == 5  # but for what the result says

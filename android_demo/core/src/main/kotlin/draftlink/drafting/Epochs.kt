@@ -208,7 +208,7 @@ internal class Epochs(
         if (first.waits) estimates.rows.add(length, verdict.verifyS)
         estimates.queue.add(verdict.queueS)
         val fates = chances.take(verdict.accepted + if (rejected) 1 else 0).mapIndexed { i, chance -> chance to (i < verdict.accepted) }
-        if (!refuted.judged(estimates.acceptance, fates)) fates.forEach { (chance, stands) -> estimates.acceptance.judged(chance, stands) }
+        refuted.judged(estimates.acceptance, fates)
         // Behind the prompt, or another verification, a block waits longer than the verdict says. An
         // epoch's first one is behind neither, however many have been sent by then.
         if (judged == 0 && counts.rounds > 1) estimates.rtt.add(now - first.sentS - verdict.verifyS - verdict.queueS)

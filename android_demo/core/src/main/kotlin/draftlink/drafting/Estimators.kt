@@ -156,11 +156,16 @@ internal class Acceptance {
         squares = Level.MEMORY * squares + share * share
     }
 
-    /** Forgets all but the last tokens, of which so many were [accepted], and so many [rejected]. */
+    /**
+     * Of the last tokens so many were [accepted], and so many [rejected]: a draft has changed. They were picked for
+     * what became of them; all that was noted before weighs as much (2.4).
+     */
     fun restart(accepted: Int, rejected: Int) {
-        this.accepted = accepted.toDouble()
-        this.rejected = rejected.toDouble()
-        squares = this.accepted
+        val last = (accepted + rejected).toDouble()
+        val kept = last / maxOf(this.accepted + this.rejected, last)
+        this.accepted = kept * this.accepted + accepted
+        this.rejected = kept * this.rejected + rejected
+        squares = kept * squares + accepted
         acceptedOf.fill(0)
         judgedOf.fill(0)
     }

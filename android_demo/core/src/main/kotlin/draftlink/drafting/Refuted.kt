@@ -12,21 +12,18 @@ internal class Refuted {
     private var accepted = 0 // tokens since it was 0
     private var rejected = 0
 
-    /**
-     * These tokens, each its chance and whether it stands, have been judged; [acceptance] has not been told of
-     * them. Whether it is to begin anew; then it has.
-     */
-    fun judged(acceptance: Acceptance, tokens: List<Pair<Double, Boolean>>): Boolean {
+    /** Tokens, each its chance and whether it stands, have been judged: [acceptance] is told, and of a change. */
+    fun judged(acceptance: Acceptance, tokens: List<Pair<Double, Boolean>>) {
         for ((chance, stands) in tokens) {
             val foretold = minOf(acceptance.probability(chance), SUREST)
             sum += ln(if (stands) HALF else (1.0 - HALF * foretold) / (1.0 - foretold))
             if (stands) accepted++ else rejected++
             if (sum <= 0.0) clear()
         }
-        if (sum < CERTAIN) return false
+        for ((chance, stands) in tokens) acceptance.judged(chance, stands)
+        if (sum < CERTAIN) return
         acceptance.restart(accepted, rejected)
         clear()
-        return true
     }
 
     private fun clear() {
