@@ -82,6 +82,9 @@ class Patience:
         self._turns = turns
         self._accepted, self._judged = PRIOR_ACCEPTED, PRIOR_JUDGED
         self._one = _Usual()  # a step, but for what its rows beyond the first add
+        # Of those: where the device rested, as it had said, and where it may have been at work.
+        self._alone, self._beside = _Usual(), _Usual()
+        self._rests = False  # it does, beside the step that begins next, or is under way
         self._pause = _Usual()  # between two proposals of a path, for each token of the second
         self._tokens = _Usual()  # of the second, and of the first
         self._opening = _Usual()
@@ -135,7 +138,9 @@ class Patience:
         """A step took so long, with so many rows of its own."""
         seconds = max(seconds, LEAST_S)
         self._spent_s += seconds
-        self._one.add(max(seconds - (rows - 1) * self._prices.row_s, LEAST_S))
+        one_s = max(seconds - (rows - 1) * self._prices.row_s, LEAST_S)
+        for usual in (self._one, self._alone if self._rests else self._beside):
+            usual.add(one_s)
 
     def judged(self, right: int, wrong: int) -> None:
         """The text has reached so many proposed tokens that are right, or wrong.
@@ -187,18 +192,19 @@ class Patience:
         which is begun now, with what was looked up. ``behind``: tokens of the text behind the end
         of a path that it has.
         """
-        if held and not self._goes_on:
-            return 0.0  # it takes turns, and rests until it hears what came of all of them
+        self._rests = held > 0 and not self._goes_on
+        if self._rests:
+            return 0.0  # it takes turns, until it hears what came of all of them
         if not self._one.count:
             # Who takes turns has the first: a step beside it would slow both, and tell nothing.
             first = self._turns and not self._opening.count
             return max(since + LIMIT * (self._prices.step_s or FIRST_S) - now, 0.0) * first
-        step_s, most = self._one.mean, min(LONGEST, left - 1)
+        step_s, most = self._step_s, min(LONGEST, left - 1)
         due_s = self._due_s(now)
         flow = self._flow(now, due_s, held - behind)
         now_rate = max(least, *(self._rate(count, 0.0, flow) for count in range(held + 1)))
-        if self._turns and due_s is not None:
-            now_rate /= CROWDED
+        if due_s is not None:
+            now_rate /= self._crowded
         gain = AHEAD_GAIN if flow else LEAST_GAIN
         best, best_s = now_rate + (gain - 1.0) * abs(now_rate), 0.0
         bold = self._vain_s < VAIN * self._spent_s
@@ -218,6 +224,19 @@ class Patience:
             next_ = self._each
             due_s += next_ * self._pause.mean
         return best_s
+
+    @property
+    def _step_s(self) -> float:
+        """A step of one row, behind a turn if the device takes turns."""
+        return self._one.mean if self._goes_on or not self._alone.count else self._alone.mean
+
+    @property
+    def _crowded(self) -> float:
+        """How many times as long a step takes beside a turn as behind it."""
+        least = CROWDED if self._turns else 1.0
+        if self._goes_on or not self._alone.count:
+            return least
+        return max(least, self._beside.mean / self._alone.mean)
 
     @property
     def _each(self) -> int:
@@ -252,7 +271,7 @@ class Patience:
         """Tokens a second of a step with so many proposed tokens, after a wait, less what they
         cost; and of those behind it, with what has come by then, as long as all has been right."""
         alpha, prices = self.alpha, self._prices
-        step_s = self._one.mean + count * prices.row_s
+        step_s = self._step_s + count * prices.row_s
         if prices.company > BESIDE:  # whoever is not there when their step begins waits for its end
             wait_s = math.ceil(wait_s / step_s) * step_s
         tokens, seconds, reach, used = 0.0, wait_s, 1.0, 0
@@ -260,7 +279,7 @@ class Patience:
         if flow is not None:
             used, alive = flow.used, flow.alive
         while reach > REACH:
-            step_s = self._one.mean + count * prices.row_s
+            step_s = self._step_s + count * prices.row_s
             right = alpha ** (count + 1)
             expected = (1.0 - right) / (1.0 - alpha) if alpha < 1.0 else count + 1.0
             tokens += reach * (1.0 + alive * (expected - 1.0) - prices.tokens(count + 1))
