@@ -74,6 +74,16 @@ class Level:
         self._samples.clear()
         self.add(seconds)
 
+    @property
+    def least(self) -> float:
+        """The least of the last samples."""
+        return min(self._samples)
+
+    @property
+    def greatest(self) -> float:
+        """The greatest of the last samples."""
+        return max(self._samples)
+
     def __len__(self) -> int:
         return len(self._samples)
 
@@ -197,7 +207,10 @@ class Work(Level):
     def slowdown(self) -> float:
         """How many times as long it takes beside the other end's work; 1 if hardly longer."""
         alone, beside = self._apart[False], self._apart[True]
-        if min(len(alone), len(beside)) < FEW or beside.typical < SHARED * alone.typical:
+        number = min(len(alone), len(beside))
+        if number < SOME or beside.typical < SHARED * alone.typical:
+            return 1.0
+        if number < FEW and beside.least < SHARED * alone.greatest:
             return 1.0
         return beside.typical / alone.typical
 
@@ -257,6 +270,11 @@ class Estimates:
     target: Level = field(default_factory=Level)  # between two tokens of a stream
     acceptance: Acceptance = field(default_factory=Acceptance)
     told_step_s: float = 0.0  # what the base station says that a step takes it; 0: it does not
+
+    def undisturbed(self) -> None:
+        """Both ends were slowed by one another, and from here on they take turns."""
+        self.verify.became(self.verify_s / self.draft.slowdown)
+        self.rows = Rows()
 
     @property
     def stream_s(self) -> float:
