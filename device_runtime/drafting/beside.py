@@ -14,6 +14,7 @@ from device_runtime.drafting.estimators import Work
 Span = tuple[float, float]  # when something began, and when it ended
 
 MOST = 64  # forwards that are not sorted yet
+MIXED = 0.5  # of what a forward takes beside a step: as much of it may be, for the rest to tell
 STEPS = 8  # that are looked back on
 MARGIN = 0.02  # of a step: so long before it begins a proposal should be there
 CLEAR = 0.1  # of a forward beside a step, or of a step beside forwards: as much counts as none
@@ -57,6 +58,9 @@ class Beside:
             self._draft.sorted(took_s, beside=False)
         elif beside_s >= (1.0 - CLEAR) * took_s:
             self._draft.sorted(took_s, beside=True)
+        elif beside_s <= MIXED * self._draft.beside_s:  # what was left of it was done alone
+            left = 1.0 - beside_s / self._draft.beside_s
+            self._draft.sorted((took_s - beside_s) / left, beside=False)
 
     def misses(self, now: float, ready_s: float, step_s: float, rtt_s: float) -> bool:
         """Whether a step begins before what is sent at ``ready_s`` is there, but not before what is

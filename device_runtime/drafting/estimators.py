@@ -19,6 +19,7 @@ KEPT = 31  # samples that a level looks back on
 FEW = 8
 SOME, OTHER = 3, 2.0  # so many samples that are so many times off all others tell of a change
 SHARED = 1.25  # times as long as alone, from which on both ends are taken to share a machine
+PLAIN = 1.6  # and while there are only ``SOME`` samples of each kind
 LATE = 2.0  # times the typical verification: as much of one tells what a token adds to it
 STEADY = 1.0  # tokens², as if blocks had differed so much more in length, and not in time
 FAR = 8.0  # times the typical value: as much of a sample counts, at the most
@@ -73,16 +74,6 @@ class Level:
         """It is known to be another one from here on."""
         self._samples.clear()
         self.add(seconds)
-
-    @property
-    def least(self) -> float:
-        """The least of the last samples."""
-        return min(self._samples)
-
-    @property
-    def greatest(self) -> float:
-        """The greatest of the last samples."""
-        return max(self._samples)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -199,6 +190,11 @@ class Work(Level):
         if beside is not None:
             self.sorted(seconds, beside=beside)
 
+    @property
+    def beside_s(self) -> float:
+        """What it typically takes beside the other end's work; 0 before a sample of that."""
+        return self._apart[True].typical
+
     def sorted(self, seconds: float, *, beside: bool) -> None:
         """Of a sample that ``took`` was told of it is known by now."""
         self._apart[beside].add(seconds)
@@ -208,9 +204,8 @@ class Work(Level):
         """How many times as long it takes beside the other end's work; 1 if hardly longer."""
         alone, beside = self._apart[False], self._apart[True]
         number = min(len(alone), len(beside))
-        if number < SOME or beside.typical < SHARED * alone.typical:
-            return 1.0
-        if number < FEW and beside.least < SHARED * alone.greatest:
+        least = SHARED if number >= FEW else PLAIN
+        if number < SOME or beside.typical < least * alone.typical:
             return 1.0
         return beside.typical / alone.typical
 
