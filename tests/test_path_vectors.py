@@ -107,7 +107,7 @@ def test_a_window_with_another_constant_fails(monkeypatch, module, name, value):
 
 @pytest.mark.parametrize("name", ["undisturbed", "forget"])
 def test_a_window_that_does_not_forget_what_was_disturbed_fails(monkeypatch, name):
-    """Negative controls: as turns begin it is known that a step takes less, and not what rows do."""
+    """Negative controls: as turns begin a step takes less, and what rows add is not known."""
     owner = estimators.Estimates if name == "undisturbed" else rows.Rows
     monkeypatch.setattr(owner, name, lambda self: None)
     assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 
+from bs_runtime.engine.coming import LEARN, Flow, Usual
 from bs_runtime.engine.prices import Prices
 
 LONGEST = 16  # proposed tokens of a step
@@ -25,7 +25,6 @@ LEAST_GAIN = 1.02  # by how much more tokens a second waiting must promise
 AHEAD_GAIN = 0.96  # and where the device drafts on, as that takes fewer steps, and is as fast
 REACH, FAR = 0.05, 64  # so likely, and so far, steps are foretold that all is right before
 MEMORY = 0.98  # what a judged token weighs after the next one
-LEARN = 0.2  # weight of the newest arrival or step
 PRIOR_ACCEPTED, PRIOR_JUDGED = 3.0, 4.0  # as if so many tokens had been judged before the first
 LEAST_S = 1e-6
 HOPE = 0.8  # how often what is due is taken to come in time, as long as waiting in vain
@@ -39,38 +38,6 @@ TELLS = 64  # of what was written that are remembered
 LATE = 2.0  # times the usual pause: a proposal that is later is not waited for any more
 
 
-@dataclass
-class _Usual:
-    """A running mean of something measured."""
-
-    mean: float = 0.0
-    count: int = 0
-
-    def add(self, sample: float) -> None:
-        self.count += 1
-        self.mean += max(LEARN, 1.0 / self.count) * (sample - self.mean)
-
-
-@dataclass(frozen=True)
-class _Flow:
-    """Proposals of a path that come on and on, beside those ``held``: ``first`` tokens in
-    ``first_s``, and ``each`` every ``every_s`` from then on."""
-
-    held: int
-    first_s: float
-    first: int
-    each: int
-    every_s: float
-    used: int  # tokens of them that the text has by now,
-    alive: float  # and how likely those are the same
-
-    def come(self, at_s: float) -> int:
-        """Tokens of the path that are there by then."""
-        if at_s < self.first_s:
-            return self.held
-        return self.held + self.first + self.each * int((at_s - self.first_s) / self.every_s)
-
-
 class Patience:
     """One conversation's. Times are seconds of any one clock. ``prices``: everybody's.
 
@@ -81,16 +48,16 @@ class Patience:
         self._prices = prices
         self._turns = turns
         self._accepted, self._judged = PRIOR_ACCEPTED, PRIOR_JUDGED
-        self._one = _Usual()  # a step, but for what its rows beyond the first add
+        self._one = Usual()  # a step, but for what its rows beyond the first add
         # Of those: where the device rested, as it had said, and where it may have been at work.
-        self._alone, self._beside = _Usual(), _Usual()
+        self._alone, self._beside = Usual(), Usual()
         self._rests = False  # it does, beside the step that begins next, or is under way
-        self._pause = _Usual()  # between two proposals of a path, for each token of the second
-        self._tokens = _Usual()  # of the second, and of the first
-        self._opening = _Usual()
+        self._pause = Usual()  # between two proposals of a path, for each token of the second
+        self._tokens = Usual()  # of the second, and of the first
+        self._opening = Usual()
         # From a path's death being told to the next one's first proposal: in all, and while the
         # base station waited. Where both share cores, the others tell what writing meanwhile costs.
-        self._turn, self._awaited = _Usual(), _Usual()
+        self._turn, self._awaited = Usual(), Usual()
         self._came_s: float | None = None  # when the last proposal came; None: of a path that died
         self._tells: deque[tuple[float, int]] = deque(maxlen=TELLS)  # when, and the text's length
         self._told_s: float | None = None  # when the device was told of something new
@@ -249,7 +216,7 @@ class Patience:
         opens = self._came_s is None or not self._goes_on
         return max(1, round(self._opening.mean)) if opens else self._each
 
-    def _flow(self, now: float, due_s: float | None, held: int) -> _Flow | None:
+    def _flow(self, now: float, due_s: float | None, held: int) -> Flow | None:
         """What goes on coming while steps run; None where that is not known, or nothing does."""
         if due_s is None or not self._goes_on or not self._pause.count:
             return None
@@ -260,14 +227,14 @@ class Patience:
             used = self._tells[-1][1] - self._told  # of it comes too late, and may be wrong
             alive = self.alpha**used
         every_s = max(self._each * self._pause.mean, LEAST_S)
-        return _Flow(held, due_s - now, self._first, self._each, every_s, used, alive)
+        return Flow(held, due_s - now, self._first, self._each, every_s, used, alive)
 
     @property
     def _slack_s(self) -> float:
         """What is waited longer: what is due may be a little late."""
         return 0.1 * self._one.mean
 
-    def _rate(self, count: int, wait_s: float, flow: _Flow | None = None) -> float:
+    def _rate(self, count: int, wait_s: float, flow: Flow | None = None) -> float:
         """Tokens a second of a step with so many proposed tokens, after a wait, less what they
         cost; and of those behind it, with what has come by then, as long as all has been right."""
         alpha, prices = self.alpha, self._prices
