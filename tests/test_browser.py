@@ -145,11 +145,12 @@ def test_the_live_page(size, chromium):
 
     async def main() -> None:
         async with browser(chromium) as page:
-            with serving(FakeTarget(TABLE)) as (url, server):
+            with serving(FakeTarget(TABLE), pin="a1b2") as (url, server):
                 address = url.replace("ws:", "http:") + "/"
                 await page.open(address)
                 command, told = await page.texts("command", "model")
-                assert command == f'draftlink device BUNDLE --bs {url} "Once upon a time"'
+                asked = f"--bs {url} --pin a1b2"
+                assert command == f'draftlink device BUNDLE {asked} "Once upon a time"'
                 assert url in told and f"draftlink {draftlink.__version__}" in told
                 await looked(page, size, "live-nobody", address)
                 async with device(url, DRAFT) as here:

@@ -47,17 +47,19 @@ def create_app(
     names: Collection[str] = (),
     offer: Offered | None = None,
     join: Join | None = None,
+    pin: str | None = None,
 ) -> Starlette:
     """The app of a ``Station`` with these arguments, which is its ``state.station``.
 
     ``names``: what it is called beside localhost and its addresses; asked for where no token is.
-    ``offer``: a bundle that devices may take from here. ``join``: how they join, for the page.
+    ``offer``: a bundle that devices may take from here. ``join``: how they join, and ``pin``:
+    of the key that they find here, for the page.
     """
     station = Station(
         target, sealer, tokens=tokens, limits=limits, sessions=sessions, slots=slots,
         threads=threads, tariff=tariff, look_up=look_up,
     )  # fmt: skip
-    endpoints = _Endpoints(station, Hosts(names), offer, join)
+    endpoints = _Endpoints(station, Hosts(names), offer, join, pin)
     app = Starlette(
         routes=[
             WebSocketRoute(PATH, endpoints.draft),
@@ -81,10 +83,15 @@ class _Endpoints:
     """What is answered at each path."""
 
     def __init__(
-        self, station: Station, hosts: Hosts, offer: Offered | None, join: Join | None
+        self,
+        station: Station,
+        hosts: Hosts,
+        offer: Offered | None,
+        join: Join | None,
+        pin: str | None,
     ) -> None:
         self._station = station
-        self._join = join
+        self._join, self._pin = join, pin
         self._hosts = hosts
         self._downloads: Downloads | None = None
         if offer is not None:
@@ -175,9 +182,11 @@ class _Endpoints:
 
     async def stats(self, request: Request) -> Response:
         """For the page."""
-        return self._denied(request, operators=True) or JSONResponse(
-            snapshot(self._station, time.monotonic()), headers={"cache-control": "no-store"}
-        )
+        if (denied := self._denied(request, operators=True)) is not None:
+            return denied
+        asked = {"token": self._station.tokens is not None, "pin": self._pin}
+        said = snapshot(self._station, time.monotonic()) | {"devices_need": asked}
+        return JSONResponse(said, headers={"cache-control": "no-store"})
 
     async def join(self, request: Request) -> Response:
         """How devices join, for who has their token already."""

@@ -186,6 +186,7 @@ def bs(
         names=names,
         offer=offered,
         join=invited,
+        pin=pin,
     )
 
     def load() -> Target:

@@ -122,7 +122,10 @@ def test_nobody_s_text_is_in_it():
 
 
 def test_only_operators_see_the_numbers_where_there_are_tokens():
-    with served(FakeTarget(TABLE), tokens=tokens()) as url:
+    with served(FakeTarget(TABLE), tokens=tokens(), pin="a1b2") as url:
+        # What the page's command to copy has beside the address.
+        needs = json.loads(get(url, "/stats", OPS)[1])["devices_need"]
+        assert needs == {"token": True, "pin": "a1b2"}
         for path in ("/metrics", "/stats"):
             assert get(url, path, OPS)[0] == 200
             for token in (None, PHONE, "something-else-again"):
