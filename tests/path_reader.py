@@ -18,24 +18,36 @@ class Beside:
 
     def __init__(self, here: Estimates) -> None:
         self.here = here
-        self.forwards: list[list[float]] = []  # begun, ended, beside
+        self.forwards: list[tuple[float, float]] = []  # begun, ended
+        self.steps: list[tuple[float, float]] = []  # likewise
 
     def stepped(self, now: float, step: float, asked: float | None) -> bool:
         end = now - self.here.rtt.typical / 2.0
-        begin, kept = end - step, []
-        disturbed = 0.0 if asked is None else max(0.0, end - max(asked, begin))
+        begin, kept, disturbed = end - step, [], 0.0
+        self.steps = [*self.steps, (begin, end)][-8:]
         for forward in self.forwards:
-            begun, ended, _ = forward
-            shared = max(0.0, min(ended, end) - max(begun, begin))
-            forward[2], disturbed = forward[2] + shared, disturbed + shared
-            if less(end, ended):
+            disturbed += common(forward, (begin, end))
+            if less(end, forward[1]):
                 kept.append(forward)
-            elif not less(0.1 * (ended - begun), forward[2]):
-                self.here.draft.alone.add(ended - begun)
-            elif not less(forward[2], 0.9 * (ended - begun)):
-                self.here.draft.beside.add(ended - begun)
+            elif not less(forward[0], self.steps[0][0]):
+                self.sort(forward[1] - forward[0], sum(common(forward, s) for s in self.steps))
         self.forwards = kept
+        if asked is not None:
+            disturbed += common((asked, end), (begin, end))
         return not less(0.1 * step, disturbed)
+
+    def sort(self, took: float, beside: float) -> None:
+        alone, slow = self.here.draft.alone, self.here.draft.beside
+        if not less(0.1 * took, beside):
+            alone.add(took)
+        elif not less(beside, 0.9 * took):
+            slow.add(took)
+        elif not less(0.5 * slow.typical, beside):
+            alone.add((took - beside) / (1.0 - beside / slow.typical))
+
+
+def common(one: tuple[float, float], other: tuple[float, float]) -> float:
+    return max(0.0, min(one[1], other[1]) - max(one[0], other[0]))
 
 
 class Paths:
@@ -198,7 +210,7 @@ class Paths:
             each = (now - asked - waited) / count
             for place in range(count, 0, -1):
                 self.here.draft.took(each, None)
-                forward = [now - place * each, now - (place - 1) * each, 0.0]
+                forward = now - place * each, now - (place - 1) * each
                 self.beside.forwards = [*self.beside.forwards, forward][-64:]
         void, self.void = self.void, False
         if not void:
@@ -208,7 +220,7 @@ class Paths:
     def written(
         self, now: float, agreed: int, accepted: int, tokens: int, step_s: float, rows: int
     ) -> bool:
-        self.heard = now
+        self.heard, apart = now, not self.turns()
         faded = 0.96**tokens
         self.text, self.stood = faded * self.text + tokens, faded * self.stood + accepted
         differs = agreed < min(tokens, len(self.path))
@@ -226,11 +238,14 @@ class Paths:
                 self.here.verify.took(step_s, None)
                 self.here.row(max(rows - 1, 0), step_s)
             self.stepped = now
+        begins = apart and self.turns()
+        if begins:
+            self.here.undisturbed()
         self.age += tokens
         tried = bool(self.path) or self.job is not None
         if agreed == tokens:
             del self.path[:tokens]
-            if tokens <= self.sent and self.age < 192:
+            if tokens <= self.sent and self.age < 192 and not begins:
                 self.sent -= tokens
                 return True
         else:

@@ -241,8 +241,12 @@ CASES = {
     "turns, gamma, messages": case(8, 16, "near", TURNS, shared=True, gamma=7, message=3),
     "turns, seen": case(9, 30, "slowed", {"patience_s": 0.0467}),
     "becomes turns": case(
-        10, 72, "next door",
-        {"slows": 1.9, "rtt_s": 0.00113, "patience_s": 0.0207, "accepts": 0.9, "draft_s": 0.0107},
+        13, 42, "next door",
+        {"slows": 1.45, "rtt_s": 0.00113, "patience_s": 0.0207, "accepts": 0.9, "draft_s": 0.0107},
+    ),
+    "becomes turns, a path that goes on": case(
+        22, 28, "next door",
+        {"slows": 1.9, "rtt_s": 0.0207, "patience_s": 0.0307, "accepts": 1.0, "draft_s": 0.0187},
     ),
     "follows": case(11, 35, "poor", {"rtt_s": 0.607, "accepts": 0.3}),
     "never right": case(12, 64, "poor", {"accepts": 0.0, "draft_s": 0.0407}, price=0.0),

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from device_runtime.drafting import beside, estimators, paths, trials, worth
+from device_runtime.drafting import beside, estimators, paths, rows, trials, worth
 from device_runtime.drafting.worth import Worth
 from tests import path_reader, path_vectors, vector_files, window_estimates
 from tests.test_window import agrees, by_copies, imports
@@ -88,9 +88,13 @@ CHANGED = [
     (paths, "BACKLOG", 0),
     (beside, "CLEAR", 0.4),
     (beside, "MARGIN", 0.3),
+    (beside, "MIXED", 0.0),
+    (beside, "STEPS", 1),
     (estimators, "MEMORY", 0.5),
     (estimators, "FEW", 30),
     (estimators, "SHARED", 3.0),
+    (estimators, "PLAIN", 1.25),
+    (estimators, "SOME", 8),
 ]
 
 
@@ -98,6 +102,14 @@ CHANGED = [
 def test_a_window_with_another_constant_fails(monkeypatch, module, name, value):
     """Negative controls: the vectors tell it from the documented one."""
     monkeypatch.setattr(module, name, value)
+    assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)
+
+
+@pytest.mark.parametrize("name", ["undisturbed", "forget"])
+def test_a_window_that_does_not_forget_what_was_disturbed_fails(monkeypatch, name):
+    """Negative controls: as turns begin a step takes less, and what rows add is not known."""
+    owner = estimators.Estimates if name == "undisturbed" else rows.Rows
+    monkeypatch.setattr(owner, name, lambda self: None)
     assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)
 
 

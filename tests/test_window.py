@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from device_runtime import writers
-from device_runtime.drafting import controller, epochs, estimators, nearer, refuted, stream
+from device_runtime.drafting import controller, epochs, estimators, nearer, refuted, rows, stream
 from draftlink.planning import schedule
 from tests import vector_files, window_estimates, window_reader, window_vectors
 from tests.vector_files import Vector
@@ -159,8 +159,8 @@ CHANGED = [
     (estimators, "FAR", 1.5),
     (estimators, "UNSURE", 0.0),
     (estimators, "PRIOR_JUDGED", 40.0),
-    (estimators, "STEADY", 1e9),
-    (estimators, "LATE", 20.0),
+    (rows, "STEADY", 1e9),
+    (rows, "LATE", 20.0),
     (estimators, "OTHER", 1.001),
     (nearer, "SHARE", 2.0),
     (refuted, "HALF", 0.9),

@@ -88,8 +88,9 @@ class Work(Level):
             (self.beside if beside else self.alone).add(sample)
 
     def slowdown(self) -> float:
-        few = min(len(self.alone.samples), len(self.beside.samples)) < 8
-        if few or less(self.beside.typical, 1.25 * self.alone.typical):
+        number = min(len(self.alone.samples), len(self.beside.samples))
+        least = 1.25 if number >= 8 else 1.6
+        if number < 3 or less(self.beside.typical, least * self.alone.typical):
             return 1.0
         return self.beside.typical / self.alone.typical
 
@@ -198,6 +199,12 @@ class Estimates:
             self.draft.cost(beside, slowdown),
             self.verify.cost(beside, slowdown) or self.verify_s,
         )
+
+    def undisturbed(self) -> None:
+        """Section 8.2: turns begin."""
+        mean, self.verify.samples, self.waited = self.verify.mean, [], []
+        if mean:
+            self.verify.add(mean / self.draft.slowdown())
 
     def row(self, tokens: int, sample: float) -> None:
         """Section 2.2: a block that waited has been verified."""

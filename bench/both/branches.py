@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from bench.both import leaves
+from bench.both import leaves, texts
 from bench.both.cells import Costs, measure
 from bench.virtual.record import Record
 
@@ -18,16 +18,23 @@ FAR_MS = 15.0  # round trips from which on a mean is told
 ROW = 0.025  # of a step, that a row takes beyond the first
 
 
+FIXED_BY = 3  # texts by which the best of the fixed modes is found
+
+
 @dataclass(frozen=True)
 class Row:
-    """A cell; ``best``: the best fixed mode's tokens/s. The others by kind, in ``KINDS``' order.
+    """A cell; ``of_best``: without any of it over the best of the fixed modes.
 
-    ``bits`` up, ``rows`` and ``forwards`` of the target and ``drafted`` tokens are those of a
-    token of the text.
+    The others by kind, in ``KINDS``' order: ``gains`` over the first, with ``errors``, their
+    standard errors, of so many ``texts``. ``bits`` up, ``rows`` and ``forwards`` of the target and
+    ``drafted`` tokens are those of a token of the text.
     """
 
     costs: Costs
-    best: float
+    of_best: float
+    texts: int
+    gains: tuple[float, ...]
+    errors: tuple[float, ...]
     tokens_per_s: tuple[float, ...]
     bits: tuple[float, ...]
     rows: tuple[float, ...]
@@ -39,23 +46,29 @@ def rows(each: Iterable[Costs], records: Sequence[Record]) -> Iterator[Row]:
     """Each cell. The text is the same."""
     for costs in each:
         with leaves.at_most(0):
-            fixed = measure(costs, records).tokens_per_s
-        best = max(rate for mode, rate in fixed.items() if mode != "auto")
-        found = [leaves.played(costs, records, *kind) for kind in KINDS.values()]
-        yield Row(costs, best, *zip(*found, strict=True))
+            alone = measure(costs, records[:FIXED_BY])
+        found = leaves.played(costs, records, KINDS.values())
+        gains = [texts.gain(found[0], results) for results in found]
+        counts = [leaves.counts(results) for results in found]
+        yield Row(
+            costs, alone.of_best, len(found[0]), *zip(*gains, strict=True),
+            *zip(*counts, strict=True),
+        )  # fmt: skip
 
 
 def table(found: Iterable[Row]) -> Table:
     """One row a cell."""
     of_one = [f"{kind} / alone" for kind in list(KINDS)[1:]]
-    out = Table("step, draft, RTT ms", "alone / best", *of_one, "bits up", "rows", "forwards",
-                "drafted")  # fmt: skip
+    out = Table("step, draft, RTT ms", "alone / best", *of_one, "texts", "bits up", "rows",
+                "forwards", "drafted")  # fmt: skip
     for one in found:
-        costs, alone = one.costs, one.tokens_per_s[0]
+        costs = one.costs
         out.add_row(
             f"{costs.step_ms:g}, {costs.draft_ms:g}, {costs.rtt_ms:g}",
-            f"{alone / one.best:.3f}",
-            *(f"{rate / alone:.3f}" for rate in one.tokens_per_s[1:]),
+            f"{one.of_best:.3f}",
+            *(f"{gain:.3f} ± {error:.3f}"
+              for gain, error in list(zip(one.gains, one.errors, strict=True))[1:]),
+            str(one.texts),
             *(" ".join(f"{x:.2f}" for x in each)
               for each in (one.bits, one.rows, one.forwards, one.drafted)),
         )  # fmt: skip
@@ -67,8 +80,8 @@ def said(found: Sequence[Row]) -> str:
     far = [one for one in found if one.costs.rtt_ms >= FAR_MS]
     told = []
     for place, kind in enumerate(KINDS):
-        of_best = [one.tokens_per_s[place] / one.best for one in far]
-        of_one = [one.tokens_per_s[place] / one.tokens_per_s[0] for one in found]
+        of_best = [one.of_best * one.gains[place] for one in far]
+        of_one = [one.gains[place] for one in found]
         mean = statistics.geometric_mean(of_best) if of_best else 0.0
         told.append(
             f"{kind}: {mean:.3f} of the best from {FAR_MS:g} ms on; of alone"

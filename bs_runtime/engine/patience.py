@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 
+from bs_runtime.engine.coming import LEARN, Flow, Usual
 from bs_runtime.engine.prices import Prices
 
 LONGEST = 16  # proposed tokens of a step
@@ -25,7 +25,6 @@ LEAST_GAIN = 1.02  # by how much more tokens a second waiting must promise
 AHEAD_GAIN = 0.96  # and where the device drafts on, as that takes fewer steps, and is as fast
 REACH, FAR = 0.05, 64  # so likely, and so far, steps are foretold that all is right before
 MEMORY = 0.98  # what a judged token weighs after the next one
-LEARN = 0.2  # weight of the newest arrival or step
 PRIOR_ACCEPTED, PRIOR_JUDGED = 3.0, 4.0  # as if so many tokens had been judged before the first
 LEAST_S = 1e-6
 HOPE = 0.8  # how often what is due is taken to come in time, as long as waiting in vain
@@ -39,38 +38,6 @@ TELLS = 64  # of what was written that are remembered
 LATE = 2.0  # times the usual pause: a proposal that is later is not waited for any more
 
 
-@dataclass
-class _Usual:
-    """A running mean of something measured."""
-
-    mean: float = 0.0
-    count: int = 0
-
-    def add(self, sample: float) -> None:
-        self.count += 1
-        self.mean += max(LEARN, 1.0 / self.count) * (sample - self.mean)
-
-
-@dataclass(frozen=True)
-class _Flow:
-    """Proposals of a path that come on and on, beside those ``held``: ``first`` tokens in
-    ``first_s``, and ``each`` every ``every_s`` from then on."""
-
-    held: int
-    first_s: float
-    first: int
-    each: int
-    every_s: float
-    used: int  # tokens of them that the text has by now,
-    alive: float  # and how likely those are the same
-
-    def come(self, at_s: float) -> int:
-        """Tokens of the path that are there by then."""
-        if at_s < self.first_s:
-            return self.held
-        return self.held + self.first + self.each * int((at_s - self.first_s) / self.every_s)
-
-
 class Patience:
     """One conversation's. Times are seconds of any one clock. ``prices``: everybody's.
 
@@ -81,13 +48,16 @@ class Patience:
         self._prices = prices
         self._turns = turns
         self._accepted, self._judged = PRIOR_ACCEPTED, PRIOR_JUDGED
-        self._one = _Usual()  # a step, but for what its rows beyond the first add
-        self._pause = _Usual()  # between two proposals of a path, for each token of the second
-        self._tokens = _Usual()  # of the second, and of the first
-        self._opening = _Usual()
+        self._one = Usual()  # a step, but for what its rows beyond the first add
+        # Of those: where the device rested, as it had said, and where it may have been at work.
+        self._alone, self._beside = Usual(), Usual()
+        self._rests = False  # it does, beside the step that begins next, or is under way
+        self._pause = Usual()  # between two proposals of a path, for each token of the second
+        self._tokens = Usual()  # of the second, and of the first
+        self._opening = Usual()
         # From a path's death being told to the next one's first proposal: in all, and while the
         # base station waited. Where both share cores, the others tell what writing meanwhile costs.
-        self._turn, self._awaited = _Usual(), _Usual()
+        self._turn, self._awaited = Usual(), Usual()
         self._came_s: float | None = None  # when the last proposal came; None: of a path that died
         self._tells: deque[tuple[float, int]] = deque(maxlen=TELLS)  # when, and the text's length
         self._told_s: float | None = None  # when the device was told of something new
@@ -135,7 +105,9 @@ class Patience:
         """A step took so long, with so many rows of its own."""
         seconds = max(seconds, LEAST_S)
         self._spent_s += seconds
-        self._one.add(max(seconds - (rows - 1) * self._prices.row_s, LEAST_S))
+        one_s = max(seconds - (rows - 1) * self._prices.row_s, LEAST_S)
+        for usual in (self._one, self._alone if self._rests else self._beside):
+            usual.add(one_s)
 
     def judged(self, right: int, wrong: int) -> None:
         """The text has reached so many proposed tokens that are right, or wrong.
@@ -187,18 +159,19 @@ class Patience:
         which is begun now, with what was looked up. ``behind``: tokens of the text behind the end
         of a path that it has.
         """
-        if held and not self._goes_on:
-            return 0.0  # it takes turns, and rests until it hears what came of all of them
+        self._rests = held > 0 and not self._goes_on
+        if self._rests:
+            return 0.0  # it takes turns, until it hears what came of all of them
         if not self._one.count:
             # Who takes turns has the first: a step beside it would slow both, and tell nothing.
             first = self._turns and not self._opening.count
             return max(since + LIMIT * (self._prices.step_s or FIRST_S) - now, 0.0) * first
-        step_s, most = self._one.mean, min(LONGEST, left - 1)
+        step_s, most = self._step_s, min(LONGEST, left - 1)
         due_s = self._due_s(now)
         flow = self._flow(now, due_s, held - behind)
         now_rate = max(least, *(self._rate(count, 0.0, flow) for count in range(held + 1)))
-        if self._turns and due_s is not None:
-            now_rate /= CROWDED
+        if due_s is not None:
+            now_rate /= self._crowded
         gain = AHEAD_GAIN if flow else LEAST_GAIN
         best, best_s = now_rate + (gain - 1.0) * abs(now_rate), 0.0
         bold = self._vain_s < VAIN * self._spent_s
@@ -220,6 +193,19 @@ class Patience:
         return best_s
 
     @property
+    def _step_s(self) -> float:
+        """A step of one row, behind a turn if the device takes turns."""
+        return self._one.mean if self._goes_on or not self._alone.count else self._alone.mean
+
+    @property
+    def _crowded(self) -> float:
+        """How many times as long a step takes beside a turn as behind it."""
+        least = CROWDED if self._turns else 1.0
+        if self._goes_on or not self._alone.count:
+            return least
+        return max(least, self._beside.mean / self._alone.mean)
+
+    @property
     def _each(self) -> int:
         """Tokens of a proposal behind the first of a path."""
         return max(1, round(self._tokens.mean or self._opening.mean))
@@ -230,7 +216,7 @@ class Patience:
         opens = self._came_s is None or not self._goes_on
         return max(1, round(self._opening.mean)) if opens else self._each
 
-    def _flow(self, now: float, due_s: float | None, held: int) -> _Flow | None:
+    def _flow(self, now: float, due_s: float | None, held: int) -> Flow | None:
         """What goes on coming while steps run; None where that is not known, or nothing does."""
         if due_s is None or not self._goes_on or not self._pause.count:
             return None
@@ -241,18 +227,18 @@ class Patience:
             used = self._tells[-1][1] - self._told  # of it comes too late, and may be wrong
             alive = self.alpha**used
         every_s = max(self._each * self._pause.mean, LEAST_S)
-        return _Flow(held, due_s - now, self._first, self._each, every_s, used, alive)
+        return Flow(held, due_s - now, self._first, self._each, every_s, used, alive)
 
     @property
     def _slack_s(self) -> float:
         """What is waited longer: what is due may be a little late."""
         return 0.1 * self._one.mean
 
-    def _rate(self, count: int, wait_s: float, flow: _Flow | None = None) -> float:
+    def _rate(self, count: int, wait_s: float, flow: Flow | None = None) -> float:
         """Tokens a second of a step with so many proposed tokens, after a wait, less what they
         cost; and of those behind it, with what has come by then, as long as all has been right."""
         alpha, prices = self.alpha, self._prices
-        step_s = self._one.mean + count * prices.row_s
+        step_s = self._step_s + count * prices.row_s
         if prices.company > BESIDE:  # whoever is not there when their step begins waits for its end
             wait_s = math.ceil(wait_s / step_s) * step_s
         tokens, seconds, reach, used = 0.0, wait_s, 1.0, 0
@@ -260,7 +246,7 @@ class Patience:
         if flow is not None:
             used, alive = flow.used, flow.alive
         while reach > REACH:
-            step_s = self._one.mean + count * prices.row_s
+            step_s = self._step_s + count * prices.row_s
             right = alpha ** (count + 1)
             expected = (1.0 - right) / (1.0 - alpha) if alpha < 1.0 else count + 1.0
             tokens += reach * (1.0 + alive * (expected - 1.0) - prices.tokens(count + 1))

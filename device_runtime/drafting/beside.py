@@ -7,9 +7,15 @@ that goes on writing begins its next step then, and another after each step.
 
 from __future__ import annotations
 
+from collections import deque
+
 from device_runtime.drafting.estimators import Work
 
+Span = tuple[float, float]  # when something began, and when it ended
+
 MOST = 64  # forwards that are not sorted yet
+MIXED = 0.5  # of what a forward takes beside a step: as much of it may be, for the rest to tell
+STEPS = 8  # that are looked back on
 MARGIN = 0.02  # of a step: so long before it begins a proposal should be there
 CLEAR = 0.1  # of a forward beside a step, or of a step beside forwards: as much counts as none
 
@@ -19,15 +25,13 @@ class Beside:
 
     def __init__(self, draft: Work) -> None:
         self._draft = draft
-        self._forwards: list[tuple[float, float]] = []  # begun, ended
-        self._beside: list[float] = []  # of each, seconds beside a step
+        self._forwards: deque[Span] = deque(maxlen=MOST)  # those that are not sorted yet
+        self._steps: deque[Span] = deque(maxlen=STEPS)  # the last ones
         self._told_s: float | None = None  # when a step was heard of last
 
     def drafted(self, begun_s: float, ended_s: float) -> None:
         """A forward has ended."""
         self._forwards.append((begun_s, ended_s))
-        self._beside.append(0.0)
-        del self._forwards[:-MOST], self._beside[:-MOST]
 
     def stepped(self, now: float, step_s: float, rtt_s: float, asked_s: float | None) -> bool:
         """What a step wrote has come; a forward is under way since ``asked_s``, if one is.
@@ -36,24 +40,27 @@ class Beside:
         """
         self._told_s = now
         ended_s = now - rtt_s / 2.0
-        begun_s = ended_s - step_s
-        open_: list[tuple[tuple[float, float], float]] = []
-        disturbed_s = 0.0 if asked_s is None else max(0.0, ended_s - max(asked_s, begun_s))
-        for forward, beside_s in zip(self._forwards, self._beside, strict=True):
-            shared_s = max(0.0, min(forward[1], ended_s) - max(forward[0], begun_s))
-            beside_s += shared_s
-            disturbed_s += shared_s
-            if forward[1] > ended_s:
-                open_.append((forward, beside_s))
-                continue
-            took_s = forward[1] - forward[0]
-            if beside_s <= CLEAR * took_s:
-                self._draft.sorted(took_s, beside=False)
-            elif beside_s >= (1.0 - CLEAR) * took_s:
-                self._draft.sorted(took_s, beside=True)
-        self._forwards = [forward for forward, _ in open_]
-        self._beside = [beside_s for _, beside_s in open_]
+        step = ended_s - step_s, ended_s
+        self._steps.append(step)
+        disturbed_s = 0.0 if asked_s is None else _common(step, (asked_s, ended_s))
+        disturbed_s += sum(_common(step, forward) for forward in self._forwards)
+        while self._forwards and self._forwards[0][1] <= ended_s:
+            self._sort(self._forwards.popleft())
         return disturbed_s <= CLEAR * step_s
+
+    def _sort(self, forward: Span) -> None:
+        """Whether a forward was beside steps is known: another step has ended behind it."""
+        if forward[0] < self._steps[0][0]:
+            return  # what was beside it before the first of them nobody has told
+        took_s = forward[1] - forward[0]
+        beside_s = sum(_common(step, forward) for step in self._steps)
+        if beside_s <= CLEAR * took_s:
+            self._draft.sorted(took_s, beside=False)
+        elif beside_s >= (1.0 - CLEAR) * took_s:
+            self._draft.sorted(took_s, beside=True)
+        elif beside_s <= MIXED * self._draft.beside_s:  # what was left of it was done alone
+            left = 1.0 - beside_s / self._draft.beside_s
+            self._draft.sorted((took_s - beside_s) / left, beside=False)
 
     def misses(self, now: float, ready_s: float, step_s: float, rtt_s: float) -> bool:
         """Whether a step begins before what is sent at ``ready_s`` is there, but not before what is
@@ -62,3 +69,8 @@ class Beside:
             return False
         into_s = (now + rtt_s + MARGIN * step_s - self._told_s) % step_s
         return into_s + ready_s - now > step_s
+
+
+def _common(one: Span, other: Span) -> float:
+    """What two have in common, in seconds."""
+    return max(0.0, min(one[1], other[1]) - max(one[0], other[0]))

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from device_runtime.drafting.rows import Rows
+
 LEAST_S = 1e-6
 KEPT = 31  # samples that a level looks back on
 FEW = 8
 SOME, OTHER = 3, 2.0  # so many samples that are so many times off all others tell of a change
 SHARED = 1.25  # times as long as alone, from which on both ends are taken to share a machine
-LATE = 2.0  # times the typical verification: as much of one tells what a token adds to it
-STEADY = 1.0  # tokens², as if blocks had differed so much more in length, and not in time
+PLAIN = 1.6  # and where there are fewer than ``FEW`` samples of each, but ``SOME``
 FAR = 8.0  # times the typical value: as much of a sample counts, at the most
 MEMORY = 1.0 - 1.0 / 150.0  # what a judged token weighs after the next one
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # of the draft's probability
@@ -197,6 +198,11 @@ class Work(Level):
         if beside is not None:
             self.sorted(seconds, beside=beside)
 
+    @property
+    def beside_s(self) -> float:
+        """What it typically takes beside the other end's work; 0 before a sample of that."""
+        return self._apart[True].typical
+
     def sorted(self, seconds: float, *, beside: bool) -> None:
         """Of a sample that ``took`` was told of it is known by now."""
         self._apart[beside].add(seconds)
@@ -205,7 +211,9 @@ class Work(Level):
     def slowdown(self) -> float:
         """How many times as long it takes beside the other end's work; 1 if hardly longer."""
         alone, beside = self._apart[False], self._apart[True]
-        if min(len(alone), len(beside)) < FEW or beside.typical < SHARED * alone.typical:
+        number = min(len(alone), len(beside))
+        least = SHARED if number >= FEW else PLAIN
+        if number < SOME or beside.typical < least * alone.typical:
             return 1.0
         return beside.typical / alone.typical
 
@@ -216,41 +224,6 @@ class Work(Level):
         if len(self._apart[beside]) >= FEW:
             return self._apart[beside].mean
         return self.mean * slowdown if beside else self.mean / slowdown
-
-
-class Rows:
-    """What a verification takes longer for each token of a block: least squares over the last ones.
-
-    Of blocks that waited: while those are verified the device does nothing else.
-    """
-
-    def __init__(self) -> None:
-        self._samples: deque[tuple[int, float]] = deque(maxlen=KEPT)
-        self.tokens = 0.0  # their mean number
-        self._product = self._spread = 0.0
-
-    def add(self, tokens: int, seconds: float) -> None:
-        """A block of so many tokens. A stall counts as ``LATE`` times the typical at the most."""
-        self._samples.append((tokens, seconds))
-        number = len(self._samples)
-        ordered = sorted(s for _, s in self._samples)
-        most = LATE * ordered[(number - 1) // 2]
-        self.tokens = sum(n for n, _ in self._samples) / number
-        mean = sum(min(s, most) for s in ordered) / number
-        self._spread = sum((n - self.tokens) ** 2 for n, _ in self._samples)
-        self._product = sum((n - self.tokens) * (min(s, most) - mean) for n, s in self._samples)
-
-    @property
-    def token_s(self) -> float:
-        """The seconds that each token adds; 0 as long as nothing tells."""
-        return self.each_s(0.0)
-
-    def each_s(self, told_s: float) -> float:
-        """The same, where ``told_s`` is said as long as blocks hardly differ."""
-        steady = STEADY * len(self._samples)
-        if not steady:
-            return told_s
-        return max(0.0, (self._product + steady * told_s) / (self._spread + steady))
 
 
 @dataclass
@@ -265,6 +238,12 @@ class Estimates:
     target: Level = field(default_factory=Level)  # between two tokens of a stream
     acceptance: Acceptance = field(default_factory=Acceptance)
     told_step_s: float = 0.0  # what the base station says that a step takes it; 0: it does not
+
+    def undisturbed(self) -> None:
+        """Both ends have slowed one another, and from here on they take turns."""
+        if len(self.verify):
+            self.verify.became(self.verify.mean / self.draft.slowdown)
+        self.rows.forget()
 
     @property
     def stream_s(self) -> float:

@@ -198,6 +198,7 @@ class Paths:
         drafted and not refuted.
         """
         self._trials.wrote(tokens, accepted)
+        apart = not self.turns
         differs = agreed < tokens and agreed < len(self._chances)
         met = self._chances[: agreed + differs]
         for place, chance in enumerate(met):
@@ -209,11 +210,14 @@ class Paths:
             if alone or not self.turns:  # else both slowed one another, which turns are to avoid
                 self._estimates.verify.took(step_s, beside=None)
                 self._estimates.rows.add(max(rows - 1, 0), step_s)
+        taken = apart and self.turns  # turns are, from here on
+        if taken:
+            self._estimates.undisturbed()
         self._age += tokens
         tried = bool(self._chances) or self._asked_s is not None
         if agreed == tokens:
             del self._chances[:tokens]
-            if tokens <= self._sent and self._age < LONG:
+            if tokens <= self._sent and self._age < LONG and not taken:
                 self._sent -= tokens
                 return True
         else:

@@ -248,3 +248,18 @@ def test_a_step_beside_a_device_that_drafts_on_the_same_cores_takes_longer():
     for one in (apart, turns):
         told(one, 100.0, 500)
     assert apart.wait_s(100.0, 100.0, 0, 50) == 0.0 < turns.wait_s(100.0, 100.0, 0, 50)
+
+
+def test_what_a_step_takes_beside_a_device_in_turns_is_measured():
+    """One that was not known to take turns, and is slowed by steps, and they by it."""
+    for crowded, waits in ((1.0, False), (1.6, True)):
+        one = learned(alpha=0.3, turn_s=0.04, rests=True)
+        for number in range(40, 50):
+            told(one, number, 10 * number)
+            one.proposed(number + 0.04, 2, 10 * number, goes_on=False, begins=True, waits=True)
+            assert one.wait_s(number + 0.04, number, 2, 50) == 0.0
+            one.stepped(STEP_S, 1)  # it rests
+            one.wait_s(number + 0.1, number + 0.1, 0, 50)
+            one.stepped(crowded * STEP_S, 1)
+        told(one, 100.0, 500)
+        assert (one.wait_s(100.0, 100.0, 0, 50) > 0.0) is waits

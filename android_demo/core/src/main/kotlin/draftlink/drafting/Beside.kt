@@ -6,35 +6,49 @@ package draftlink.drafting
  * And when the next step begins, if the base station goes on writing (8.3).
  */
 internal class Beside(private val draft: Work) {
-    private class Forward(val begunS: Double, val endedS: Double, var besideS: Double = 0.0)
+    /** When something began, and when it ended. */
+    private class Span(val begunS: Double, val endedS: Double) {
+        val tookS: Double get() = endedS - begunS
 
-    private var forwards = listOf<Forward>()
+        /** What two have in common, in seconds. */
+        fun common(other: Span) = maxOf(0.0, minOf(endedS, other.endedS) - maxOf(begunS, other.begunS))
+    }
+
+    private var forwards = listOf<Span>() // those that are not sorted yet
+    private var steps = listOf<Span>() // the last ones
     private var toldS: Double? = null // when a step was heard of last
 
     /** A forward has ended. */
     fun drafted(begunS: Double, endedS: Double) {
-        forwards = (forwards + Forward(begunS, endedS)).takeLast(MOST)
+        forwards = (forwards + Span(begunS, endedS)).takeLast(MOST)
     }
 
     /** What a step wrote has come. */
     fun stepped(now: Double, stepS: Double, rttS: Double, askedS: Double?): Boolean {
         toldS = now
         val endedS = now - rttS / 2.0
-        val begunS = endedS - stepS
-        var disturbedS = if (askedS == null) 0.0 else maxOf(0.0, endedS - maxOf(askedS, begunS))
-        for (each in forwards) {
-            val sharedS = maxOf(0.0, minOf(each.endedS, endedS) - maxOf(each.begunS, begunS))
-            each.besideS += sharedS
-            disturbedS += sharedS
-        }
+        val step = Span(endedS - stepS, endedS)
+        steps = (steps + step).takeLast(STEPS)
+        val underWayS = if (askedS == null) 0.0 else step.common(Span(askedS, endedS))
+        val disturbedS = underWayS + forwards.sumOf { step.common(it) }
         val (open, over) = forwards.partition { it.endedS > endedS }
-        for (each in over) {
-            val tookS = each.endedS - each.begunS
-            if (each.besideS <= CLEAR * tookS) draft.sorted(tookS, beside = false)
-            else if (each.besideS >= (1.0 - CLEAR) * tookS) draft.sorted(tookS, beside = true)
-        }
+        over.forEach(::sort)
         forwards = open
         return disturbedS <= CLEAR * stepS
+    }
+
+    /** Whether a [forward] was beside steps is known: another step has ended behind it. */
+    private fun sort(forward: Span) {
+        if (forward.begunS < steps[0].begunS) return // what was beside it before that nobody has told
+        val tookS = forward.tookS
+        val besideS = steps.sumOf { it.common(forward) }
+        if (besideS <= CLEAR * tookS) {
+            draft.sorted(tookS, beside = false)
+        } else if (besideS >= (1.0 - CLEAR) * tookS) {
+            draft.sorted(tookS, beside = true)
+        } else if (besideS <= MIXED * draft.besideS) { // what was left of it was done alone
+            draft.sorted((tookS - besideS) / (1.0 - besideS / draft.besideS), beside = false)
+        }
     }
 
     /**
@@ -49,6 +63,8 @@ internal class Beside(private val draft: Work) {
     private companion object {
         const val MARGIN = 0.02 // of a step: so long before it begins a proposal should be there
         const val MOST = 64 // forwards that are not sorted yet
+        const val MIXED = 0.5 // of what a forward takes beside a step: as much may be, for the rest to tell
+        const val STEPS = 8 // that are looked back on
         const val CLEAR = 0.1 // of a forward, beside a step: as much, or all but as much, says nothing wrong; nor of a step, beside forwards
     }
 }

@@ -52,7 +52,7 @@ internal open class Level {
     }
 
     companion object {
-        private const val SOME = 3 // so many samples
+        const val SOME = 3 // so many samples
         private const val OTHER = 2.0 // that are so many times off all others tell of a change
         const val KEPT = 31
         const val FEW = 8
@@ -82,8 +82,14 @@ internal class Work : Level() {
 
     /** How many times as long it takes beside the other end's work; 1 if hardly longer. */
     val slowdown: Double
-        get() = if (minOf(alone.size, beside.size) < FEW || beside.typical < SHARED * alone.typical) 1.0
-        else beside.typical / alone.typical
+        get() {
+            val number = minOf(alone.size, beside.size)
+            val least = if (number < FEW) PLAIN else SHARED
+            return if (number < SOME || beside.typical < least * alone.typical) 1.0 else beside.typical / alone.typical
+        }
+
+    /** What it typically takes beside the other end's work; 0 before a sample of that. */
+    val besideS: Double get() = beside.typical
 
     /** The mean with the other end at work, or idle; from the other kind where too few came. */
     fun meanS(beside: Boolean, slowdown: Double): Double {
@@ -95,6 +101,7 @@ internal class Work : Level() {
 
     private companion object {
         const val SHARED = 1.25 // times as long as alone, from which on both ends are taken to share a machine
+        const val PLAIN = 1.6 // and where there are fewer than `FEW` samples of each, but `SOME`
     }
 }
 
@@ -115,6 +122,12 @@ internal class Rows {
     /** The same, where [toldS] is said as long as blocks hardly differ. */
     fun eachS(toldS: Double): Double =
         if (samples.isEmpty()) toldS else maxOf(0.0, (product + samples.size * toldS) / (spread + samples.size))
+
+    /** What is measured from here on is something else. */
+    fun forget() {
+        samples.clear()
+        tokens = 0.0
+    }
 
     /** A block of so many [tokens]. A stall counts as twice the typical time at the most. */
     fun add(tokens: Int, seconds: Double) {
@@ -211,6 +224,12 @@ internal class Estimates(
 ) {
     /** The same ones, for requests of which this much is accepted. */
     fun of(acceptance: Acceptance) = Estimates(rtt, draft, verify, rows, queue, target, acceptance, toldStepS)
+
+    /** Both ends have slowed one another, and from here on they take turns. */
+    fun undisturbed() {
+        if (verify.size > 0) verify.became(verify.mean / draft.slowdown)
+        rows.forget()
+    }
 
     /** Between two tokens of a stream, which makes up for stalls; 0 while nothing tells. */
     val streamS: Double

@@ -210,10 +210,7 @@ internal class Paths(
                 beside.drafted(now - place * eachS, now - (place - 1) * eachS)
             }
         }
-        if (void) {
-            void = false
-            return false
-        }
+        if (void) return false.also { void = false }
         chances += proposed.map { it.chance }
         ends = proposed.any { it.ends }
         return true
@@ -228,6 +225,7 @@ internal class Paths(
         val faded = MEMORY.pow(tokens)
         text = faded * text + tokens
         stood = faded * stood + accepted
+        val apart = !turns
         val differs = agreed < tokens && agreed < chances.size
         for (place in 0 until minOf(chances.size, agreed + if (differs) 1 else 0)) {
             estimates.acceptance.judged(chances[place], place < agreed)
@@ -245,11 +243,13 @@ internal class Paths(
                 estimates.rows.add(maxOf(rows - 1, 0), stepS)
             }
         }
+        val taken = apart && turns // turns are, from here on
+        if (taken) estimates.undisturbed()
         age += tokens
         val tried = chances.isNotEmpty() || askedS != null
         if (agreed == tokens) {
             chances.subList(0, minOf(tokens, chances.size)).clear()
-            if (tokens <= sent && age < LONG) {
+            if (tokens <= sent && age < LONG && !taken) {
                 sent -= tokens
                 return true
             }

@@ -1,0 +1,49 @@
+"""What a verification takes longer for each token of a block: an estimate, without a clock."""
+
+from __future__ import annotations
+
+from collections import deque
+
+KEPT = 31  # blocks that are looked back on
+LATE = 2.0  # times the typical verification: as much of one tells what a token adds to it
+STEADY = 1.0  # tokens², as if blocks had differed so much more in length, and not in time
+
+
+class Rows:
+    """What a verification takes longer for each token of a block: least squares over the last ones.
+
+    Of blocks that waited: while those are verified the device does nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[int, float]] = deque(maxlen=KEPT)
+        self.tokens = 0.0  # their mean number
+        self._product = self._spread = 0.0
+
+    def forget(self) -> None:
+        """What is measured from here on is something else."""
+        self._samples.clear()
+        self.tokens = 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        """A block of so many tokens. A stall counts as ``LATE`` times the typical at the most."""
+        self._samples.append((tokens, seconds))
+        number = len(self._samples)
+        ordered = sorted(s for _, s in self._samples)
+        most = LATE * ordered[(number - 1) // 2]
+        self.tokens = sum(n for n, _ in self._samples) / number
+        mean = sum(min(s, most) for s in ordered) / number
+        self._spread = sum((n - self.tokens) ** 2 for n, _ in self._samples)
+        self._product = sum((n - self.tokens) * (min(s, most) - mean) for n, s in self._samples)
+
+    @property
+    def token_s(self) -> float:
+        """The seconds that each token adds; 0 as long as nothing tells."""
+        return self.each_s(0.0)
+
+    def each_s(self, told_s: float) -> float:
+        """The same, where ``told_s`` is said as long as blocks hardly differ."""
+        steady = STEADY * len(self._samples)
+        if not steady:
+            return told_s
+        return max(0.0, (self._product + steady * told_s) / (self._spread + steady))
