@@ -83,12 +83,16 @@ class Worth:
 
     @property
     def most(self) -> int:
-        """Tokens of a path that may be ahead of the text as the device knows it."""
+        """Tokens of a path that may be ahead of the text as the device knows it.
+
+        As many as cover what is under way, and what a base station may be waiting for: it would
+        wait in vain for a device that rests behind a full window.
+        """
         draft_s, step_s = self.costs_s()
         if self.turns or not draft_s or self.rare:
             return self.group
         under_way = math.ceil((self._estimates.rtt.mean + step_s) / draft_s)
-        return min(MOST, self.group + under_way, max(self.group, self._deep))
+        return min(MOST, LONGEST + under_way, max(self.group, self._deep))
 
     @property
     def _deep(self) -> int:

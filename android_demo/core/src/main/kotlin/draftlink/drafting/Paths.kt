@@ -94,7 +94,7 @@ internal class Paths(
         get() {
             if (turns || draftS == 0.0 || rest > REST_FIRST) return group
             val underWay = ceil((estimates.rtt.mean + verifyS) / draftS)
-            return minOf(MOST.toDouble(), group + underWay, maxOf(group, deep).toDouble()).toInt()
+            return minOf(MOST.toDouble(), Controller.LONGEST + underWay, maxOf(group, deep).toDouble()).toInt()
         }
 
     /** Tokens of a path of which the last still saves its price, if it comes in time. */
