@@ -118,7 +118,8 @@ class Paths:
         if self.turns() or not draft_s or self.rest > 8:
             return self.group()
         under_way = -floor(-(self.here.rtt.mean + step_s) / draft_s)
-        return min(64, self.group() + under_way, max(self.group(), self.deep()))
+        stand = max(self.group(), min(16, nearest(1.0 / (1.0 - self.here.alpha))))
+        return min(64, stand + under_way, max(self.group(), self.deep()))
 
     def unsure(self) -> bool:
         return len(self.here.draft.samples) < 3 or not self.costs()[1]

@@ -83,12 +83,17 @@ class Worth:
 
     @property
     def most(self) -> int:
-        """Tokens of a path that may be ahead of the text as the device knows it."""
+        """Tokens of a path that may be ahead of the text as the device knows it.
+
+        As many as cover what is under way, and what a base station may be waiting for, which are
+        as many as stand on average: it would wait in vain for a device behind a full window.
+        """
         draft_s, step_s = self.costs_s()
         if self.turns or not draft_s or self.rare:
             return self.group
         under_way = math.ceil((self._estimates.rtt.mean + step_s) / draft_s)
-        return min(MOST, self.group + under_way, max(self.group, self._deep))
+        stand = min(round(1.0 / (1.0 - self._estimates.acceptance.alpha)), LONGEST)
+        return min(MOST, max(self.group, stand) + under_way, max(self.group, self._deep))
 
     @property
     def _deep(self) -> int:

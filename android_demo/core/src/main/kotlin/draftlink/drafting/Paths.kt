@@ -84,8 +84,7 @@ internal class Paths(
             if (gamma != null) return gamma
             if (draftS == 0.0 || verifyS == 0.0) return EARLY
             val alpha = estimates.acceptance.alpha
-            val best = Theory.bestDraftLength(alpha, estimates.rtt.mean + loneS, draftS + eachS, inTime)
-            val pays = minOf(best, deep)
+            val pays = minOf(Theory.bestDraftLength(alpha, estimates.rtt.mean + loneS, draftS + eachS, inTime), deep)
             return if (turns) pays else maxOf(1, minOf(pays, Math.rint(verifyS / (2.0 * draftS)).toInt()))
         }
 
@@ -94,7 +93,8 @@ internal class Paths(
         get() {
             if (turns || draftS == 0.0 || rest > REST_FIRST) return group
             val underWay = ceil((estimates.rtt.mean + verifyS) / draftS)
-            return minOf(MOST.toDouble(), group + underWay, maxOf(group, deep).toDouble()).toInt()
+            val stand = minOf(Math.rint(1.0 / (1.0 - estimates.acceptance.alpha)).toInt(), Controller.LONGEST)
+            return minOf(MOST.toDouble(), maxOf(group, stand) + underWay, maxOf(group, deep).toDouble()).toInt()
         }
 
     /** Tokens of a path of which the last still saves its price, if it comes in time. */
