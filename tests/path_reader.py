@@ -67,7 +67,7 @@ class Paths:
         self.text = self.stood = 0.0
         self.job: tuple[float, int, int] | None = None  # asked, fed, tokens
         self.void = self.follows = self.guesses = self.bounded = False
-        self.started = vector["started_s"]
+        self.started = self.proposed = vector["started_s"]
         self.shown: list[bool] = []
         self.stepped: float | None = None
 
@@ -156,7 +156,7 @@ class Paths:
         last = ends or ahead >= self.room or (full and (self.turns() or ahead == room))
         sends = last or fresh >= self.group() or (not full and self.misses(now))
         if not link and fresh and sends:
-            self.sent += fresh
+            self.sent, self.proposed = self.sent + fresh, now
             message = self.limits["message"]
             for begin in range(0, fresh, message):
                 goes_on = not (full and self.turns())
@@ -229,8 +229,10 @@ class Paths:
             if i < len(self.path):
                 self.here.judge(self.path[i][0], i < agreed)
         if step_s:
-            most = now - self.started - step_s
-            if not self.bounded and less(0.0, most) and less(most, self.here.rtt.typical):
+            answers = self.turns() and accepted > 0
+            most = now - step_s - (self.proposed if answers else self.started)
+            first = answers or not self.bounded
+            if first and less(0.0, most) and less(most, self.here.rtt.typical):
                 self.here.rtt.add(most)
                 self.follows = not self.pays(self.here.alpha)
             self.bounded = True

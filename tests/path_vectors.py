@@ -33,7 +33,7 @@ ESTIMATES: dict[str, Any] = {
     "good": KNOWN | {"acceptance": GOOD},
     "poor": KNOWN | {"acceptance": [[0.83, 9, 21], [0.61, 11, 30], [0.07, 2, 30]]},
     "stalled": KNOWN | {"rtt": [0.7607]},
-    "near": {"rtt": [0.000613], "draft": [[0.00139, False]] * 3, "verify": [[0.0133, False]] * 3,
+    "near": {"rtt": [0.0213], "draft": [[0.00139, False]] * 3, "verify": [[0.0133, False]] * 3,
              "acceptance": GOOD},
     "slowed": {"rtt": [0.0607], "draft": [[0.00969, False]] * 8 + [[0.01709, True]] * 9,
                "verify": [[0.0467, False]] * 2, "acceptance": GOOD},
@@ -89,6 +89,7 @@ class World:
         self.draft_s, self.step_s = how.get("draft_s", 0.00969), how.get("step_s", 0.0467)
         self.rtt_s, self.accepts = how.get("rtt_s", 0.0607), how.get("accepts", 0.8)
         self.eos, self.patience_s = how.get("eos", 0.0), how.get("patience_s", 0.0)
+        self.prompt_s = how.get("prompt_s", 0.0)  # before the first step
         self.row_s = how.get("row_s", 0.0)  # what each row adds to a step, of what is told of it
         self.slows, self.stepping = how.get("slows", 1.0), (0.0, 0.0)
         self.shares, self.lost = how.get("shares", 0.0), how.get("lost", (1e9, 1e9))
@@ -112,7 +113,7 @@ class World:
         heapq.heappush(self.comes, (at_s, len(self.steps) * 100 + len(self.comes), what))
 
     def play(self, steps: int) -> list[list[Any]]:
-        self.at(self.rtt_s / 2.0 + self.step_s, ["step"])
+        self.at(self.rtt_s / 2.0 + self.prompt_s + self.step_s, ["step"])
         if self.lost[0] < 1e8:
             self.at(self.lost[1] - self.now, ["back"])
         self.ask([])
@@ -233,7 +234,7 @@ CASES = {
     "apart, cold, told": case(3, 12, "cold", step_s=0.0467, row_s=0.00113),
     "apart, known": case(4, 20, "known"),
     "apart, one worker for several": case(5, 14, "known", {"shares": 0.6}),
-    "turns": case(6, 24, "near", TURNS, shared=True),
+    "turns": case(6, 24, "near", TURNS | {"prompt_s": 0.2}, shared=True),
     "turns, cold": case(
         7, 20, "cold", TURNS | {"draft_s": 0.0117}, shared=True, step_s=0.0133, row_s=0.000213
     ),

@@ -85,6 +85,7 @@ class Paths:
         self.follows = not self.worth.pays(self._estimates.acceptance.alpha)  # it proposes nothing
         self._guesses = False  # that was decided before enough was known of costs
         self._bounded = False  # the round trip, by the first token
+        self._proposed_s = started_s  # when something was proposed last
 
     @property
     def mode(self) -> str:
@@ -119,7 +120,7 @@ class Paths:
         last = self._ends or ahead >= self._counts.room or (full and (self.turns or ahead == room))
         sends = last or fresh >= self.worth.group or (not full and self._misses(now))
         if connected and not unread and fresh and sends:
-            self._sent += fresh
+            self._sent, self._proposed_s = self._sent + fresh, now
             message = self._counts.limits.message
             for begin in range(0, fresh, message):
                 tokens = min(message, fresh - begin)
@@ -204,7 +205,7 @@ class Paths:
         for place, chance in enumerate(met):
             self._estimates.acceptance.foretold(chance, place < agreed)
         if step_s > 0.0:  # else it is told once more
-            self._bound_rtt(now - self._started_s - step_s)
+            self._bound_rtt(now - step_s, answers=self.turns and accepted > 0)
             rtt_s = self._estimates.rtt.typical
             alone = self._beside.stepped(now, step_s, rtt_s, self._asked_s)
             if alone or not self.turns:  # else both slowed one another, which turns are to avoid
@@ -232,12 +233,15 @@ class Paths:
             self.worth.rare = self._trials.rest > REST[0]
         return False
 
-    def _bound_rtt(self, most_s: float) -> None:
-        """A round trip and a step came before the first token: no link is slower than that.
+    def _bound_rtt(self, now: float, *, answers: bool) -> None:
+        """A round trip and a step came before the first token, and before each answer to what was
+        proposed while the base station waited: no link is slower than that.
 
-        Of a greeting that stalled a whole text would otherwise be taken for one that overtakes.
+        Of a greeting that stalled, or was a program's first work, a whole text would otherwise be
+        taken for one that overtakes. ``now``: less the step.
         """
-        if not self._bounded and 0.0 < most_s < self._estimates.rtt.typical:
+        most_s = now - (self._proposed_s if answers else self._started_s)
+        if (answers or not self._bounded) and 0.0 < most_s < self._estimates.rtt.typical:
             self._estimates.rtt.add(most_s)
             self.follows = not self.worth.pays(self._estimates.acceptance.alpha)
         self._bounded = True

@@ -44,8 +44,8 @@ internal class Paths(
     private var fed = 0 // and how many are fed before the first comes
     private var void = false // it is drafted for a path that was left
     private var guesses = false // what [follows] says was decided before enough was known of costs
-
     private var bounded = false // the round trip, by the first token
+    private var proposedS = startedS // when something was proposed last
 
     /** It proposes nothing, since that would not pay. */
     var follows = !pays(estimates.acceptance.alpha)
@@ -56,11 +56,9 @@ internal class Paths(
 
     /** Whether both ends take turns. */
     val turns: Boolean get() = shared || estimates.draft.slowdown > 1.0
-
     private val opens: Boolean get() = turns && counts.length == counts.limits.begins // the first turn is not over
 
     // What things cost (8.2).
-
     private val draftS: Double get() = estimates.draft.meanS(!turns, estimates.draft.slowdown)
 
     private val verifyS: Double get() = estimates.verifyS.takeIf { it != 0.0 } ?: stepS
@@ -152,6 +150,7 @@ internal class Paths(
         val last = ends || ahead >= counts.room || (full && (turns || ahead == room))
         if (fresh <= 0 || !(last || fresh >= group || (!full && misses(now)))) return actions
         sent += fresh
+        proposedS = now
         val message = counts.limits.message
         for (begin in 0 until fresh step message) {
             actions += Action.Propose(minOf(message, fresh - begin), goesOn = !(full && turns))
@@ -231,8 +230,9 @@ internal class Paths(
             estimates.acceptance.judged(chances[place], place < agreed)
         }
         if (stepS > 0.0) {
-            val mostS = now - startedS - stepS // no link is slower than that, though a greeting stalled
-            if (!bounded && mostS > 0.0 && mostS < estimates.rtt.typical) {
+            val answers = turns && accepted > 0
+            val mostS = now - stepS - if (answers) proposedS else startedS // no link is slower, though a greeting was
+            if ((answers || !bounded) && mostS > 0.0 && mostS < estimates.rtt.typical) {
                 estimates.rtt.add(mostS)
                 follows = !pays(estimates.acceptance.alpha)
             }
