@@ -114,12 +114,14 @@ class Paths:
         return pays if self.turns() else max(1, min(pays, nearest(step_s / (2.0 * draft_s))))
 
     def most(self) -> int:
+        return self.ahead(min(16, nearest(1.0 / (1.0 - self.here.alpha))))
+
+    def ahead(self, waits: int) -> int:
         draft_s, step_s = self.costs()
         if self.turns() or not draft_s or self.rest > 8:
             return self.group()
         under_way = -floor(-(self.here.rtt.mean + step_s) / draft_s)
-        stand = max(self.group(), min(16, nearest(1.0 / (1.0 - self.here.alpha))))
-        return min(64, stand + under_way, max(self.group(), self.deep()))
+        return min(64, max(self.group(), waits) + under_way, max(self.group(), self.deep()))
 
     def unsure(self) -> bool:
         return len(self.here.draft.samples) < 3 or not self.costs()[1]
@@ -134,7 +136,7 @@ class Paths:
             lone_s, row_s = self.turn()
             turn_s = self.here.rtt.mean + lone_s + self.group() * (draft_s + row_s)
             return not less(expected(alpha, self.group()) * lone_s, turn_s)
-        late_s, most = self.here.rtt.mean + step_s, self.most()
+        late_s, most = self.here.rtt.mean + step_s, self.ahead(0)
         if not less(draft_s, step_s) or less(most, late_s / step_s):
             return False
         saves_s = step_s - draft_s

@@ -88,12 +88,15 @@ class Worth:
         As many as cover what is under way, and what a base station may be waiting for, which are
         as many as stand on average: it would wait in vain for a device behind a full window.
         """
+        return self._ahead(min(round(1.0 / (1.0 - self._estimates.acceptance.alpha)), LONGEST))
+
+    def _ahead(self, waits: int) -> int:
+        """The same where a base station may be waiting for so many."""
         draft_s, step_s = self.costs_s()
         if self.turns or not draft_s or self.rare:
             return self.group
         under_way = math.ceil((self._estimates.rtt.mean + step_s) / draft_s)
-        stand = min(round(1.0 / (1.0 - self._estimates.acceptance.alpha)), LONGEST)
-        return min(MOST, max(self.group, stand) + under_way, max(self.group, self._deep))
+        return min(MOST, max(self.group, waits) + under_way, max(self.group, self._deep))
 
     @property
     def _deep(self) -> int:
@@ -127,7 +130,7 @@ class Worth:
             lone_s, row_s = self._turn_s()
             turn_s = self._estimates.rtt.mean + lone_s + self.group * (draft_s + row_s)
             return theory.expected_tokens(alpha, self.group) * lone_s >= turn_s
-        late_s, saves_s, most = self._estimates.rtt.mean + step_s, step_s - draft_s, self.most
+        late_s, saves_s, most = self._estimates.rtt.mean + step_s, step_s - draft_s, self._ahead(0)
         if saves_s <= 0.0 or most < late_s / step_s:  # by so much the text is ahead
             return False
         tokens = math.pow(alpha, late_s / saves_s) / (1.0 - alpha)

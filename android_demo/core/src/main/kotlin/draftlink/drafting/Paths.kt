@@ -87,13 +87,14 @@ internal class Paths(
         }
 
     /** Tokens of a path that may be ahead of the text as the device knows it. */
-    private val most: Int
-        get() {
-            if (turns || draftS == 0.0 || rest > REST_FIRST) return group
-            val underWay = ceil((estimates.rtt.mean + verifyS) / draftS)
-            val stand = minOf(Math.rint(1.0 / (1.0 - estimates.acceptance.alpha)).toInt(), Controller.LONGEST)
-            return minOf(MOST.toDouble(), maxOf(group, stand) + underWay, maxOf(group, deep).toDouble()).toInt()
-        }
+    private val most: Int get() = ahead(minOf(Math.rint(1.0 / (1.0 - estimates.acceptance.alpha)).toInt(), Controller.LONGEST))
+
+    /** The same where a base station may be waiting for so many. */
+    private fun ahead(waits: Int): Int {
+        if (turns || draftS == 0.0 || rest > REST_FIRST) return group
+        val underWay = ceil((estimates.rtt.mean + verifyS) / draftS)
+        return minOf(MOST.toDouble(), maxOf(group, waits) + underWay, maxOf(group, deep).toDouble()).toInt()
+    }
 
     /** Tokens of a path of which the last still saves its price, if it comes in time. */
     private val deep: Int
@@ -114,13 +115,12 @@ internal class Paths(
         }
         val lateS = estimates.rtt.mean + verifyS
         val savesS = verifyS - draftS
-        if (savesS <= 0.0 || most < lateS / verifyS) return false // by so much the text is ahead
+        if (savesS <= 0.0 || ahead(0) < lateS / verifyS) return false // by so much the text is ahead
         val tokens = alpha.pow(lateS / savesS) / (1.0 - alpha)
-        return tokens * savesS / verifyS >= BEGUN * price * most
+        return tokens * savesS / verifyS >= BEGUN * price * ahead(0)
     }
 
     // What is due (8.3).
-
     override fun due(now: Double, cached: Int, connected: Boolean, unread: Boolean): List<Action> {
         val ahead = chances.size
         if ((ahead == 0 || guesses) && askedS == null) {
