@@ -22,7 +22,7 @@ from bs_runtime.engine.prices import Prices
 LONGEST = 16  # proposed tokens of a step
 LIMIT = 4.0  # steps: nobody's next token waits longer for proposals, whatever a device says or does
 LEAST_GAIN = 1.02  # by how much more tokens a second waiting must promise
-AHEAD_GAIN = 1.0  # and where the device drafts on: it takes fewer steps
+AHEAD_GAIN = 0.98  # and where the device drafts on: it takes fewer steps, and is about as fast
 REACH, FAR = 0.05, 64  # so likely, and so far, steps are foretold that all is right before
 MEMORY = 0.98  # what a judged token weighs after the next one
 PRIOR_ACCEPTED, PRIOR_JUDGED = 3.0, 4.0  # as if so many tokens had been judged before the first
