@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from bench.both import cells
 from bench.both.cells import Costs, play
 from bench.virtual.record import Record
 from bs_runtime.engine import patience
@@ -21,8 +22,7 @@ def record(seed: int) -> Record:
 
 def rate(mode: Mode) -> float:
     """Tokens/s of all texts together, each cold."""
-    seconds = (TOKENS / play(NEAR, record(seed), mode).tokens_per_s for seed in range(TEXTS))
-    return TEXTS * TOKENS / sum(seconds)
+    return cells.rate([play(NEAR, record(seed), mode) for seed in range(TEXTS)])
 
 
 def test_a_base_station_does_not_wait_for_what_a_full_window_keeps_back(monkeypatch):

@@ -238,7 +238,8 @@ class Patience:
         """Tokens a second of a step with so many proposed tokens, after a wait, less what they
         cost; and of those behind it, with what has come by then, as long as all has been right."""
         alpha, prices = self.alpha, self._prices
-        step_s = self._step_s + count * prices.row_s
+        one_s = self._step_s
+        step_s = one_s + count * prices.row_s
         if prices.company > BESIDE:  # whoever is not there when their step begins waits for its end
             wait_s = math.ceil(wait_s / step_s) * step_s
         tokens, seconds, reach, used = 0.0, wait_s, 1.0, 0
@@ -246,7 +247,7 @@ class Patience:
         if flow is not None:
             used, alive = flow.used, flow.alive
         while reach > REACH:
-            step_s = self._step_s + count * prices.row_s
+            step_s = one_s + count * prices.row_s
             right = alpha ** (count + 1)
             expected = (1.0 - right) / (1.0 - alpha) if alpha < 1.0 else count + 1.0
             tokens += reach * (1.0 + alive * (expected - 1.0) - prices.tokens(count + 1))

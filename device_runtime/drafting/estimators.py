@@ -70,6 +70,13 @@ class Level:
         if max(last) < min(before) / OTHER or min(last) > OTHER * max(before):
             self._samples = deque(last, maxlen=KEPT)
 
+    def at_most(self, seconds: float) -> bool:
+        """It is known not to take longer: a sample, where it was taken to. Whether it was."""
+        shorter = 0.0 < seconds < self.typical
+        if shorter:
+            self.add(seconds)
+        return shorter
+
     def became(self, seconds: float) -> None:
         """It is known to be another one from here on."""
         self._samples.clear()

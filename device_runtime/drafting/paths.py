@@ -241,8 +241,7 @@ class Paths:
         taken for one that overtakes. ``now``: less the step.
         """
         most_s = now - (self._proposed_s if answers else self._started_s)
-        if (answers or not self._bounded) and 0.0 < most_s < self._estimates.rtt.typical:
-            self._estimates.rtt.add(most_s)
+        if (answers or not self._bounded) and self._estimates.rtt.at_most(most_s):
             self.follows = not self.worth.pays(self._estimates.acceptance.alpha)
         self._bounded = True
 

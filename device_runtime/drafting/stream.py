@@ -129,6 +129,4 @@ class Stream:
             return
         self._bounded = True
         first_s = self._first_s - self.started_s
-        most_s = first_s - estimates.target.typical  # the prompt takes no less than a token
-        if 0.0 < most_s < estimates.rtt.typical:
-            estimates.rtt.add(most_s)
+        estimates.rtt.at_most(first_s - estimates.target.typical)  # a prompt takes a token's time
