@@ -34,6 +34,13 @@ internal open class Level {
         weight = MEMORY * weight + 1.0
     }
 
+    /** It is known not to take longer: a sample, where it was taken to. Whether it was. */
+    fun atMost(seconds: Double): Boolean {
+        val shorter = seconds > 0.0 && seconds < typical
+        if (shorter) add(seconds)
+        return shorter
+    }
+
     /** It is known to be another one from here on. */
     fun became(seconds: Double) {
         samples.clear()

@@ -115,9 +115,10 @@ internal class Paths(
         }
         val lateS = estimates.rtt.mean + verifyS
         val savesS = verifyS - draftS
-        if (savesS <= 0.0 || ahead(0) < lateS / verifyS) return false // by so much the text is ahead
+        val window = ahead(0)
+        if (savesS <= 0.0 || window < lateS / verifyS) return false // by so much the text is ahead
         val tokens = alpha.pow(lateS / savesS) / (1.0 - alpha)
-        return tokens * savesS / verifyS >= BEGUN * price * ahead(0)
+        return tokens * savesS / verifyS >= BEGUN * price * window
     }
 
     // What is due (8.3).
@@ -231,11 +232,9 @@ internal class Paths(
         }
         if (stepS > 0.0) {
             val answers = turns && accepted > 0
-            val mostS = now - stepS - if (answers) proposedS else startedS // no link is slower, though a greeting was
-            if ((answers || !bounded) && mostS > 0.0 && mostS < estimates.rtt.typical) {
-                estimates.rtt.add(mostS)
-                follows = !pays(estimates.acceptance.alpha)
-            }
+            // No link is slower than that, though a greeting stalled, or was a program's first work.
+            val mostS = now - stepS - if (answers) proposedS else startedS
+            if ((answers || !bounded) && estimates.rtt.atMost(mostS)) follows = !pays(estimates.acceptance.alpha)
             bounded = true
             // Else both slowed one another, which turns are to avoid.
             if (beside.stepped(now, stepS, estimates.rtt.typical, askedS) || !turns) {

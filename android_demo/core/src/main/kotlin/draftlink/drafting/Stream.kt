@@ -81,7 +81,7 @@ internal class Stream(
         if (bounded || estimates.target.size == 0) return
         bounded = true
         val mostS = firstS - startedS - estimates.target.typical // the prompt takes no less than a token
-        if (mostS > 0.0 && mostS < estimates.rtt.typical) estimates.rtt.add(mostS)
+        estimates.rtt.atMost(mostS)
     }
 
     private companion object {
