@@ -65,7 +65,8 @@ class RowsTest {
             Golden.each(name, "sampling") { entry ->
                 val sampling = samplingOf(entry.inner("sampling"))
                 val begins = if (entry.has("begins")) entry.int("begins") else 0
-                val scores = Distribution.scores(entry.doubles("logits"), sampling, entry.ints("history"), begins)
+                val scores = entry.doubles("logits")
+                Distribution.shape(scores, sampling, entry.ints("history"), begins)
                 val p = Distribution.of(scores, sampling)
                 entry.doubles("p").forEachIndexed { id, wanted -> assertEquals(wanted, p[id], 1e-12 * wanted) }
             }

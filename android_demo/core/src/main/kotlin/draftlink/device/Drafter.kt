@@ -57,16 +57,16 @@ class Drafter(private val model: DraftModel, private val start: Start, private v
     }
 
     private fun draw(row: FloatArray, past: List<Int>, drawn: ByteArray): Proposal {
-        val logits = DoubleArray(minOf(row.size, vocabSize)) { row[it].toDouble() }
+        val scores = DoubleArray(minOf(row.size, vocabSize)) { row[it].toDouble() }
         val sampling = start.sampling
         val suppressed = start.suppressedIds.orEmpty()
-        val scores = Distribution.scores(logits, sampling, past, start.begins.toInt(), suppressed)
+        Distribution.shape(scores, sampling, past, start.begins.toInt(), suppressed)
         if (rule.greedy) {
             val token = Distribution.greedy(scores)
             return Proposal(Drafted(token), 1.0 / scores.sumOf { exp(it - scores[token]) })
         }
         // Ids that the draft lacks have probability 0.
-        val q = Distribution.of(scores, sampling).copyOf(vocabSize)
+        val q = Distribution.of(scores, sampling).let { if (it.size < vocabSize) it.copyOf(vocabSize) else it }
         last = q
         val position = past.size.toLong()
         val drafted = race?.let { Drafted(it.pick(position, q)) } ?: when (val scheme = start.scheme) {

@@ -7,17 +7,16 @@ object Distribution {
     private const val MARGIN = 1.0 / (1 shl 30) // what a cut is moved by, off masses that are as round as its number
 
     /**
-     * Scores: [logits] (V,) after suppressed ids, bias and penalties. The text is [history] from
-     * [begins] on; ids from V on are none.
+     * Makes logits, [scores] (V,), the scores: after suppressed ids, bias and penalties. The text is
+     * [history] from [begins] on; ids from V on are none.
      */
-    fun scores(
-        logits: DoubleArray,
+    fun shape(
+        scores: DoubleArray,
         sampling: Sampling,
         history: List<Int>,
         begins: Int = 0,
         suppressed: List<Int> = emptyList(),
-    ): DoubleArray {
-        val scores = logits.copyOf()
+    ) {
         for (id in suppressed) if (id < scores.size) scores[id] = Double.NEGATIVE_INFINITY
         for ((id, value) in sampling.logitBias.orEmpty()) if (id < scores.size) scores[id] += value
         val penalty = sampling.repetitionPenalty
@@ -33,13 +32,14 @@ object Distribution {
                 if (id < scores.size) scores[id] -= frequency * times + presence
             }
         }
-        return scores
     }
 
     /** The arg max of [scores], the lowest id of equals. Throws [IllegalStateException] where there is none. */
     fun greedy(scores: DoubleArray): Int {
-        checkLargest(scores)
-        return scores.indices.maxBy { scores[it] } // the first of equals
+        val largest = checkLargest(scores)
+        var id = 0
+        while (scores[id] != largest) id++
+        return id
     }
 
     /**
@@ -60,28 +60,33 @@ object Distribution {
     }
 
     private fun checkLargest(scores: DoubleArray): Double {
-        val largest = scores.fold(Double.NEGATIVE_INFINITY) { a, b -> maxOf(a, b) } // NaN where one is
+        var largest = Double.NEGATIVE_INFINITY
+        for (score in scores) largest = Math.max(largest, score) // NaN where one is
         check(Math.abs(largest) <= Float.MAX_VALUE) { "the logits hold no largest number: the model is broken" }
         return largest
     }
 
     /** Equals of the k-th stay. */
     private fun topK(p: DoubleArray, scores: DoubleArray, k: Int) {
-        val edge = scores.sortedArray()[scores.size - k]
+        val edge = scores[largest(scores, k) { true }.last()]
         keep(p) { scores[it] >= edge }
     }
 
     /** The scores say which of two ids is the likelier, never p, whose last bits differ between ends. */
     private fun topP(p: DoubleArray, scores: DoubleArray, mass: Double) {
-        val order = p.indices.filter { p[it] > 0.0 }.sortedWith(compareByDescending<Int> { scores[it] }.thenBy { it })
-        val kept = HashSet<Int>()
+        val kept = BooleanArray(p.size)
+        var ranked = IntArray(0)
         var before = 0.0
-        for (id in order) {
-            if (kept.isNotEmpty() && before >= mass - MARGIN) break
-            kept += id
-            before += p[id]
+        var at = 0
+        while (at == 0 || before < mass - MARGIN) {
+            if (at == ranked.size) { // most often a few hold the mass
+                ranked = largest(scores, minOf(p.size, maxOf(64, 8 * at))) { p[it] > 0.0 }
+                if (at == ranked.size) break
+            }
+            kept[ranked[at]] = true
+            before += p[ranked[at++]]
         }
-        keep(p) { it in kept }
+        keep(p) { kept[it] }
     }
 
     private inline fun keep(p: DoubleArray, stays: (Int) -> Boolean) {

@@ -12,7 +12,7 @@ object Rounding {
      * below 1 only those, largest first, that it takes to hold that much.
      */
     fun top(q: DoubleArray, k: Int, mass: Double = 1.0): IntArray {
-        val ranked = ranked(q, k)
+        val ranked = largest(q, k) { q[it] > 0.0 }
         if (mass >= 1.0) return ranked.sortedArray()
         var before = 0.0
         var kept = 0
@@ -22,12 +22,6 @@ object Rounding {
             kept++
         }
         return ranked.copyOf(kept).sortedArray()
-    }
-
-    /** The [k] largest above 0, the largest first, of equals the lower id. */
-    private fun ranked(q: DoubleArray, k: Int): IntArray {
-        val found = q.indices.filter { q[it] > 0.0 }
-        return found.sortedWith(compareByDescending<Int> { q[it] }.thenBy { it }).take(k).toIntArray()
     }
 
     /** [top], renormalised and rounded to counts with sum [total]. Entries that round to 0 leave it. */
@@ -41,8 +35,9 @@ object Rounding {
     /** The [k] largest of [q] and all others as a rest, rounded to counts with sum [total]. */
     fun nested(q: DoubleArray, k: Int, total: Long): SparseRow {
         val ids = top(q, k)
-        val listed = ids.toHashSet()
-        val outside = q.indices.sumOf { if (it in listed) 0.0 else q[it] }
+        var outside = 0.0
+        var next = 0
+        for (id in q.indices) if (next < ids.size && id == ids[next]) next++ else outside += q[id]
         val scale = total / (ids.sumOf { q[it] } + outside)
         val shares = DoubleArray(ids.size + 1) { if (it < ids.size) q[ids[it]] * scale else outside * scale * (1.0 - TIE) }
         val counts = rounded(shares, total)
@@ -64,14 +59,13 @@ object Rounding {
      * The last has no rest if q is 0 anywhere: behind one the prior draws, which knows all ids.
      */
     fun rows(q: DoubleArray, k: Int, total: Long, tiers: Int): Sequence<SparseRow> = sequence {
-        val left = q.copyOf()
-        val full = q.all { it > 0.0 }
+        var left = q
         for (j in 0 until tiers) {
-            val last = j == tiers - 1
-            val row = if (last && (tiers == 1 || !full)) lattice(left, k shl j, total shl j)
-            else nested(left, k shl j, total shl j)
+            val restless = j == tiers - 1 && (tiers == 1 || q.any { it <= 0.0 })
+            val row = if (restless) lattice(left, k shl j, total shl j) else nested(left, k shl j, total shl j)
             yield(row)
             if (row.rest == 0L) return@sequence
+            if (j == 0) left = q.copyOf() // seldom come to
             for (id in row.ids) left[id] = 0.0
         }
     }
