@@ -53,8 +53,9 @@ EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97, 1.0)
 class Level:
     """Section 2.1."""
 
-    def __init__(self) -> None:
+    def __init__(self, punctual: int = 0) -> None:
         self.samples: list[float] = []
+        self.punctual = punctual
         self.typical = self.mean = 0.0
         self.beyond, self.weight = 0.0, 8.0
 
@@ -69,7 +70,8 @@ class Level:
         ordered = sorted(self.samples)
         self.typical = self.mean = ordered[(len(ordered) - 1) // 2]
         if len(ordered) >= 8:
-            self.mean = sum(min(s, 8.0 * self.typical) for s in ordered) / len(ordered)
+            counted = [min(s, 8.0 * self.typical) for s in ordered] + self.punctual * [self.typical]
+            self.mean = sum(counted) / len(counted)
         excess = max(min(sample, 8.0 * self.typical) - self.typical, 0.0)
         self.beyond = M * self.beyond + excess
         self.weight = M * self.weight + 1.0
@@ -107,7 +109,7 @@ class Estimates:
     """Section 2."""
 
     def __init__(self, given: dict[str, Any]) -> None:
-        self.rtt, self.queue, self.target = Level(), Level(), Level()
+        self.rtt, self.queue, self.target = Level(8), Level(), Level()
         self.draft, self.verify = Work(), Work()
         self.waited: list[tuple[int, float]] = []
         self.stood, self.seen = [0] * 11, [0] * 11
@@ -126,6 +128,7 @@ class Estimates:
         for chance, accepted, rejected in given.get("acceptance", []):
             for i in range(accepted + rejected):
                 self.judge(chance, i < accepted)
+        self.begin()
 
     def judge(self, chance: float, accepted: bool) -> None:
         """Section 2.3."""
@@ -139,6 +142,14 @@ class Estimates:
         self.accepted = M * self.accepted + share
         self.rejected = M * self.rejected + 1.0 - share
         self.squares = M * self.squares + share * share
+
+    def begin(self) -> None:
+        """Section 2.3: a generation begins."""
+        all_ = self.accepted + self.rejected + 4.0
+        if less(34.0, all_):
+            self.accepted = 34.0 * (self.accepted + 3.0) / all_ - 3.0
+            self.rejected = 34.0 * (self.rejected + 1.0) / all_ - 1.0
+            self.squares = 34.0 * (self.squares + 3.0) / all_ - 3.0
 
     def judge_block(self, chances: list[float], accepted: int, own: bool) -> None:
         """Section 2.4."""

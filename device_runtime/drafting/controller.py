@@ -58,7 +58,7 @@ class _Record:
 
 @dataclass
 class Controller:
-    """Decides for one generation. ``now`` and lengths come in; nothing is read.
+    """Decides for one generation, which begins with it. Lengths come in; nothing is read.
 
     ``gamma``: the draft length of stop-and-wait, if the caller has fixed it. ``foretells``: what
     would be accepted is also learned while the target streams.
@@ -71,6 +71,9 @@ class Controller:
     _since: int = 0  # tokens written in this mode
     _dwell: int = DWELL_TOKENS
     _record: _Record = field(default_factory=_Record)  # of drafting
+
+    def __post_init__(self) -> None:
+        self.estimates.acceptance.begin()
 
     @property
     def drafts(self) -> DraftingMode:

@@ -7,7 +7,6 @@ no estimate far; a lasting change moves all of them within some tens of samples.
 from __future__ import annotations
 
 import math
-import statistics
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ MEMORY = 1.0 - 1.0 / 150.0  # what a judged token weighs after the next one
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # of the draft's probability
 MIDDLES = tuple((low + high) / 2.0 for low, high in pairwise((0.0, *EDGES, 1.0)))
 UNSURE = 1.5  # times as often as all tokens are those rejected that the draft gave next to nothing
+TEXT = 30.0  # judged tokens as which all that were before a text weigh, at the most
 PRIOR_JUDGED = 4.0  # as if so many tokens of each chance had been judged before the first
 PRIOR_PUNCTUAL = 8.0  # as if so many samples had been typical before the first
 PRIOR_ACCEPTED, PRIOR_REJECTED = 3.0, 1.0  # as if so many tokens had been judged before the first
@@ -38,10 +38,12 @@ class Level:
     ``typical``: the median of the last samples, of two the lower; 0 before the first. ``mean``:
     their mean, in which a sample counts as ``FAR`` times the typical one at the most. What it costs
     on average: stalls that happen again and again are part of it. Of a few samples it is the
-    typical one, since the first may well have been an accident.
+    typical one, since the first may well have been an accident. ``punctual``: as if so many more
+    had been typical.
     """
 
-    def __init__(self, first: float | None = None) -> None:
+    def __init__(self, first: float | None = None, punctual: float = 0.0) -> None:
+        self._punctual = punctual
         self._samples: deque[float] = deque([] if first is None else [first], maxlen=KEPT)
         self.typical = self.mean = first or 0.0  # kept: read more often than a sample comes
         self._beyond_s, self._weight = 0.0, PRIOR_PUNCTUAL
@@ -54,7 +56,9 @@ class Level:
         self.typical = self.mean = ordered[(len(ordered) - 1) // 2]
         if len(ordered) >= FEW:
             most = FAR * self.typical
-            self.mean = statistics.fmean([s if s < most else most for s in ordered])
+            all_s = [s if s < most else most for s in ordered]
+            weight = len(all_s) + self._punctual
+            self.mean = (math.fsum(all_s) + self._punctual * self.typical) / weight
         beyond_s = min(self._samples[-1], FAR * self.typical) - self.typical
         self._beyond_s = MEMORY * self._beyond_s + max(beyond_s, 0.0)
         self._weight = MEMORY * self._weight + 1.0
@@ -141,6 +145,17 @@ class Acceptance:
         self._accepted = MEMORY * self._accepted + share
         self._rejected = MEMORY * self._rejected + 1.0 - share
         self._squares = MEMORY * self._squares + share * share
+
+    def begin(self) -> None:
+        """A text begins, an easier or a harder one than those before. ``alpha`` stays as it is.
+
+        Where texts differ by σ and their tokens by s, those before are worth (s/σ)² = (.4/.07)².
+        """
+        prior = PRIOR_ACCEPTED + PRIOR_REJECTED
+        kept = min(1.0, (TEXT + prior) / (self.weight + prior))
+        self._accepted = kept * (self._accepted + PRIOR_ACCEPTED) - PRIOR_ACCEPTED
+        self._rejected = kept * (self._rejected + PRIOR_REJECTED) - PRIOR_REJECTED
+        self._squares = kept * (self._squares + PRIOR_ACCEPTED) - PRIOR_ACCEPTED
 
     def restart(self, accepted: int, rejected: int) -> None:
         """The draft has become another one: of the last tokens it has so many right, others wrong.
@@ -237,7 +252,8 @@ class Work(Level):
 class Estimates:
     """All that the choice of a mode rests on. A device keeps one for each of its connections."""
 
-    rtt: Level = field(default_factory=Level)
+    # One of a few that stalled would end drafting for many texts: who rests measures no round trip.
+    rtt: Level = field(default_factory=lambda: Level(punctual=PRIOR_PUNCTUAL))
     draft: Work = field(default_factory=Work)  # one draft forward of one token
     verify: Work = field(default_factory=Work)  # one verification, from its first step on
     rows: Rows = field(default_factory=Rows)  # and what of it each token takes

@@ -8,7 +8,7 @@ import pytest
 
 from device_runtime.drafting import controller as controllers
 from device_runtime.drafting.controller import Controller, DraftPlan
-from device_runtime.drafting.estimators import Estimates
+from device_runtime.drafting.estimators import Estimates, Level
 from draftlink.planning import theory
 
 
@@ -158,13 +158,25 @@ def test_from_one_way_to_draft_to_the_other_is_no_way_back():
 def test_over_another_link_drafting_is_not_waited_with():
     """Control: over the same one, as long as it was found not to pay."""
     for nearer in (True, False):
-        here = known(0.8, rtt_s=0.2, target_s=0.045)
+        here = known(0.8, rtt_s=0.3, target_s=0.045)
         controller = Controller(here, writer="run-ahead", foretells=True)
         assert controller.choose(200) == "stream"
         here.rtt.became(0.005)
         if nearer:
             controller.nearer()
         assert (controller.choose(200) == "run-ahead") == nearer
+
+
+@pytest.mark.parametrize("accident", [True, False], ids=["", "control"])
+def test_one_stall_in_a_few_round_trips_ends_no_drafting(accident):
+    """Nobody would measure another one: all texts would be streamed. Control: it is believed."""
+    here = known(0.82, rtt_s=0.06, target_s=0.045)
+    if not accident:
+        here.rtt = Level(0.06)
+    for sample in (0.06,) * 6 + (0.55,):
+        here.rtt.add(sample)
+    wanted = "run-ahead" if accident else "stream"
+    assert Controller(here, foretells=True).choose(50) == wanted
 
 
 def test_a_fixed_draft_length_is_kept():

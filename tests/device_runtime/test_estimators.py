@@ -50,6 +50,37 @@ def test_what_is_late_now_and_then_is_remembered_for_longer_than_the_level():
     assert level.excess < 8 * 0.05 / 20
 
 
+def test_of_a_few_round_trips_a_stall_may_be_an_accident():
+    """Control: of any other work it is counted as it came."""
+    here, plain = Estimates().rtt, Level()
+    for sample in (0.06,) * 7 + (0.46,):
+        here.add(sample)
+        plain.add(sample)
+    assert (here.mean, plain.mean) == (pytest.approx(0.085), pytest.approx(0.11))
+    for sample in range(KEPT):
+        here.add(0.46 if sample % 4 == 0 else 0.06)
+    assert here.mean > 0.13  # they are no accidents
+
+
+def test_texts_before_weigh_as_much_as_some_tokens_of_one():
+    acceptance = Acceptance()
+    for number in range(20):
+        acceptance.told(float(number % 2))
+    few = (acceptance.alpha, acceptance.error)
+    acceptance.begin()
+    assert (acceptance.alpha, acceptance.error) == pytest.approx(few)
+    for number in range(300):
+        acceptance.told(1.0 if number % 5 else 0.0)
+    alpha, error = acceptance.alpha, acceptance.error
+    acceptance.begin()
+    assert acceptance.weight == pytest.approx(30.0)
+    assert acceptance.alpha == pytest.approx(alpha)
+    assert acceptance.error > 1.5 * error
+    for _ in range(34):
+        acceptance.told(0.0)
+    assert acceptance.alpha < 0.55 * alpha  # of 150 it would be more than 0.75
+
+
 def test_a_lasting_change_is_followed():
     level = Level(0.05)
     for _ in range(KEPT):

@@ -17,7 +17,7 @@ internal data class Plan(val first: Int, val waits: Boolean, val sure: Double, v
 
 /**
  * Which mode writes (docs/window.md, 4): estimates into closed forms, what was measured on top, and no
- * oscillation. It decides for one generation; no clock is read.
+ * oscillation. It decides for one generation, which begins with it; no clock is read.
  *
  * [gamma]: the draft length of stop-and-wait, if the caller has fixed it. [foretells]: what would be
  * accepted is also learned while the target streams.
@@ -32,6 +32,10 @@ internal class Controller(
     private var measuredS: Double = 0.0, // time that epochs took,
     private var foretoldS: Double = 0.0, // over the time that was foretold for them
 ) {
+    init {
+        estimates.acceptance.begin()
+    }
+
     /** How to draft, where drafting it is. */
     val drafts: Writer get() = if (writer == Writer.STREAM) Writer.RUN_AHEAD else writer
 

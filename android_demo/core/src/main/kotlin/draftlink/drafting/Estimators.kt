@@ -4,9 +4,10 @@ import kotlin.math.sqrt
 
 /**
  * A duration in seconds that is sampled again and again (docs/window.md, 2.1). [typical]: the median of the
- * last samples, of two the lower; 0 before the first. [mean]: what it costs on average, stalls included.
+ * last samples, of two the lower; 0 before the first. [mean]: what it costs on average, stalls included, as if
+ * so many had been [punctual] beside them.
  */
-internal open class Level {
+internal open class Level(private val punctual: Double = 0.0) {
     private val samples = ArrayDeque<Double>()
     private var beyondS = 0.0
     private var weight = PUNCTUAL
@@ -29,7 +30,9 @@ internal open class Level {
         turn()
         val ordered = samples.sorted()
         typical = ordered[(ordered.size - 1) / 2]
-        mean = if (ordered.size < FEW) typical else ordered.sumOf { minOf(it, FAR * typical) } / ordered.size
+        val most = FAR * typical
+        mean = if (ordered.size < FEW) typical
+        else (ordered.sumOf { minOf(it, most) } + punctual * typical) / (ordered.size + punctual)
         beyondS = MEMORY * beyondS + maxOf(minOf(samples.last(), FAR * typical) - typical, 0.0)
         weight = MEMORY * weight + 1.0
     }
@@ -66,7 +69,7 @@ internal open class Level {
         const val MEMORY = 1.0 - 1.0 / 150.0 // what a sample weighs after the next one
         private const val LEAST_S = 1e-6
         private const val FAR = 8.0 // times the typical value: as much of a sample counts, at the most
-        private const val PUNCTUAL = 8.0 // as if so many samples had been typical before the first
+        const val PUNCTUAL = 8.0 // as if so many samples had been typical before the first
     }
 }
 
@@ -176,6 +179,14 @@ internal class Acceptance {
         squares = Level.MEMORY * squares + share * share
     }
 
+    /** A text begins, an easier or a harder one than those before, which weigh as much as some of its tokens. */
+    fun begin() {
+        val kept = minOf(1.0, (TEXT + PRIOR_ACCEPTED + PRIOR_REJECTED) / total)
+        accepted = kept * (accepted + PRIOR_ACCEPTED) - PRIOR_ACCEPTED
+        rejected = kept * (rejected + PRIOR_REJECTED) - PRIOR_REJECTED
+        squares = kept * (squares + PRIOR_ACCEPTED) - PRIOR_ACCEPTED
+    }
+
     /**
      * Of the last tokens so many were [accepted], and so many [rejected]: a draft has changed. They were picked for
      * what became of them; all that was noted before weighs as much (2.4).
@@ -212,6 +223,7 @@ internal class Acceptance {
         val EDGES = doubleArrayOf(0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)
         val MIDDLES = (listOf(0.0) + EDGES.toList() + 1.0).zipWithNext { low, high -> (low + high) / 2.0 }
         const val UNSURE = 1.5 // times as often as all tokens are those rejected that the draft gave next to nothing
+        const val TEXT = 30.0 // judged tokens as which all before a text weigh, at the most
         const val PRIOR = 4.0 // as if so many tokens of each chance had been judged before the first,
         const val PRIOR_ACCEPTED = 3.0 // and of all so many accepted,
         const val PRIOR_REJECTED = 1.0 // and so many not
@@ -220,7 +232,7 @@ internal class Acceptance {
 
 /** All that the choice of a mode rests on. A device keeps one for its connection, and [acceptance] for each kind of request. */
 internal class Estimates(
-    val rtt: Level = Level(),
+    val rtt: Level = Level(Level.PUNCTUAL),
     val draft: Work = Work(), // one forward of one token
     val verify: Work = Work(), // one verification, from its first step on
     val rows: Rows = Rows(), // and what of it each token takes
