@@ -13,7 +13,7 @@ from bench.both.cells import Costs, measure
 from bench.virtual.record import Record
 
 # Candidates beside a token at the most, and behind how many tokens a draft forward goes on.
-KINDS = {"alone": (0, 1), "leaves": (1, 1), "2 branches": (1, 2), "3 branches": (1, 3)}
+KINDS = {"alone": (0, 1), "leaves": (1, 1), "2 branches": (1, 2), "3 branches": (1, 3), "4 branches": (1, 4)}
 FAR_MS = 15.0  # round trips from which on a mean is told
 ROW = 0.025  # of a step, that a row takes beyond the first
 FIXED_BY = 3  # texts by which the best of the fixed modes is found
@@ -76,13 +76,17 @@ def table(found: Iterable[Row]) -> Table:
 def said(found: Sequence[Row]) -> str:
     """What the cells come to."""
     far = [one for one in found if one.costs.rtt_ms >= FAR_MS]
+    quick = [one for one in far if one.costs.draft_ms <= one.costs.step_ms / 2]
     told = []
     for place, kind in enumerate(KINDS):
-        of_best = [one.of_best * one.gains[place] for one in far]
+        means = [
+            statistics.geometric_mean([one.of_best * one.gains[place] for one in each] or [1.0])
+            for each in (far, quick)
+        ]
         of_one = [one.gains[place] for one in found]
-        mean = statistics.geometric_mean(of_best) if of_best else 0.0
         told.append(
-            f"{kind}: {mean:.3f} of the best from {FAR_MS:g} ms on; of alone"
-            f" {statistics.geometric_mean(of_one):.3f}, at least {min(of_one):.3f}"
+            f"{kind}: {means[0]:.3f} of the best from {FAR_MS:g} ms on, {means[1]:.3f} with a draft"
+            f" of at most half a step; of alone {statistics.geometric_mean(of_one):.3f}, at least"
+            f" {min(of_one):.3f}"
         )
     return "\n".join(told)
