@@ -13,7 +13,13 @@ from bench.both.cells import Costs, measure
 from bench.virtual.record import Record
 
 # Candidates beside a token at the most, and behind how many tokens a draft forward goes on.
-KINDS = {"alone": (0, 1), "leaves": (1, 1), "2 branches": (1, 2), "3 branches": (1, 3), "4 branches": (1, 4)}
+KINDS = {
+    "alone": (0, 1),
+    "leaves": (1, 1),
+    "2 branches": (1, 2),
+    "3 branches": (1, 3),
+    "4 branches": (1, 4),
+}
 FAR_MS = 15.0  # round trips from which on a mean is told
 ROW = 0.025  # of a step, that a row takes beyond the first
 FIXED_BY = 3  # texts by which the best of the fixed modes is found
