@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from bench.both.cells import Costs, begun, play
 from bench.virtual.loop import run
 from bench.virtual.record import Record
+from device_runtime.drafting import controller
 from draftlink.link.shaping import make_link
 from draftlink.protocol.frames import Start
 from draftlink.protocol.session import Session
@@ -66,3 +68,13 @@ def test_it_says_so_only_where_it_will_propose(monkeypatch, costs, first, second
 
     run(main())
     assert said == [first, second]
+
+
+@pytest.mark.parametrize("near_s", [controller.NEAR_S, 1.0], ids=["", "control"])
+def test_a_tunnel_at_this_machines_address_leads_elsewhere(monkeypatch, near_s):
+    """To a machine with cores of its own: no turns are taken there. Control: they are."""
+    monkeypatch.setattr(controller, "NEAR_S", near_s)
+    tunnel = Costs(50.0, 10.0, 60.0, shared=True)
+    through = play(tunnel, record(), "auto").tokens_per_s
+    elsewhere = play(replace(tunnel, shared=False), record(), "auto").tokens_per_s
+    assert (through > 0.9 * elsewhere) == (near_s < 1.0)

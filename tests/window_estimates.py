@@ -193,7 +193,13 @@ class Estimates:
 
     @property
     def stream_s(self) -> float:
-        return self.target.typical or self.step_s or self.verify.mean
+        lone_s = 0.0
+        if self.waited:
+            most = 2.0 * sorted(s for _, s in self.waited)[(len(self.waited) - 1) // 2]
+            mean_s = sum(min(s, most) for _, s in self.waited) / len(self.waited)
+            tokens, row_s = self.rows()
+            lone_s = mean_s - min(tokens * row_s, mean_s)
+        return self.target.typical or max(self.step_s, lone_s) or self.verify.mean
 
     @property
     def verify_s(self) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from device_runtime.drafting.estimators import Work
+from device_runtime.drafting.levels import Work
 
 Span = tuple[float, float]  # when something began, and when it ended
 

@@ -13,6 +13,7 @@ DraftingMode = Literal["stop-and-wait", "run-ahead"]
 
 LONGEST = 16  # tokens of a block that is planned
 HYSTERESIS = 0.05  # by how much another mode must be faster
+SHARES = 1.5  # times as long run-ahead is taken to take on one machine, before it is known
 WAITS_BELOW = 0.95  # of run-ahead's time per token, before stop-and-wait is chosen
 PATIENCE = 0.6  # of them by which acceptance may be better than it looks, before drafting is left
 MORE_PATIENCE = 1.0  # and before it has been drafted for long
@@ -22,7 +23,7 @@ DWELL_TOKENS = 12  # written in a mode before it is left; doubled each time it i
 PROBE_SHARE = 0.03  # of what is left, in time, that finding out may cost
 HOPE = 0.98  # the acceptance rate that is hoped for, at the most
 MEMORY = 0.95  # what an epoch's time weighs after the next one
-NEAR_S = 0.004  # a greeting's way there and back within a machine; through a shaper it is longer
+NEAR_S = 0.02  # a greeting's way there and back within a busy machine
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Controller:
     gamma: int | None = None
     writer: FixedMode = "stream"
     foretells: bool = False
+    _near: bool = False  # the base station's address is here
     _since: int = 0  # tokens written in this mode
     _dwell: int = DWELL_TOKENS
     _record: _Record = field(default_factory=_Record)  # of drafting
@@ -104,10 +106,11 @@ class Controller:
         waits, unless it has found out that this is slower.
         """
         alpha = self.estimates.acceptance.alpha
+        self._near = near and self.near
         if near and self._known:
             near = self._drafting_s("stop-and-wait", alpha) < self.token_s("stream", alpha)
         elif near:
-            near = 0.0 < self.estimates.rtt.typical <= NEAR_S
+            near = self._near
         if near:
             self.writer = "stop-and-wait"
         return self.writer
@@ -174,8 +177,16 @@ class Controller:
         """The better way to draft, if the acceptance rate is ``alpha``."""
         # Run-ahead looks at each token's probability, which its formula knows nothing of.
         ahead_s = self.token_s("run-ahead", alpha)
+        if self._near and not self.estimates.draft.compared:
+            ahead_s *= SHARES
         waits = self.token_s("stop-and-wait", alpha) < WAITS_BELOW * ahead_s
         return "stop-and-wait" if waits else "run-ahead"
+
+    @property
+    def near(self) -> bool:
+        """Whether a base station may be on this machine, by the round trip: through a tunnel one at
+        this machine's address is not."""
+        return 0.0 < self.estimates.rtt.typical <= NEAR_S
 
     @property
     def _rested(self) -> bool:

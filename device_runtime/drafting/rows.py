@@ -18,12 +18,12 @@ class Rows:
     def __init__(self) -> None:
         self._samples: deque[tuple[int, float]] = deque(maxlen=KEPT)
         self.tokens = 0.0  # their mean number
-        self._product = self._spread = 0.0
+        self._mean_s = self._product = self._spread = 0.0
 
     def forget(self) -> None:
         """What is measured from here on is something else."""
         self._samples.clear()
-        self.tokens = 0.0
+        self.tokens = self._mean_s = 0.0
 
     def add(self, tokens: int, seconds: float) -> None:
         """A block of so many tokens. A stall counts as ``LATE`` times the typical at the most."""
@@ -32,7 +32,7 @@ class Rows:
         ordered = sorted(s for _, s in self._samples)
         most = LATE * ordered[(number - 1) // 2]
         self.tokens = sum(n for n, _ in self._samples) / number
-        mean = sum(min(s, most) for s in ordered) / number
+        self._mean_s = mean = sum(min(s, most) for s in ordered) / number
         self._spread = sum((n - self.tokens) ** 2 for n, _ in self._samples)
         self._product = sum((n - self.tokens) * (min(s, most) - mean) for n, s in self._samples)
 
@@ -40,6 +40,11 @@ class Rows:
     def token_s(self) -> float:
         """The seconds that each token adds; 0 as long as nothing tells."""
         return self.each_s(0.0)
+
+    @property
+    def lone_s(self) -> float:
+        """The seconds of one without any token; 0 before the first."""
+        return self._mean_s - min(self.tokens * self.token_s, self._mean_s)
 
     def each_s(self, told_s: float) -> float:
         """The same, where ``told_s`` is said as long as blocks hardly differ."""

@@ -106,8 +106,9 @@ class Writing:
         )
         after_s = None if self.alone is None else self.alone.after_s
         if start.mode == "both":
+            shared = self.near and self.controller.near
             self._decides = (Trunk if self.branches > 1 else Paths)(
-                self.controller, limits, len(self.history), shared=self.near,
+                self.controller, limits, len(self.history), shared=shared,
                 step_s=welcome.step_us * 1e-6, row_s=welcome.row_us * 1e-6,
                 price=self.draft_price, started_s=self.tally.started_s, offline_after_s=after_s,
             )  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from device_runtime.drafting.beside import Beside
-from device_runtime.drafting.estimators import FEW, SOME, Estimates, Work
+from device_runtime.drafting.estimators import Estimates
+from device_runtime.drafting.levels import FEW, SOME, Work
 
 STEP_S, ALONE_S, SLOWER = 0.05, 0.02, 2.5
 

@@ -8,7 +8,8 @@ import pytest
 
 from device_runtime.drafting import controller as controllers
 from device_runtime.drafting.controller import Controller, DraftPlan
-from device_runtime.drafting.estimators import Estimates, Level
+from device_runtime.drafting.estimators import Estimates
+from device_runtime.drafting.levels import Level
 from draftlink.planning import theory
 
 
@@ -60,7 +61,7 @@ def greeted(rtt_s: float) -> Estimates:
     [
         (greeted(0.0005), True, "stop-and-wait"),
         (greeted(0.0005), False, "stream"),  # by its address it is elsewhere, and has its own cores
-        (greeted(0.005), True, "stream"),  # behind something that delays, as links are tried out
+        (greeted(0.03), True, "stream"),  # behind something that delays, as links are tried out
         (known(0.8, rtt_s=0.001, target_s=0.045), True, "stop-and-wait"),
         (known(0.3, rtt_s=0.001, target_s=0.010), True, "stream"),  # found out earlier
         (known(0.8, rtt_s=0.001, target_s=0.045), False, "stream"),
@@ -268,15 +269,14 @@ def test_on_a_machine_that_both_ends_share_it_ends_up_waiting_and_stays():
 
 
 def test_cores_that_turn_out_to_be_shared_end_run_ahead_at_once():
-    """On one machine it begins in turns; what drafting on costs there must be tried to be known.
+    """Where the address does not tell, what drafting on costs must be tried to be known.
 
     8 tokens tell; that a mode is kept for at least 24 tokens would cost three times as many.
     """
     here = known(0.9, rtt_s=0.0005, target_s=0.05)
     for _ in range(10):
         here.draft.took(0.01, beside=False)
-    controller = Controller(here)
-    assert controller.begin(near=True) == "stop-and-wait"
+    controller = Controller(here, writer="stop-and-wait")
     controller.drafted("stop-and-wait", 12, 0.2)
     assert controller.choose(100) == "run-ahead"
     tokens = 0
@@ -290,6 +290,37 @@ def test_cores_that_turn_out_to_be_shared_end_run_ahead_at_once():
     for _ in range(10):
         controller.drafted("stop-and-wait", 5, 0.12)
         assert controller.choose(50) == "stop-and-wait"
+
+
+@pytest.mark.parametrize(("slowdown", "writer"), [(None, "stop-and-wait"), (1.0, "run-ahead")])
+def test_on_one_machine_both_ends_are_taken_to_want_the_same_cores(slowdown, writer):
+    """Until it is known. The device has drafted alone so far, which tells nothing of that."""
+    here = known(0.9, rtt_s=0.0005, target_s=0.05)
+    for _ in range(10):
+        here.draft.took(0.01, beside=False)
+        if slowdown:
+            here.draft.took(0.01 * slowdown, beside=True)
+    controller = Controller(here)
+    assert controller.begin(near=True) == "stop-and-wait"
+    controller.drafted("stop-and-wait", 12, 0.2)
+    assert controller.choose(100) == writer
+
+
+def test_a_stream_is_no_faster_than_verifications_show():
+    """What was told was measured at a quiet time. Control: verifications as fast as that."""
+    for verify_s, writer in ((0.02, "stop-and-wait"), (0.006, "stream")):
+        here = greeted(0.001)
+        here.told_step_s = 0.006
+        here.draft.took(0.004, beside=False)
+        for tokens in (4, 5, 4, 5):
+            here.verify.took(verify_s, beside=False)
+            here.rows.add(tokens, verify_s)
+        for _ in range(30):
+            here.acceptance.foretold(0.6, True)
+            here.acceptance.foretold(0.6, False)
+        controller = Controller(here, writer="stop-and-wait", foretells=True)
+        controller.drafted("stop-and-wait", 30, 0.3)
+        assert controller.choose(100) == writer
 
 
 def longest_by(plan: DraftPlan, alpha: float) -> int:

@@ -6,7 +6,9 @@ import random
 
 import pytest
 
-from device_runtime.drafting.estimators import KEPT, Acceptance, Estimates, Level, Rows
+from device_runtime.drafting.estimators import Acceptance, Estimates
+from device_runtime.drafting.levels import KEPT, Level
+from device_runtime.drafting.rows import Rows
 
 
 def test_a_level_is_cold_at_first_and_right_after_one_sample():

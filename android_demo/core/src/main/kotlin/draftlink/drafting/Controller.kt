@@ -32,9 +32,17 @@ internal class Controller(
     private var measuredS: Double = 0.0, // time that epochs took,
     private var foretoldS: Double = 0.0, // over the time that was foretold for them
 ) {
+    private var here = false // the base station is on this machine, or may be
+
     init {
         estimates.acceptance.begin()
     }
+
+    /**
+     * Whether a base station may be on this machine, by the round trip: through a tunnel one at this
+     * machine's address is not.
+     */
+    val near: Boolean get() = estimates.rtt.typical > 0.0 && estimates.rtt.typical <= NEAR_S
 
     /** How to draft, where drafting it is. */
     val drafts: Writer get() = if (writer == Writer.STREAM) Writer.RUN_AHEAD else writer
@@ -59,8 +67,8 @@ internal class Controller(
      */
     fun begin(near: Boolean): Writer {
         val alpha = estimates.acceptance.alpha
-        val waits = near && if (known) draftingS(Writer.STOP_AND_WAIT, alpha) < tokenS(Writer.STREAM, alpha)
-        else estimates.rtt.typical > 0.0 && estimates.rtt.typical <= NEAR_S
+        here = near && this.near
+        val waits = near && if (known) draftingS(Writer.STOP_AND_WAIT, alpha) < tokenS(Writer.STREAM, alpha) else here
         if (waits) writer = Writer.STOP_AND_WAIT
         return writer
     }
@@ -126,7 +134,8 @@ internal class Controller(
 
     private fun drafting(alpha: Double): Writer {
         // Run-ahead looks at each token's probability, which its formula knows nothing of.
-        val waits = tokenS(Writer.STOP_AND_WAIT, alpha) < WAITS_BELOW * tokenS(Writer.RUN_AHEAD, alpha)
+        val shares = if (here && !estimates.draft.compared) SHARES else 1.0
+        val waits = tokenS(Writer.STOP_AND_WAIT, alpha) < WAITS_BELOW * shares * tokenS(Writer.RUN_AHEAD, alpha)
         return if (waits) Writer.STOP_AND_WAIT else Writer.RUN_AHEAD
     }
 
@@ -206,7 +215,8 @@ internal class Controller(
         private const val SLOWEST = 2.0 // times what was foretold, as which an epoch counts at the most
         private const val PROBE_SHARE = 0.03 // of what is left, in time, that finding out may cost
         private const val MEMORY = 0.95 // what an epoch's time weighs after the next one
-        private const val NEAR_S = 0.004 // a greeting's way there and back within a machine
+        private const val SHARES = 1.5 // times as long run-ahead is taken to take on one machine, before it is known
+        private const val NEAR_S = 0.02 // a greeting's way there and back within a busy machine
         private const val DEEPEST = 0.01 // of all epochs get as deep as the window
     }
 }

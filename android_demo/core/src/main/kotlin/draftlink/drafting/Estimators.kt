@@ -90,6 +90,9 @@ internal class Work : Level() {
     /** Of a sample that [took] was told of it is known by now. */
     fun sorted(seconds: Double, beside: Boolean) = (if (beside) this.beside else alone).add(seconds)
 
+    /** Whether it is known what the other end's work does to it. */
+    val compared: Boolean get() = minOf(alone.size, beside.size) >= SOME
+
     /** How many times as long it takes beside the other end's work; 1 if hardly longer. */
     val slowdown: Double
         get() {
@@ -125,6 +128,10 @@ internal class Rows {
 
     private var product = 0.0
     private var spread = 0.0
+    private var meanS = 0.0
+
+    /** The seconds of one without any token; 0 before the first. */
+    val loneS: Double get() = meanS - minOf(tokens * tokenS, meanS)
 
     /** The seconds that each adds; 0 as long as nothing tells. */
     val tokenS: Double get() = eachS(0.0)
@@ -137,6 +144,7 @@ internal class Rows {
     fun forget() {
         samples.clear()
         tokens = 0.0
+        meanS = 0.0
     }
 
     /** A block of so many [tokens]. A stall counts as twice the typical time at the most. */
@@ -146,9 +154,9 @@ internal class Rows {
         val number = samples.size
         val most = LATE * samples.map { it.second }.sorted()[(number - 1) / 2]
         this.tokens = samples.sumOf { it.first }.toDouble() / number
-        val mean = samples.sumOf { minOf(it.second, most) } / number
+        meanS = samples.sumOf { minOf(it.second, most) } / number
         spread = samples.sumOf { (n, _) -> (n - this.tokens) * (n - this.tokens) }
-        product = samples.sumOf { (n, s) -> (n - this.tokens) * (minOf(s, most) - mean) }
+        product = samples.sumOf { (n, s) -> (n - this.tokens) * (minOf(s, most) - meanS) }
     }
 
     private companion object {
@@ -252,7 +260,10 @@ internal class Estimates(
 
     /** Between two tokens of a stream, which makes up for stalls; 0 while nothing tells. */
     val streamS: Double
-        get() = if (target.typical != 0.0) target.typical else if (toldStepS != 0.0) toldStepS else verify.mean
+        get() {
+            val said = if (target.typical != 0.0) target.typical else maxOf(toldStepS, rows.loneS)
+            return if (said != 0.0) said else verify.mean
+        }
 
     /** A verification; before the first one, what the target takes for a token. */
     val verifyS: Double get() = if (verify.size > 0) verify.mean else streamS
