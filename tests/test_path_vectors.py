@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from device_runtime.drafting import beside, estimators, paths, rows, trials, worth
+from device_runtime.drafting import beside, estimators, levels, paths, rows, trials, worth
 from device_runtime.drafting.worth import Worth
 from tests import path_reader, path_vectors, vector_files, window_estimates
 from tests.test_window import agrees, by_copies, imports
@@ -91,10 +91,10 @@ CHANGED = [
     (beside, "MIXED", 0.0),
     (beside, "STEPS", 1),
     (estimators, "MEMORY", 0.5),
-    (estimators, "FEW", 30),
-    (estimators, "SHARED", 3.0),
-    (estimators, "PLAIN", 1.25),
-    (estimators, "SOME", 8),
+    (levels, "FEW", 30),
+    (levels, "SHARED", 3.0),
+    (levels, "PLAIN", 1.25),
+    (levels, "SOME", 8),
 ]
 
 

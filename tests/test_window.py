@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from device_runtime import writers
-from device_runtime.drafting import controller, epochs, estimators, nearer, refuted, rows, stream
+from device_runtime.drafting import (
+    controller,
+    epochs,
+    estimators,
+    levels,
+    nearer,
+    refuted,
+    rows,
+    stream,
+)  # fmt: skip
 from draftlink.planning import schedule
 from tests import vector_files, window_estimates, window_reader, window_vectors
 from tests.vector_files import Vector
@@ -154,14 +163,17 @@ CHANGED = [
     (controller, "LONGEST", 3),
     (controller, "TRUST", 1e9),
     (estimators, "MEMORY", 0.5),
-    (estimators, "FEW", 30),
+    (estimators, "TEXT", 300.0),
+    (estimators, "PUNCTUAL", 0.0),
+    (levels, "MEMORY", 0.5),
+    (levels, "FEW", 30),
     (estimators, "EDGES", (0.5,)),
-    (estimators, "FAR", 1.5),
+    (levels, "FAR", 1.5),
     (estimators, "UNSURE", 0.0),
     (estimators, "PRIOR_JUDGED", 40.0),
     (rows, "STEADY", 1e9),
     (rows, "LATE", 20.0),
-    (estimators, "OTHER", 1.001),
+    (levels, "OTHER", 1.001),
     (nearer, "SHARE", 2.0),
     (refuted, "HALF", 0.9),
     (refuted, "SUREST", 0.5),
