@@ -23,7 +23,7 @@ from device_runtime.drafting import (
     refuted,
     rows,
     stream,
-)  # fmt: skip
+)
 from draftlink.planning import schedule
 from tests import vector_files, window_estimates, window_reader, window_vectors
 from tests.vector_files import Vector

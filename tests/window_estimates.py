@@ -193,12 +193,8 @@ class Estimates:
 
     @property
     def stream_s(self) -> float:
-        lone_s = 0.0
-        if self.waited:
-            most = 2.0 * sorted(s for _, s in self.waited)[(len(self.waited) - 1) // 2]
-            mean_s = sum(min(s, most) for _, s in self.waited) / len(self.waited)
-            tokens, row_s = self.rows()
-            lone_s = mean_s - min(tokens * row_s, mean_s)
+        tokens, mean_s, row_s = self.blocks()
+        lone_s = mean_s - min(tokens * row_s, mean_s)
         return self.target.typical or max(self.step_s, lone_s) or self.verify.mean
 
     @property
@@ -229,15 +225,20 @@ class Estimates:
 
     def rows(self, told_s: float = 0.0) -> tuple[float, float]:
         """Section 2.2: their mean number of tokens, and what each of them adds."""
+        tokens, _, row_s = self.blocks(told_s)
+        return tokens, row_s
+
+    def blocks(self, told_s: float = 0.0) -> tuple[float, float, float]:
+        """Section 2.2: the same, and between the two their mean time."""
         number = len(self.waited)
         if not number:
-            return 0.0, told_s
+            return 0.0, 0.0, told_s
         most = 2.0 * sorted(s for _, s in self.waited)[(number - 1) // 2]
         found = [(n, min(s, most)) for n, s in self.waited]
         mean_n, mean_s = (sum(each) / number for each in zip(*found, strict=True))
         spread = sum((n - mean_n) ** 2 for n, _ in found) + number
         product = sum((n - mean_n) * (s - mean_s) for n, s in found) + number * told_s
-        return mean_n, max(0.0, product / spread)
+        return mean_n, mean_s, max(0.0, product / spread)
 
     def round(self) -> tuple[float, float]:
         """Section 3.1: what a round costs, and each of its tokens."""
