@@ -175,6 +175,8 @@ CHANGED = [
     (rows, "LATE", 20.0),
     (levels, "OTHER", 1.001),
     (nearer, "SHARE", 2.0),
+    (nearer, "LEAST", 0.6),
+    (nearer, "MOST", 0.05),
     (refuted, "HALF", 0.9),
     (refuted, "SUREST", 0.5),
     (refuted, "CERTAIN", 1e9),

@@ -284,7 +284,9 @@ class Window:
             gaps = sorted(b - a for a, b in pairwise(came))
             self.pace = gaps[(len(gaps) - 1) // 2]
             due = min(at + (len(came) - i) * self.pace for i, at in enumerate(came))
-            if less(0.2 * self.pace, due - now):
+            least = max(0.2 * self.pace, 0.125 * rtt.typical)
+            bounded = less(self.pace, rtt.typical) and not less(0.55 * rtt.typical, due - now)
+            if less(least, due - now) and bounded:
                 self.early, self.behind = due - now, 0
         self.came = [*self.came, now][-16:]
 

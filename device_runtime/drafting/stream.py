@@ -99,8 +99,8 @@ class Stream:
             self._first_s = now
         self._last_s = now
         self._bound_rtt()
-        if nearer_s := self._nearer.came(now):
-            rtt = self._estimates.rtt
+        rtt = self._estimates.rtt
+        if nearer_s := self._nearer.came(now, rtt.typical):
             rtt.became(rtt.typical - 2.0 * nearer_s)
             self._controller.nearer()
         if ended or not self._may_leave:

@@ -13,14 +13,18 @@ internal class Nearer {
     private var behind = 0 // messages that came behind it, at the old pace
     private var paceS = 0.0
 
-    /** A message has come. By how much the way has become shorter, if that is certain by now; else 0. */
-    fun came(now: Double): Double {
+    /**
+     * A message has come, and a round trip is known to take [rttS]. By how much the way has become shorter,
+     * if that is certain by now; else 0.
+     */
+    fun came(now: Double, rttS: Double): Double {
         val gapS = now - (came.lastOrNull() ?: now)
         val aheadS = if (earlyS == 0.0) expectedS() - now else 0.0
         came += now
         if (came.size > KEPT) came.removeFirst()
         if (earlyS != 0.0) return follows(gapS)
-        if (paceS > 0.0 && aheadS > SHARE * paceS) {
+        val known = paceS > 0.0 && rttS > paceS // else steps are as uneven as what is looked for
+        if (known && aheadS > maxOf(SHARE * paceS, LEAST * rttS) && aheadS <= MOST * rttS) {
             earlyS = aheadS
             behind = 0
         }
@@ -55,5 +59,7 @@ internal class Nearer {
         const val FEW = 4 // gaps that tell a pace
         const val SHARE = 0.2 // of the pace, by which a message must be early, and the next ones be in time
         const val NEXT = 2 // messages behind it that must
+        const val LEAST = 0.125 // of the round trip: a message is early by more where its way is shorter,
+        const val MOST = 0.55 // and by no more
     }
 }

@@ -57,7 +57,7 @@ internal class Stream(
         if (last != null && now - last > BURST_S) estimates.target.add((now - last) / tokens) else firstS = now
         lastS = now
         boundRtt()
-        val nearerS = nearer.came(now)
+        val nearerS = nearer.came(now, estimates.rtt.typical)
         if (nearerS != 0.0) {
             estimates.rtt.became(estimates.rtt.typical - 2.0 * nearerS)
             controller.nearer()
