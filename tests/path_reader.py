@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tests.window_estimates import Estimates, best_gamma, expected, floor, less, nearest
+from tests.window_estimates import Estimates, Level, best_gamma, expected, floor, less, nearest
 
 Action = list[Any]
 
@@ -19,6 +19,7 @@ class Beside:
     def __init__(self, here: Estimates) -> None:
         self.here = here
         self.forwards: list[tuple[float, float]] = []  # begun, ended
+        self.many: list[tuple[float, float]] = []  # of them, those of more tokens than one
         self.steps: list[tuple[float, float]] = []  # likewise
 
     def stepped(self, now: float, step: float, asked: float | None) -> bool:
@@ -29,7 +30,7 @@ class Beside:
             disturbed += common(forward, (begin, end))
             if less(end, forward[1]):
                 kept.append(forward)
-            elif not less(forward[0], self.steps[0][0]):
+            elif forward not in self.many and not less(forward[0], self.steps[0][0]):
                 self.sort(forward[1] - forward[0], sum(common(forward, s) for s in self.steps))
         self.forwards = kept
         if asked is not None:
@@ -70,6 +71,9 @@ class Paths:
         self.started = self.proposed = vector["started_s"]
         self.shown: list[bool] = []
         self.stepped: float | None = None
+        self.told: float | None = None
+        self.spent = 0.0
+        self.between = Level()
 
     @property
     def room(self) -> int:
@@ -80,8 +84,12 @@ class Paths:
     def turns(self) -> bool:
         return self.shared or self.here.draft.slowdown() > 1.0
 
-    def opens(self) -> bool:
-        return self.turns() and self.length == self.limits["begins"]
+    def opens(self, behind: int = 0) -> bool:
+        return self.turns() and self.length == self.limits["begins"] + behind
+
+    def trip(self) -> float:
+        known = len(self.between.samples) >= 3
+        return self.between.typical if known else self.here.rtt.mean
 
     def costs(self) -> tuple[float, float]:
         here = self.here
@@ -94,24 +102,27 @@ class Paths:
         return max(1, min(64, floor(math.log(self.price) / math.log(self.here.alpha))))
 
     def turn(self) -> tuple[float, float]:
-        _, step_s = self.costs()
-        tokens, row_s = self.here.rows(self.row_s)
+        tokens, mean_s, row_s = self.here.blocks(self.row_s)
+        step_s = mean_s or self.costs()[1]
         row_s = min(row_s, step_s / (1.0 + tokens))
         return step_s - tokens * row_s, row_s
 
-    def group(self) -> int:
+    def group(self, alpha: float | None = None) -> int:
         draft_s, step_s = self.costs()
         if self.gamma is not None:
             return int(self.gamma)
         if not draft_s or not step_s:
             return 4
         lone_s, row_s = self.turn()
-        fixed_s = self.here.rtt.mean + lone_s
+        fixed_s = self.trip() + lone_s
         longest = 16
         if self.turns():
-            longest = max(1, min(16, floor((2.5 * lone_s - self.here.rtt.mean) / draft_s)))
-        pays = min(best_gamma(self.here.alpha, fixed_s, draft_s + row_s, longest), self.deep())
-        return pays if self.turns() else max(1, min(pays, nearest(step_s / (2.0 * draft_s))))
+            longest = max(1, min(16, floor((2.5 * lone_s - self.trip()) / draft_s)))
+        alpha = self.here.alpha if alpha is None else alpha
+        pays = min(best_gamma(alpha, fixed_s, draft_s + row_s, longest), self.deep())
+        if self.turns():
+            return pays if self.here.waited else min(pays, 4)
+        return max(1, min(pays, nearest(step_s / (2.0 * draft_s))))
 
     def most(self) -> int:
         return self.ahead(min(16, nearest(1.0 / (1.0 - self.here.alpha))))
@@ -134,8 +145,9 @@ class Paths:
             return True
         if self.turns():
             lone_s, row_s = self.turn()
-            turn_s = self.here.rtt.mean + lone_s + self.group() * (draft_s + row_s)
-            return not less(expected(alpha, self.group()) * lone_s, turn_s)
+            group = self.group(alpha)
+            turn_s = self.trip() + lone_s + group * (draft_s + row_s)
+            return not less(expected(alpha, group) * lone_s, turn_s)
         late_s, most = self.here.rtt.mean + step_s, self.ahead(0)
         if not less(draft_s, step_s) or less(most, late_s / step_s):
             return False
@@ -143,13 +155,19 @@ class Paths:
         gain = math.pow(alpha, late_s / saves_s) / (1.0 - alpha) * saves_s / step_s
         return not less(gain, 1.25 * self.price * most)
 
+    def decide(self) -> None:
+        trusts = 0.5 if self.turns() and not self.follows else 0.0
+        alpha = self.here.alpha + trusts * self.here.error
+        self.follows = not self.pays(min(alpha, 0.98) if trusts else alpha)
+
     # Section 8.3: what is due.
 
     def due(self, now: float, cached: int, link: str) -> list[Action]:
         ahead, actions = len(self.path), []
-        if (not ahead or self.guesses) and self.job is None:
+        rests = not ahead and (self.opens(1) or self.length < self.resumes)
+        if (not ahead or self.guesses) and self.job is None and not rests:
             self.guesses = self.unsure()
-            self.follows = not self.pays(self.here.alpha)
+            self.decide()
         looks = self.follows or self.opens()
         room = min(1 if looks else self.most(), self.room)
         ends = any(eos for _, eos in self.path)
@@ -163,7 +181,6 @@ class Paths:
             for begin in range(0, fresh, message):
                 goes_on = not (full and self.turns())
                 actions.append(["propose", min(message, fresh - begin), goes_on])
-        rests = not ahead and self.length < self.resumes
         if self.job is None and not full and link != "unread" and not rests:
             actions.append(self.draft(now, cached, self.at_once(room - ahead)))
         return actions or self.alone(now, cached, link)
@@ -209,12 +226,15 @@ class Paths:
     def drafted(self, now: float, tokens: list[list[Any]], waited: float) -> bool:
         assert self.job
         (asked, fed, count), self.job = self.job, None
-        if fed <= 2:
-            each = (now - asked - waited) / count
-            for place in range(count, 0, -1):
+        self.spent += now - asked
+        each = (now - asked - waited) / count
+        for place in range(count, 0, -1):
+            forward = now - place * each, now - (place - 1) * each
+            if fed <= 2:
                 self.here.draft.took(each, None)
-                forward = now - place * each, now - (place - 1) * each
-                self.beside.forwards = [*self.beside.forwards, forward][-64:]
+            else:
+                self.beside.many.append(forward)
+            self.beside.forwards = [*self.beside.forwards, forward][-64:]
         void, self.void = self.void, False
         if not void:
             self.path += [(chance, eos) for chance, eos in tokens]
@@ -234,15 +254,20 @@ class Paths:
             answers = self.turns() and accepted > 0
             most = now - step_s - (self.proposed if answers else self.started)
             first = answers or not self.bounded
-            if first and less(0.0, most) and less(most, self.here.rtt.typical):
+            shorter = first and less(0.0, most) and less(most, self.here.rtt.typical)
+            if shorter:
                 self.here.rtt.add(most)
-                self.follows = not self.pays(self.here.alpha)
             self.bounded = True
             asked = self.job[0] if self.job else None
             if self.beside.stepped(now, step_s, asked) or not self.turns():
                 self.here.verify.took(step_s, None)
                 self.here.row(max(rows - 1, 0), step_s)
+            if self.turns() and self.told is not None and rows > self.sent > 0:
+                self.between.add(now - self.told - step_s - self.spent)
+            if shorter:
+                self.decide()
             self.stepped = now
+        self.told, self.spent = now, 0.0
         begins = apart and self.turns()
         if begins:
             self.here.undisturbed()
@@ -258,7 +283,8 @@ class Paths:
         self.sent = self.age = 0
         if self.follows and tried:
             hope = min(self.here.alpha + self.here.error, 0.98)
-            self.resumes = self.length + tokens + (8 if self.pays(hope) else 64)
+            hopes = 32 if self.turns() else 8
+            self.resumes = self.length + tokens + (hopes if self.pays(hope) else 64)
         elif accepted:
             self.rest = 8
         elif tried and not less(self.text, 15.0) and less(self.stood, 0.03 * self.text):

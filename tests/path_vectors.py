@@ -29,6 +29,7 @@ GOOD = [[0.993, 150, 1], [0.94, 60, 3], [0.61, 20, 4]]
 ESTIMATES: dict[str, Any] = {
     "cold": {"rtt": [0.0607]},
     "next door": {"rtt": [0.00113]},
+    "at hand": {"rtt": [0.0093]},
     "known": KNOWN,
     "good": KNOWN | {"acceptance": GOOD},
     "poor": KNOWN | {"acceptance": [[0.83, 9, 21], [0.61, 11, 30], [0.07, 2, 30]]},
@@ -229,17 +230,22 @@ def case(
 
 TURNS = {"rtt_s": 0.000613, "draft_s": 0.00139, "step_s": 0.0133, "patience_s": 0.0111}
 CASES = {
-    "apart": case(1, 24, "good"),
+    "apart": case(1, 18, "good"),
     "apart, cold": case(2, 16, "cold"),
     "apart, cold, told": case(3, 12, "cold", step_s=0.0467, row_s=0.00113),
-    "apart, known": case(4, 20, "known"),
+    "apart, known": case(4, 14, "known"),
     "apart, one worker for several": case(5, 14, "known", {"shares": 0.6}),
-    "turns": case(6, 24, "near", TURNS | {"prompt_s": 0.2}, shared=True),
+    "turns": case(6, 18, "near", TURNS | {"prompt_s": 0.2}, shared=True),
     "turns, cold": case(
         7, 20, "cold", TURNS | {"draft_s": 0.0117}, shared=True, step_s=0.0133, row_s=0.000213
     ),
     "turns, dear rows": case(20, 15, "near", TURNS | {"row_s": 0.0017}, shared=True, row_s=0.0004),
-    "turns, gamma, messages": case(8, 16, "near", TURNS, shared=True, gamma=7, message=3),
+    "turns, gamma, messages": case(8, 12, "near", TURNS, shared=True, gamma=7, message=3),
+    "turns, hardly worth it": case(
+        17, 34, "at hand", {"rtt_s": 0.0053, "draft_s": 0.00139, "step_s": 0.0081,
+        "patience_s": 0.0207, "accepts": 0.7, "row_s": 0.0009}, shared=True, step_s=0.0053,
+        row_s=0.0002,
+    ),
     "turns, seen": case(9, 30, "slowed", {"patience_s": 0.0467}),
     "becomes turns": case(
         13, 42, "next door",
@@ -251,12 +257,12 @@ CASES = {
     ),
     "follows": case(11, 35, "poor", {"rtt_s": 0.607, "accepts": 0.3}),
     "never right": case(12, 64, "poor", {"accepts": 0.0, "draft_s": 0.0407}, price=0.0),
-    "dear": case(13, 20, "known", price=0.21),
+    "dear": case(13, 14, "known", price=0.21),
     "too dear by a little": case(19, 12, "known", price=0.26),
     "an EOS": case(14, 20, "good", {"eos": 0.2}),
     "the limit": case(15, 30, "good", {"accepts": 0.95}, ends=25),
     "a full context": case(16, 26, "good", {"accepts": 0.95}, context=19),
-    "a cut": case(17, 50, "good", {"lost": (3.25, 3.39)}),
+    "a cut": case(17, 48, "good", {"lost": (3.25, 3.39)}),
     "a greeting that stalled": case(21, 9, "stalled"),
     "offline": case(18, 44, "good", {"lost": (3.2, 3.42), "accepts": 0.9}, offline_after_s=0.2),
 }  # fmt: skip

@@ -82,6 +82,8 @@ CHANGED = [
     (trials, "MEMORY", 0.5),
     (trials, "REST", (2, 64)),
     (paths, "LOOKS", (8, 12)),
+    (paths, "TURNS_LOOK", (8, 64)),
+    (paths, "TRUST", 0.0),
     (worth, "EARLY", 2),
     (worth, "SEEN", 1),
     (paths, "BRIEF_S", 0.001),
@@ -113,15 +115,24 @@ def test_a_window_that_does_not_forget_what_was_disturbed_fails(monkeypatch, nam
     assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)
 
 
-@pytest.mark.parametrize("name", ["turns", "_deep", "pays", "most", "_turn_s"])
+@pytest.mark.parametrize("name", ["turns", "_deep", "pays", "most", "_turn_s", "trip_s"])
 def test_a_window_without_one_of_its_rules_fails(monkeypatch, name):
-    """Negative controls: never in turns, of any depth, it always pays, no window, rows are free."""
+    """Negative controls: never in turns, of any depth, it always pays, no window, rows are free,
+    a turn takes no more than a round trip."""
     instead = {"turns": False, "_deep": 64, "most": 64}
     if name in instead:
         rule = property(lambda self: instead[name])
+    elif name == "trip_s":
+        rule = property(lambda self: self._estimates.rtt.mean)
     elif name == "pays":
         rule = lambda self, alpha: True  # noqa: E731
     else:
         rule = lambda self: (self.costs_s()[1], 0.0)  # noqa: E731
     monkeypatch.setattr(Worth, name, rule)
+    assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)
+
+
+def test_a_window_that_drafts_beside_the_first_step_fails(monkeypatch):
+    """Negative control: what a step takes without proposed tokens would not be known."""
+    monkeypatch.setattr(paths.Paths, "_first", property(lambda self: False))
     assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)

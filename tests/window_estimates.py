@@ -112,6 +112,7 @@ class Estimates:
         self.rtt, self.queue, self.target = Level(8), Level(), Level()
         self.draft, self.verify = Work(), Work()
         self.waited: list[tuple[int, float]] = []
+        self.lone: list[tuple[int, float]] = []
         self.stood, self.seen = [0] * 11, [0] * 11
         self.accepted = self.rejected = self.squares = 0.0
         self.doubt = 0.0
@@ -215,13 +216,17 @@ class Estimates:
 
     def undisturbed(self) -> None:
         """Section 8.2: turns begin."""
-        mean, self.verify.samples, self.waited = self.verify.mean, [], []
+        mean, self.verify.samples = self.verify.mean, []
+        self.waited, self.lone = [], []
         if mean:
             self.verify.add(mean / self.draft.slowdown())
 
     def row(self, tokens: int, sample: float) -> None:
-        """Section 2.2: a block that waited has been verified."""
-        self.waited = [*self.waited, (tokens, sample)][-31:]
+        """Section 2.2: a block that waited has been verified, or a step has ended without one."""
+        if tokens:
+            self.waited = [*self.waited, (tokens, sample)][-31:]
+        else:
+            self.lone = [*self.lone, (tokens, sample)][-8:]
 
     def rows(self, told_s: float = 0.0) -> tuple[float, float]:
         """Section 2.2: their mean number of tokens, and what each of them adds."""
@@ -230,11 +235,12 @@ class Estimates:
 
     def blocks(self, told_s: float = 0.0) -> tuple[float, float, float]:
         """Section 2.2: the same, and between the two their mean time."""
-        number = len(self.waited)
+        found = [*self.lone, *self.waited]
+        number = len(found)
         if not number:
             return 0.0, 0.0, told_s
-        most = 2.0 * sorted(s for _, s in self.waited)[(number - 1) // 2]
-        found = [(n, min(s, most)) for n, s in self.waited]
+        most = 2.0 * sorted(s for _, s in found)[(number - 1) // 2]
+        found = [(n, min(s, most)) for n, s in found]
         mean_n, mean_s = (sum(each) / number for each in zip(*found, strict=True))
         spread = sum((n - mean_n) ** 2 for n, _ in found) + number
         product = sum((n - mean_n) * (s - mean_s) for n, s in found) + number * told_s

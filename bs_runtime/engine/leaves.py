@@ -40,6 +40,8 @@ class Leaves:
 
         ``alpha``: how likely each of those is right, if those before it are.
         """
+        if not leaves:
+            return []
         prices, chance = self._prices, self._right / self._reached
         dear = prices.tokens(2) - prices.tokens(1)
         if prices.step_s > 0.0:  # of the tokens that the step brings

@@ -81,11 +81,20 @@ class LookUp:
         self._met = [PRIOR_MET] * len(PRIOR_RIGHT)
         self._foretold: _Foretold | None = None
         self._most = FIRST
+        # Asked when it is decided whether to wait, and again when the step begins.
+        self._asked: tuple[int, tuple[int, ...], float] | None = None
+        self._answer: Sequence[int] = ()
 
     def proposed(
         self, history: Sequence[int], held: Sequence[int] = (), alpha: float = 1.0
     ) -> Sequence[int]:
         """See ``Proposer``: at most ``LONGEST``, and no more than their rows are worth."""
+        asked = len(history), tuple(held), alpha
+        if asked != self._asked:
+            self._asked, self._answer = asked, self._proposed(history, held, alpha)
+        return self._answer
+
+    def _proposed(self, history: Sequence[int], held: Sequence[int], alpha: float) -> Sequence[int]:
         self._meet(history)
         self._runs.add(history)
         found = self._runs.find(history, held, LONGEST)

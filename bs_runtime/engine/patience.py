@@ -32,9 +32,9 @@ VAIN = 0.01  # has taken no larger share of the time
 BESIDE = 1.5  # rounds of a step, from which on others are taken to be at work all the time
 BRIEF = 0.15  # of a step: as long a turn is tried before any has been seen
 CROWDED = 2.0  # times as long a step takes beside a device that drafts on the same cores
-FIRST_S = 0.05  # as long a step is taken to last before any has been seen
 HASTE = 0.5  # of a turn beside a step: as soon it is looked for where none was waited for so far
 TELLS = 64  # of what was written that are remembered
+TURNS = 0.8  # of what steps bring alone, which a turn must bring at least to be waited for
 LATE = 2.0  # times the usual pause: a proposal that is later is not waited for any more
 
 
@@ -130,7 +130,7 @@ class Patience:
 
     def worth(self, held: int) -> int:
         """How many of so many proposed tokens a step is given: as many as their rows are worth."""
-        if not self._one.count:
+        if not self._one.count or not held:
             return held
         return max(range(held + 1), key=lambda count: (self._rate(count, 0.0), -count))
 
@@ -163,21 +163,28 @@ class Patience:
         if self._rests:
             return 0.0  # it takes turns, until it hears what came of all of them
         if not self._one.count:
-            # Who takes turns has the first: a step beside it would slow both, and tell nothing.
-            first = self._turns and not self._opening.count
-            return max(since + LIMIT * (self._prices.step_s or FIRST_S) - now, 0.0) * first
+            return 0.0
         step_s, most = self._step_s, min(LONGEST, left - 1)
+        if self._turns and self._one.count == 1 and not self._opening.count:
+            # The next is the device's: a step beside it would slow both, and tell nothing.
+            return max(since + LIMIT * step_s - now, 0.0)
         due_s = self._due_s(now)
+        if due_s is None:
+            return 0.0
         flow = self._flow(now, due_s, held - behind)
         now_rate = max(least, *(self._rate(count, 0.0, flow) for count in range(held + 1)))
-        if due_s is not None:
-            now_rate /= self._crowded
+        if self._turns and not flow and self._told_s is not None:
+            # The device reckons likewise, and may rest: then a turn would be waited for in vain.
+            turn = self._rate(min(held + self._first, most), due_s - self._told_s)
+            if turn < TURNS * now_rate:
+                return 0.0
+        now_rate /= self._crowded
         gain = AHEAD_GAIN if flow else LEAST_GAIN
         best, best_s = now_rate + (gain - 1.0) * abs(now_rate), 0.0
         bold = self._vain_s < VAIN * self._spent_s
         comes = max(self._hit, HOPE) if bold else self._hit
         come, next_ = held - flow.used if flow else held, self._first
-        while due_s is not None and come < most:
+        while come < most:
             come = min(come + next_, most)
             wait_s = max(due_s - now, 0.0)
             if due_s - since > LIMIT * step_s:
@@ -216,9 +223,9 @@ class Patience:
         opens = self._came_s is None or not self._goes_on
         return max(1, round(self._opening.mean)) if opens else self._each
 
-    def _flow(self, now: float, due_s: float | None, held: int) -> Flow | None:
+    def _flow(self, now: float, due_s: float, held: int) -> Flow | None:
         """What goes on coming while steps run; None where that is not known, or nothing does."""
-        if due_s is None or not self._goes_on or not self._pause.count:
+        if not self._goes_on or not self._pause.count:
             return None
         used, alive = 0, 1.0
         if held < 0:

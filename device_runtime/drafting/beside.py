@@ -25,13 +25,14 @@ class Beside:
 
     def __init__(self, draft: Work) -> None:
         self._draft = draft
-        self._forwards: deque[Span] = deque(maxlen=MOST)  # those that are not sorted yet
+        # Those that are not sorted yet, and whether they were of one token.
+        self._forwards: deque[tuple[Span, bool]] = deque(maxlen=MOST)
         self._steps: deque[Span] = deque(maxlen=STEPS)  # the last ones
         self._told_s: float | None = None  # when a step was heard of last
 
-    def drafted(self, begun_s: float, ended_s: float) -> None:
-        """A forward has ended."""
-        self._forwards.append((begun_s, ended_s))
+    def drafted(self, begun_s: float, ended_s: float, *, one: bool = True) -> None:
+        """A forward has ended. ``one``: of a token, which tells what such a one takes."""
+        self._forwards.append(((begun_s, ended_s), one))
 
     def stepped(self, now: float, step_s: float, rtt_s: float, asked_s: float | None) -> bool:
         """What a step wrote has come; a forward is under way since ``asked_s``, if one is.
@@ -43,9 +44,11 @@ class Beside:
         step = ended_s - step_s, ended_s
         self._steps.append(step)
         disturbed_s = 0.0 if asked_s is None else _common(step, (asked_s, ended_s))
-        disturbed_s += sum(_common(step, forward) for forward in self._forwards)
-        while self._forwards and self._forwards[0][1] <= ended_s:
-            self._sort(self._forwards.popleft())
+        disturbed_s += sum(_common(step, forward) for forward, _ in self._forwards)
+        while self._forwards and self._forwards[0][0][1] <= ended_s:
+            forward, one = self._forwards.popleft()
+            if one:
+                self._sort(forward)
         return disturbed_s <= CLEAR * step_s
 
     def _sort(self, forward: Span) -> None:

@@ -3,10 +3,11 @@
 A message of a stream is late for many reasons, and never early. Where one comes a good deal earlier
 than all before it would have it, and those behind it at the old pace again, the way has become
 shorter: nothing at the base station does that, where a step that is faster is so again. What is
-missing on the way down is taken to be missing on the way up, too, until a round trip tells. Steps are
-uneven, too: by a part of one, now and then one comes early by chance. So a link is only said to
-have come nearer where a round trip is longer than a step, and by a good part of its way, and by no
-more than all of it. All times are in seconds.
+missing on the way down is taken to be missing on the way up, too, until a round trip tells.
+
+Steps are uneven, too: by a part of one, now and then one comes early by chance. So a link is only
+said to have come nearer where a round trip is longer than a step, and by a good part of its way,
+and by no more than all of it. All times are in seconds.
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ from draftlink.protocol.both import MAX_LIVE
 PRICE = 0.02  # tokens of text that a drafted token must save, unless the caller says another
 LONG = 192  # tokens of a path, after which a new one begins
 LOOKS = (8, 64)  # tokens of text between two looks while it follows: where there is hope, or none
+TURNS_LOOK = (32, 64)  # the same in turns, where a look slows the base station's steps
+TRUST = 0.5  # standard errors by which turns go on where they do not pay by the estimate itself
 BRIEF_S = 0.008  # in turns, forwards that together take no longer are one job for the worker
 
 
@@ -82,10 +84,13 @@ class Paths:
         self._asked_s: float | None = None  # since when tokens are being drafted
         self._asked = self._fed = 0  # how many, and how many are fed before the first comes
         self._void = False  # it is drafted for a path that was left
-        self.follows = not self.worth.pays(self._estimates.acceptance.alpha)  # it proposes nothing
+        self.follows = False  # it proposes nothing
         self._guesses = False  # that was decided before enough was known of costs
         self._bounded = False  # the round trip, by the first token
         self._proposed_s = started_s  # when something was proposed last
+        self._written_s: float | None = None  # when tokens of the text came last
+        self._spent_s = 0.0  # in forwards since then
+        self._decide()
 
     @property
     def mode(self) -> str:
@@ -107,9 +112,10 @@ class Paths:
     ) -> list[Action]:
         """What is to be done at ``now``; ``cached`` tokens are in the draft's cache."""
         ahead, actions = len(self._chances), list[Action]()
-        if (not ahead or self._guesses) and self._asked_s is None:
+        rests = not ahead and (self._first or self._counts.length < self._trials.resumes)
+        if (not ahead or self._guesses) and self._asked_s is None and not rests:
             self._guesses = self.worth.unsure
-            self.follows = not self.worth.pays(self._estimates.acceptance.alpha)
+            self._decide()
         looks = self.follows or (self.turns and self._counts.length == self._counts.limits.begins)
         room = min(1 if looks else self.worth.most, self._counts.room)
         # In turns it rests until it hears what came of what it has proposed: all of it.
@@ -125,7 +131,6 @@ class Paths:
             for begin in range(0, fresh, message):
                 tokens = min(message, fresh - begin)
                 actions.append(Propose(tokens, goes_on=not (full and self.turns)))
-        rests = not ahead and self._counts.length < self._trials.resumes
         if self._asked_s is None and not full and not unread and not rests:
             actions.append(self._draft(now, cached, self._at_once(room - ahead)))
         if actions:
@@ -136,6 +141,19 @@ class Paths:
                 return [shown]
             alone_s = None  # there is no more than that, for now
         return [Wait(alone_s)]
+
+    @property
+    def _first(self) -> bool:
+        """Whether the base station's first step is to come: one beside which nothing is done tells
+        what it takes without proposed tokens."""
+        return self.turns and self._counts.length == self._counts.limits.begins + 1
+
+    def _decide(self) -> None:
+        """Whether it pays to propose anything."""
+        alpha = self._estimates.acceptance.alpha
+        if self.turns and not self.follows:  # given up, they are hardly tried any more
+            alpha = min(alpha + TRUST * self._estimates.acceptance.error, HOPE)
+        self.follows = not self.worth.pays(alpha)
 
     def _misses(self, now: float) -> bool:
         """Whether the next token would be too late for a step that those there are in time for."""
@@ -177,11 +195,13 @@ class Paths:
         """What ``Draft`` asked for is there. False if it is void: its path was left."""
         asked_s, self._asked_s = self._asked_s, None
         assert asked_s is not None
-        if self._fed <= BACKLOG:
-            each_s = (now - asked_s - waited_s) / self._asked
-            for place in range(self._asked, 0, -1):
+        each_s = (now - asked_s - waited_s) / self._asked
+        self._spent_s += now - asked_s
+        one = self._fed <= BACKLOG
+        for place in range(self._asked, 0, -1):
+            if one:
                 self._estimates.draft.took(each_s, beside=None)
-                self._beside.drafted(now - place * each_s, now - (place - 1) * each_s)
+            self._beside.drafted(now - place * each_s, now - (place - 1) * each_s, one=one)
         void, self._void = self._void, False
         if void:
             return False
@@ -205,12 +225,17 @@ class Paths:
         for place, chance in enumerate(met):
             self._estimates.acceptance.foretold(chance, place < agreed)
         if step_s > 0.0:  # else it is told once more
-            self._bound_rtt(now - step_s, answers=self.turns and accepted > 0)
+            bounded = self._bound_rtt(now - step_s, answers=self.turns and accepted > 0)
             rtt_s = self._estimates.rtt.typical
             alone = self._beside.stepped(now, step_s, rtt_s, self._asked_s)
             if alone or not self.turns:  # else both slowed one another, which turns are to avoid
                 self._estimates.verify.took(step_s, beside=None)
                 self._estimates.rows.add(max(rows - 1, 0), step_s)
+            if self.turns and self._written_s is not None and rows > self._sent > 0:
+                self.worth.turned(now - self._written_s - step_s - self._spent_s)
+            if bounded:
+                self._decide()
+        self._written_s, self._spent_s = now, 0.0
         taken = apart and self.turns  # turns are, from here on
         if taken:
             self._estimates.undisturbed()
@@ -227,23 +252,24 @@ class Paths:
         self._sent = self._age = 0
         if self.follows and tried:
             hope = min(self._estimates.acceptance.alpha + self._estimates.acceptance.error, HOPE)
-            self._trials.resumes = self._counts.length + tokens + LOOKS[not self.worth.pays(hope)]
+            looks = TURNS_LOOK if self.turns else LOOKS
+            behind = looks[not self.worth.pays(hope)]
+            self._trials.resumes = self._counts.length + tokens + behind
         elif accepted or tried:
             self._trials.over(self._counts.length + tokens, accepted)
             self.worth.rare = self._trials.rest > REST[0]
         return False
 
-    def _bound_rtt(self, now: float, *, answers: bool) -> None:
-        """A round trip and a step came before the first token, and before each answer to what was
-        proposed while the base station waited: no link is slower than that.
+    def _bound_rtt(self, now: float, *, answers: bool) -> bool:
+        """Whether the round trip is found to be shorter: one and a step came before the first
+        token, and before each answer to what was proposed while the base station waited.
 
-        Of a greeting that stalled, or was a program's first work, a whole text would otherwise be
-        taken for one that overtakes. ``now``: less the step.
+        No link is slower than that. Of a greeting that stalled, or was a program's first work, a
+        whole text would otherwise be taken for one that overtakes. ``now``: less the step.
         """
         most_s = now - (self._proposed_s if answers else self._started_s)
-        if (answers or not self._bounded) and self._estimates.rtt.at_most(most_s):
-            self.follows = not self.worth.pays(self._estimates.acceptance.alpha)
-        self._bounded = True
+        looks, self._bounded = answers or not self._bounded, True
+        return looks and self._estimates.rtt.at_most(most_s)
 
     def commit(self, tokens: int, *, confirmed: int = 0, refuted: bool = False) -> None:
         """The history has grown by so many tokens."""

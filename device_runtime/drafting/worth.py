@@ -11,11 +11,12 @@ import math
 
 from device_runtime.drafting.controller import LONGEST
 from device_runtime.drafting.estimators import Estimates
+from device_runtime.drafting.levels import Level
 from draftlink.planning import theory
 
 BEGUN = 1.25  # times the price: a path goes on until it is known to be wrong
 MOST = 64  # tokens of a path that the text has not reached at the device
-EARLY = 4  # tokens that are proposed before anything is known of times
+EARLY = 4  # tokens that are proposed before anything is known of times, or in turns of rows
 WAITS = 2.5  # steps in which a turn is to be over: a base station waits for four at the most
 SEEN = 3  # forwards, before which it is not judged whether drafting pays: the first may be slow
 
@@ -37,12 +38,24 @@ class Worth:
         says that a step takes, and each further row. ``price``: see ``paths``."""
         self._estimates, self._gamma, self._shared = estimates, gamma, shared
         self._step_s, self._row_s, self._price = step_s, row_s, price
+        self._between = Level()  # of a turn, what is neither drafting nor the step
         self.rare = False  # hardly anything that is proposed comes to be accepted
 
     @property
     def turns(self) -> bool:
         """Whether both ends take turns."""
         return self._shared or self._estimates.draft.slowdown > 1.0
+
+    def turned(self, between_s: float) -> None:
+        """A turn is over: what it took beside the draft's forwards and the step."""
+        self._between.add(between_s)
+
+    @property
+    def trip_s(self) -> float:
+        """A round trip; in turns all that one takes beside drafting and the step, once it is known:
+        to hand over and to wake up count, too."""
+        here = self._estimates
+        return self._between.typical if len(self._between) >= SEEN else here.rtt.mean
 
     def costs_s(self) -> tuple[float, float]:
         """A forward of the draft's, and a step of the base station's; 0 for what is not known."""
@@ -53,33 +66,40 @@ class Worth:
     def _turn_s(self) -> tuple[float, float]:
         """What a step takes without proposed tokens, and what each of them adds to it, which is no
         more than such a step."""
-        rows, (_, step_s) = self._estimates.rows, self.costs_s()
+        rows = self._estimates.rows
+        step_s = rows.mean_s or self.costs_s()[1]
         row_s = min(rows.each_s(self._row_s), step_s / (1.0 + rows.tokens))
         return step_s - rows.tokens * row_s, row_s
 
     @property
     def group(self) -> int:
         """Tokens that are proposed at once."""
+        return self._group(self._estimates.acceptance.alpha)
+
+    def _group(self, alpha: float) -> int:
+        """The same at an acceptance rate."""
         draft_s, step_s = self.costs_s()
         if self._gamma is not None:
             return self._gamma
         if not draft_s or not step_s:
             return EARLY
-        here, (lone_s, row_s) = self._estimates, self._turn_s()
+        lone_s, row_s = self._turn_s()
         pays = theory.best_draft_length(
-            here.acceptance.alpha,
-            fixed_s=here.rtt.mean + lone_s,
+            alpha,
+            fixed_s=self.trip_s + lone_s,
             draft_s=draft_s + row_s,
             longest=self._in_time(draft_s, lone_s),
         )
         pays = min(pays, self._deep)
-        return pays if self.turns else max(1, min(pays, round(step_s / (2.0 * draft_s))))
+        if self.turns:  # before any turn it is not known what a row takes
+            return pays if self._estimates.rows.tokens else min(pays, EARLY)
+        return max(1, min(pays, round(step_s / (2.0 * draft_s))))
 
     def _in_time(self, draft_s: float, lone_s: float) -> int:
         """Tokens that are drafted before the base station gives up waiting for them."""
         if not self.turns:
             return LONGEST
-        return max(1, min(LONGEST, int((WAITS * lone_s - self._estimates.rtt.mean) / draft_s)))
+        return max(1, min(LONGEST, int((WAITS * lone_s - self.trip_s) / draft_s)))
 
     @property
     def most(self) -> int:
@@ -128,10 +148,11 @@ class Worth:
             return True
         if self.turns:
             lone_s, row_s = self._turn_s()
-            turn_s = self._estimates.rtt.mean + lone_s + self.group * (draft_s + row_s)
-            return theory.expected_tokens(alpha, self.group) * lone_s >= turn_s
+            tokens = self._group(alpha)
+            turn_s = self.trip_s + lone_s + tokens * (draft_s + row_s)
+            return theory.expected_tokens(alpha, tokens) * lone_s >= turn_s
         late_s, saves_s, most = self._estimates.rtt.mean + step_s, step_s - draft_s, self._ahead(0)
         if saves_s <= 0.0 or most < late_s / step_s:  # by so much the text is ahead
             return False
-        tokens = math.pow(alpha, late_s / saves_s) / (1.0 - alpha)
-        return tokens * saves_s / step_s >= BEGUN * self._price * most
+        stands = math.pow(alpha, late_s / saves_s) / (1.0 - alpha)
+        return stands * saves_s / step_s >= BEGUN * self._price * most

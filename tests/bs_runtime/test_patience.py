@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bs_runtime.engine.patience import FIRST_S, LIMIT, LONGEST, VAIN, Patience
+from bs_runtime.engine.patience import LIMIT, LONGEST, TURNS, VAIN, Patience
 from bs_runtime.engine.prices import SPARING, Prices
 
 STEP_S, ROW_S = 0.05, 0.0005
@@ -190,20 +190,48 @@ def test_the_first_turn_is_tried_where_it_may_be_short_beside_a_step():
         assert (one.wait_s(2.0, 2.0, 0, 50) > 0.0) is waits
 
 
-def test_who_takes_turns_has_the_first_and_is_not_waited_for_for_ever():
-    """Before any step: how long one takes is not known, or by other conversations' alone."""
-    for turns, others_s in ((True, 0.0), (True, STEP_S), (False, STEP_S)):
+def test_who_takes_turns_has_the_one_behind_the_first_step_and_is_not_waited_for_for_ever():
+    """A step without proposed tokens is first: neither end knows otherwise what one takes."""
+    for turns in (True, False):
         prices = Prices()
-        if others_s:
-            for number in range(9):
-                prices.stepped(1 + number % 2, others_s, 1, 1, float(number))
         one = Patience(prices, turns=turns)
+        assert one.wait_s(4.0, 4.0, 0, 50) == 0.0
+        step(one, prices, 1, STEP_S)
+        told(one, 5.0, 1)
         wait_s = one.wait_s(5.0, 5.0, 0, 50)
-        assert (wait_s > 0.0) is turns and wait_s <= LIMIT * (others_s or FIRST_S) + 1e-9
+        assert (wait_s > 0.0) is turns and wait_s <= LIMIT * STEP_S + 1e-9
         assert one.wait_s(5.0 + wait_s, 5.0, 0, 50) == 0.0
         assert one.wait_s(5.01, 5.0, 1, 50) == 0.0  # something is there to be checked
-        one.proposed(5.02, 2, 0, goes_on=False)
-        assert one.wait_s(5.03, 5.0, 0, 50) == 0.0  # it was wrong
+        step(one, prices, 1, STEP_S)
+        told(one, 6.0, 2)
+        assert one.wait_s(6.0, 6.0, 0, 50) == 0.0  # it was in vain, and is not tried again
+
+
+def turned(*, turn_s: float, alpha: float) -> Patience:
+    """One whose device has taken turns of four tokens, and has been told of the last one."""
+    prices = Prices()
+    one = Patience(prices, turns=True)
+    for number in range(30):
+        for rows in (1, 5):
+            step(one, prices, rows, STEP_S + (rows - 1) * ROW_S)
+        one.judged(round(100 * alpha), round(100 * (1 - alpha)))
+        told(one, number, 10 * number)
+        one.proposed(number + turn_s, 4, 10 * number, goes_on=False, begins=True, waits=True)
+        assert one.wait_s(number + turn_s, number, 4, 50) == 0.0
+    told(one, 100.0, 500)
+    return one
+
+
+def test_a_turn_that_brings_much_less_than_steps_alone_is_not_waited_for(monkeypatch):
+    """The device reckons likewise, and rests: each time that it gave turns up two steps were lost.
+
+    Where a turn is about as good it may come, and a step beside it would slow both.
+    """
+    cases = ((0.05, 0.8, True), (0.12, 0.8, True), (0.12, 0.5, False), (0.12, 0.3, False))
+    for turn_s, alpha, waits in cases:
+        assert (turned(turn_s=turn_s, alpha=alpha).wait_s(100.0, 100.0, 0, 50) > 0.0) is waits
+    monkeypatch.setattr("bs_runtime.engine.patience.TURNS", 0.0)  # negative control
+    assert TURNS and turned(turn_s=0.12, alpha=0.5).wait_s(100.0, 100.0, 0, 50) > 0.0
 
 
 def test_a_device_that_rests_is_looked_for_sooner_than_it_came_beside_a_step():

@@ -47,6 +47,14 @@ def test_a_forward_under_way_while_a_step_is_told_of_was_beside_it(one, draft):
     assert samples(draft, beside=False) == [0.02]
 
 
+def test_a_look_at_many_tokens_disturbs_a_step_and_tells_nothing_of_a_forward(one, draft):
+    """Taken for a step of its own, it would make all of them seem slower, and turns worth it."""
+    one.drafted(0.05, 0.09, one=False)
+    assert not told(one, 0.0, 0.1)
+    assert len(samples(draft, beside=True)) == 1 and samples(draft, beside=False) == []
+    assert told(one, 0.2, 0.3)
+
+
 def test_what_was_beside_a_forward_before_the_first_step_nobody_has_told(draft):
     """The base station reads the prompt then."""
     made = Beside(draft)

@@ -198,3 +198,17 @@ def test_what_the_base_station_says_of_its_steps_counts_until_there_are_samples(
     assert (here.stream_s, here.verify_s) == (0.05, 0.07)  # a step of one row
     here.target.add(0.04)
     assert (here.stream_s, here.verify_s) == (0.04, 0.07)
+
+
+def test_many_steps_without_a_block_do_not_hide_what_a_row_adds():
+    """Where a device rests, all of them are: turns would soon be taken to cost no rows at all."""
+    here = Rows()
+    for _ in range(6):
+        here.add(4, 0.012)
+    for _ in range(200):
+        here.add(0, 0.008)
+    assert 0.0007 < here.each_s(0.0) < 0.001
+    assert here.mean_s - here.tokens * 0.001 == pytest.approx(0.008)
+    empty = Rows()
+    empty.add(0, 0.008)
+    assert empty.tokens == 0.0 and empty.mean_s == 0.008 and empty.each_s(0.001) == 0.001

@@ -16,7 +16,9 @@ from device_runtime.drafting.paths import LONG, LOOKS, PRICE, Paths
 from device_runtime.drafting.trials import REST
 from device_runtime.drafting.worth import MOST, SEEN
 
-BEGINS = 10  # tokens that are there: one of them is written, where ``opens`` does not say otherwise
+BEGINS = (
+    10  # tokens that are there: two of them are written, where ``opens`` does not say otherwise
+)
 
 
 def window(*, shared: bool = False, gamma: int | None = None, ends: int = 500, context: int = 500,
@@ -28,7 +30,7 @@ def window(*, shared: bool = False, gamma: int | None = None, ends: int = 500, c
     for _ in range(10):
         estimates.draft.took(draft_s, beside=True)
         estimates.verify.took(step_s, beside=True)
-    begins = BEGINS if opens else BEGINS - 1
+    begins = BEGINS if opens else BEGINS - 2
     limits = Limits(begins, ends, context, message, 64, foretells=True, corrects=False)
     return Paths(
         Controller(estimates, gamma), limits, BEGINS, shared=shared, price=price, **options
@@ -55,8 +57,9 @@ def test_taking_turns_it_proposes_once_and_rests():
     assert sum(isinstance(a, Draft) for a in asked) == 3
 
 
-def test_taking_turns_the_first_turn_is_the_base_stations():
-    """It reads the prompt; the draft reads it, too, and drafts no more, as that would slow both."""
+def test_taking_turns_the_prompt_and_the_first_step_are_the_base_stations():
+    """The draft reads the prompt, too, and drafts no more, as that would slow both; and beside the
+    first step nothing is done, so that it tells what one takes without proposed tokens."""
     asked = play(window(shared=True, gamma=3, opens=True), 10)
     assert sum(isinstance(a, Draft) for a in asked) == 1
     assert not any(isinstance(a, Propose) for a in asked)
@@ -64,6 +67,10 @@ def test_taking_turns_the_first_turn_is_the_base_stations():
     play(one, 10)
     one.written(0.1, 1, 0, 1, step_s=0.0, rows=0)
     one.commit(1)
+    assert play(one, 10) == [Wait(None)]
+    one.written(0.15, 0, 0, 1, step_s=0.04, rows=1)
+    one.commit(1)
+    assert one._estimates.rows.mean_s == 0.04
     assert [a for a in play(one, 10) if isinstance(a, Propose)] == [Propose(3, goes_on=False)]
     assert any(isinstance(a, Propose) for a in play(window(gamma=3, opens=True), 10))
 
@@ -86,14 +93,14 @@ def test_a_turn_is_as_long_as_its_rows_are_worth():
 def test_taking_turns_a_small_draft_is_asked_for_all_at_once():
     """To hand over each forward would take as long as it; a slow one is looked at in between."""
     one = window(shared=True, gamma=4, draft_s=0.001)
-    assert one.due(0.0, cached=BEGINS) == [Draft(4, BEGINS - 1, True)]
+    assert one.due(0.0, cached=BEGINS) == [Draft(4, BEGINS - 2, True)]
     assert one.drafted(0.004, [Proposed(0.7, False)] * 4)
     assert one.due(0.004, cached=BEGINS + 4) == [Propose(4, goes_on=False)]
     one.written(0.02, 4, 4, 5, step_s=0.008, rows=1)
     one.commit(5)
-    assert one.due(0.02, cached=BEGINS + 3)[0] == Draft(4, BEGINS - 1, True)
+    assert one.due(0.02, cached=BEGINS + 3)[0] == Draft(4, BEGINS - 2, True)
     for other in (window(shared=True, gamma=4), window(gamma=4, draft_s=0.001)):
-        assert other.due(0.0, cached=BEGINS)[0] == Draft(1, BEGINS - 1, True)
+        assert other.due(0.0, cached=BEGINS)[0] == Draft(1, BEGINS - 2, True)
 
 
 def test_the_time_of_forwards_at_once_is_each_ones():
@@ -209,7 +216,7 @@ def test_a_path_goes_on_where_the_text_agrees_and_ends_where_it_differs():
     assert not one.written(0.0, 1, 1, 2, step_s=0.04, rows=1)
     one.commit(2)
     assert not one.drafted(1.1, [Proposed(0.7, False)])  # void: it was drafted on the path before
-    assert Draft(1, BEGINS - 1, True) in one.due(1.2, cached=BEGINS + 3)
+    assert Draft(1, BEGINS - 2, True) in one.due(1.2, cached=BEGINS + 3)
 
 
 def test_a_path_that_the_text_overtakes_is_left():

@@ -6,8 +6,8 @@ package draftlink.drafting
  * And when the next step begins, if the base station goes on writing (8.3).
  */
 internal class Beside(private val draft: Work) {
-    /** When something began, and when it ended. */
-    private class Span(val begunS: Double, val endedS: Double) {
+    /** When something began, and when it ended. [one]: a forward of one token, which tells what such a one takes. */
+    private class Span(val begunS: Double, val endedS: Double, val one: Boolean = false) {
         val tookS: Double get() = endedS - begunS
 
         /** What two have in common, in seconds. */
@@ -18,9 +18,9 @@ internal class Beside(private val draft: Work) {
     private var steps = listOf<Span>() // the last ones
     private var toldS: Double? = null // when a step was heard of last
 
-    /** A forward has ended. */
-    fun drafted(begunS: Double, endedS: Double) {
-        forwards = (forwards + Span(begunS, endedS)).takeLast(MOST)
+    /** A forward has ended. [one]: of a token. */
+    fun drafted(begunS: Double, endedS: Double, one: Boolean = true) {
+        forwards = (forwards + Span(begunS, endedS, one)).takeLast(MOST)
     }
 
     /** What a step wrote has come. */
@@ -32,7 +32,7 @@ internal class Beside(private val draft: Work) {
         val underWayS = if (askedS == null) 0.0 else step.common(Span(askedS, endedS))
         val disturbedS = underWayS + forwards.sumOf { step.common(it) }
         val (open, over) = forwards.partition { it.endedS > endedS }
-        over.forEach(::sort)
+        over.filter { it.one }.forEach(::sort)
         forwards = open
         return disturbedS <= CLEAR * stepS
     }

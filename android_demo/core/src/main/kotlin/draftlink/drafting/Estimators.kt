@@ -118,17 +118,24 @@ internal class Work : Level() {
     }
 }
 
-/** What a verification takes longer for each token of a block that waited (2.2): least squares over the last ones. */
+/**
+ * What a verification takes longer for each token of a block that waited (2.2): least squares over the last
+ * ones, and over steps without a block.
+ */
 internal class Rows {
-    private val samples = ArrayDeque<Pair<Int, Double>>()
+    private val blocks = ArrayDeque<Pair<Int, Double>>()
+    private val alone = ArrayDeque<Pair<Int, Double>>() // few of them: there may be many, and all say the same
 
     /** Their mean number. */
     var tokens = 0.0
         private set
 
+    /** What they take. */
+    var meanS = 0.0
+        private set
+
     private var product = 0.0
     private var spread = 0.0
-    private var meanS = 0.0
 
     /** The seconds of one without any token; 0 before the first. */
     val loneS: Double get() = meanS - minOf(tokens * tokenS, meanS)
@@ -138,19 +145,22 @@ internal class Rows {
 
     /** The same, where [toldS] is said as long as blocks hardly differ. */
     fun eachS(toldS: Double): Double =
-        if (samples.isEmpty()) toldS else maxOf(0.0, (product + samples.size * toldS) / (spread + samples.size))
+        (blocks.size + alone.size).let { if (it == 0) toldS else maxOf(0.0, (product + it * toldS) / (spread + it)) }
 
     /** What is measured from here on is something else. */
     fun forget() {
-        samples.clear()
+        blocks.clear()
+        alone.clear()
         tokens = 0.0
         meanS = 0.0
     }
 
     /** A block of so many [tokens]. A stall counts as twice the typical time at the most. */
     fun add(tokens: Int, seconds: Double) {
-        samples += tokens to seconds
-        if (samples.size > Level.KEPT) samples.removeFirst()
+        val kept = if (tokens > 0) blocks else alone
+        kept += tokens to seconds
+        if (kept.size > if (tokens > 0) Level.KEPT else ALONE) kept.removeFirst()
+        val samples = alone + blocks
         val number = samples.size
         val most = LATE * samples.map { it.second }.sorted()[(number - 1) / 2]
         this.tokens = samples.sumOf { it.first }.toDouble() / number
@@ -161,6 +171,7 @@ internal class Rows {
 
     private companion object {
         const val LATE = 2.0
+        const val ALONE = 8
     }
 }
 
