@@ -84,8 +84,8 @@ class Paths:
     def turns(self) -> bool:
         return self.shared or self.here.draft.slowdown() > 1.0
 
-    def opens(self, behind: int = 0) -> bool:
-        return self.turns() and self.length == self.limits["begins"] + behind
+    def opens(self) -> bool:
+        return self.turns() and self.length <= self.limits["begins"] + 1
 
     def trip(self) -> float:
         known = len(self.between.samples) >= 3
@@ -111,7 +111,7 @@ class Paths:
         draft_s, step_s = self.costs()
         if self.gamma is not None:
             return int(self.gamma)
-        if not draft_s or not step_s:
+        if not draft_s or not step_s or (self.turns() and self.unsure()):
             return 4
         lone_s, row_s = self.turn()
         fixed_s = self.trip() + lone_s
@@ -164,15 +164,14 @@ class Paths:
 
     def due(self, now: float, cached: int, link: str) -> list[Action]:
         ahead, actions = len(self.path), []
-        rests = not ahead and (self.opens(1) or self.length < self.resumes)
+        rests = not ahead and (self.opens() or self.length < self.resumes)
         if (not ahead or self.guesses) and self.job is None and not rests:
             self.guesses = self.unsure()
             self.decide()
-        looks = self.follows or self.opens()
-        room = min(1 if looks else self.most(), self.room)
+        room = min(1 if self.follows else self.most(), self.room)
         ends = any(eos for _, eos in self.path)
         full = ahead >= room or ends or (self.turns() and self.sent > 0)
-        fresh = 0 if looks and ahead <= 1 else min(ahead, 256) - self.sent
+        fresh = 0 if self.follows and ahead <= 1 else min(ahead, 256) - self.sent
         last = ends or ahead >= self.room or (full and (self.turns() or ahead == room))
         sends = last or fresh >= self.group() or (not full and self.misses(now))
         if not link and fresh and sends:

@@ -261,7 +261,7 @@ CASES = {
     "too dear by a little": case(19, 12, "known", price=0.26),
     "an EOS": case(14, 20, "good", {"eos": 0.2}),
     "the limit": case(15, 30, "good", {"accepts": 0.95}, ends=25),
-    "a full context": case(16, 26, "good", {"accepts": 0.95}, context=19),
+    "a full context": case(16, 22, "good", {"accepts": 0.95}, context=19),
     "a cut": case(17, 48, "good", {"lost": (3.25, 3.39)}),
     "a greeting that stalled": case(21, 9, "stalled"),
     "offline": case(18, 44, "good", {"lost": (3.2, 3.42), "accepts": 0.9}, offline_after_s=0.2),

@@ -134,5 +134,5 @@ def test_a_window_without_one_of_its_rules_fails(monkeypatch, name):
 
 def test_a_window_that_drafts_beside_the_first_step_fails(monkeypatch):
     """Negative control: what a step takes without proposed tokens would not be known."""
-    monkeypatch.setattr(paths.Paths, "_first", property(lambda self: False))
+    monkeypatch.setattr(paths.Paths, "_opens", property(lambda self: False))
     assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)

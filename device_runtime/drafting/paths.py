@@ -6,7 +6,7 @@ overtaken, a new one begins behind the text.
 
 Where both ends share a machine (the address says so, or both are seen to slow one another), they
 take turns: the device drafts as many tokens as pay (``theory.best_draft_length``), proposes them,
-and rests until it hears what came of them; the first turn is the base station's, for the prompt.
+and rests until it hears what came of them; the prompt and a first step are the base station's.
 Elsewhere it drafts on under a window that covers what is under way, and proposes in groups of about
 what it drafts in half a step of the target's.
 
@@ -112,15 +112,14 @@ class Paths:
     ) -> list[Action]:
         """What is to be done at ``now``; ``cached`` tokens are in the draft's cache."""
         ahead, actions = len(self._chances), list[Action]()
-        rests = not ahead and (self._first or self._counts.length < self._trials.resumes)
+        rests = not ahead and (self._opens or self._counts.length < self._trials.resumes)
         if (not ahead or self._guesses) and self._asked_s is None and not rests:
             self._guesses = self.worth.unsure
             self._decide()
-        looks = self.follows or (self.turns and self._counts.length == self._counts.limits.begins)
-        room = min(1 if looks else self.worth.most, self._counts.room)
+        room = min(1 if self.follows else self.worth.most, self._counts.room)
         # In turns it rests until it hears what came of what it has proposed: all of it.
         full = ahead >= room or self._ends or (self.turns and self._sent > 0)
-        held = looks and ahead <= 1  # more was drafted while nothing was heard
+        held = self.follows and ahead <= 1  # more was drafted while nothing was heard
         fresh = 0 if held else min(ahead, MAX_LIVE) - self._sent
         # Beyond the window, where nothing is heard for long, only groups are worth their frames.
         last = self._ends or ahead >= self._counts.room or (full and (self.turns or ahead == room))
@@ -143,10 +142,10 @@ class Paths:
         return [Wait(alone_s)]
 
     @property
-    def _first(self) -> bool:
-        """Whether the base station's first step is to come: one beside which nothing is done tells
-        what it takes without proposed tokens."""
-        return self.turns and self._counts.length == self._counts.limits.begins + 1
+    def _opens(self) -> bool:
+        """Whether turns are yet to begin: the base station reads the prompt, to which reading it
+        here, too, would add, and makes a step alone, which tells what one takes."""
+        return self.turns and self._counts.length <= self._counts.limits.begins + 1
 
     def _decide(self) -> None:
         """Whether it pays to propose anything."""

@@ -81,7 +81,7 @@ class Worth:
         draft_s, step_s = self.costs_s()
         if self._gamma is not None:
             return self._gamma
-        if not draft_s or not step_s:
+        if not draft_s or not step_s or (self.turns and self.unsure):
             return EARLY
         lone_s, row_s = self._turn_s()
         pays = theory.best_draft_length(

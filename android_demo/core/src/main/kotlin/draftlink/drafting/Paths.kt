@@ -59,20 +59,22 @@ internal class Paths(
 
     /** Whether both ends take turns. */
     val turns: Boolean get() = worth.turns
-    private val opens: Boolean get() = turns && counts.length == counts.limits.begins // the prompt is being read
 
-    /** The base station's first step is to come: beside it nothing is done, so it tells what one takes alone. */
-    private val first: Boolean get() = turns && counts.length == counts.limits.begins + 1
+    /**
+     * Turns are yet to begin: the base station reads the prompt, to which reading it here, too, would add,
+     * and makes a step alone, which tells what one takes.
+     */
+    private val opens: Boolean get() = turns && counts.length <= counts.limits.begins + 1
 
     // What is due (8.3).
     override fun due(now: Double, cached: Int, connected: Boolean, unread: Boolean): List<Action> {
         val ahead = chances.size
-        val rests = ahead == 0 && (first || counts.length < resumes)
+        val rests = ahead == 0 && (opens || counts.length < resumes)
         if ((ahead == 0 || guesses) && askedS == null && !rests) {
             guesses = worth.unsure
             decide()
         }
-        val room = minOf(if (follows || opens) 1 else worth.most, counts.room)
+        val room = minOf(if (follows) 1 else worth.most, counts.room)
         // In turns it rests until it hears what came of what it has proposed: all of it.
         val full = ahead >= room || ends || (turns && sent > 0)
         val actions = if (connected && !unread) proposals(now, ahead, room, full) else ArrayList()
@@ -95,7 +97,7 @@ internal class Paths(
 
     private fun proposals(now: Double, ahead: Int, room: Int, full: Boolean): ArrayList<Action> {
         val actions = ArrayList<Action>()
-        val held = (follows || opens) && ahead <= 1 // more was drafted while nothing was heard
+        val held = follows && ahead <= 1 // more was drafted while nothing was heard
         val fresh = if (held) 0 else minOf(ahead, BothFaults.MAX_LIVE.toInt()) - sent
         // Beyond the window, where nothing is heard for long, only groups are worth their frames.
         val last = ends || ahead >= counts.room || (full && (turns || ahead == room))

@@ -60,7 +60,7 @@ internal class Worth(
 
     private fun group(alpha: Double): Int {
         if (gamma != null) return gamma
-        if (draftS == 0.0 || verifyS == 0.0) return EARLY
+        if (draftS == 0.0 || verifyS == 0.0 || (turns && unsure)) return EARLY
         val pays = minOf(Theory.bestDraftLength(alpha, tripS + loneS, draftS + eachS, inTime), deep)
         if (turns) return if (estimates.rows.tokens == 0.0) minOf(pays, EARLY) else pays
         return maxOf(1, minOf(pays, Math.rint(verifyS / (2.0 * draftS)).toInt()))
