@@ -21,8 +21,13 @@ class Beside:
         self.forwards: list[tuple[float, float]] = []  # begun, ended
         self.many: list[tuple[float, float]] = []  # of them, those of more tokens than one
         self.steps: list[tuple[float, float]] = []  # likewise
+        self.clear, self.slow = Level(), Level()
 
-    def stepped(self, now: float, step: float, asked: float | None) -> bool:
+    def slows(self) -> bool:
+        few = min(len(self.clear.samples), len(self.slow.samples)) < 2
+        return not few and not less(self.slow.typical, 1.2 * self.clear.typical)
+
+    def stepped(self, now: float, step: float, asked: float | None, rows: int) -> bool:
         end = now - self.here.rtt.typical / 2.0
         begin, kept, disturbed = end - step, [], 0.0
         self.steps = [*self.steps, (begin, end)][-8:]
@@ -35,7 +40,10 @@ class Beside:
         self.forwards = kept
         if asked is not None:
             disturbed += common((asked, end), (begin, end))
-        return not less(0.1 * step, disturbed)
+        alone = not less(0.1 * step, disturbed)
+        if rows == 1:
+            (self.clear if alone else self.slow).add(step)
+        return alone
 
     def sort(self, took: float, beside: float) -> None:
         alone, slow = self.here.draft.alone, self.here.draft.beside
@@ -258,7 +266,7 @@ class Paths:
                 self.here.rtt.add(most)
             self.bounded = True
             asked = self.job[0] if self.job else None
-            if self.beside.stepped(now, step_s, asked) or not self.turns():
+            if self.beside.stepped(now, step_s, asked, rows) or not self.turns():
                 self.here.verify.took(step_s, None)
                 self.here.row(max(rows - 1, 0), step_s)
             if self.turns() and self.told is not None and rows > self.sent > 0:
@@ -282,8 +290,8 @@ class Paths:
         self.sent = self.age = 0
         if self.follows and tried:
             hope = min(self.here.alpha + self.here.error, 0.98)
-            hopes = 32 if self.turns() else 8
-            self.resumes = self.length + tokens + (hopes if self.pays(hope) else 64)
+            hoping = 32 if self.turns() or self.beside.slows() else 8
+            self.resumes = self.length + tokens + (hoping if self.pays(hope) else 64)
         elif accepted:
             self.rest = 8
         elif tried and not less(self.text, 15.0) and less(self.stood, 0.03 * self.text):

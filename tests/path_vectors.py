@@ -93,6 +93,7 @@ class World:
         self.prompt_s = how.get("prompt_s", 0.0)  # before the first step
         self.row_s = how.get("row_s", 0.0)  # what each row adds to a step, of what is told of it
         self.slows, self.stepping = how.get("slows", 1.0), (0.0, 0.0)
+        self.drags = how.get("drags", 1.0)  # what a forward under way at its end makes of a step
         self.shares, self.lost = how.get("shares", 0.0), how.get("lost", (1e9, 1e9))
         self.now, self.length = vector["started_s"], vector["length"]
         self.cached = self.length - 1
@@ -184,12 +185,14 @@ class World:
         accepted = next((i for i, right in enumerate(mine) if not right), len(mine))
         accepted = min(accepted, self.vector["limits"]["ends"] - self.text - 1)
         self.text += accepted + 1
-        self.at(self.rtt_s / 2.0, ["written", accepted, accepted + 1, len(mine) + 1], link=True)
+        drags = self.drags if self.job else 1.0
+        told = ["written", accepted, accepted + 1, len(mine) + 1, drags]
+        self.at(self.rtt_s / 2.0, told, link=True)
         begins = self.now + self.patience_s
         self.stepping = begins, begins + self.step_s
         self.at(self.step_s + self.patience_s, ["step"])
 
-    def on_written(self, accepted: int, tokens: int, rows: int) -> None:
+    def on_written(self, accepted: int, tokens: int, rows: int, drags: float) -> None:
         agreed = 0
         for node in self.nodes[:tokens]:
             if not node[2]:
@@ -207,7 +210,7 @@ class World:
             self.cached = min(self.cached, self.length - tokens + agreed)
         if self.rng.random() < 0.15:  # a frame is there, and has not been looked at
             self.ask([], unread=True)
-        step_s = (self.step_s + self.row_s * (rows - 1)) * self.rng.uniform(1.0, 1.01)
+        step_s = (self.step_s + self.row_s * (rows - 1)) * drags * self.rng.uniform(1.0, 1.01)
         events = [["written", agreed, accepted, tokens, round(step_s, 6), rows]]
         self.ask([*events, ["commit", tokens, confirmed, refuted]])
 
@@ -233,7 +236,6 @@ CASES = {
     "apart": case(1, 18, "good"),
     "apart, cold": case(2, 16, "cold"),
     "apart, cold, told": case(3, 12, "cold", step_s=0.0467, row_s=0.00113),
-    "apart, known": case(4, 14, "known"),
     "apart, one worker for several": case(5, 14, "known", {"shares": 0.6}),
     "turns": case(6, 18, "near", TURNS | {"prompt_s": 0.2}, shared=True),
     "turns, cold": case(
@@ -255,7 +257,9 @@ CASES = {
         22, 28, "next door",
         {"slows": 1.9, "rtt_s": 0.0207, "patience_s": 0.0307, "accepts": 1.0, "draft_s": 0.0187},
     ),
-    "follows": case(11, 35, "poor", {"rtt_s": 0.607, "accepts": 0.3}),
+    "follows, and slows steps": case(
+        2, 44, "known", {"rtt_s": 0.207, "accepts": 0.8, "draft_s": 0.0367, "drags": 1.5}
+    ),
     "never right": case(12, 64, "poor", {"accepts": 0.0, "draft_s": 0.0407}, price=0.0),
     "dear": case(13, 14, "known", price=0.21),
     "too dear by a little": case(19, 12, "known", price=0.26),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from device_runtime.drafting.levels import Work
+from device_runtime.drafting.levels import Level, Work
 
 Span = tuple[float, float]  # when something began, and when it ended
 
@@ -17,6 +17,8 @@ MOST = 64  # forwards that are not sorted yet
 MIXED = 0.5  # of what a forward takes beside a step: as much of it may be, for the rest to tell
 STEPS = 8  # that are looked back on
 MARGIN = 0.02  # of a step: so long before it begins a proposal should be there
+SLOWS = 1.2  # times as long as alone steps take beside forwards, from which on these slow them
+FEW = 2  # steps of each kind that tell it
 CLEAR = 0.1  # of a forward beside a step, or of a step beside forwards: as much counts as none
 
 
@@ -29,12 +31,23 @@ class Beside:
         self._forwards: deque[tuple[Span, bool]] = deque(maxlen=MOST)
         self._steps: deque[Span] = deque(maxlen=STEPS)  # the last ones
         self._told_s: float | None = None  # when a step was heard of last
+        # What steps of one row take, by whether forwards went on beside them.
+        self._taken = {False: Level(), True: Level()}
+
+    @property
+    def slows(self) -> bool:
+        """Whether the draft's forwards slow the base station's steps, as on one machine they do."""
+        alone, beside = self._taken[False], self._taken[True]
+        known = min(len(alone), len(beside)) >= FEW
+        return known and beside.typical >= SLOWS * alone.typical
 
     def drafted(self, begun_s: float, ended_s: float, *, one: bool = True) -> None:
         """A forward has ended. ``one``: of a token, which tells what such a one takes."""
         self._forwards.append(((begun_s, ended_s), one))
 
-    def stepped(self, now: float, step_s: float, rtt_s: float, asked_s: float | None) -> bool:
+    def stepped(
+        self, now: float, step_s: float, rtt_s: float, asked_s: float | None, *, rows: int = 1
+    ) -> bool:
         """What a step wrote has come; a forward is under way since ``asked_s``, if one is.
 
         Whether the step had hardly any of the device's work beside it.
@@ -49,7 +62,10 @@ class Beside:
             forward, one = self._forwards.popleft()
             if one:
                 self._sort(forward)
-        return disturbed_s <= CLEAR * step_s
+        alone = disturbed_s <= CLEAR * step_s
+        if rows == 1:
+            self._taken[not alone].add(step_s)
+        return alone
 
     def _sort(self, forward: Span) -> None:
         """Whether a forward was beside steps is known: another step has ended behind it."""

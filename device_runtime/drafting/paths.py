@@ -38,7 +38,7 @@ from draftlink.protocol.both import MAX_LIVE
 PRICE = 0.02  # tokens of text that a drafted token must save, unless the caller says another
 LONG = 192  # tokens of a path, after which a new one begins
 LOOKS = (8, 64)  # tokens of text between two looks while it follows: where there is hope, or none
-TURNS_LOOK = (32, 64)  # the same in turns, where a look slows the base station's steps
+LOOKS_DEAR = 32  # the same with hope, where a look slows the base station's steps
 TRUST = 0.5  # standard errors by which turns go on where they do not pay by the estimate itself
 BRIEF_S = 0.008  # in turns, forwards that together take no longer are one job for the worker
 
@@ -123,8 +123,8 @@ class Paths:
         fresh = 0 if held else min(ahead, MAX_LIVE) - self._sent
         # Beyond the window, where nothing is heard for long, only groups are worth their frames.
         last = self._ends or ahead >= self._counts.room or (full and (self.turns or ahead == room))
-        sends = last or fresh >= self.worth.group or (not full and self._misses(now))
-        if connected and not unread and fresh and sends:
+        sends = fresh and (last or fresh >= self.worth.group or (not full and self._misses(now)))
+        if connected and not unread and sends:
             self._sent, self._proposed_s = self._sent + fresh, now
             message = self._counts.limits.message
             for begin in range(0, fresh, message):
@@ -226,7 +226,7 @@ class Paths:
         if step_s > 0.0:  # else it is told once more
             bounded = self._bound_rtt(now - step_s, answers=self.turns and accepted > 0)
             rtt_s = self._estimates.rtt.typical
-            alone = self._beside.stepped(now, step_s, rtt_s, self._asked_s)
+            alone = self._beside.stepped(now, step_s, rtt_s, self._asked_s, rows=rows)
             if alone or not self.turns:  # else both slowed one another, which turns are to avoid
                 self._estimates.verify.took(step_s, beside=None)
                 self._estimates.rows.add(max(rows - 1, 0), step_s)
@@ -251,8 +251,8 @@ class Paths:
         self._sent = self._age = 0
         if self.follows and tried:
             hope = min(self._estimates.acceptance.alpha + self._estimates.acceptance.error, HOPE)
-            looks = TURNS_LOOK if self.turns else LOOKS
-            behind = looks[not self.worth.pays(hope)]
+            hoping = LOOKS_DEAR if self.turns or self._beside.slows else LOOKS[0]
+            behind = hoping if self.worth.pays(hope) else LOOKS[1]
             self._trials.resumes = self._counts.length + tokens + behind
         elif accepted or tried:
             self._trials.over(self._counts.length + tokens, accepted)

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 KEPT = 31  # blocks that are looked back on,
 ALONE = 8  # and beside them steps without any token: there may be many, and all say the same
 LATE = 2.0  # times the typical verification: as much of one tells what a token adds to it
 STEADY = 1.0  # tokens², as if blocks had differed so much more in length, and not in time
+
+
+class _Fit(NamedTuple):
+    """Means of samples, and the sums that tell their slope."""
+
+    tokens: float
+    mean_s: float
+    spread: float
+    product: float
 
 
 class Rows:
@@ -20,9 +30,7 @@ class Rows:
     def __init__(self) -> None:
         self._blocks: deque[tuple[int, float]] = deque(maxlen=KEPT)
         self._alone: deque[tuple[int, float]] = deque(maxlen=ALONE)
-        self.tokens = 0.0  # their mean number
-        self.mean_s = 0.0  # what they take
-        self._product = self._spread = 0.0
+        self._fitted: _Fit | None = _Fit(0.0, 0.0, 0.0, 0.0)
 
     def __len__(self) -> int:
         return len(self._blocks) + len(self._alone)
@@ -31,19 +39,35 @@ class Rows:
         """What is measured from here on is something else."""
         self._blocks.clear()
         self._alone.clear()
-        self.tokens = self.mean_s = 0.0
+        self._fitted = _Fit(0.0, 0.0, 0.0, 0.0)
 
     def add(self, tokens: int, seconds: float) -> None:
         """A block of so many tokens. A stall counts as ``LATE`` times the typical at the most."""
         (self._blocks if tokens else self._alone).append((tokens, seconds))
-        samples = [*self._alone, *self._blocks]
-        number = len(samples)
-        ordered = sorted(s for _, s in samples)
-        most = LATE * ordered[(number - 1) // 2]
-        self.tokens = sum(n for n, _ in samples) / number
-        self.mean_s = mean = sum(min(s, most) for s in ordered) / number
-        self._spread = sum((n - self.tokens) ** 2 for n, _ in samples)
-        self._product = sum((n - self.tokens) * (min(s, most) - mean) for n, s in samples)
+        self._fitted = None  # until it is asked for: a device that rests does not
+
+    @property
+    def _fit(self) -> _Fit:
+        if self._fitted is None:
+            samples = [*self._alone, *self._blocks]
+            number = len(samples)
+            most = LATE * sorted(s for _, s in samples)[(number - 1) // 2]
+            tokens = sum(n for n, _ in samples) / number
+            mean_s = sum(min(s, most) for _, s in samples) / number
+            spread = sum((n - tokens) ** 2 for n, _ in samples)
+            product = sum((n - tokens) * (min(s, most) - mean_s) for n, s in samples)
+            self._fitted = _Fit(tokens, mean_s, spread, product)
+        return self._fitted
+
+    @property
+    def tokens(self) -> float:
+        """Their mean number."""
+        return self._fit.tokens
+
+    @property
+    def mean_s(self) -> float:
+        """What they take."""
+        return self._fit.mean_s
 
     @property
     def token_s(self) -> float:
@@ -60,4 +84,4 @@ class Rows:
         steady = STEADY * len(self)
         if not steady:
             return told_s
-        return max(0.0, (self._product + steady * told_s) / (self._spread + steady))
+        return max(0.0, (self._fit.product + steady * told_s) / (self._fit.spread + steady))

@@ -17,6 +17,11 @@ internal class Beside(private val draft: Work) {
     private var forwards = listOf<Span>() // those that are not sorted yet
     private var steps = listOf<Span>() // the last ones
     private var toldS: Double? = null // when a step was heard of last
+    private val clear = Level() // what steps of one row take alone,
+    private val slowed = Level() // and beside forwards
+
+    /** The draft's forwards slow the base station's steps, as on one machine they do. */
+    val slows: Boolean get() = minOf(clear.size, slowed.size) >= FEW && slowed.typical >= SLOWS * clear.typical
 
     /** A forward has ended. [one]: of a token. */
     fun drafted(begunS: Double, endedS: Double, one: Boolean = true) {
@@ -24,7 +29,7 @@ internal class Beside(private val draft: Work) {
     }
 
     /** What a step wrote has come. */
-    fun stepped(now: Double, stepS: Double, rttS: Double, askedS: Double?): Boolean {
+    fun stepped(now: Double, stepS: Double, rttS: Double, askedS: Double?, rows: Int): Boolean {
         toldS = now
         val endedS = now - rttS / 2.0
         val step = Span(endedS - stepS, endedS)
@@ -34,7 +39,9 @@ internal class Beside(private val draft: Work) {
         val (open, over) = forwards.partition { it.endedS > endedS }
         over.filter { it.one }.forEach(::sort)
         forwards = open
-        return disturbedS <= CLEAR * stepS
+        val alone = disturbedS <= CLEAR * stepS
+        if (rows == 1) (if (alone) clear else slowed).add(stepS)
+        return alone
     }
 
     /** Whether a [forward] was beside steps is known: another step has ended behind it. */
@@ -64,6 +71,8 @@ internal class Beside(private val draft: Work) {
         const val MARGIN = 0.02 // of a step: so long before it begins a proposal should be there
         const val MOST = 64 // forwards that are not sorted yet
         const val MIXED = 0.5 // of what a forward takes beside a step: as much may be, for the rest to tell
+        const val SLOWS = 1.2 // times as long as alone steps take beside forwards, from which on these slow them
+        const val FEW = 2 // steps of each kind that tell it
         const val STEPS = 8 // that are looked back on
         const val CLEAR = 0.1 // of a forward, beside a step: as much, or all but as much, says nothing wrong; nor of a step, beside forwards
     }

@@ -189,7 +189,7 @@ internal class Paths(
             val shorter = (answers || !bounded) && estimates.rtt.atMost(mostS)
             bounded = true
             // Else both slowed one another, which turns are to avoid.
-            if (beside.stepped(now, stepS, estimates.rtt.typical, askedS) || !turns) {
+            if (beside.stepped(now, stepS, estimates.rtt.typical, askedS, rows) || !turns) {
                 estimates.verify.took(stepS, null)
                 estimates.rows.add(maxOf(rows - 1, 0), stepS)
             }
@@ -221,7 +221,7 @@ internal class Paths(
     private fun rests(accepted: Int, tokens: Int, tried: Boolean) {
         if (follows && tried) {
             val hope = minOf(estimates.acceptance.alpha + estimates.acceptance.error, Controller.HOPE)
-            val hoping = if (turns) LOOKS_TURNS else LOOKS_HOPING
+            val hoping = if (turns || beside.slows) LOOKS_DEAR else LOOKS_HOPING
             resumes = counts.length + tokens + if (worth.pays(hope)) hoping else LOOKS_NOT
         } else if (accepted > 0) {
             rest = REST_FIRST
@@ -246,8 +246,8 @@ internal class Paths(
         private const val REST_FIRST = 8 // tokens of text between two trials, at first
         private const val REST_MOST = 64 // and at the most
         private const val LOOKS_HOPING = 8 // tokens of text between two looks while it follows: where there is hope,
-        private const val LOOKS_NOT = 64 // or none,
-        private const val LOOKS_TURNS = 32 // and in turns, where a look slows the base station's steps
+        private const val LOOKS_DEAR = 32 // the same where a look slows the base station's steps,
+        private const val LOOKS_NOT = 64 // or where there is none
         private const val TRUST = 0.5 // standard errors by which turns go on where they do not pay by the estimate itself
         private const val BRIEF_S = 0.008 // in turns, forwards that together take no longer are one job
     }
