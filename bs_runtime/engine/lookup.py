@@ -90,7 +90,7 @@ class LookUp:
     ) -> Sequence[int]:
         """See ``Proposer``: at most ``LONGEST``, and no more than their rows are worth."""
         asked = len(history), tuple(held), alpha
-        if asked != self._asked:
+        if asked != self._asked or not self._runs.has(history):  # it may find more now
             self._asked, self._answer = asked, self._proposed(history, held, alpha)
         return self._answer
 

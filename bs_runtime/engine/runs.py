@@ -58,6 +58,10 @@ class Runs:
                 table[places] = np.arange(first, end + 1)  # of equal places the last one stays
         self._end = end
 
+    def has(self, history: Sequence[int]) -> bool:
+        """Whether all of a history has been taken up."""
+        return self._end >= len(history) - 1
+
     def find(self, history: Sequence[int], held: Sequence[int], most: int) -> Found | None:
         """What may stand behind ``held`` behind a history, as ``add`` has it; at most so many ids.
 
