@@ -161,6 +161,8 @@ CHANGED = [
     (controller, "WAITS_BELOW", 0.1),
     (controller, "HYSTERESIS", 0.9),
     (controller, "LONGEST", 3),
+    (controller, "LOOKS", (8, 8)),
+    (controller, "LOOKS", (64, 64)),
     (controller, "TRUST", 1e9),
     (estimators, "MEMORY", 0.5),
     (estimators, "TEXT", 300.0),

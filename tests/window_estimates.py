@@ -330,6 +330,7 @@ class Controller:
         self.writer: str = given["writer"]
         self.since, self.dwell = given.get("since", 0), given.get("dwell", PLAIN)
         self.measured, self.foretold = given.get("record", [0.0, 0.0])
+        self.is_here = given.get("here", False)
 
     def known(self) -> bool:
         here = self.here
@@ -423,6 +424,16 @@ class Controller:
             elif drafting != self.writer and (self.since >= PLAIN or crowded):
                 self.change(drafting)
         return self.writer
+
+    def looks(self) -> int:
+        """Section 6.1."""
+        here = self.here
+        if not self.is_here or not self.known() or less(here.accepted + here.rejected, 8.0):
+            return 1
+        hope = min(here.alpha + here.error, 0.98)
+        turns = less(self.token_s("stop-and-wait", hope), 0.95 * self.token_s("run-ahead", hope))
+        hoped_s = self.corrected_s("stop-and-wait" if turns else "run-ahead", hope)
+        return 8 if less(hoped_s, 0.95 * self.token_s("stream", hope)) else 64
 
     def try_it(self, left: int) -> bool:
         """Section 4.5."""

@@ -235,6 +235,9 @@ class Window:
             return []
         prompt = self.limits["begins"] - (not self.here.draft.samples)
         until = max(cached + 1, prompt)
+        rarely = self.controller.looks()
+        if rarely > 1 and until > prompt:
+            until = max(cached + rarely, min(self.length, self.limits["context"]))
         if until > min(self.length, self.limits["context"]):
             return []
         self.forward = {"asked": now, "fed": until - cached}

@@ -49,6 +49,7 @@ def window_of(vector: Vector) -> Window:
     controller = Controller(here, given.get("gamma"), given["writer"], limits.follows)
     controller._since = given.get("since", 0)
     controller._dwell = given.get("dwell", controller._dwell)
+    controller._here = given.get("here", False)
     measured, foretold = given.get("record", [0.0, 0.0])
     controller._record.measured_s, controller._record.foretold_s = measured, foretold
     return Window(
@@ -431,9 +432,13 @@ CASES = {
         "stream", 60, 20, {"cached": 11, "rtt_s": 0.3, "nearer": (17, 0.029)},
         told=True, estimates="far",
     ),
+    "auto, without hope": case(
+        "stream", 1, 13, {"cached": 11}, told=True, estimates="poor", here=True
+    ),
+    "auto, looks rarely": case("stream", 1, 13, {"cached": 11}, told=True, here=True),
     "auto, tries": case("stream", 21, 16, {"rtt_s": 0.0052}, estimates="near", ends=400),
-    "auto, leaves": case("run-ahead", 22, 20, {"accepts": 0.2}, **LEAVING),
-    "auto, leaves, split": case("run-ahead", 23, 20, {"accepts": 0.2}, corrects=True, **LEAVING),
+    "auto, leaves": case("run-ahead", 22, 10, {"accepts": 0.2}, **LEAVING),
+    "auto, leaves, split": case("run-ahead", 23, 11, {"accepts": 0.2}, corrects=True, **LEAVING),
     "auto, to turns": case(
         "run-ahead", 5, 20, {"rtt_s": 0.0011, "draft_s": 0.01709, "verify_s": 0.0631},
         auto=True, estimates="shared", since=24,
@@ -454,7 +459,7 @@ CASES = {
         "run-ahead", 33, 18, {"lost": (3.1, 3.9)}, offline_after_s=0.1, context=22
     ),
 }  # fmt: skip
-CONTROLLER = ("gamma", "since", "dwell", "record")
+CONTROLLER = ("gamma", "since", "dwell", "record", "here")
 
 
 def vector_of(name: str) -> Vector:

@@ -24,6 +24,7 @@ PROBE_SHARE = 0.03  # of what is left, in time, that finding out may cost
 HOPE = 0.98  # the acceptance rate that is hoped for, at the most
 MEMORY = 0.95  # what an epoch's time weighs after the next one
 NEAR_S = 0.02  # a greeting's way there and back within a busy machine
+LOOKS = (8, 64)  # tokens of a stream between two looks on one machine: where there is hope, or none
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Controller:
     gamma: int | None = None
     writer: FixedMode = "stream"
     foretells: bool = False
-    _near: bool = False  # the base station's address is here
+    _here: bool = False  # the base station's address is here
+    _near: bool = False  # and nothing delays behind it
     _since: int = 0  # tokens written in this mode
     _dwell: int = DWELL_TOKENS
     _record: _Record = field(default_factory=_Record)  # of drafting
@@ -106,7 +108,7 @@ class Controller:
         waits, unless it has found out that this is slower.
         """
         alpha = self.estimates.acceptance.alpha
-        self._near = near and self.near
+        self._here, self._near = near, near and self.near
         if near and self._known:
             near = self._drafting_s("stop-and-wait", alpha) < self.token_s("stream", alpha)
         elif near:
@@ -125,6 +127,16 @@ class Controller:
     def streamed(self, tokens: int) -> None:
         """So many tokens of a stream came."""
         self._since += tokens
+
+    @property
+    def looks(self) -> int:
+        """Tokens of a stream that the draft looks at once: on one machine it slows the stream."""
+        told = self.estimates.acceptance
+        if not self._here or not self._known or told.weight < LOOKS[0]:
+            return 1
+        hope = min(told.alpha + told.error, HOPE)
+        hoped_s = self._drafting_s(self._drafting(hope), hope)
+        return LOOKS[hoped_s >= (1.0 - HYSTERESIS) * self.token_s("stream", hope)]
 
     def nearer(self) -> None:
         """The link has become another one: that drafting did not pay over the last says little."""

@@ -64,7 +64,11 @@ class Stream:
         limits = self._counts.limits
         begins = limits.begins if len(self._estimates.draft) else limits.begins - 1
         until = max(cached + 1, begins)  # the target writes from ``limits.begins`` on
-        if until > min(self._counts.length, limits.context):
+        there = min(self._counts.length, limits.context)
+        looks = self._controller.looks
+        if looks > 1 and until > begins:
+            until = max(cached + looks, there)  # what came since the last look is fed at once
+        if until > there:
             return []
         self._forward = _Forward(now, until - cached)
         return [Follow(until, self.begins)]

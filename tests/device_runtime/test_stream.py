@@ -47,6 +47,33 @@ def test_where_one_was_it_is_fed_at_once():
     assert stream.followed(0.3) == Switch("draft")
 
 
+@pytest.mark.parametrize(
+    ("near", "alpha", "looks"), [(True, 0.7, 9), (True, 0.3, 2), (False, 0.3, 65)]
+)
+def test_at_an_address_of_this_machine_the_draft_looks_rarely(near, alpha, looks):
+    """Each look may slow the stream. At 64 tokens at once where there is hardly any hope."""
+    here = Estimates()
+    here.rtt.add(0.06)
+    here.draft.took(0.01, beside=True)
+    for _ in range(16):
+        here.acceptance.told(alpha)
+    here.target.add(0.045)
+    limits = Limits(BEGINS, 112, 2048, 64, 256, foretells=False, corrects=False, told=True)
+    controller = Controller(here, foretells=True)
+    assert controller.begin(near=near) == "stream"
+    counts = Counts(limits, BEGINS)
+    stream, cached, seen = Stream(controller, counts, 0.0, auto=True), 0, 0
+    for number in range(65):
+        now = 0.045 * number
+        for action in stream.due(now, cached):
+            assert isinstance(action, Follow)
+            cached, seen = action.until, seen + 1
+            assert stream.followed(now + 0.01) is None
+        counts.length += 1
+        assert stream.streamed(now + 0.045, 1, ended=False) is None
+    assert seen == looks
+
+
 @pytest.mark.parametrize("foretells", [True, False])
 @pytest.mark.parametrize("fed", [BEGINS - 1, BEGINS])
 def test_no_token_of_the_prompt_is_taken_for_the_targets(foretells, fed):

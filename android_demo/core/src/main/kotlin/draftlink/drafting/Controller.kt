@@ -31,8 +31,9 @@ internal class Controller(
     private var dwell: Int = DWELL,
     private var measuredS: Double = 0.0, // time that epochs took,
     private var foretoldS: Double = 0.0, // over the time that was foretold for them
+    private var here: Boolean = false, // the base station's address is this machine's
 ) {
-    private var here = false // the base station is on this machine, or may be
+    private var quiet = false // and nothing delays behind it
 
     init {
         estimates.acceptance.begin()
@@ -67,8 +68,9 @@ internal class Controller(
      */
     fun begin(near: Boolean): Writer {
         val alpha = estimates.acceptance.alpha
-        here = near && this.near
-        val waits = near && if (known) draftingS(Writer.STOP_AND_WAIT, alpha) < tokenS(Writer.STREAM, alpha) else here
+        here = near
+        quiet = near && this.near
+        val waits = near && if (known) draftingS(Writer.STOP_AND_WAIT, alpha) < tokenS(Writer.STREAM, alpha) else quiet
         if (waits) writer = Writer.STOP_AND_WAIT
         return writer
     }
@@ -86,6 +88,16 @@ internal class Controller(
     fun streamed(tokens: Int) {
         since += tokens
     }
+
+    /** Tokens of a stream that the draft looks at once: on one machine it slows the stream (6.1). */
+    val looks: Int
+        get() {
+            val told = estimates.acceptance
+            if (!here || !known || told.weight < LOOKS) return 1
+            val hope = minOf(told.alpha + told.error, HOPE)
+            val pays = draftingS(drafting(hope), hope) < (1.0 - HYSTERESIS) * tokenS(Writer.STREAM, hope)
+            return if (pays) LOOKS else LOOKS_DESPITE
+        }
 
     /** The link has become another one: that drafting did not pay over the last says little (6.3). */
     fun nearer() {
@@ -134,7 +146,7 @@ internal class Controller(
 
     private fun drafting(alpha: Double): Writer {
         // Run-ahead looks at each token's probability, which its formula knows nothing of.
-        val shares = if (here && !estimates.draft.compared) SHARES else 1.0
+        val shares = if (quiet && !estimates.draft.compared) SHARES else 1.0
         val waits = tokenS(Writer.STOP_AND_WAIT, alpha) < WAITS_BELOW * shares * tokenS(Writer.RUN_AHEAD, alpha)
         return if (waits) Writer.STOP_AND_WAIT else Writer.RUN_AHEAD
     }
@@ -217,6 +229,8 @@ internal class Controller(
         private const val MEMORY = 0.95 // what an epoch's time weighs after the next one
         private const val SHARES = 1.5 // times as long run-ahead is taken to take on one machine, before it is known
         private const val NEAR_S = 0.02 // a greeting's way there and back within a busy machine
+        private const val LOOKS = 8 // tokens of a stream between two looks on one machine, where there is hope
+        private const val LOOKS_DESPITE = 64 // and where there is none
         private const val DEEPEST = 0.01 // of all epochs get as deep as the window
     }
 }

@@ -212,7 +212,7 @@ internal class Acceptance {
      */
     fun restart(accepted: Int, rejected: Int) {
         val last = (accepted + rejected).toDouble()
-        val kept = last / maxOf(this.accepted + this.rejected, last)
+        val kept = last / maxOf(weight, last)
         this.accepted = kept * this.accepted + accepted
         this.rejected = kept * this.rejected + rejected
         squares = kept * squares + accepted
@@ -227,6 +227,7 @@ internal class Acceptance {
         return (acceptedOf[kind] + PRIOR * (1.0 - wrong)) / (judgedOf[kind] + PRIOR)
     }
 
+    val weight: Double get() = accepted + rejected // judged tokens that the estimate rests on
     /** The rate per judged token; never 0 or 1. */
     val alpha: Double get() = (accepted + PRIOR_ACCEPTED) / total
 
@@ -234,7 +235,7 @@ internal class Acceptance {
     val error: Double
         get() = sqrt(maxOf((squares + PRIOR_ACCEPTED) / total - alpha * alpha, 0.0) / (total + 1.0))
 
-    private val total get() = accepted + rejected + PRIOR_ACCEPTED + PRIOR_REJECTED
+    private val total get() = weight + PRIOR_ACCEPTED + PRIOR_REJECTED
 
     private fun kind(chance: Double) = EDGES.count { chance >= it }
 

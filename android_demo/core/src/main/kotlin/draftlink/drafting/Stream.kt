@@ -36,8 +36,11 @@ internal class Stream(
         if (forward != null || !looks) return emptyList()
         // The prompt's last token is fed alone where no forward has been timed yet.
         val prompt = if (estimates.draft.size > 0) counts.limits.begins else counts.limits.begins - 1
-        val until = maxOf(cached + 1, prompt)
-        if (until > minOf(counts.length, counts.limits.context)) return emptyList()
+        var until = maxOf(cached + 1, prompt)
+        val there = minOf(counts.length, counts.limits.context)
+        val rarely = controller.looks
+        if (rarely > 1 && until > prompt) until = maxOf(cached + rarely, there) // what came meanwhile is fed at once
+        if (until > there) return emptyList()
         forward = Forward(now, until - cached)
         return listOf(Action.Follow(until, begins))
     }
