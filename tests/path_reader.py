@@ -68,6 +68,7 @@ class Paths:
         self.beside = Beside(self.here)
         self.length = vector["length"]
         self.gamma, self.shared, self.price = given["gamma"], given["shared"], given["price"]
+        self.is_here, self.slowed = given["here"], False
         self.told_s, self.row_s = given["step_s"], given["row_s"]
         self.heard, self.after = vector["started_s"], given["offline_after_s"]
         self.path: list[tuple[float, bool]] = []
@@ -90,7 +91,7 @@ class Paths:
     # Section 8.2: what things cost.
 
     def turns(self) -> bool:
-        return self.shared or self.here.draft.slowdown() > 1.0
+        return self.shared or self.slowed or self.here.draft.slowdown() > 1.0
 
     def opens(self) -> bool:
         return self.turns() and self.length <= self.limits["begins"] + 1
@@ -266,7 +267,9 @@ class Paths:
                 self.here.rtt.add(most)
             self.bounded = True
             asked = self.job[0] if self.job else None
-            if self.beside.stepped(now, step_s, asked, rows) or not self.turns():
+            alone = self.beside.stepped(now, step_s, asked, rows)
+            self.slowed = self.is_here and self.beside.slows()
+            if alone or not self.turns():
                 self.here.verify.took(step_s, None)
                 self.here.row(max(rows - 1, 0), step_s)
             if self.turns() and self.told is not None and rows > self.sent > 0:
@@ -290,7 +293,7 @@ class Paths:
         self.sent = self.age = 0
         if self.follows and tried:
             hope = min(self.here.alpha + self.here.error, 0.98)
-            hoping = 32 if self.turns() or self.beside.slows() else 8
+            hoping = 32 if self.turns() or self.is_here or self.beside.slows() else 8
             self.resumes = self.length + tokens + (hoping if self.pays(hope) else 64)
         elif accepted:
             self.rest = 8

@@ -23,7 +23,7 @@ from tests.window_vectors import KNOWN, estimates_of, plain
 
 PATH = Path(__file__).parent / "golden" / "paths.json"
 LIMITS = {"begins": 12, "ends": 150, "context": 2048, "message": 64}
-GIVEN = {"gamma": None, "shared": False, "step_s": 0.0, "row_s": 0.0, "price": PRICE,
+GIVEN = {"gamma": None, "shared": False, "here": False, "step_s": 0.0, "row_s": 0.0, "price": PRICE,
          "offline_after_s": None}  # fmt: skip
 GOOD = [[0.993, 150, 1], [0.94, 60, 3], [0.61, 20, 4]]
 ESTIMATES: dict[str, Any] = {
@@ -239,16 +239,16 @@ CASES = {
     "apart, one worker for several": case(5, 14, "known", {"shares": 0.6}),
     "turns": case(6, 18, "near", TURNS | {"prompt_s": 0.2}, shared=True),
     "turns, cold": case(
-        7, 20, "cold", TURNS | {"draft_s": 0.0117}, shared=True, step_s=0.0133, row_s=0.000213
+        7, 12, "cold", TURNS | {"draft_s": 0.0117}, shared=True, step_s=0.0133, row_s=0.000213
     ),
     "turns, dear rows": case(20, 15, "near", TURNS | {"row_s": 0.0017}, shared=True, row_s=0.0004),
     "turns, gamma, messages": case(8, 12, "near", TURNS, shared=True, gamma=7, message=3),
     "turns, hardly worth it": case(
-        17, 34, "at hand", {"rtt_s": 0.0053, "draft_s": 0.00139, "step_s": 0.0081,
+        17, 30, "at hand", {"rtt_s": 0.0053, "draft_s": 0.00139, "step_s": 0.0081,
         "patience_s": 0.0207, "accepts": 0.7, "row_s": 0.0009}, shared=True, step_s=0.0053,
         row_s=0.0002,
     ),
-    "turns, seen": case(9, 30, "slowed", {"patience_s": 0.0467}),
+    "turns, seen": case(9, 26, "slowed", {"patience_s": 0.0467}),
     "becomes turns": case(
         13, 42, "next door",
         {"slows": 1.45, "rtt_s": 0.00113, "patience_s": 0.0207, "accepts": 0.9, "draft_s": 0.0107},
@@ -259,6 +259,9 @@ CASES = {
     ),
     "follows, and slows steps": case(
         2, 44, "known", {"rtt_s": 0.207, "accepts": 0.8, "draft_s": 0.0367, "drags": 1.5}
+    ),
+    "here, and slows steps": case(
+        1, 17, "stalled", {"rtt_s": 0.207, "accepts": 0.8, "draft_s": 0.0197, "drags": 1.5}, here=True
     ),
     "never right": case(12, 64, "poor", {"accepts": 0.0, "draft_s": 0.0407}, price=0.0),
     "dear": case(13, 14, "known", price=0.21),

@@ -133,6 +133,23 @@ def test_a_window_without_one_of_its_rules_fails(monkeypatch, name):
     assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)
 
 
+def test_a_window_that_sees_nothing_slowed_fails(monkeypatch):
+    """Negative control: where the address is here, steps that forwards slow begin turns."""
+    monkeypatch.setattr(
+        Worth, "slowed", property(lambda self: False, lambda self, value: None), raising=False
+    )
+    assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_window_that_takes_no_notice_of_the_address_fails(monkeypatch, here):
+    """Negative control: where the address is here it looks as rarely as where looks slow steps."""
+    monkeypatch.setattr(
+        paths.Paths, "_here", property(lambda self: here, lambda self, value: None), raising=False
+    )
+    assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)
+
+
 def test_a_window_that_drafts_beside_the_first_step_fails(monkeypatch):
     """Negative control: what a step takes without proposed tokens would not be known."""
     monkeypatch.setattr(paths.Paths, "_opens", property(lambda self: False))

@@ -4,8 +4,8 @@ The device drafts behind the text that it knows, on one *path*. What the base st
 meanwhile; as long as the path agrees with it, the path goes on, and where it does not, or has been
 overtaken, a new one begins behind the text.
 
-Where both ends share a machine (the address says so, or both are seen to slow one another), they
-take turns: the device drafts as many tokens as pay (``theory.best_draft_length``), proposes them,
+Where both ends share a machine (the address says so, or both are seen to slow one another, the base
+station by a few steps where the address leaves it open), they take turns: the device drafts as many tokens as pay (``theory.best_draft_length``), proposes them,
 and rests until it hears what came of them; the prompt and a first step are the base station's.
 Elsewhere it drafts on under a window that covers what is under way, and proposes in groups of about
 what it drafts in half a step of the target's.
@@ -38,7 +38,7 @@ from draftlink.protocol.both import MAX_LIVE
 PRICE = 0.02  # tokens of text that a drafted token must save, unless the caller says another
 LONG = 192  # tokens of a path, after which a new one begins
 LOOKS = (8, 64)  # tokens of text between two looks while it follows: where there is hope, or none
-LOOKS_DEAR = 32  # the same with hope, where a look slows the base station's steps
+LOOKS_DEAR = 32  # the same with hope, where a look slows the base station's steps, or may
 TRUST = 0.5  # standard errors by which turns go on where they do not pay by the estimate itself
 BRIEF_S = 0.008  # in turns, forwards that together take no longer are one job for the worker
 
@@ -56,14 +56,16 @@ class Paths:
         length: int,
         *,
         shared: bool,
+        here: bool = False,
         step_s: float = 0.0,
         row_s: float = 0.0,
         price: float = PRICE,
         started_s: float = 0.0,
         offline_after_s: float | None = None,
     ) -> None:
-        """``shared``: the base station is on this machine. ``step_s`` and ``row_s``: what it
-        says that a step takes, and each further row.
+        """``shared``: the base station is on this machine; ``here``: its address is, though what
+        delays behind it may lead elsewhere. ``step_s`` and ``row_s``: what it says that a step
+        takes, and each further row.
 
         ``price``: tokens of text that a drafted token must save; 0 weighs nothing. ``started_s``:
         when the generation began. ``offline_after_s``: of silence, after which what the draft goes
@@ -72,6 +74,7 @@ class Paths:
         self._started_s = started_s
         self._offline = Offline(offline_after_s)
         self._trials = Trials()
+        self._here = here
         self._estimates = controller.estimates
         self._beside = Beside(self._estimates.draft)
         self._counts = Counts(limits, length)
@@ -227,6 +230,7 @@ class Paths:
             bounded = self._bound_rtt(now - step_s, answers=self.turns and accepted > 0)
             rtt_s = self._estimates.rtt.typical
             alone = self._beside.stepped(now, step_s, rtt_s, self._asked_s, rows=rows)
+            self.worth.slowed = self._here and self._beside.slows
             if alone or not self.turns:  # else both slowed one another, which turns are to avoid
                 self._estimates.verify.took(step_s, beside=None)
                 self._estimates.rows.add(max(rows - 1, 0), step_s)
@@ -251,7 +255,7 @@ class Paths:
         self._sent = self._age = 0
         if self.follows and tried:
             hope = min(self._estimates.acceptance.alpha + self._estimates.acceptance.error, HOPE)
-            hoping = LOOKS_DEAR if self.turns or self._beside.slows else LOOKS[0]
+            hoping = LOOKS_DEAR if self.turns or self._here or self._beside.slows else LOOKS[0]
             behind = hoping if self.worth.pays(hope) else LOOKS[1]
             self._trials.resumes = self._counts.length + tokens + behind
         elif accepted or tried:

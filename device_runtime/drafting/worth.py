@@ -39,12 +39,13 @@ class Worth:
         self._estimates, self._gamma, self._shared = estimates, gamma, shared
         self._step_s, self._row_s, self._price = step_s, row_s, price
         self._between = Level()  # of a turn, what is neither drafting nor the step
+        self.slowed = False  # the draft's forwards slow the steps of a base station at an address here
         self.rare = False  # hardly anything that is proposed comes to be accepted
 
     @property
     def turns(self) -> bool:
         """Whether both ends take turns."""
-        return self._shared or self._estimates.draft.slowdown > 1.0
+        return self._shared or self.slowed or self._estimates.draft.slowdown > 1.0
 
     def turned(self, between_s: float) -> None:
         """A turn is over: what it took beside the draft's forwards and the step."""

@@ -108,7 +108,7 @@ class Writing:
         if start.mode == "both":
             shared = self.near and self.controller.near
             self._decides = (Trunk if self.branches > 1 else Paths)(
-                self.controller, limits, len(self.history), shared=shared,
+                self.controller, limits, len(self.history), shared=shared, here=self.near,
                 step_s=welcome.step_us * 1e-6, row_s=welcome.row_us * 1e-6,
                 price=self.draft_price, started_s=self.tally.started_s, offline_after_s=after_s,
             )  # fmt: skip

@@ -182,7 +182,7 @@ class WindowTest {
         return Paths(
             Controller(estimates(head.inner("estimates").inner(vector.text("estimates"))), gamma),
             limits(head.inner("limits") + vector.inner("limits")), vector.int("length"),
-            given.getValue("shared").flag(), given.getValue("step_s").double(), given.getValue("row_s").double(),
+            given.getValue("shared").flag(), given.getValue("here").flag(), given.getValue("step_s").double(), given.getValue("row_s").double(),
             given.getValue("price").double(), vector.at("started_s").double(), seconds(given["offline_after_s"]),
         )
     }

@@ -9,14 +9,16 @@ import kotlin.math.pow
  *
  * Where both ends share a machine they take turns; elsewhere the device drafts on under a window that covers
  * what is under way. All of it is weighed by one price: of the text that a drafted token saves the base
- * station's steps it must bring [price] tokens. [shared]: the base station is on this machine. [stepS],
- * [rowS]: what it says that a step takes, and each further row.
+ * station's steps it must bring [price] tokens. [shared]: the base station is on this machine; [here]: its address
+ * is, though what delays behind it may lead elsewhere. [stepS], [rowS]: what it says that a step takes, and
+ * each further row.
  */
 internal class Paths(
     controller: Controller,
     limits: Limits,
     length: Int,
     shared: Boolean,
+    private val here: Boolean = false,
     stepS: Double = 0.0,
     rowS: Double = 0.0,
     price: Double = PRICE,
@@ -188,8 +190,9 @@ internal class Paths(
             val mostS = now - stepS - if (answers) proposedS else startedS
             val shorter = (answers || !bounded) && estimates.rtt.atMost(mostS)
             bounded = true
-            // Else both slowed one another, which turns are to avoid.
-            if (beside.stepped(now, stepS, estimates.rtt.typical, askedS, rows) || !turns) {
+            val undisturbed = beside.stepped(now, stepS, estimates.rtt.typical, askedS, rows)
+            worth.slowed = here && beside.slows
+            if (undisturbed || !turns) { // else both slowed one another, which turns are to avoid
                 estimates.verify.took(stepS, null)
                 estimates.rows.add(maxOf(rows - 1, 0), stepS)
             }
@@ -221,7 +224,7 @@ internal class Paths(
     private fun rests(accepted: Int, tokens: Int, tried: Boolean) {
         if (follows && tried) {
             val hope = minOf(estimates.acceptance.alpha + estimates.acceptance.error, Controller.HOPE)
-            val hoping = if (turns || beside.slows) LOOKS_DEAR else LOOKS_HOPING
+            val hoping = if (turns || here || beside.slows) LOOKS_DEAR else LOOKS_HOPING
             resumes = counts.length + tokens + if (worth.pays(hope)) hoping else LOOKS_NOT
         } else if (accepted > 0) {
             rest = REST_FIRST
@@ -246,7 +249,7 @@ internal class Paths(
         private const val REST_FIRST = 8 // tokens of text between two trials, at first
         private const val REST_MOST = 64 // and at the most
         private const val LOOKS_HOPING = 8 // tokens of text between two looks while it follows: where there is hope,
-        private const val LOOKS_DEAR = 32 // the same where a look slows the base station's steps,
+        private const val LOOKS_DEAR = 32 // the same where a look slows the base station's steps, or may,
         private const val LOOKS_NOT = 64 // or where there is none
         private const val TRUST = 0.5 // standard errors by which turns go on where they do not pay by the estimate itself
         private const val BRIEF_S = 0.008 // in turns, forwards that together take no longer are one job

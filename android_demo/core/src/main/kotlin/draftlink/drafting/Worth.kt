@@ -23,8 +23,11 @@ internal class Worth(
     /** Hardly anything that is proposed comes to be accepted. */
     var rare = false
 
+    /** The draft's forwards slow the steps of a base station at an address here. */
+    var slowed = false
+
     /** Whether both ends take turns. */
-    val turns: Boolean get() = shared || estimates.draft.slowdown > 1.0
+    val turns: Boolean get() = shared || slowed || estimates.draft.slowdown > 1.0
 
     /** A forward of the draft's; 0 if that is not known. */
     val draftS: Double get() = estimates.draft.meanS(!turns, estimates.draft.slowdown)

@@ -96,7 +96,7 @@ internal class Writing(
         )
         if (start.mode == "both") {
             val paths = Paths(
-                controller, limits, history.size, near, welcome.stepUs * US, welcome.rowUs * US, Paths.PRICE, tally.startedS, offlineAfterS,
+                controller, limits, history.size, near && controller.near, near, welcome.stepUs * US, welcome.rowUs * US, Paths.PRICE, tally.startedS, offlineAfterS,
             )
             decides = paths
             if (paths.turns && !paths.follows) start = start.copy(turns = true)
