@@ -261,7 +261,8 @@ CASES = {
         2, 44, "known", {"rtt_s": 0.207, "accepts": 0.8, "draft_s": 0.0367, "drags": 1.5}
     ),
     "here, and slows steps": case(
-        1, 17, "stalled", {"rtt_s": 0.207, "accepts": 0.8, "draft_s": 0.0197, "drags": 1.5}, here=True
+        1, 17, "stalled",
+        {"rtt_s": 0.207, "accepts": 0.8, "draft_s": 0.0197, "drags": 1.5}, here=True,
     ),
     "never right": case(12, 64, "poor", {"accepts": 0.0, "draft_s": 0.0407}, price=0.0),
     "dear": case(13, 14, "known", price=0.21),

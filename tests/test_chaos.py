@@ -95,7 +95,7 @@ def test_the_ledger_does_not_guess_what_crossed_a_connection_that_was_lost():
                 )
                 async for _ in stream:
                     if lost and len(stream.tokens) == 20:
-                        device.client._socket.transport.abort()
+                        device.client.socket.transport.abort()
                 assert stream.result.reconnects == lost
                 kinds.append([entry.kind for entry in stream.result.ledger])
             return kinds

@@ -183,7 +183,7 @@ def test_over_a_new_connection_nothing_is_fed_again(over_sockets, scheme):
 
     def loses(where: Where, device: Device, turn: int) -> None:
         if turn in (3, 4, 7):
-            device.client._socket._abort()
+            device.client.socket._abort()
 
     beyond = over_sockets(loses, scheme=SCHEMES[scheme], mode="stop-and-wait", gamma=4, seed=5)
     assert all(count <= 2 for turn in beyond for count in turn.values()), beyond
@@ -196,7 +196,7 @@ def test_a_base_station_that_knows_nothing_is_fed_everything_once(over_sockets, 
     def loses(where: Where, device: Device, turn: int) -> None:
         if turn == 5:
             where.urls.pop(0)
-            device.client._socket._abort()
+            device.client.socket._abort()
 
     beyond = over_sockets(loses, scheme=SCHEMES[scheme], mode="stop-and-wait", gamma=4, seed=5)
     lost = beyond.pop(5)
@@ -236,7 +236,7 @@ def test_a_token_that_was_owed_is_sent_with_the_next_prompt(lost):
                 if len(device.history) > device.client.session.length:
                     owed += 1
                     if lost:
-                        device.client._socket._abort()
+                        device.client.socket._abort()
                 prompt = [*device.history, 4, 5]
         return owed
 

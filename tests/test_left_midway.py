@@ -132,7 +132,7 @@ def test_left_while_a_new_connection_is_made(how, where):
                 async for _ in iterator:
                     if len(generation.tokens) == 8 and not lost:
                         lost = True
-                        device.client._socket._abort()
+                        device.client.socket._abort()
                     if lost and there.is_set() and generation.provisional:
                         if how == "aclose":
                             await iterator.aclose()
@@ -251,7 +251,7 @@ def test_a_cache_is_not_cut_back_under_a_forward():
                 async for _ in generation:
                     if len(generation.tokens) == 8 and not lost:
                         lost = True
-                        device.client._socket._abort()
+                        device.client.socket._abort()
                     if len(generation.provisional) == 8:
                         model.may_end.clear()
                         model.begun = lambda: loop.call_soon_threadsafe(under_way.set)

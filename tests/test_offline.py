@@ -150,7 +150,7 @@ def test_a_base_station_that_comes_back_late(name, mode):
                 come.append(token)
                 if lost_at is not None and len(generation.tokens) >= lost_at:
                     lost_at, lost = None, True
-                    device.client._socket._abort()
+                    device.client.socket._abort()
                 left = generation._writing._decides._counts.left
                 if lost and len(generation.provisional) >= min(25, left):
                     enough.set()

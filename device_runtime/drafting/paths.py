@@ -4,8 +4,8 @@ The device drafts behind the text that it knows, on one *path*. What the base st
 meanwhile; as long as the path agrees with it, the path goes on, and where it does not, or has been
 overtaken, a new one begins behind the text.
 
-Where both ends share a machine (the address says so, or both are seen to slow one another, the base
-station by a few steps where the address leaves it open), they take turns: the device drafts as many tokens as pay (``theory.best_draft_length``), proposes them,
+Where both ends share a machine (the address says so, or both are seen to slow one another) they
+take turns: the device drafts as many tokens as pay (``theory.best_draft_length``), proposes them,
 and rests until it hears what came of them; the prompt and a first step are the base station's.
 Elsewhere it drafts on under a window that covers what is under way, and proposes in groups of about
 what it drafts in half a step of the target's.

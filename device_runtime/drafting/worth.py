@@ -39,7 +39,7 @@ class Worth:
         self._estimates, self._gamma, self._shared = estimates, gamma, shared
         self._step_s, self._row_s, self._price = step_s, row_s, price
         self._between = Level()  # of a turn, what is neither drafting nor the step
-        self.slowed = False  # the draft's forwards slow the steps of a base station at an address here
+        self.slowed = False  # forwards slow the steps of a base station whose address is here
         self.rare = False  # hardly anything that is proposed comes to be accepted
 
     @property

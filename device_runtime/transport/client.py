@@ -61,7 +61,7 @@ class Client:
         self._vocab_size = vocab_size
         self._tokenizer_hash = tokenizer_hash
         self._ticket = b""
-        self._socket: Socket | None = None
+        self.socket: Socket | None = None  # the connection, while there is one
         self._begun: Crossed | None = None  # what had crossed when the ledger began, if known
         self._stage = Stage.OPEN
         self._gone = f"the connection to {url} was closed; open the device anew"
@@ -109,13 +109,13 @@ class Client:
         """
         while True:
             async with self._mending:  # a sender may be at it
-                socket = self._socket
+                socket = self.socket
             try:
                 return await self._get()
             except Lost as error:
                 lost = error
             async with self._mending:
-                if self._socket is socket:
+                if self.socket is socket:
                     self._goes_to(Stage.MENDING)
                     try:
                         await self._reconnect(lost)
@@ -125,11 +125,11 @@ class Client:
     def begin_ledger(self) -> None:
         """Count from here on."""
         self.ledger = Ledger()
-        self._begun = crossed(self._socket)
+        self._begun = crossed(self.socket)
 
     def close_ledger(self) -> None:
         """Enter what the kernel has counted too, where it does and the connection is still one."""
-        now, begun = crossed(self._socket), self._begun
+        now, begun = crossed(self.socket), self._begun
         if now is not None and begun is not None:
             self.ledger.crossed("up", now.up - begun.up, tls=now.tls)
             self.ledger.crossed("down", now.down - begun.down, tls=now.tls)
@@ -158,7 +158,7 @@ class Client:
     def interrupted(self) -> bool:
         """Whether there is no greeted connection: refused, or left while a new one was made."""
         greeted = (State.READY, State.FINISHING, *UNDER_WAY)
-        return self._socket is None or self.session.state not in greeted
+        return self.socket is None or self.session.state not in greeted
 
     @property
     def rests(self) -> bool:
@@ -191,19 +191,19 @@ class Client:
 
     def _connected(self) -> Socket:
         """The connection. Raises LinkError where it was lost for good."""
-        if self._socket is None:
+        if self.socket is None:
             raise LinkError(self._gone)
-        return self._socket
+        return self.socket
 
     async def _hang_up(self) -> None:
-        socket, self._socket = self._socket, None
+        socket, self.socket = self.socket, None
         if socket is not None:
             self._begun = None  # of a connection that was lost no kernel tells any more
             await close(socket)
 
     async def _greet(self) -> None:
         """A new connection, from Hello to Welcome. Raises Lost, LinkError."""
-        self._socket = await reach(self._connect, self.url)
+        self.socket = await reach(self._connect, self.url)
         hello = greeting.hello(self._tokenizer_hash, self._vocab_size, self._ticket)
         loop = asyncio.get_running_loop()
         asked_s = loop.time()

@@ -1,11 +1,13 @@
-"""What the kernel counts of a connection: every packet, whatever is in it."""
+"""What the kernel knows of a connection: who its ends are, and every packet, whatever is in it."""
 
 from __future__ import annotations
 
 import socket
 import struct
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+from draftlink.host.address import is_loopback
 from draftlink.link.ledger import PACKET_BYTES
 
 # Of Linux's ``struct tcp_info``: bytes_received, segs_out, segs_in, and further on bytes_sent.
@@ -18,6 +20,19 @@ class Crossed(NamedTuple):
     up: int
     down: int
     tls: bool
+
+
+def stays_here(websocket: Any, url: str) -> bool:
+    """Whether the address of a WebSocket's other end is this machine's: a loopback address, or the
+    one that it has at this end, too. What answers there may pass on what it is sent, all the same.
+    """
+    if is_loopback(urlsplit(url).hostname or ""):
+        return True
+    transport = getattr(websocket, "transport", None)
+    if transport is None:
+        return False
+    ends = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+    return all(ends) and ends[0][0] == ends[1][0]
 
 
 def crossed(websocket: Any) -> Crossed | None:

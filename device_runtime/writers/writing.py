@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from device_runtime.drafting.actions import Action, Guess, Show
 from device_runtime.drafting.alone import Alone
@@ -18,9 +17,9 @@ from device_runtime.drafting.temperature import DraftTemperature
 from device_runtime.drafting.trunk import Trunk
 from device_runtime.drafting.window import Window
 from device_runtime.result import Came, Tally
+from device_runtime.transport import tcp
 from device_runtime.worker import Job
 from device_runtime.writers.host import Host
-from draftlink.host.address import is_loopback
 from draftlink.protocol import frames
 from draftlink.protocol.session import Session
 
@@ -126,8 +125,8 @@ class Writing:
 
     @property
     def near(self) -> bool:
-        """Whether the base station's address is this machine."""
-        return is_loopback(urlsplit(self.device.client.url).hostname or "")
+        """Whether the base station's address is this machine's."""
+        return tcp.stays_here(self.device.client.socket, self.device.client.url)
 
     @property
     def mode(self) -> str:

@@ -253,7 +253,7 @@ def test_a_device_waits_for_a_base_station_that_is_busy(monkeypatch):
             first = [t.id async for t in device.generate(PROMPT, **given)]
             station = server._station
             station.stopping = True
-            await device.client._socket.close()
+            await device.client.socket.close()
             again = device.generate(PROMPT, **given)
             asyncio.get_running_loop().call_later(0.3, setattr, station, "stopping", False)
             assert [t.id async for t in again] == first

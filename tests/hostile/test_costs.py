@@ -172,7 +172,7 @@ def test_a_device_that_has_gone_silent():
             assert await last_word(socket) == 1001
         async with phone(url, TOKENS["thief"]) as other:
             alone = await text(other)
-            await other.client._socket.wait_closed()  # type: ignore[union-attr]
+            await other.client.socket.wait_closed()  # type: ignore[union-attr]
             assert await text(other) == alone
             assert other.client.reconnects == 1
 
