@@ -130,7 +130,7 @@ class Controller:
 
     @property
     def looks(self) -> int:
-        """Tokens of a stream that the draft looks at once: on one machine it slows the stream."""
+        """Tokens of a stream that are fed to the draft at once: here each look may slow it."""
         told = self.estimates.acceptance
         if not self._here or not self._known or told.weight < LOOKS[0]:
             return 1
