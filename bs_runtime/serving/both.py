@@ -19,10 +19,11 @@ from bs_runtime.serving.outgoing import Outgoing
 from bs_runtime.verify.job import Outcome
 from draftlink import schemes
 from draftlink.protocol import frames
-from draftlink.protocol.both import MAX_LIVE
 from draftlink.protocol.frames import Propose
 from draftlink.protocol.session import RemoteProtocolError, Session
 from draftlink.protocol.states import State
+
+DECODES = 128  # proposed tokens between two steps: eight times those that one may take
 
 
 @dataclass(frozen=True)
@@ -160,12 +161,12 @@ class Both:
             await self._decode()
 
     async def _decode(self) -> None:
-        """What is proposed, as far as it may be of use; not more between two steps than may live.
+        """What is proposed, as far as it may be of use; not much more than ``DECODES``.
 
         A device begins a path where the text has left the last one, so it needs no more. One that
         begins others has them decoded at the pace of its steps, which its token rate bounds.
         """
-        while self._proposals and self._decoded < MAX_LIVE:
+        while self._proposals and self._decoded < DECODES:
             frame = self._proposals[0]
             self._decoded += self._paths.costs(frame)
             try:
