@@ -76,6 +76,7 @@ def attacks() -> dict[str, Attack]:
         "flood-connect": Attack(strangers.connects, kernel=True),
         "flood-hello": Attack(_hellos),
         "flood-frames": Attack(thieves.overtaken),
+        "beside": Attack(proposers.beside),
         "dead-paths": Attack(proposers.dead_paths),
         "old-bases": Attack(proposers.old_bases),
         "blocks": Attack(proposers.blocks),

@@ -73,6 +73,12 @@ async def _read(speaker: Speaker, text: list[int], over: asyncio.Event) -> None:
         over.set()
 
 
+async def beside(place: Place) -> None:
+    """No attack: texts that both ends may write, of a device that proposes nothing. What that alone
+    costs the others, by its share of the steps, is what the floods are to be held against."""
+    await _floods(place, lambda numbers, text: [])
+
+
 async def dead_paths(place: Place) -> None:
     """What comes of paths that are dead, and of older ones: one token at a time, unread."""
 

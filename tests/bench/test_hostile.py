@@ -25,7 +25,8 @@ from tests.fakes import served
 
 # What an attack notes once it has done what it is for.
 DONE = {"wide": "verdicts", "wide-16": "verdicts", "ids": "verdicts"}
-LEGAL = ("dead-paths", "old-bases", "blocks")  # whose connection goes on from text to text
+# Those whose connection goes on from text to text.
+LEGAL = ("beside", "dead-paths", "old-bases", "blocks")
 DONE |= dict.fromkeys(LEGAL, "texts")
 
 
