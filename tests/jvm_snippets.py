@@ -60,6 +60,7 @@ class SnippetTest {{
     @Test
     fun joined() = runBlocking {{
         val filesDir = File({quoted(str(place))})
+        filesDir.deleteRecursively() // a run before may have lacked what Maven then fetched
 {joined}
         device.close()
         model.close()
