@@ -65,11 +65,12 @@ class Stream:
         begins = limits.begins if len(self._estimates.draft) else limits.begins - 1
         until = max(cached + 1, begins)  # the target writes from ``limits.begins`` on
         there = min(self._counts.length, limits.context)
-        looks = self._controller.looks
-        if looks > 1 and until > begins:
-            until = max(cached + looks, there)  # what came since the last look is fed at once
         if until > there:
             return []
+        if until > begins and (looks := self._controller.looks) > 1:
+            if cached + looks > there:
+                return []
+            until = there  # what came since the last look is fed at once
         self._forward = _Forward(now, until - cached)
         return [Follow(until, self.begins)]
 
