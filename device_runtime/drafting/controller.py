@@ -21,7 +21,6 @@ TRUST = 60.0  # tokens' time, foretold, that weighs against what was measured
 SLOWEST = 2.0  # times what was foretold, as which an epoch counts at the most
 DWELL_TOKENS = 12  # written in a mode before it is left; doubled each time it is
 PROBE_SHARE = 0.03  # of what is left, in time, that finding out may cost
-HOPE = 0.98  # the acceptance rate that is hoped for, at the most
 MEMORY = 0.95  # what an epoch's time weighs after the next one
 NEAR_S = 0.02  # a greeting's way there and back within a busy machine
 LOOKS = (8, 64)  # tokens of a stream between two looks on one machine: where there is hope, or none
@@ -134,7 +133,7 @@ class Controller:
         told = self.estimates.acceptance
         if not self._here or not self._known or told.weight < LOOKS[0]:
             return 1
-        hope = min(told.alpha + told.error, HOPE)
+        hope = told.hoped()
         hoped_s = self._drafting_s(self._drafting(hope), hope)
         return LOOKS[hoped_s >= (1.0 - HYSTERESIS) * self.token_s("stream", hope)]
 
@@ -176,9 +175,7 @@ class Controller:
         else:
             lasted = self._since >= self._dwell
             patience = PATIENCE if lasted else MORE_PATIENCE
-            draft_s = self._drafting_s(
-                self.writer, min(alpha + patience * here.acceptance.error, HOPE)
-            )
+            draft_s = self._drafting_s(self.writer, here.acceptance.hoped(patience))
             if stream_s < (1.0 - HYSTERESIS) * draft_s:
                 self._change("stream")
             elif drafting != self.writer and (self._since >= DWELL_TOKENS or self._crowded):
@@ -224,7 +221,7 @@ class Controller:
     def _worth_a_try(self, left: int) -> bool:
         """Whether drafting might be faster, and finding out costs little of what is left."""
         here = self.estimates
-        hope = min(here.acceptance.alpha + here.acceptance.error, HOPE)
+        hope = here.acceptance.hoped()
         stream_s = self.token_s("stream", hope)
         alpha = here.acceptance.alpha
         epoch_s = (self.token_s("run-ahead", alpha) - stream_s) / (1.0 - alpha)

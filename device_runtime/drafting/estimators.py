@@ -18,6 +18,7 @@ from device_runtime.drafting.rows import Rows
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)  # of the draft's probability
 MIDDLES = tuple((low + high) / 2.0 for low, high in pairwise((0.0, *EDGES, 1.0)))
 UNSURE = 1.5  # times as often as all tokens are those rejected that the draft gave next to nothing
+HOPE = 0.98  # the acceptance rate that is hoped for, at the most
 TEXT = 30.0  # judged tokens as which all that were before a text weigh, at the most
 PRIOR_JUDGED = 4.0  # as if so many tokens of each chance had been judged before the first
 PRIOR_ACCEPTED, PRIOR_REJECTED = 3.0, 1.0  # as if so many tokens had been judged before the first
@@ -115,6 +116,10 @@ class Acceptance:
     def alpha(self) -> float:
         """The acceptance rate per judged token; never 0 or 1."""
         return (self._accepted + PRIOR_ACCEPTED) / (self.weight + PRIOR_ACCEPTED + PRIOR_REJECTED)
+
+    def hoped(self, errors: float = 1.0) -> float:
+        """``alpha`` if it is better than it looks by so many standard deviations."""
+        return min(self.alpha + errors * self.error, HOPE)
 
     @property
     def error(self) -> float:

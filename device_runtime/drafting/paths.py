@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from device_runtime.drafting.actions import Action, Draft, Guess, Propose, Show, Wait
 from device_runtime.drafting.beside import Beside
 from device_runtime.drafting.blocks import Proposed
-from device_runtime.drafting.controller import HOPE, Controller
+from device_runtime.drafting.controller import Controller
 from device_runtime.drafting.counts import Counts, Limits
 from device_runtime.drafting.epochs import BACKLOG
 from device_runtime.drafting.offline import Offline
@@ -152,10 +152,9 @@ class Paths:
 
     def _decide(self) -> None:
         """Whether it pays to propose anything."""
-        alpha = self._estimates.acceptance.alpha
-        if self.turns and not self.follows:  # given up, they are hardly tried any more
-            alpha = min(alpha + TRUST * self._estimates.acceptance.error, HOPE)
-        self.follows = not self.worth.pays(alpha)
+        told, trusts = self._estimates.acceptance, self.turns and not self.follows
+        # Turns that were given up are hardly tried any more.
+        self.follows = not self.worth.pays(told.hoped(TRUST) if trusts else told.alpha)
 
     def _misses(self, now: float) -> bool:
         """Whether the next token would be too late for a step that those there are in time for."""
@@ -254,7 +253,7 @@ class Paths:
             self._chances, self._ends = [], False
         self._sent = self._age = 0
         if self.follows and tried:
-            hope = min(self._estimates.acceptance.alpha + self._estimates.acceptance.error, HOPE)
+            hope = self._estimates.acceptance.hoped()
             hoping = LOOKS_DEAR if self.turns or self._here or self._beside.slows else LOOKS[0]
             behind = hoping if self.worth.pays(hope) else LOOKS[1]
             self._trials.resumes = self._counts.length + tokens + behind
