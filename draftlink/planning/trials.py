@@ -135,7 +135,8 @@ class Trials:
         self._waited = 0.0  # the largest since the last trial
         self._trial: _Trial | None = None
         self._work_s = 0.0  # that was seen, but for trials
-        self._due_s = [LEAST_S] * settings  # when each is to be tried again, nothing being urgent
+        # When each that was tried is to be tried again, nothing being urgent.
+        self._due_s: dict[int, float] = {}
         self._rests_s = LEAST_S  # until then no trial that is not urgent
         self._urgent: list[int] = []  # settings that are to be tried, and when
         self._soon_s = 0.0
@@ -199,7 +200,9 @@ class Trials:
         try and the least likely to win; when that ends, it is tried at once.
         """
         put_off = setting == self._home and self._waiting > CROWDED
-        return self._due_s[setting] + (PUT_OFF_S if put_off else 0.0)
+        # The first time, too, there must have been as much work as is worth the changes.
+        first_s = RETURN.pause_s(0.0, 2 * self._least * self.change_s)
+        return self._due_s.get(setting, first_s) + (PUT_OFF_S if put_off else 0.0)
 
     def _others(self, *, upwards: bool = False) -> list[int]:
         """All but the best: on one side of it, near ones first, and then on the other."""

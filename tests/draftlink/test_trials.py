@@ -166,13 +166,16 @@ def test_of_many_settings_the_best_is_found_too():
 def test_trials_pay_for_the_changes_that_they_take():
     """A device loads its weights anew for each: a second in a hundred, not one a generation."""
     trials = Trials(2, 1, least=1, most=3, recent=1, change_s=1.0)
-    changes, spent = 0, 0.0
+    changed, spent = [], 0.0
     while spent < 1000.0:
         before = trials.at
         trials.ran(None, (1.5, 1.0)[before])
         spent += (1.5, 1.0)[before]
-        changes += trials.at != before
-    assert trials.best == 1 and 0 < changes <= 12
+        if trials.at != before:
+            changed.append(spent)
+    assert trials.best == 1 and 0 < len(changed) <= 12
+    # Nor does one begin with them: its first texts came half a second late each.
+    assert changed[0] > 20.0
 
 
 def test_a_step_during_which_the_machine_slept_is_one_late_step():
