@@ -193,6 +193,14 @@ def test_a_window_with_another_constant_fails(monkeypatch, module, name, value):
     assert not all(agrees(window_vectors.replay, vector) for vector in VECTORS)
 
 
+@pytest.mark.parametrize("name", ["_opens", "_opened"])
+def test_a_window_that_does_not_open_or_takes_the_prompt_for_a_step_fails(monkeypatch, name):
+    """Negative controls."""
+    never = property(lambda self: False, lambda self, value: None)
+    monkeypatch.setattr(epochs.Epochs, name, never, raising=False)
+    assert not all(agrees(window_vectors.replay, vector) for vector in VECTORS)
+
+
 def test_a_window_that_takes_its_turns_for_slowness_fails():
     """Negative control: what the worker did for others is no time of a draft forward's."""
     (vector,) = (v for v in VECTORS if any(e[0] == "waited" for s in v["steps"] for e in s[3]))

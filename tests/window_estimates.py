@@ -330,7 +330,7 @@ class Controller:
         self.writer: str = given["writer"]
         self.since, self.dwell = given.get("since", 0), given.get("dwell", PLAIN)
         self.measured, self.foretold = given.get("record", [0.0, 0.0])
-        self.is_here = given.get("here", False)
+        self.is_here, self.near = given.get("here", False), given.get("near", False)
 
     def known(self) -> bool:
         here = self.here
@@ -397,13 +397,21 @@ class Controller:
         self.measured = 0.95 * self.measured + min(seconds, 2.0 * foretold)
         self.foretold = 0.95 * self.foretold + foretold
 
+    def better(self, alpha: float) -> str:
+        """Sections 4.4 and 4.6."""
+        draft = self.here.draft
+        compared = min(len(draft.alone.samples), len(draft.beside.samples)) >= 3
+        shares = 1.5 if self.near and not compared else 1.0
+        ahead_s = 0.95 * shares * self.token_s("run-ahead", alpha)
+        waits = less(self.token_s("stop-and-wait", alpha), ahead_s)
+        return "stop-and-wait" if waits else "run-ahead"
+
     def choose(self, left: int) -> str:
         """Section 4.4."""
         if not self.known():
             return self.writer
         here, alpha = self.here, self.here.alpha
-        turns = less(self.token_s("stop-and-wait", alpha), 0.95 * self.token_s("run-ahead", alpha))
-        drafting = "stop-and-wait" if turns else "run-ahead"
+        drafting = self.better(alpha)
         stream_s = self.token_s("stream", alpha)
         change_s = here.rtt.mean + here.draft.mean
         if self.writer == "stream":
@@ -431,8 +439,7 @@ class Controller:
         if not self.is_here or not self.known() or less(here.accepted + here.rejected, 8.0):
             return 1
         hope = min(here.alpha + here.error, 0.98)
-        turns = less(self.token_s("stop-and-wait", hope), 0.95 * self.token_s("run-ahead", hope))
-        hoped_s = self.corrected_s("stop-and-wait" if turns else "run-ahead", hope)
+        hoped_s = self.corrected_s(self.better(hope), hope)
         return 8 if less(hoped_s, 0.95 * self.token_s("stream", hope)) else 64
 
     def try_it(self, left: int) -> bool:

@@ -85,6 +85,8 @@ class Window:
                 return []
             self.leaves = True
             return [["switch", "stream"]]
+        if self.controller.near and self.length == self.limits["begins"] and not self.sent:
+            return [self.take(now, True)]
         actions: list[Action] = []
         send, known = self.cut(now), 0
         if not (send and send[2]):
@@ -185,9 +187,11 @@ class Window:
         first = self.sent[0]
         flight = [chance for block in self.sent for chance, _ in block["tokens"]]
         self.rounds += 1
-        self.here.verify.took(verify_s, not first["waits"])
         self.judged_last = len(first["tokens"])
-        if first["waits"]:
+        self.opened = self.rounds == 1 and not first["tokens"]
+        if not self.opened:
+            self.here.verify.took(verify_s, not first["waits"])
+        if first["waits"] and not self.opened:
             self.here.row(self.judged_last, verify_s)
         self.here.queue.add(queue_s)
         self.here.judge_block(flight, accepted, own)
@@ -204,7 +208,7 @@ class Window:
 
     def proceed(self, now: float, closes: bool, owes: bool) -> None:
         """Section 5.6."""
-        if closes:
+        if closes and not self.opened:
             seconds = now - self.began
             self.controller.drafted(self.mode, self.judged + 1, seconds, self.judged_last)
         if self.auto and not self.leaves:

@@ -49,7 +49,7 @@ def window_of(vector: Vector) -> Window:
     controller = Controller(here, given.get("gamma"), given["writer"], limits.follows)
     controller._since = given.get("since", 0)
     controller._dwell = given.get("dwell", controller._dwell)
-    controller._here = given.get("here", False)
+    controller._here, controller.opens = given.get("here", False), given.get("near", False)
     measured, foretold = given.get("record", [0.0, 0.0])
     controller._record.measured_s, controller._record.foretold_s = measured, foretold
     return Window(
@@ -295,6 +295,8 @@ class World:
             kept.append(token)
         own = len(kept) < tokens or waits
         verify_s = round(self.verify_s * self.rng.uniform(1.0, 1.01), 6)
+        if not tokens and self.length == self.vector["limits"]["begins"]:  # its row is the prompt's
+            verify_s = round(verify_s / 32.0, 6)
         said = ["verdict", len(kept), own, own, verify_s, queue_s]
         self.over = (
             bool(kept and kept[-1][1])
@@ -394,7 +396,10 @@ LEAVING = {"auto": True, "estimates": "poor", "since": 24, "dwell": 24}
 CASES = {
     "stop-and-wait": case("stop-and-wait", 1, 10),
     "stop-and-wait, cold": case("stop-and-wait", 2, 10, {"cached": 10}, estimates="cold"),
-    "stop-and-wait, dear rows": case("stop-and-wait", 34, 8, {"rtt_s": 0.0011}, estimates="rows"),
+    "auto, opens, dear rows": case(
+        "stop-and-wait", 26, 9, {"cached": 0, "rtt_s": 0.0011, "accepts": 0.5},
+        auto=True, estimates="rows", near=True,
+    ),
     "stop-and-wait, gamma, split": case("stop-and-wait", 3, 10, gamma=3, corrects=True),
     "run-ahead": case("run-ahead", 2, 20),
     "run-ahead, sure": case("run-ahead", 6, 18, {"accepts": 0.95}, estimates="good"),
@@ -459,7 +464,7 @@ CASES = {
         "run-ahead", 33, 18, {"lost": (3.1, 3.9)}, offline_after_s=0.1, context=22
     ),
 }  # fmt: skip
-CONTROLLER = ("gamma", "since", "dwell", "record", "here")
+CONTROLLER = ("gamma", "since", "dwell", "record", "here", "near")
 
 
 def vector_of(name: str) -> Vector:

@@ -31,6 +31,19 @@ class Judged(NamedTuple):
 
 
 @dataclass
+class Forward:
+    """Drafting under way since ``asked_s``, behind ``fed`` tokens that are fed first.
+
+    ``beside``: blocks were in flight when it began. ``stale``: its epoch has been closed since.
+    """
+
+    asked_s: float
+    beside: bool
+    fed: int
+    stale: bool = False
+
+
+@dataclass
 class Block:
     """Drafted tokens in flight. ``whole`` is the probability that all of them are accepted."""
 

@@ -62,15 +62,16 @@ class Controller:
     """Decides for one generation, which begins with it. Lengths come in; nothing is read.
 
     ``gamma``: the draft length of stop-and-wait, if the caller has fixed it. ``foretells``: what
-    would be accepted is also learned while the target streams.
+    would be accepted is also learned while the target streams. ``opens``: the base station is on
+    this machine, nothing delays on the way to it, and it reads the prompt before the device does.
     """
 
     estimates: Estimates
     gamma: int | None = None
     writer: FixedMode = "stream"
     foretells: bool = False
+    opens: bool = False
     _here: bool = False  # the base station's address is here
-    _near: bool = False  # and nothing delays behind it
     _since: int = 0  # tokens written in this mode
     _dwell: int = DWELL_TOKENS
     _record: _Record = field(default_factory=_Record)  # of drafting
@@ -107,11 +108,11 @@ class Controller:
         waits, unless it has found out that this is slower.
         """
         alpha = self.estimates.acceptance.alpha
-        self._here, self._near = near, near and self.near
+        self._here, self.opens = near, near and self.near
         if near and self._known:
             near = self._drafting_s("stop-and-wait", alpha) < self.token_s("stream", alpha)
         elif near:
-            near = self._near
+            near = self.opens
         if near:
             self.writer = "stop-and-wait"
         return self.writer
@@ -186,7 +187,7 @@ class Controller:
         """The better way to draft, if the acceptance rate is ``alpha``."""
         # Run-ahead looks at each token's probability, which its formula knows nothing of.
         ahead_s = self.token_s("run-ahead", alpha)
-        if self._near and not self.estimates.draft.compared:
+        if self.opens and not self.estimates.draft.compared:
             ahead_s *= SHARES
         waits = self.token_s("stop-and-wait", alpha) < WAITS_BELOW * ahead_s
         return "stop-and-wait" if waits else "run-ahead"

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from device_runtime.drafting.actions import Action, Draft, Reuse, Send, Switch
-from device_runtime.drafting.blocks import Flight, Judged, Proposed
+from device_runtime.drafting.blocks import Flight, Forward, Judged, Proposed
 from device_runtime.drafting.controller import Controller, DraftingMode
 from device_runtime.drafting.counts import Counts
 from device_runtime.drafting.offline import Offline
@@ -26,19 +25,6 @@ from device_runtime.drafting.refuted import Refuted
 BLOCK = 16  # a block of so many tokens is sent however certain they are
 LATE = 0.1  # by how much of a draft forward a verdict may be late before it is not waited for
 BACKLOG = 2  # a forward that feeds more tokens than that tells nothing of a draft forward's time
-
-
-@dataclass
-class _Forward:
-    """Drafting under way since ``asked_s``, behind ``fed`` tokens that are fed first.
-
-    ``beside``: blocks were in flight when it began. ``stale``: its epoch has been closed since.
-    """
-
-    asked_s: float
-    beside: bool
-    fed: int
-    stale: bool = False
 
 
 class Epochs:
@@ -58,7 +44,8 @@ class Epochs:
         self._offline = offline
         self._auto = auto
         self._flight = Flight()
-        self._forward: _Forward | None = None
+        self._forward: Forward | None = None
+        self._opened = False  # the last verdict's time was what the prompt took to be read
         self._owes = False  # the next block brings the token that the device drew itself
         self._wants_stream = self._leaves = False  # and the base station has been told so
         self._pause_s: float | None = None  # until when nothing is drafted
@@ -115,6 +102,8 @@ class Epochs:
         full = not self._flight and counts.left > 1 and self._most() < 1  # the draft's context
         if (self._wants_stream or full) and counts.left > 0:
             return self._leave(now)
+        if self._opens:
+            return [self._take(now, waits=True)]
         actions: list[Action] = []
         block, known = self._cut(now), 0
         if block is None or not block.waits:
@@ -123,7 +112,7 @@ class Epochs:
                 known = self._offline.known(len(self._flight), count)
             if count > 0 and not known and not self._holds(now):
                 past = counts.length + len(self._flight)
-                self._forward = _Forward(now, bool(self._flight.sent), past - cached)
+                self._forward = Forward(now, bool(self._flight.sent), past - cached)
                 actions.append(Draft(count, self.begins, not self._flight))
         if block is not None:
             actions.append(block)
@@ -131,6 +120,13 @@ class Epochs:
             self._pause_s = None
             actions.append(Reuse(len(self._flight), known))
         return actions
+
+    @property
+    def _opens(self) -> bool:
+        """Whether the text's first token is asked for before any is drafted: on one machine to read
+        the prompt here, too, would slow the base station, which has its row once it has read it."""
+        begins = self._counts.length == self._counts.limits.begins
+        return begins and self._controller.opens and not self._flight.sent
 
     def _leave(self, now: float) -> list[Action]:
         """The base station is to stream, once it has judged what is in flight."""
@@ -261,9 +257,11 @@ class Epochs:
         estimates, verify_s, queue_s = self._estimates, verdict.verify_s, verdict.queue_s
         self._counts.rounds += 1
         self._length = len(first.proposed)
-        estimates.verify.took(verify_s, beside=not first.waits)
-        if first.waits:
-            estimates.rows.add(self._length, verify_s)
+        self._opened = self._counts.rounds == 1 and not self._length
+        if not self._opened:
+            estimates.verify.took(verify_s, beside=not first.waits)
+            if first.waits:
+                estimates.rows.add(self._length, verify_s)
         estimates.queue.add(queue_s)
         self._refuted.judged(self.judged, chances, verdict.accepted, rejected=rejected)
         # Behind the prompt, or another verification, a block waits longer than the verdict says.
@@ -287,7 +285,7 @@ class Epochs:
         ``closes``: a token that was not drafted ends the epoch. ``owes``: the device drew it.
         """
         controller = self._controller
-        if closes:
+        if closes and not self._opened:
             controller.drafted(self.mode, self.judged + 1, now - self._began_s, self._length)
         if self._auto and not self._leaves:
             chosen = controller.choose(self._counts.left)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from device_runtime.drafting.actions import Draft, Send, Switch
-from device_runtime.drafting.blocks import Proposed
+from device_runtime.drafting.blocks import Judged, Proposed
 from device_runtime.drafting.controller import DraftPlan
 from device_runtime.drafting.counts import Counts, Limits
 from device_runtime.drafting.epochs import Epochs
@@ -18,7 +18,9 @@ from device_runtime.drafting.offline import Offline
 AHEAD = DraftPlan(2, waits=False, sure=0.75, window=8)
 
 
-def drafting(*, corrects: bool = False, plan: DraftPlan = AHEAD) -> Epochs:
+def drafting(
+    *, corrects: bool = False, plan: DraftPlan = AHEAD, opens: bool = False, length: int = 3
+) -> Epochs:
     """A window that drafts by a plan, ahead in blocks of two: what it asks for, and no more."""
     estimates = Estimates()
     estimates.draft.took(0.01, beside=False)
@@ -26,12 +28,29 @@ def drafting(*, corrects: bool = False, plan: DraftPlan = AHEAD) -> Epochs:
         estimates.acceptance.foretold(0.99, True)
         estimates.acceptance.foretold(0.05, False)
     controller: Any = SimpleNamespace(
-        estimates=estimates, plan=lambda mode: plan, drafts="run-ahead"
+        estimates=estimates, plan=lambda mode: plan, drafts="run-ahead", opens=opens
     )
     limits = Limits(
         begins=3, ends=53, context=100, message=64, flight=256, foretells=False, corrects=corrects
     )
-    return Epochs(controller, Counts(limits, 3), Offline(None), 0.0, auto=True)
+    return Epochs(controller, Counts(limits, length), Offline(None), 0.0, auto=True)
+
+
+@pytest.mark.parametrize("corrects", [False, True], ids=["bs", "device"])
+def test_on_one_machine_the_base_station_reads_the_prompt_first(corrects):
+    """Its first token needs no draft, and both reading at once would be late for it and the next.
+
+    Nothing of what that took counts as a verification: it would make a step look short.
+    """
+    epochs = drafting(corrects=corrects, opens=True)
+    assert epochs.due(0.0, 0) == [Send(0, True)]
+    assert epochs.due(0.1, 0) == []
+    epochs.verdict(0.2, Judged(0, True, True, False, 0.001, 0.0))
+    epochs._counts.length += 1
+    assert not len(epochs._estimates.verify) and not epochs._estimates.rows.tokens
+    # In the middle of a text, where the device takes over, there is nothing to read.
+    for begun in (epochs, drafting(corrects=corrects, opens=True, length=4)):
+        assert begun.due(0.2, 0) == [Draft(1, begun.begins, True)]
 
 
 @pytest.mark.parametrize("corrects", [False, True], ids=["bs", "device"])

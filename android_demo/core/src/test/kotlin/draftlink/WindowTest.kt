@@ -168,7 +168,7 @@ class WindowTest {
             estimates(head.inner("estimates").inner(vector.text("estimates")), slower),
             given["gamma"]?.int(), Writer.entries.first { it.said == given.text("writer") }, limits.follows,
             given["since"]?.int() ?: 0, given["dwell"]?.int() ?: Controller.DWELL, measured, foretold,
-            given["here"]?.flag() ?: false,
+            given["here"]?.flag() ?: false, given["near"]?.flag() ?: false,
         )
         return Window(
             controller, limits, vector.int("length"), vector.at("started_s").double(), vector.at("now").double(),

@@ -32,8 +32,11 @@ internal class Controller(
     private var measuredS: Double = 0.0, // time that epochs took,
     private var foretoldS: Double = 0.0, // over the time that was foretold for them
     private var here: Boolean = false, // the base station's address is this machine's
+    opens: Boolean = false,
 ) {
-    private var quiet = false // and nothing delays behind it
+    /** Nothing delays behind that address: the base station has the cores for itself while it reads the prompt (5.1). */
+    var opens = opens
+        private set
 
     init {
         estimates.acceptance.begin()
@@ -69,8 +72,8 @@ internal class Controller(
     fun begin(near: Boolean): Writer {
         val alpha = estimates.acceptance.alpha
         here = near
-        quiet = near && this.near
-        val waits = near && if (known) draftingS(Writer.STOP_AND_WAIT, alpha) < tokenS(Writer.STREAM, alpha) else quiet
+        opens = near && this.near
+        val waits = near && if (known) draftingS(Writer.STOP_AND_WAIT, alpha) < tokenS(Writer.STREAM, alpha) else opens
         if (waits) writer = Writer.STOP_AND_WAIT
         return writer
     }
@@ -146,7 +149,7 @@ internal class Controller(
 
     private fun drafting(alpha: Double): Writer {
         // Run-ahead looks at each token's probability, which its formula knows nothing of.
-        val shares = if (quiet && !estimates.draft.compared) SHARES else 1.0
+        val shares = if (opens && !estimates.draft.compared) SHARES else 1.0
         val waits = tokenS(Writer.STOP_AND_WAIT, alpha) < WAITS_BELOW * shares * tokenS(Writer.RUN_AHEAD, alpha)
         return if (waits) Writer.STOP_AND_WAIT else Writer.RUN_AHEAD
     }

@@ -40,6 +40,7 @@ internal class Epochs(
     private var wantsStream = false
     private var leaves = false // and has told the base station so
     private var length = 0 // of the block judged last
+    private var opened = false // that was the text's first, and empty: it took what the prompt took to be read
     private lateinit var plan: Plan
     private var freeS: Double? = null // when the base station can take another block
     private var beganS = 0.0
@@ -79,6 +80,8 @@ internal class Epochs(
         if (leaves || forward != null || flight.waits) return emptyList()
         val full = flight.size == 0 && counts.left > 1 && most() < 1 // the draft's context
         if ((wantsStream || full) && counts.left > 0) return leave(now)
+        val first = counts.length == counts.limits.begins && flight.sent.isEmpty()
+        if (controller.opens && first) return listOf(take(now, waits = true))
         val actions = ArrayList<Action>()
         val block = cut(now)
         var known = 0
@@ -204,8 +207,9 @@ internal class Epochs(
         val rejected = verdict.own && verdict.accepted < chances.size
         counts.rounds++
         length = first.proposed.size
-        estimates.verify.took(verdict.verifyS, !first.waits)
-        if (first.waits) estimates.rows.add(length, verdict.verifyS)
+        opened = counts.rounds == 1 && length == 0
+        if (!opened) estimates.verify.took(verdict.verifyS, !first.waits)
+        if (first.waits && !opened) estimates.rows.add(length, verdict.verifyS)
         estimates.queue.add(verdict.queueS)
         val fates = chances.take(verdict.accepted + if (rejected) 1 else 0).mapIndexed { i, chance -> chance to (i < verdict.accepted) }
         refuted.judged(estimates.acceptance, fates)
@@ -225,7 +229,7 @@ internal class Epochs(
 
     /** The history holds all that a verdict makes of it (5.6). [owes]: the device drew its last token. */
     fun proceed(now: Double, closes: Boolean, owes: Boolean) {
-        if (closes) controller.drafted(mode, judged + 1, now - beganS, length)
+        if (closes && !opened) controller.drafted(mode, judged + 1, now - beganS, length)
         if (auto && !leaves) {
             val chosen = controller.choose(counts.left)
             if (chosen == Writer.STREAM) wantsStream = true else if (closes) mode = chosen
