@@ -174,7 +174,7 @@ def test_trials_pay_for_the_changes_that_they_take():
         if trials.at != before:
             changed.append(spent)
     assert trials.best == 1 and 0 < len(changed) <= 12
-    # Nor does one begin with them: its first texts came half a second late each.
+    # Nor does one begin with them: its first texts came a third of a second late each.
     assert changed[0] > 20.0
 
 
