@@ -11,8 +11,10 @@ x is a function of (key, position, id) and of nothing else. Ids come in blocks o
 noise of a block starts from its minimum. The least of n Exp(1) clocks is E / n with E ~ Exp(1),
 each of the n is equally likely to be the one that rings first, and by memorylessness the others
 then have Exp(1) still to go; so drawing minimum, winner and remainders in that order gives n
-independent Exp(1) clocks, exactly. A block whose minimum over its largest weight cannot beat the
-best arrival known stays closed, and a token of 150,000 takes some thousand clocks, not 150,000.
+independent Exp(1) clocks, exactly. Of the tokens that win their blocks, one in BLOCK of all, the
+first arrival is then known, and whoever has too little weight to beat it even by its block's
+minimum draws no clock. That leaves some BLOCK tokens of any number: as many as are better than the
+best of one in BLOCK.
 
 The last block is drawn in full like any other, and ids past the vocabulary are left out of the
 race. So x does not depend on the size of the vocabulary: ends that pad theirs differently (151,936
@@ -51,9 +53,11 @@ MINIMUM, REMAINDER = 0, 1
 AHEAD = 1 << 12  # minima of blocks that are drawn at once, of one position or of several
 KEPT = 64  # times as many are remembered
 
-NEAREST = 8  # blocks that are opened before it is known who else may win: they cost what one costs
-
 TINIEST = 1e-300  # a row's largest weight must be above it, so that its x / p is finite
+
+BELOW = 1.0 - 2.0**-50  # more than the roundings of two divisions of normal numbers are
+NORMAL = 1e-290  # what is far less, or far more than its reciprocal, may not be of such
+LEAST = 5e-324  # the least number above 0
 
 
 def words(keys: Sequence[bytes], positions: Sequence[int]) -> list[NDArray[np.int64]]:
@@ -75,10 +79,17 @@ def words(keys: Sequence[bytes], positions: Sequence[int]) -> list[NDArray[np.in
 
 def _minima(words: Sequence[Array], blocks: Array, xp: Any) -> tuple[Array, Array]:
     """The least x of each of ``blocks``, and its place in the block; shapes broadcast."""
-    k0, k1, p0, p1 = words
-    rounds = in_pairs if xp is np else philox
-    high, low, place, _ = rounds((blocks, MINIMUM, p0, p1), (k0, k1))
+    (high, place), (low, _) = _drawn(words, blocks, MINIMUM, xp)
     return exponential(high, low, xp) * (1.0 / BLOCK), place >> (32 - BLOCK_BITS)
+
+
+def _drawn(words: Sequence[Array], counter: Array, purpose: int, xp: Any) -> Sequence[Any]:
+    """Philox's first and third words, and its second and fourth."""
+    k0, k1, p0, p1 = words
+    if xp is np:
+        return in_pairs((counter, purpose, p0, p1), (k0, k1))
+    a, b, c, d = philox((counter, purpose, p0, p1), (k0, k1))
+    return (a, c), (b, d)
 
 
 def _nearby(
@@ -105,23 +116,14 @@ def _group(
     return _minima(known, np.arange(blocks), np)
 
 
-def _clocks(
-    words: Sequence[Array],
-    blocks: Array,
-    places: Array,
-    xp: Any,
-    minima: tuple[Array, Array] | None = None,
-) -> Array:
-    """All x (M, BLOCK) of ``blocks`` (M, 1); ``places`` is arange(BLOCK).
-
-    ``minima``: what ``_minima`` gives for them, where it is known.
-    """
-    k0, k1, p0, p1 = words
-    least, winner = minima or _minima(words, blocks, xp)
-    rounds = in_pairs if xp is np else philox
-    a, b, c, d = rounds((blocks * HALF + places[:HALF], REMAINDER, p0, p1), (k0, k1))
-    high, low = xp.concatenate((a, c), 1), xp.concatenate((b, d), 1)
-    return xp.where(places == winner, least, least + exponential(high, low, xp))
+def _clocks(words: Sequence[Array], ids: Array, minima: tuple[Array, Array], xp: Any) -> Array:
+    """x of ``ids`` (M,), where ``minima`` are their blocks', and ``words`` (M,) or of one each."""
+    least, winner = minima
+    place = ids % BLOCK
+    (a, c), (b, d) = _drawn(words, ids // BLOCK * HALF + place % HALF, REMAINDER, xp)
+    first = place < HALF
+    x = least + exponential(xp.where(first, a, c), xp.where(first, b, d), xp)
+    return xp.where(place == winner, least, x)
 
 
 class Race:
@@ -139,10 +141,9 @@ class Race:
         ids = np.asarray(ids, dtype=np.int64)
         if ((ids < 0) | (ids >= LIMIT)).any():
             raise ValueError("token ids must be between 0 and 2**32 - 1")
-        blocks, row = np.unique(ids // BLOCK, return_inverse=True)
-        clocks = _clocks(words([self._key], [position]), blocks[:, None], np.arange(BLOCK), np)
-        x: NDArray[np.float64] = clocks[row.reshape(ids.shape), ids % BLOCK]
-        return x
+        known, flat = [word[0] for word in words([self._key], [position])], ids.reshape(-1)
+        x: NDArray[np.float64] = _clocks(known, flat, _minima(known, flat // BLOCK, np), np)
+        return x.reshape(ids.shape)
 
     def pick(self, position: int, p: NDArray[np.float64]) -> int:
         """The token that ``pick_many`` picks at ``position`` for one row of weights (V,)."""
@@ -180,34 +181,23 @@ def first_arrivals(
     xp, host = rows.xp, rows.host
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
-    peaks = _peaks(p, xp)
-    check_largest(host(xp.amax(peaks, 1)))
+    check_largest(host(xp.amax(p, 1)))
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        # Nobody in a block arrives before least / peak: rounding is monotonic, so that holds for
-        # the rounded quotients too, and closed blocks change nothing, not even a tie.
-        least, winner = minima = rows.minima()
-        bound = least / peaks
-        # A time that ``count`` tokens have arrived by: of all blocks' winners and the few that
-        # promise most, which alone count where a few tokens hold all the weight.
-        most = min(NEAREST, bound.shape[1]) - 1
-        order = np.argpartition(bound, most, 1) if xp is np else xp.argsort(bound, 1)
-        which = xp.broadcast_to(rows.numbers, (nearest := order[:, :NEAREST]).shape).reshape(-1)
-        ids, near = rows.opened(which[:, None], nearest.reshape(-1, 1), minima)
-        others = rows.arrivals(rows.numbers, rows.blocks * BLOCK + winner, least)
-        others[rows.numbers, nearest] = xp.inf  # they are among ``near`` already
-        bound[rows.numbers, nearest] = xp.inf
-        reached = _reached((near.reshape(len(p), -1), others), count, xp)
-        late, block = xp.where((bound <= reached[:, None]) & (bound < xp.inf))
-        if len(block):
-            more = (*rows.opened(late[:, None], block[:, None], minima), late)
-            ids, near, which = map(xp.concatenate, zip((ids, near, which), more, strict=True))
-        heads = []
-        for _ in range(min(count, BLOCK)):
-            first = xp.amin(near, 1)
-            token = xp.amin(xp.where(near == first[:, None], ids, LIMIT), 1)
-            near = xp.where(ids == token[:, None], xp.inf, near)
-            heads.append((host(which), host(first), host(token)))
-    return _earliest(heads, len(p), count)
+        least, winner = rows.minima()
+        # A time that ``count`` tokens have arrived by: of those that win their blocks.
+        winners = rows.arrivals(rows.numbers, rows.blocks * BLOCK + winner, least)
+        reached = _reached(winners, count, xp)
+        # Who is to arrive by then needs so much weight: nobody in its block comes before ``least``.
+        weight = least / reached[:, None]
+        normal = (weight > NORMAL) & (weight < 1.0 / NORMAL)
+        which, ids = _heavy(p, xp.where(normal, weight * BELOW, LEAST), xp)
+        block = ids // BLOCK
+        known = [word[which, 0] for word in rows.words]
+        x = _clocks(known, ids, (least[which, block], winner[which, block]), xp)
+        times = rows.arrivals(which, ids, x)
+        came = xp.where((times <= reached[which]) & (times < xp.inf))
+        which, times, ids = host(which[came]), host(times[came]), host(ids[came])
+    return _earliest(which, times, ids, len(p), count)
 
 
 class _Rows:
@@ -227,7 +217,6 @@ class _Rows:
         self.words = [self._there(word) for word in words(keys, positions)]
         self.numbers = self._there(np.arange(len(p)))[:, None]
         self.blocks = self._there(np.arange(-(-p.shape[1] // BLOCK)))
-        self._places = self._there(np.arange(BLOCK))
 
     def _there(self, array: NDArray[np.int64]) -> Array:
         return array if self.xp is np else self.xp.asarray(array, device=self._p.device)
@@ -248,39 +237,46 @@ class _Rows:
             return _nearby(self._keys[0], self._positions, len(self.blocks))
         return _minima(self.words, self.blocks, self.xp)
 
-    def opened(self, row: Array, block: Array, minima: tuple[Array, Array]) -> tuple[Array, Array]:
-        """Ids and arrivals (M, BLOCK) of the blocks (M, 1) of the rows (M, 1)."""
-        ids, (least, winner) = block * BLOCK + self._places, minima
-        known = [word[row[:, 0]] for word in self.words]
-        x = _clocks(known, block, self._places, self.xp, (least[row, block], winner[row, block]))
-        return ids, self.arrivals(row, ids, x)
 
-
-def _reached(times: Sequence[Array], count: int, xp: Any) -> Array:
+def _reached(times: Array, count: int, xp: Any) -> Array:
     """A time (N,) by which ``count`` of the arrivals (N, M) have come, or all that ever come."""
     for left in range(count - 1, -1, -1):
-        first = xp.amin(times[0], 1)
-        for more in times[1:]:
-            first = xp.minimum(first, xp.amin(more, 1))
+        first = xp.amin(times, 1)
         if left:  # Equals go together: the time is then later than need be, which is no harm.
-            times = [xp.where(each == first[:, None], xp.inf, each) for each in times]
+            times = xp.where(times == first[:, None], xp.inf, times)
     return first
 
 
+def _heavy(p: Array, least: Array, xp: Any) -> tuple[Array, Array]:
+    """Rows and ids (M,) of the weights in p (N, V) that are at least their block's (N, blocks)."""
+    whole = p.shape[1] // BLOCK
+    size = whole * BLOCK
+    inside = p[:, :size].reshape(len(p), whole, BLOCK) >= least[:, :whole, None]
+    (flat,) = xp.where(inside.reshape(-1))
+    if p.shape[1] == size:
+        return flat // size, flat % size
+    which, places = xp.where(p[:, size:] >= least[:, whole:])
+    rows = flat // size if size else flat  # no whole block, no weight in one
+    return xp.concatenate((rows, which)), xp.concatenate((flat - rows * size, size + places))
+
+
 def _earliest(
-    heads: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]], rows: int, count: int
+    which: NDArray[np.int64],
+    times: NDArray[np.float64],
+    tokens: NDArray[np.int64],
+    rows: int,
+    count: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The ``count`` earliest of each row, from rows, arrivals and tokens of the opened blocks."""
-    which, first, token = (np.concatenate(each) for each in zip(*heads, strict=True))
-    order = np.lexsort((token, first, which))  # by row, then the earliest, then the lowest id
-    which, first, token = which[order], first[order], token[order]
+    """The ``count`` earliest of each row, of arrivals (M,) of ``tokens`` in the rows ``which``."""
+    order = np.lexsort((tokens, times, which))  # by row, then the earliest, then the lowest id
+    which = which[order]
     rank = np.arange(len(which)) - np.searchsorted(which, which)
-    kept = (rank < count) & (first < np.inf)
+    kept = rank < count
     ids = np.full((rows, count), -1, dtype=np.int64)
-    times = np.full((rows, count), np.inf)
-    ids[which[kept], rank[kept]] = token[kept]
-    times[which[kept], rank[kept]] = first[kept]
-    return ids, times
+    arrivals = np.full((rows, count), np.inf)
+    ids[which[kept], rank[kept]] = tokens[order][kept]
+    arrivals[which[kept], rank[kept]] = times[order][kept]
+    return ids, arrivals
 
 
 def check_largest(weights: ArrayLike) -> None:
@@ -288,12 +284,3 @@ def check_largest(weights: ArrayLike) -> None:
     top = np.asarray(weights)
     if not ((top > TINIEST) & (top < np.inf)).all():
         raise ValueError("every row needs finite weights, the largest above 1e-300")
-
-
-def _peaks(p: Array, xp: Any) -> Array:
-    """The largest weight of each block, (N, blocks); NaN where one is NaN."""
-    whole = p.shape[1] // BLOCK
-    peaks = xp.amax(p[:, : whole * BLOCK].reshape(len(p), whole, BLOCK), 2)
-    if p.shape[1] == whole * BLOCK:
-        return peaks
-    return xp.concatenate((peaks, xp.amax(p[:, whole * BLOCK :], 1)[:, None]), 1)

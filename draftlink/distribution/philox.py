@@ -35,28 +35,36 @@ def philox(counter: Sequence[Array], key: Sequence[Array]) -> tuple[Array, Array
     return c0, c1, c2, c3
 
 
-_FACTORS = np.array(FACTORS, dtype=np.uint64)[:, None, None]
 _STEPS = np.array([[i * step & MASK for step in STEPS] for i in range(ROUNDS)], dtype=np.uint64)
+_HALF, _LOW = np.array(32, dtype=np.uint64), np.array(MASK, dtype=np.uint64)
 
 
-def in_pairs(counter: Sequence[Array], key: Sequence[Array]) -> tuple[Array, Array, Array, Array]:
-    """``philox`` of numpy arrays of two axes, in a third of its operations.
+def in_pairs(counter: Sequence[Array], key: Sequence[Array]) -> tuple[Array, Array]:
+    """``philox`` of numpy arrays, in a quarter of its time.
+
+    Returns the first and the third word, and the second and the fourth, (2, ...) each.
 
     A draft's race is of so few numbers that it takes as long as numpy takes to begin each of some
     hundred operations, which was more than a small draft's forward. So the words that are
     multiplied are kept in one array, those that are not in another, and all round keys are made at
-    once; unsigned words need no mask behind a shift.
+    once; unsigned words need no mask behind a shift; and a round writes to where the last one did,
+    with all operands of one shape, which begins the soonest.
     """
     shape = np.broadcast(*counter, *key).shape
-    even, odd = np.empty((2, *shape), np.uint64), np.empty((2, *shape), np.uint64)
+    even, odd, product, high, factors, first = np.empty((6, 2, *shape), np.uint64)
     even[0], odd[0], even[1], odd[1] = counter
-    first = np.stack(key).astype(np.uint64)
-    for keys in (first + _STEPS[:, :, None, None]) & MASK:
-        product = even * _FACTORS
-        even = (product >> 32)[::-1] ^ odd ^ keys
-        odd = (product & MASK)[::-1]
-    even, odd = even.view(np.int64), odd.view(np.int64)
-    return even[0], odd[0], even[1], odd[1]
+    factors[0], factors[1] = FACTORS
+    first[0], first[1] = key
+    (a, c), (b, d) = even, odd
+    for keys in (first + _STEPS.reshape(ROUNDS, 2, *[1] * len(shape))) & _LOW:
+        np.multiply(even, factors, out=product)
+        np.right_shift(product, _HALF, out=high)
+        np.bitwise_xor(odd, keys, out=even)
+        np.bitwise_xor(a, high[1], out=a)
+        np.bitwise_xor(c, high[0], out=c)
+        np.bitwise_and(product[1], _LOW, out=b)
+        np.bitwise_and(product[0], _LOW, out=d)
+    return even.view(np.int64), odd.view(np.int64)
 
 
 def log(u: Array, xp: Any) -> Array:

@@ -55,30 +55,21 @@ def test_they_are_the_first_of_every_clock(count):
     assert wrong(count, SIZES, 250) == 0
 
 
-def count_the_nearest_winner_twice(monkeypatch):
-    """It is among the nearest block's arrivals, and among the blocks' winners once more."""
-    reached = gumbel._reached
-
-    def twice(times, count, xp):
-        near, others = times
-        best = near.min(1)[:, None]
-        return reached((near, np.minimum(others, np.nextafter(best, np.inf))), count, xp)
-
-    monkeypatch.setattr(gumbel, "_reached", twice)
+def ask_for_more_weight(monkeypatch):
+    """Than who arrives in time needs at least."""
+    monkeypatch.setattr(gumbel, "BELOW", 10.0)
 
 
 def stop_at_the_winner(monkeypatch):
-    """What opens a block is the first arrival, however many are asked for."""
+    """Who draws a clock is told by the first arrival, however many are asked for."""
     reached = gumbel._reached
     monkeypatch.setattr(gumbel, "_reached", lambda times, count, xp: reached(times, 1, xp))
 
 
-@pytest.mark.parametrize("spoil", [stop_at_the_winner, count_the_nearest_winner_twice])
+@pytest.mark.parametrize("spoil", [stop_at_the_winner, ask_for_more_weight])
 def test_the_comparison_sees_what_is_broken(monkeypatch, spoil):
-    monkeypatch.setattr(gumbel, "NEAREST", 1)  # so that it matters what opens another block
-    assert wrong(2, (200, 1000, 3000), 60) == 0
     spoil(monkeypatch)
-    assert wrong(2, (200, 1000, 3000), 60) > 20
+    assert wrong(2, (200, 1000, 3000), 200) > 20
 
 
 def test_equal_arrivals_come_by_id():
@@ -108,17 +99,18 @@ def test_torch_has_numpys(device):
         assert np.array_equal(ours[0], theirs[0]) and np.array_equal(ours[1], theirs[1])
 
 
-def test_few_blocks_are_opened_for_four(monkeypatch):
-    opened = []
+def test_few_draw_a_clock_for_four(monkeypatch):
+    drawn = []
     clocks = gumbel._clocks
     monkeypatch.setattr(
-        gumbel, "_clocks", lambda w, b, *rest: opened.append(len(b)) or clocks(w, b, *rest)
+        gumbel, "_clocks", lambda w, ids, *rest: drawn.append(len(ids)) or clocks(w, ids, *rest)
     )
     normal = np.random.default_rng(0).standard_normal((4, 151_936))
     for p in (np.exp(2 * normal), np.exp(3 * normal)):
-        opened.clear()
-        first_arrivals([KEY] * 4, range(4), p, 4)
-        assert sum(opened) < 4 * 150  # of 4 * 2,374
+        drawn.clear()
+        for first in range(0, 40, 4):
+            first_arrivals([KEY] * 4, range(first, first + 4), p, 4)
+        assert sum(drawn) < 40 * 6 * BLOCK  # as many better than the fourth best of one in BLOCK
 
 
 def test_none_is_refused():
