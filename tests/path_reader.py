@@ -68,7 +68,7 @@ class Paths:
         self.beside = Beside(self.here)
         self.length = vector["length"]
         self.gamma, self.shared, self.price = given["gamma"], given["shared"], given["price"]
-        self.is_here, self.slowed = given["here"], False
+        self.is_here, self.slowed, self.tries = given["here"], False, False
         self.told_s, self.row_s = given["step_s"], given["row_s"]
         self.heard, self.after = vector["started_s"], given["offline_after_s"]
         self.path: list[tuple[float, bool]] = []
@@ -91,7 +91,7 @@ class Paths:
     # Section 8.2: what things cost.
 
     def turns(self) -> bool:
-        return self.shared or self.slowed or self.here.draft.slowdown() > 1.0
+        return self.shared or self.slowed or self.tries or self.here.draft.slowdown() > 1.0
 
     def opens(self) -> bool:
         return self.turns() and self.length <= self.limits["begins"] + 1
@@ -148,7 +148,7 @@ class Paths:
 
     def pays(self, alpha: float) -> bool:
         draft_s, step_s = self.costs()
-        if self.unsure() or self.price <= 0.0:
+        if self.unsure() or self.tries or self.price <= 0.0:
             return True
         if self.turns() and self.gamma is not None:
             return True
@@ -175,7 +175,7 @@ class Paths:
         ahead, actions = len(self.path), []
         rests = not ahead and (self.opens() or self.length < self.resumes)
         if (not ahead or self.guesses) and self.job is None and not rests:
-            self.guesses = self.unsure()
+            self.guesses = self.unsure() or self.tries
             self.decide()
         room = min(1 if self.follows else self.most(), self.room)
         ends = any(eos for _, eos in self.path)
@@ -269,8 +269,10 @@ class Paths:
             asked = self.job[0] if self.job else None
             alone = self.beside.stepped(now, step_s, asked, rows)
             self.slowed = self.is_here and self.beside.slows()
+            far = less(self.here.draft.typical, self.here.rtt.typical)
+            self.tries = not (self.shared or far or self.follows) and self.here.draft.lacks()
             if alone or not self.turns():
-                self.here.verify.took(step_s, None)
+                self.here.verify.took(step_s, not alone)
                 self.here.row(max(rows - 1, 0), step_s)
             if self.turns() and self.told is not None and rows > self.sent > 0:
                 self.between.add(now - self.told - step_s - self.spent)

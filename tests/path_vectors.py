@@ -233,8 +233,8 @@ def case(
 
 TURNS = {"rtt_s": 0.000613, "draft_s": 0.00139, "step_s": 0.0133, "patience_s": 0.0111}
 CASES = {
-    "apart": case(1, 18, "good"),
-    "apart, cold": case(2, 16, "cold"),
+    "apart": case(1, 14, "good"),
+    "apart, cold": case(2, 12, "cold"),
     "apart, cold, told": case(3, 12, "cold", step_s=0.0467, row_s=0.00113),
     "apart, one worker for several": case(5, 14, "known", {"shares": 0.6}),
     "turns": case(6, 18, "near", TURNS | {"prompt_s": 0.2}, shared=True),
@@ -250,8 +250,13 @@ CASES = {
     ),
     "turns, seen": case(9, 26, "slowed", {"patience_s": 0.0467}),
     "becomes turns": case(
-        13, 42, "next door",
-        {"slows": 1.45, "rtt_s": 0.00113, "patience_s": 0.0207, "accepts": 0.9, "draft_s": 0.0107},
+        31, 37, "next door",
+        {"slows": 1.35, "rtt_s": 0.00113, "patience_s": 0.0307, "drags": 1.2, "draft_s": 0.0077},
+    ),
+    "turns are tried": case(
+        26, 20, "next door",
+        {"slows": 2.1, "rtt_s": 0.00113, "patience_s": 0.0157, "accepts": 0.7, "draft_s": 0.0187,
+         "drags": 1.3},
     ),
     "becomes turns, a path that goes on": case(
         22, 28, "next door",
@@ -270,7 +275,7 @@ CASES = {
     "an EOS": case(14, 20, "good", {"eos": 0.2}),
     "the limit": case(15, 30, "good", {"accepts": 0.95}, ends=25),
     "a full context": case(16, 22, "good", {"accepts": 0.95}, context=19),
-    "a cut": case(17, 48, "good", {"lost": (3.25, 3.39)}),
+    "a cut": case(17, 42, "good", {"lost": (3.2, 3.34)}),
     "a greeting that stalled": case(21, 9, "stalled"),
     "offline": case(18, 44, "good", {"lost": (3.2, 3.42), "accepts": 0.9}, offline_after_s=0.2),
 }  # fmt: skip

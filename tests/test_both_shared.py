@@ -11,6 +11,7 @@ from bench.both.cells import Costs, begun, play
 from bench.virtual.loop import run
 from bench.virtual.record import Record
 from device_runtime.drafting import controller
+from device_runtime.drafting.levels import Work
 from draftlink.link.shaping import make_link
 from draftlink.protocol.frames import Start
 from draftlink.protocol.session import Session
@@ -34,6 +35,22 @@ def test_who_takes_turns_from_the_first_token_hardly_notices_the_other():
     assert rate(2.5, shared=True) > 0.95 * rate(1.0, shared=True)
     # The control: who has to find out has paid for it by then.
     assert rate(2.5, shared=False) < 0.9 * rate(1.0, shared=False)
+
+
+@pytest.mark.parametrize("slowdown", [1.5, 2.0])
+def test_who_has_to_find_out_takes_turns_to_compare(monkeypatch, slowdown):
+    """A cold text is nearly as fast as where it is known that both ends share a machine."""
+    known = rate(slowdown, shared=True)
+    assert rate(slowdown, shared=False) > 0.95 * known
+    # The control: a device that drafts on hardly ever has a forward of its own to compare.
+    monkeypatch.setattr(Work, "lacks", property(lambda self: False))
+    assert rate(slowdown, shared=False) < 0.9 * known
+
+
+def test_on_a_machine_of_its_own_it_costs_little_to_see_that_nothing_is_slowed(monkeypatch):
+    tried = rate(1.0, shared=False)
+    monkeypatch.setattr(Work, "lacks", property(lambda self: False))
+    assert tried > 0.97 * rate(1.0, shared=False)
 
 
 TURNS = {

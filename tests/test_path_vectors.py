@@ -141,6 +141,36 @@ def test_a_window_that_sees_nothing_slowed_fails(monkeypatch):
     assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)
 
 
+@pytest.mark.parametrize("rule", ["never", "wherever", "at a price", "as if all were slowed"])
+def test_a_window_that_tries_turns_by_another_rule_fails(monkeypatch, rule):
+    """Negative controls: it takes them to compare where that costs little, whether they pay or not;
+    and knows from then on what a step takes alone."""
+    if rule == "never":
+        monkeypatch.setattr(levels.Work, "lacks", property(lambda self: False))
+    elif rule == "wherever":
+        told = Worth.told
+
+        def wherever(self, *, slows, follows):
+            told(self, slows=slows, follows=follows)
+            self.tries = self._estimates.draft.lacks
+
+        monkeypatch.setattr(Worth, "told", wherever)
+    elif rule == "at a price":
+        pays = Worth.pays
+
+        def priced(self, alpha):
+            tries, self.tries = self.tries, False
+            self._shared, shared = self._shared or tries, self._shared
+            found = pays(self, alpha)
+            self.tries, self._shared = tries, shared
+            return found
+
+        monkeypatch.setattr(Worth, "pays", priced)
+    else:
+        monkeypatch.setattr(levels.Work, "alone_s", property(lambda self: 0.0))
+    assert not all(agrees(path_vectors.replay, vector) for vector in VECTORS)
+
+
 @pytest.mark.parametrize("here", [True, False])
 def test_a_window_that_takes_no_notice_of_the_address_fails(monkeypatch, here):
     """Negative control: where the address is here it looks as rarely as where looks slow steps."""

@@ -96,6 +96,15 @@ class Work(Level):
             return 1.0
         return self.beside.typical / self.alone.typical
 
+    def lacks(self) -> bool:
+        alone, beside = len(self.alone.samples), len(self.beside.samples)
+        if beside < 3 or beside > 8 or alone >= beside:
+            return False
+        if alone < 3:
+            return True
+        above = not less(self.beside.typical, 1.25 * self.alone.typical)
+        return above and less(self.beside.typical, 1.6 * self.alone.typical)
+
     def cost(self, beside: bool, slowdown: float) -> float:
         if slowdown == 1.0:
             return self.mean
@@ -219,7 +228,7 @@ class Estimates:
         mean, self.verify.samples = self.verify.mean, []
         self.waited, self.lone = [], []
         if mean:
-            self.verify.add(mean / self.draft.slowdown())
+            self.verify.add(self.verify.alone.typical or mean / self.draft.slowdown())
 
     def row(self, tokens: int, sample: float) -> None:
         """Section 2.2: a block that waited has been verified, or a step has ended without one."""

@@ -147,9 +147,10 @@ class Estimates:
     told_step_s: float = 0.0  # what the base station says that a step takes it; 0: it does not
 
     def undisturbed(self) -> None:
-        """Both ends have slowed one another, and from here on they take turns."""
+        """Both ends may have slowed one another, and from here on they take turns."""
         if len(self.verify):
-            self.verify.became(self.verify.mean / self.draft.slowdown)
+            alone_s = self.verify.alone_s
+            self.verify.became(alone_s or self.verify.mean / self.draft.slowdown)
         self.rows.forget()
 
     @property

@@ -110,6 +110,24 @@ class Work(Level):
         self._apart[beside].add(seconds)
 
     @property
+    def alone_s(self) -> float:
+        """What it typically takes with the other end idle; 0 before a sample of that."""
+        return self._apart[False].typical
+
+    @property
+    def lacks(self) -> bool:
+        """Whether samples alone are what is wanted to tell the slowdown.
+
+        Of those beside there are some, though not many, and fewer alone: too few to compare, or
+        the two differ by as much as only many would tell.
+        """
+        alone, beside = self._apart[False], self._apart[True]
+        if not max(SOME, len(alone) + 1) <= len(beside) <= FEW:
+            return False
+        slower = beside.typical / alone.typical if len(alone) >= SOME else SHARED
+        return SHARED <= slower < PLAIN
+
+    @property
     def compared(self) -> bool:
         """Whether it is known what the other end's work does to it."""
         return min(map(len, self._apart.values())) >= SOME

@@ -4,9 +4,10 @@ The device drafts behind the text that it knows, on one *path*. What the base st
 meanwhile; as long as the path agrees with it, the path goes on, and where it does not, or has been
 overtaken, a new one begins behind the text.
 
-Where both ends share a machine (the address says so, or both are seen to slow one another) they
-take turns: the device drafts as many tokens as pay (``theory.best_draft_length``), proposes them,
-and rests until it hears what came of them; the prompt and a first step are the base station's.
+Where both ends share a machine (the address says so, or both are seen to slow one another), or to
+see whether they do, they take turns: the device drafts as many tokens as pay
+(``theory.best_draft_length``), proposes them, and rests until it hears what came of them; the
+prompt and a first step are the base station's.
 Elsewhere it drafts on under a window that covers what is under way, and proposes in groups of about
 what it drafts in half a step of the target's.
 
@@ -117,7 +118,7 @@ class Paths:
         ahead, actions = len(self._chances), list[Action]()
         rests = not ahead and (self._opens or self._counts.length < self._trials.resumes)
         if (not ahead or self._guesses) and self._asked_s is None and not rests:
-            self._guesses = self.worth.unsure
+            self._guesses = self.worth.unsure or self.worth.tries
             self._decide()
         room = min(1 if self.follows else self.worth.most, self._counts.room)
         # In turns it rests until it hears what came of what it has proposed: all of it.
@@ -229,9 +230,10 @@ class Paths:
             bounded = self._bound_rtt(now - step_s, answers=self.turns and accepted > 0)
             rtt_s = self._estimates.rtt.typical
             alone = self._beside.stepped(now, step_s, rtt_s, self._asked_s, rows=rows)
-            self.worth.slowed = self._here and self._beside.slows
+            slows = self._here and self._beside.slows
+            self.worth.told(slows=slows, follows=self.follows)
             if alone or not self.turns:  # else both slowed one another, which turns are to avoid
-                self._estimates.verify.took(step_s, beside=None)
+                self._estimates.verify.took(step_s, beside=not alone)
                 self._estimates.rows.add(max(rows - 1, 0), step_s)
             if self.turns and self._written_s is not None and rows > self._sent > 0:
                 self.worth.turned(now - self._written_s - step_s - self._spent_s)

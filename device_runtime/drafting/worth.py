@@ -40,12 +40,24 @@ class Worth:
         self._step_s, self._row_s, self._price = step_s, row_s, price
         self._between = Level()  # of a turn, what is neither drafting nor the step
         self.slowed = False  # forwards slow the steps of a base station whose address is here
+        self.tries = False  # turns are taken to see whether both ends slow one another
         self.rare = False  # hardly anything that is proposed comes to be accepted
 
     @property
     def turns(self) -> bool:
         """Whether both ends take turns."""
-        return self._shared or self.slowed or self._estimates.draft.slowdown > 1.0
+        slowed = self.slowed or self._estimates.draft.slowdown > 1.0
+        return self._shared or slowed or self.tries
+
+    def told(self, *, slows: bool, follows: bool) -> None:
+        """A step's times are known: whether it is seen at an address here that forwards slow them.
+
+        Turns are tried where it takes them to compare, and they cost little: no round trip longer
+        than a forward. Who ``follows`` does not, as it drafts for little anyway.
+        """
+        here, self.slowed = self._estimates, slows
+        cheap = not self._shared and here.rtt.typical <= here.draft.typical
+        self.tries = cheap and not follows and here.draft.lacks
 
     def turned(self, between_s: float) -> None:
         """A turn is over: what it took beside the draft's forwards and the step."""
@@ -145,7 +157,9 @@ class Worth:
         """
         draft_s, step_s = self.costs_s()
         draft_s *= lasts
-        if self.unsure or self._price <= 0.0 or (self.turns and self._gamma is not None):
+        if self.unsure or self.tries or self._price <= 0.0:
+            return True
+        if self.turns and self._gamma is not None:
             return True
         if self.turns:
             lone_s, row_s = self._turn_s()

@@ -73,7 +73,7 @@ internal class Paths(
         val ahead = chances.size
         val rests = ahead == 0 && (opens || counts.length < resumes)
         if ((ahead == 0 || guesses) && askedS == null && !rests) {
-            guesses = worth.unsure
+            guesses = worth.unsure || worth.tries
             decide()
         }
         val room = minOf(if (follows) 1 else worth.most, counts.room)
@@ -191,9 +191,9 @@ internal class Paths(
             val shorter = (answers || !bounded) && estimates.rtt.atMost(mostS)
             bounded = true
             val undisturbed = beside.stepped(now, stepS, estimates.rtt.typical, askedS, rows)
-            worth.slowed = here && beside.slows
+            worth.told(here && beside.slows, follows)
             if (undisturbed || !turns) { // else both slowed one another, which turns are to avoid
-                estimates.verify.took(stepS, null)
+                estimates.verify.took(stepS, !undisturbed)
                 estimates.rows.add(maxOf(rows - 1, 0), stepS)
             }
             writtenS?.let { if (turns && sent in 1 until rows) worth.turned(now - it - stepS - spentS) }

@@ -24,10 +24,24 @@ internal class Worth(
     var rare = false
 
     /** The draft's forwards slow the steps of a base station at an address here. */
-    var slowed = false
+    private var slowed = false
+
+    /** Turns are taken to see whether both ends slow one another. */
+    var tries = false
+        private set
 
     /** Whether both ends take turns. */
-    val turns: Boolean get() = shared || slowed || estimates.draft.slowdown > 1.0
+    val turns: Boolean get() = shared || slowed || tries || estimates.draft.slowdown > 1.0
+
+    /**
+     * A step's times are known: whether it is seen at an address here that forwards slow them. Turns are tried
+     * where it takes them to compare, and they cost little; who [follows] does not.
+     */
+    fun told(slows: Boolean, follows: Boolean) {
+        slowed = slows
+        val cheap = !shared && estimates.rtt.typical <= estimates.draft.typical
+        tries = cheap && !follows && estimates.draft.lacks
+    }
 
     /** A forward of the draft's; 0 if that is not known. */
     val draftS: Double get() = estimates.draft.meanS(!turns, estimates.draft.slowdown)
@@ -92,7 +106,7 @@ internal class Worth(
      * turns nothing is overtaken, if the base station waits: it does where a turn brings more than its own steps.
      */
     fun pays(alpha: Double): Boolean {
-        if (unsure || price <= 0.0 || (turns && gamma != null)) return true
+        if (unsure || tries || price <= 0.0 || (turns && gamma != null)) return true
         if (turns) {
             val tokens = group(alpha)
             val turnS = tripS + loneS + tokens * (draftS + eachS)
