@@ -269,7 +269,7 @@ class Paths:
             asked = self.job[0] if self.job else None
             alone = self.beside.stepped(now, step_s, asked, rows)
             self.slowed = self.is_here and self.beside.slows()
-            far = less(self.here.draft.typical, self.here.rtt.typical)
+            far = less(self.here.draft.typical, 4.0 * self.here.rtt.typical)
             self.tries = not (self.shared or far or self.follows) and self.here.draft.lacks()
             if alone or not self.turns():
                 self.here.verify.took(step_s, not alone)

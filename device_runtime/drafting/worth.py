@@ -18,6 +18,7 @@ BEGUN = 1.25  # times the price: a path goes on until it is known to be wrong
 MOST = 64  # tokens of a path that the text has not reached at the device
 EARLY = 4  # tokens that are proposed before anything is known of times, or in turns of rows
 WAITS = 2.5  # steps in which a turn is to be over: a base station waits for four at the most
+CHEAP = 4.0  # round trips that a forward takes at least, for turns to cost little more than it
 SEEN = 3  # forwards, before which it is not judged whether drafting pays: the first may be slow
 
 
@@ -52,11 +53,11 @@ class Worth:
     def told(self, *, slows: bool, follows: bool) -> None:
         """A step's times are known: whether it is seen at an address here that forwards slow them.
 
-        Turns are tried where it takes them to compare, and they cost little: no round trip longer
-        than a forward. Who ``follows`` does not, as it drafts for little anyway.
+        Turns are tried where it takes them to compare, and they cost little: where a round trip is
+        as short as on one machine. Who ``follows`` does not, as it drafts for little anyway.
         """
         here, self.slowed = self._estimates, slows
-        cheap = not self._shared and here.rtt.typical <= here.draft.typical
+        cheap = not self._shared and CHEAP * here.rtt.typical <= here.draft.typical
         self.tries = cheap and not follows and here.draft.lacks
 
     def turned(self, between_s: float) -> None:

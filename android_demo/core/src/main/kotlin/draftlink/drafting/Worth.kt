@@ -39,7 +39,7 @@ internal class Worth(
      */
     fun told(slows: Boolean, follows: Boolean) {
         slowed = slows
-        val cheap = !shared && estimates.rtt.typical <= estimates.draft.typical
+        val cheap = !shared && CHEAP * estimates.rtt.typical <= estimates.draft.typical
         tries = cheap && !follows && estimates.draft.lacks
     }
 
@@ -125,6 +125,7 @@ internal class Worth(
         const val MOST = 64 // tokens of a path that the text has not reached at the device
         const val EARLY = 4 // tokens that are proposed before anything is known of times, or in turns of rows
         const val WAITS = 2.5 // steps in which a turn is to be over: a base station waits for four at the most
+        const val CHEAP = 4.0 // round trips that a forward takes at least, for turns to cost little more than it
         const val SEEN = 3 // forwards, before which it is not judged whether drafting pays: the first may be slow
     }
 }
