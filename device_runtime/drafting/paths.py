@@ -7,9 +7,8 @@ overtaken, a new one begins behind the text.
 Where both ends share a machine (the address says so, or both are seen to slow one another), or to
 see whether they do, they take turns: the device drafts as many tokens as pay
 (``theory.best_draft_length``), proposes them, and rests until it hears what came of them; the
-prompt and a first step are the base station's.
-Elsewhere it drafts on under a window that covers what is under way, and proposes in groups of about
-what it drafts in half a step of the target's.
+prompt and a first step are the base station's. Elsewhere it drafts on under a window that covers
+what is under way, and proposes in groups of about what it drafts in half a step of the target's.
 
 All of it is weighed by one price: of the text that a drafted token saves the base station's steps
 it must bring ``price`` tokens. So nothing is drafted that is hardly likely to stand, and no path is
