@@ -22,9 +22,9 @@ STEPS_MS, DRAFTS_MS = (8.0, 20.0, 50.0, 100.0), (1.0, 4.0, 10.0, 20.0)
 RTTS_MS = (0.5, 2.0, 15.0, 60.0, 150.0)
 GAMMAS = (1, 2, 3, 4, 6, 8, 12, 16)
 RATE = 1e9  # bit/s: what bytes cost is not the question here
-# Of a draft's forward and draw, what the draw of a second arrival takes more: at 49,152 ids .75 ms
-# for .6, where a forward takes 6.5 (SmolLM2-135M in int8, two threads).
-DRAW = 0.025
+# Of a draft's forward and draw, what the draw of a second arrival takes more: at 49,152 ids .37 ms
+# for .35, where a forward takes 6.5 (SmolLM2-135M in int8, two threads).
+DRAW = 0.003
 FIXED: tuple[Mode, ...] = ("run-ahead", "stream")
 OTHERS: tuple[Mode, ...] = (*FIXED, "auto")  # than stop-and-wait, which has lengths
 
