@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 
@@ -19,15 +20,15 @@ from draftlink.protocol.session import Session
 TOKENS = 120
 
 
-def record(tokens: int = TOKENS) -> Record:
-    rng = random.Random(5)
-    return Record(5, 3, tuple(rng.random() < 0.75 for _ in range(tokens)), (0.7,) * tokens)
+def record(tokens: int = TOKENS, seed: int = 5) -> Record:
+    rng = random.Random(seed)
+    return Record(seed, 3, tuple(rng.random() < 0.75 for _ in range(tokens)), (0.7,) * tokens)
 
 
-def rate(slowdown: float, *, shared: bool) -> float:
+def rate(slowdown: float, *, shared: bool, text: Record | None = None) -> float:
     """Tokens/s of a cold text; a draft takes 20 ms and a step 50, alone."""
     costs = Costs(50.0, 20.0, 0.2, slowdown=slowdown, shared=shared)
-    return play(costs, record(), "auto").tokens_per_s
+    return play(costs, text or record(), "auto").tokens_per_s
 
 
 def test_who_takes_turns_from_the_first_token_hardly_notices_the_other():
@@ -37,14 +38,21 @@ def test_who_takes_turns_from_the_first_token_hardly_notices_the_other():
     assert rate(2.5, shared=False) < 0.9 * rate(1.0, shared=False)
 
 
-@pytest.mark.parametrize("slowdown", [1.5, 2.0])
+@pytest.mark.parametrize("slowdown", [1.5, 2.5])
 def test_who_has_to_find_out_takes_turns_to_compare(monkeypatch, slowdown):
-    """A cold text is nearly as fast as where it is known that both ends share a machine."""
-    known = rate(slowdown, shared=True)
-    assert rate(slowdown, shared=False) > 0.95 * known
+    """Cold texts are nearly as fast as where it is known that both ends share a machine."""
+    texts = [record(seed=seed) for seed in range(20, 28)]
+    known = [rate(slowdown, shared=True, text=text) for text in texts]
+
+    def found() -> float:
+        each = zip(known, texts, strict=True)
+        return fmean(rate(slowdown, shared=False, text=text) / best for best, text in each)
+
+    tries = found()
+    assert tries > 0.94
     # The control: a device that drafts on hardly ever has a forward of its own to compare.
     monkeypatch.setattr(Work, "lacks", property(lambda self: False))
-    assert rate(slowdown, shared=False) < 0.9 * known
+    assert found() < tries - 0.015
 
 
 def test_on_a_machine_of_its_own_it_costs_little_to_see_that_nothing_is_slowed(monkeypatch):
