@@ -99,18 +99,29 @@ def test_torch_has_numpys(device):
         assert np.array_equal(ours[0], theirs[0]) and np.array_equal(ours[1], theirs[1])
 
 
-def test_few_draw_a_clock_for_four(monkeypatch):
+@pytest.mark.parametrize(("count", "blocks"), [(1, 2), (4, 6)])
+def test_few_of_a_large_vocabulary_draw_a_clock(monkeypatch, count, blocks):
+    """As many as are better than the ``count``-th best of one in BLOCK, of 151,936 here.
+
+    Otherwise a pick costs as much as noise for every id.
+    """
     drawn = []
     clocks = gumbel._clocks
     monkeypatch.setattr(
         gumbel, "_clocks", lambda w, ids, *rest: drawn.append(len(ids)) or clocks(w, ids, *rest)
     )
     normal = np.random.default_rng(0).standard_normal((4, 151_936))
-    for p in (np.exp(2 * normal), np.exp(3 * normal)):
+    peaked = np.full((4, 151_936), 1e-15)
+    peaked[:, 77] = 1.0
+    for p in (np.ones_like(normal), *(np.exp(n * normal) for n in (2, 3, 4)), peaked):
         drawn.clear()
-        for first in range(0, 40, 4):
-            first_arrivals([KEY] * 4, range(first, first + 4), p, 4)
-        assert sum(drawn) < 40 * 6 * BLOCK  # as many better than the fourth best of one in BLOCK
+        for first in range(0, 80, 4):
+            first_arrivals([KEY] * 4, range(first, first + 4), p, count)
+        assert sum(drawn) < 80 * blocks * BLOCK
+    # The control: who would need no weight at all would draw one.
+    monkeypatch.setattr(gumbel, "BELOW", 0.0)
+    first_arrivals([KEY] * 4, range(4), np.exp(normal), count)
+    assert drawn[-1] == normal.size
 
 
 def test_none_is_refused():

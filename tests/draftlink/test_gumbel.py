@@ -227,27 +227,6 @@ def test_padding_of_the_vocabulary_changes_nothing():
     assert race.entries(0, []).shape == (0,)
 
 
-def test_few_of_a_large_vocabulary_draw_a_clock(monkeypatch):
-    """Otherwise a pick costs as much as noise for every id: 151,936 here."""
-    drawn = []
-    clocks = gumbel._clocks
-    monkeypatch.setattr(
-        gumbel, "_clocks", lambda w, ids, *rest: drawn.append(len(ids)) or clocks(w, ids, *rest)
-    )
-    normal = np.random.default_rng(0).standard_normal((4, 151_936))
-    peaked = np.full((4, 151_936), 1e-15)
-    peaked[:, 77] = 1.0
-    for p in (np.ones_like(normal), np.exp(2 * normal), np.exp(4 * normal), peaked):
-        drawn.clear()
-        for first in range(0, 80, 4):
-            pick_many([KEY] * 4, range(first, first + 4), p)
-        assert sum(drawn) < 80 * 2 * BLOCK  # BLOCK of each row are expected, or fewer
-    # The control: who would need no weight at all would draw one.
-    monkeypatch.setattr(gumbel, "BELOW", 0.0)
-    pick_many([KEY] * 4, range(4), np.exp(normal))
-    assert drawn[-1] == normal.size
-
-
 @pytest.mark.parametrize("scale", [1e-299, 1e-150, 1e150, 1.7e308])
 def test_weights_that_are_hardly_numbers_pick_what_others_do(scale):
     """Times are subnormal, or next to infinite: what is rounded off them may be a large part."""
